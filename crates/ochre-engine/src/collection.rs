@@ -1,0 +1,171 @@
+//! A handle on one collection.
+
+use std::sync::Arc;
+
+use ochre_index::Graph;
+use ochre_model::WriteKind;
+use ochre_store::{Alteration, CollectionRow, Idempotency, Outcome};
+use uuid::Uuid;
+
+use crate::database::Database;
+use crate::error::Error;
+use crate::loaded::CollectionMemory;
+use crate::read::{GetRequest, Include, QueryRequest, QueryResults, Record};
+use crate::write::{DeleteRequest, NewRecords};
+
+/// A collection of an open database. Cheap to clone. If the collection is deleted, every call says so.
+#[derive(Clone)]
+pub struct Collection {
+    database: Database,
+    id: Uuid,
+}
+
+impl Collection {
+    pub(crate) fn new(database: Database, id: Uuid) -> Self {
+        Self { database, id }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// What the catalog says of it: name, metadata, configuration, dimension.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if it was deleted.
+    pub fn info(&self) -> Result<Arc<CollectionRow>, Error> {
+        self.database.inner.row(self.id)
+    }
+
+    /// Changes name, metadata or configuration.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad name, [`Error::Store`] if the name is taken or the collection gone.
+    pub fn alter(&self, alteration: Alteration) -> Result<Arc<CollectionRow>, Error> {
+        if let Some(name) = &alteration.name {
+            ochre_model::check_collection_name(name)
+                .map_err(|error| Error::Invalid(format!("Validation error: new_name: {error}")))?;
+        }
+        self.database.inner.alter(self.id, alteration)
+    }
+
+    /// Adds records; ids that exist are left as they are, silently. Of an id that stands twice in the
+    /// batch the first counts.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad batch, [`Error::Store`] for a wrong dimension or a failing disk. In
+    /// either case nothing of the batch is kept.
+    pub fn add(&self, records: NewRecords) -> Result<Outcome, Error> {
+        self.write(WriteKind::Add, records, None)
+    }
+
+    /// Changes existing records: metadata is merged, other parts are replaced where given. Unknown ids
+    /// are skipped, silently.
+    ///
+    /// # Errors
+    /// As [`Collection::add`].
+    pub fn update(&self, records: NewRecords) -> Result<Outcome, Error> {
+        self.write(WriteKind::Update, records, None)
+    }
+
+    /// Changes existing records as [`Collection::update`] does and adds the others. Of an id that stands
+    /// twice the last counts.
+    ///
+    /// # Errors
+    /// As [`Collection::add`].
+    pub fn upsert(&self, records: NewRecords) -> Result<Outcome, Error> {
+        self.write(WriteKind::Upsert, records, None)
+    }
+
+    /// Any of the three, with an idempotency key if repeating the request must be harmless.
+    ///
+    /// # Errors
+    /// As [`Collection::add`]; also if the key was used for another request.
+    pub fn write(&self, kind: WriteKind, records: NewRecords, key: Option<Idempotency>) -> Result<Outcome, Error> {
+        self.database.inner.write_records(self.id, kind, records, key)
+    }
+
+    /// Deletes records; the outcome says how many.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a limit without a filter, [`Error::NotFilterable`], [`Error::Store`].
+    pub fn delete(&self, request: DeleteRequest) -> Result<Outcome, Error> {
+        self.delete_with_key(request, None)
+    }
+
+    /// Deletes records, with an idempotency key.
+    ///
+    /// # Errors
+    /// As [`Collection::delete`]; also if the key was used for another request.
+    pub fn delete_with_key(&self, request: DeleteRequest, key: Option<Idempotency>) -> Result<Outcome, Error> {
+        self.database.inner.delete_records(self.id, request, key)
+    }
+
+    /// The records that satisfy the request, in the order they were first inserted.
+    ///
+    /// # Errors
+    /// [`Error::NotFilterable`], [`Error::Damaged`], [`Error::Store`].
+    pub fn get(&self, request: &GetRequest) -> Result<Vec<Record>, Error> {
+        self.database.inner.get(&*self.info()?, request)
+    }
+
+    /// The records nearest to each query embedding: always exactly min(k, matches) of them.
+    ///
+    /// Distances are in the collection's space: squared units for `l2`, `1 − cos` for `cosine`,
+    /// `1 − ⟨a, b⟩` for `ip`. Large collections are searched approximately, through a graph; distances
+    /// are exact all the same.
+    ///
+    /// # Errors
+    /// [`Error::Store`] for a wrong dimension, [`Error::Invalid`] for a NaN or infinity,
+    /// [`Error::NotFilterable`], [`Error::Damaged`].
+    pub fn query(&self, request: &QueryRequest) -> Result<QueryResults, Error> {
+        self.database.inner.query(&*self.info()?, request)
+    }
+
+    /// How many records there are.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn count(&self) -> Result<u64, Error> {
+        self.database.inner.count(&*self.info()?)
+    }
+
+    /// The first `limit` records, whole.
+    ///
+    /// # Errors
+    /// As [`Collection::get`].
+    pub fn peek(&self, limit: u32) -> Result<Vec<Record>, Error> {
+        self.get(&GetRequest { limit: Some(limit), include: Include::ALL, ..GetRequest::default() })
+    }
+
+    /// Bytes of memory it holds.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if it was deleted.
+    pub fn memory(&self) -> Result<CollectionMemory, Error> {
+        let row = self.info()?;
+        Ok(self.database.inner.slot(&row).memory())
+    }
+
+    /// How many vectors are in the graph, and how many wait outside it; both 0 before the collection
+    /// is first used.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if it was deleted.
+    pub fn index_progress(&self) -> Result<(usize, usize), Error> {
+        let row = self.info()?;
+        let view = self.database.inner.slot(&row).view();
+        Ok(view.map_or((0, 0), |view| (view.in_graph().len(), view.tail_len())))
+    }
+
+    /// How many nodes the graph has, those of replaced and deleted vectors included.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if it was deleted.
+    pub fn graph_nodes(&self) -> Result<usize, Error> {
+        let row = self.info()?;
+        let view = self.database.inner.slot(&row).view();
+        Ok(view.and_then(|view| view.graph().map(|graph| Graph::len(graph))).unwrap_or(0))
+    }
+}

@@ -1,0 +1,401 @@
+//! Opening and closing a database, and its catalog: tenants, databases, collections.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ochre_model::{
+    IndexSchema, Metadata, check_collection_name, check_database_name, check_tenant_name,
+};
+use ochre_store::{
+    Alteration, CollectionNumber, CollectionRow, Committed, DatabaseRow, MemoryStore, NewCollection, Observer, Page,
+    SqliteOptions, SqliteStore, Statistics, Store, Tenant,
+};
+use parking_lot::RwLock;
+use uuid::Uuid;
+
+use crate::collection::Collection;
+use crate::error::Error;
+use crate::loaded::Loaded;
+use crate::maintenance::Worker;
+use crate::options::Options;
+use crate::snapshot::Snapshots;
+
+/// The tenant that always exists.
+pub(crate) const DEFAULT_TENANT: &str = "default_tenant";
+/// The database that always exists.
+pub(crate) const DEFAULT_DATABASE: &str = "default_database";
+
+/// An open database. Cheap to clone; all clones are the same database. It closes with the last clone,
+/// or by [`Database::close`].
+#[derive(Clone)]
+pub struct Database {
+    pub(crate) inner: Arc<Inner>,
+    /// Stops maintenance when the last handle goes.
+    _worker: Arc<Worker>,
+}
+
+/// What handles, the observer and the maintenance thread share.
+pub(crate) struct Inner {
+    pub(crate) store: Box<dyn Store>,
+    pub(crate) options: Options,
+    pub(crate) snapshots: Snapshots,
+    /// Catalog rows by id, as far as they were asked for.
+    rows: RwLock<HashMap<Uuid, Arc<CollectionRow>>>,
+    pub(crate) loaded: RwLock<HashMap<CollectionNumber, Arc<Loaded>>>,
+    pub(crate) signals: crate::maintenance::Signals,
+}
+
+/// What a new collection may be given beside its name.
+#[derive(Clone, Debug, Default)]
+pub struct CollectionOptions {
+    /// Its metadata; not empty if given.
+    pub metadata: Option<Metadata>,
+    /// How it is indexed; Chroma's defaults if absent.
+    pub schema: Option<IndexSchema>,
+    /// Return the existing collection of this name, unchanged, instead of failing.
+    pub get_or_create: bool,
+}
+
+impl Database {
+    /// Opens the database in `directory`, making it if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Store`]: another process has it open, its format is newer, it is damaged, or the file
+    /// system fails.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::open_with(directory, Options::default())
+    }
+
+    /// Opens the database in `directory` with options.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub fn open_with(directory: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
+        let directory = directory.as_ref();
+        let sqlite = SqliteOptions {
+            disk: Arc::clone(&options.disk),
+            vfs: options.vfs.clone(),
+            map_segments: options.map_segments,
+            seal_bytes: options.segment_bytes,
+        };
+        let store = SqliteStore::open(directory, sqlite)?;
+        for damage in store.damage() {
+            tracing::error!(file = %damage.path.display(), reason = damage.reason, "found damage; what does not need it still works");
+        }
+        Ok(Self::start(Box::new(store), Some(directory.to_owned()), options))
+    }
+
+    /// A database in memory, gone when closed.
+    ///
+    /// # Errors
+    /// None today; the signature leaves room for limits.
+    pub fn ephemeral() -> Result<Self, Error> {
+        Self::ephemeral_with(Options::default())
+    }
+
+    /// A database in memory, with options.
+    ///
+    /// # Errors
+    /// None today; the signature leaves room for limits.
+    pub fn ephemeral_with(options: Options) -> Result<Self, Error> {
+        Ok(Self::start(Box::new(MemoryStore::default()), None, options))
+    }
+
+    fn start(store: Box<dyn Store>, directory: Option<PathBuf>, options: Options) -> Self {
+        let background = options.background;
+        let inner = Arc::new(Inner {
+            store,
+            options,
+            snapshots: Snapshots::new(directory.as_deref()),
+            rows: RwLock::default(),
+            loaded: RwLock::default(),
+            signals: crate::maintenance::Signals::default(),
+        });
+        inner.store.observe(Arc::new(Publisher(Arc::downgrade(&inner))));
+        let worker = Arc::new(Worker::start(&inner, background));
+        Self { inner, _worker: worker }
+    }
+
+    /// Stops maintenance, writes what makes the next opening fast, and closes the database once no other
+    /// handle uses it.
+    pub fn close(self) {
+        self.inner.signals.stop();
+        self.inner.write_snapshots();
+    }
+
+    /// Runs maintenance until nothing is left to do. The background thread does the same, by itself.
+    ///
+    /// # Errors
+    /// The first failure of the store.
+    pub fn maintain(&self) -> Result<(), Error> {
+        self.inner.maintain_all()
+    }
+
+    /// Makes a tenant; its name has at least three characters.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a short name, [`Error::Store`] if the name is taken.
+    pub fn create_tenant(&self, name: &str) -> Result<(), Error> {
+        check_tenant_name(name).map_err(|error| Error::Invalid(error.to_string()))?;
+        Ok(self.inner.store.create_tenant(name)?)
+    }
+
+    /// A tenant by name.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn tenant(&self, name: &str) -> Result<Option<Tenant>, Error> {
+        Ok(self.inner.store.tenant(name)?)
+    }
+
+    /// Attaches a resource name to a tenant.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if there is no such tenant.
+    pub fn set_resource_name(&self, tenant: &str, resource_name: &str) -> Result<(), Error> {
+        Ok(self.inner.store.set_resource_name(tenant, resource_name)?)
+    }
+
+    /// Makes a database within a tenant.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad name, [`Error::Store`] if it is taken.
+    pub fn create_database(&self, tenant: &str, name: &str) -> Result<DatabaseRow, Error> {
+        check_database_name(name).map_err(|error| Error::Invalid(error.to_string()))?;
+        Ok(self.inner.store.create_database(tenant, name)?)
+    }
+
+    /// A database by name.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn database(&self, tenant: &str, name: &str) -> Result<Option<DatabaseRow>, Error> {
+        Ok(self.inner.store.database(tenant, name)?)
+    }
+
+    /// The databases of a tenant, by name.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn databases(&self, tenant: &str, page: Page) -> Result<Vec<DatabaseRow>, Error> {
+        Ok(self.inner.store.databases(tenant, page)?)
+    }
+
+    /// Deletes a database with all its collections.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if there is none.
+    pub fn delete_database(&self, tenant: &str, name: &str) -> Result<(), Error> {
+        let collections = self.inner.store.collections(tenant, name, Page::default())?;
+        self.inner.store.delete_database(tenant, name)?;
+        for row in collections {
+            self.inner.forget(&row);
+        }
+        Ok(())
+    }
+
+    /// Makes a collection in the default tenant and database, with Chroma's defaults.
+    ///
+    /// # Errors
+    /// As [`Database::create_collection_in`].
+    pub fn create_collection(&self, name: &str) -> Result<Collection, Error> {
+        self.create_collection_in(DEFAULT_TENANT, DEFAULT_DATABASE, name, CollectionOptions::default())
+    }
+
+    /// Makes a collection.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad name or empty metadata; [`Error::Store`] if the name is taken or
+    /// there is no such database.
+    pub fn create_collection_in(
+        &self, tenant: &str, database: &str, name: &str, options: CollectionOptions,
+    ) -> Result<Collection, Error> {
+        check_collection_name(name).map_err(|error| Error::Invalid(format!("Validation error: name: {error}")))?;
+        if options.metadata.as_ref().is_some_and(Metadata::is_empty) {
+            return Err(Error::Invalid("Validation error: metadata: Metadata cannot be empty".into()));
+        }
+        if options.get_or_create
+            && let Some(row) = self.inner.store.collection(tenant, database, name)?
+        {
+            return Ok(self.handle(row));
+        }
+        let new = NewCollection {
+            tenant: tenant.to_owned(),
+            database: database.to_owned(),
+            name: name.to_owned(),
+            metadata: options.metadata,
+            schema: options
+                .schema
+                .unwrap_or_else(|| IndexSchema::new(&ochre_model::HnswConfiguration::default(), None)),
+        };
+        match self.inner.store.create_collection(new) {
+            Ok(row) => Ok(self.handle(row)),
+            // Another thread was faster: that one counts.
+            Err(ochre_store::Error::AlreadyExists { .. }) if options.get_or_create => {
+                self.collection_in(tenant, database, name)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A collection of the default tenant and database, by name.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if there is none.
+    pub fn collection(&self, name: &str) -> Result<Collection, Error> {
+        self.collection_in(DEFAULT_TENANT, DEFAULT_DATABASE, name)
+    }
+
+    /// A collection by name.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if there is none.
+    pub fn collection_in(&self, tenant: &str, database: &str, name: &str) -> Result<Collection, Error> {
+        let row = self.inner.store.collection(tenant, database, name)?.ok_or_else(|| Error::no_collection(name))?;
+        Ok(self.handle(row))
+    }
+
+    /// A collection by id.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if there is none.
+    pub fn collection_by_id(&self, id: Uuid) -> Result<Collection, Error> {
+        self.inner.row(id)?;
+        Ok(Collection::new(self.clone(), id))
+    }
+
+    /// The collections of a database, by id.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn collections(&self, tenant: &str, database: &str, page: Page) -> Result<Vec<CollectionRow>, Error> {
+        Ok(self.inner.store.collections(tenant, database, page)?)
+    }
+
+    /// How many collections a database has.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn count_collections(&self, tenant: &str, database: &str) -> Result<u64, Error> {
+        Ok(self.inner.store.count_collections(tenant, database)?)
+    }
+
+    /// Deletes a collection by name. Its space comes back by maintenance.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if there is none.
+    pub fn delete_collection_in(&self, tenant: &str, database: &str, name: &str) -> Result<(), Error> {
+        let row = self.inner.store.collection(tenant, database, name)?.ok_or_else(|| Error::no_collection(name))?;
+        self.inner.store.delete_collection(row.id)?;
+        self.inner.forget(&row);
+        Ok(())
+    }
+
+    /// Deletes everything; what remains is an empty database.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn reset(&self) -> Result<(), Error> {
+        self.inner.store.reset()?;
+        self.inner.forget_all();
+        self.inner.snapshots.remove_strays(|_| false);
+        self.inner.signals.wake();
+        Ok(())
+    }
+
+    /// Sizes on disk.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn statistics(&self) -> Result<Statistics, Error> {
+        Ok(self.inner.store.statistics()?)
+    }
+
+    fn handle(&self, row: CollectionRow) -> Collection {
+        Collection::new(self.clone(), row.id)
+    }
+}
+
+impl Inner {
+    /// The catalog row of a collection.
+    pub(crate) fn row(&self, id: Uuid) -> Result<Arc<CollectionRow>, Error> {
+        if let Some(row) = self.rows.read().get(&id) {
+            return Ok(Arc::clone(row));
+        }
+        // Fetched under the lock: a commit that changes the row comes after, and replaces it.
+        let mut rows = self.rows.write();
+        let row = self.store.collection_by_id(id)?.ok_or_else(|| Error::no_collection(id))?;
+        let row = Arc::new(row);
+        rows.insert(id, Arc::clone(&row));
+        Ok(row)
+    }
+
+    /// Changes a collection's catalog row.
+    pub(crate) fn alter(&self, id: Uuid, alteration: Alteration) -> Result<Arc<CollectionRow>, Error> {
+        let altered = self.store.alter_collection(id, alteration);
+        self.rows.write().remove(&id);
+        let row = Arc::new(altered?);
+        self.signals.index(row.number);
+        Ok(row)
+    }
+
+    /// The collection in memory, loaded or not.
+    pub(crate) fn slot(&self, row: &CollectionRow) -> Arc<Loaded> {
+        if let Some(loaded) = self.loaded.read().get(&row.number) {
+            return Arc::clone(loaded);
+        }
+        let mut loaded = self.loaded.write();
+        Arc::clone(loaded.entry(row.number).or_insert_with(|| Arc::new(Loaded::new(row))))
+    }
+
+    /// Forgets a deleted collection.
+    fn forget(&self, row: &CollectionRow) {
+        self.rows.write().remove(&row.id);
+        self.loaded.write().remove(&row.number);
+        self.snapshots.remove(row.id);
+        self.signals.wake();
+    }
+
+    fn forget_all(&self) {
+        self.rows.write().clear();
+        self.loaded.write().clear();
+    }
+}
+
+/// Publishes commits as views. Weak: the store must not keep the database alive.
+struct Publisher(std::sync::Weak<Inner>);
+
+impl Observer for Publisher {
+    fn committed(&self, commit: &Arc<Committed>) {
+        let Some(inner) = self.0.upgrade() else { return };
+        if let Some(row) = &commit.row {
+            let mut rows = inner.rows.write();
+            if let Some(slot) = rows.get_mut(&row.id) {
+                *slot = Arc::clone(row);
+            }
+        }
+        let loaded = inner.loaded.read().get(&commit.collection).cloned();
+        let Some(loaded) = loaded else { return };
+        let applied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| loaded.commit(commit)));
+        if !matches!(applied, Ok(true)) {
+            // The write stands; the view is loaded anew by whoever needs it next.
+            tracing::error!(collection = commit.collection, position = commit.position, "dropped a view that a commit did not fit");
+            inner.loaded.write().remove(&commit.collection);
+        }
+        inner.signals.index(commit.collection);
+    }
+
+    fn relocated(&self, collections: &[CollectionNumber]) {
+        if let Some(inner) = self.0.upgrade() {
+            collections.iter().for_each(|number| inner.signals.relocate(*number));
+        }
+    }
+
+    fn reopened(&self) {
+        if let Some(inner) = self.0.upgrade() {
+            tracing::warn!("the store was reopened after a failure; views are loaded anew");
+            inner.forget_all();
+        }
+    }
+}

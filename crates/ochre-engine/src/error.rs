@@ -1,0 +1,44 @@
+//! Why the engine refused or failed, grouped by what the caller can do about it.
+
+use ochre_store::{Error as StoreError, Resource};
+
+/// Why the engine refused or failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// Never succeeds as written: fix the request. The text says what, which and why.
+    #[error("{0}")]
+    Invalid(String),
+    /// The collection was configured not to be filtered like this.
+    #[error("{0}")]
+    NotFilterable(String),
+    /// Vectors that the request needs cannot be read: restore them from a backup, or write them again.
+    /// Counting, fetching without embeddings and filtering still work.
+    #[error("{0}")]
+    Damaged(String),
+    /// Too many vectors wait to be indexed: try again later.
+    #[error("the collection has {waiting_bytes} bytes of vectors waiting to be indexed, more than the limit of {limit_bytes}: try again later")]
+    Busy {
+        /// Bytes waiting.
+        waiting_bytes: usize,
+        /// The limit, see `Options::tail_bytes_max`.
+        limit_bytes: usize,
+    },
+    /// The database was closed.
+    #[error("the database is closed")]
+    Closed,
+    /// What the store says: names, conflicts, the state of the disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Error {
+    pub(crate) fn no_collection(name: impl ToString) -> Self {
+        Self::Store(StoreError::NotFound { kind: Resource::Collection, name: name.to_string() })
+    }
+}
+
+impl From<ochre_index::Damaged> for Error {
+    fn from(damaged: ochre_index::Damaged) -> Self {
+        Self::Damaged(damaged.0)
+    }
+}

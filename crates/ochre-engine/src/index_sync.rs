@@ -1,0 +1,181 @@
+//! Moving vectors from the tail into the graph, building graphs anew, and writing their snapshots.
+//!
+//! Runs on the maintenance thread only, so a graph has one writer. Killed at any point it leaves what
+//! there was: vectors stay in the tail until the view says that the graph has them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ochre_index::{BuildOptions, Graph, GraphParameters, Node, SnapshotHeader, View};
+use ochre_model::HnswConfiguration;
+use ochre_store::CollectionRow;
+
+use crate::database::Inner;
+use crate::error::Error;
+use crate::loaded::Loaded;
+
+/// Vectors that decide how a graph codes its vectors.
+const SAMPLE: usize = 1024;
+/// A view is published after about this many nodes were linked.
+const PUBLISH_EVERY: usize = 2000;
+/// A snapshot is worth writing once this share of the graph is not in it.
+const SNAPSHOT_SHARE: usize = 10;
+
+impl Inner {
+    /// Puts the graph's snapshot into a view that is being loaded.
+    pub(crate) fn load_graph(&self, row: &CollectionRow, view: &mut View) {
+        let Some(dimension) = row.dimension else { return };
+        if view.live().len() < self.options.graph_records_min {
+            return;
+        }
+        let hnsw = row.schema.hnsw();
+        let parameters = GraphParameters::new(&hnsw, dimension);
+        if let Some(graph) = self.snapshots.read(self.store.epoch(), row.id, parameters, hnsw.resize_factor) {
+            self.signals.note_snapshot(row.number, graph.len());
+            view.set_graph(Some(Arc::new(graph)));
+        }
+    }
+
+    /// Brings the graph of a collection up to date, if enough waits for it. With `all`, everything.
+    pub(crate) fn sync_index(&self, number: u32, all: bool) -> Result<(), Error> {
+        let Some(loaded) = self.loaded.read().get(&number).cloned() else { return Ok(()) };
+        let (Some(view), Ok(row)) = (loaded.view(), self.row(loaded.id)) else { return Ok(()) };
+        let Some(dimension) = row.dimension else { return Ok(()) };
+        let hnsw = row.schema.hnsw();
+        let parameters = GraphParameters::new(&hnsw, dimension);
+        let records = view.live().len();
+        if records < self.options.graph_records_min {
+            // Far below the limit the graph goes; near it, it stays, so that it does not come and go.
+            if view.graph().is_some() && records < self.options.graph_records_min / 2 {
+                loaded.change(|view| view.set_graph(None));
+                self.snapshots.remove(row.id);
+            }
+            return Ok(());
+        }
+        let rebuild = match view.graph() {
+            None => true,
+            Some(graph) => graph.parameters() != parameters || self.is_decayed(&view, graph),
+        };
+        if rebuild {
+            self.rebuild(&loaded, &view, parameters, &hnsw);
+        } else if view.tail_len() == 0 || (view.tail_len() < hnsw.sync_threshold.max(1) && !all) {
+            return Ok(());
+        }
+        self.drain_tail(&loaded, &hnsw);
+        self.finish(&loaded, &row, all)
+    }
+
+    fn is_decayed(&self, view: &View, graph: &Graph) -> bool {
+        let dead = graph.len() - view.in_graph().len().min(graph.len());
+        #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 53 bits")]
+        let share = dead as f64 / graph.len().max(1) as f64;
+        share > self.options.graph_dead_share_max
+    }
+
+    /// Builds a graph over everything live, beside the one that serves.
+    fn rebuild(&self, loaded: &Loaded, view: &View, parameters: GraphParameters, hnsw: &HnswConfiguration) {
+        let live = view.live();
+        let step = (live.len() / SAMPLE).max(1);
+        let sample: Vec<&[f32]> =
+            live.iter().step_by(step).filter_map(|offset| Some(view.vector(offset).ok()?.0)).collect();
+        let graph = Graph::new(parameters, Graph::capacity_for(live.len(), hnsw.resize_factor), &sample);
+        let offsets: Vec<u32> = live.iter().collect();
+        for batch in offsets.chunks(hnsw.batch_size.clamp(64, PUBLISH_EVERY)) {
+            if !self.add_nodes(&graph, view, batch, hnsw) {
+                return;
+            }
+        }
+        self.signals.note_snapshot(loaded.number, 0);
+        let graph = Arc::new(graph);
+        loaded.change(|view| view.set_graph(Some(graph)));
+    }
+
+    /// Moves the whole tail into the graph, batch by batch.
+    fn drain_tail(&self, loaded: &Loaded, hnsw: &HnswConfiguration) {
+        let mut tried = ochre_index::Bitmap::new();
+        loop {
+            let Some(view) = loaded.view() else { return };
+            let Some(graph) = view.graph() else { return };
+            // A vector that cannot be read stays in the tail; it is not tried twice.
+            let tail: Vec<u32> = view.live().and_not(view.in_graph()).and_not(&tried).iter().take(PUBLISH_EVERY).collect();
+            if tail.is_empty() {
+                return;
+            }
+            tried = tried.or(&tail.iter().copied().collect());
+            let mut graph = Arc::clone(graph);
+            if graph.capacity() - graph.len() < tail.len() {
+                graph = Arc::new(graph.grown(Graph::capacity_for(graph.len() + tail.len(), hnsw.resize_factor)));
+                let grown = Arc::clone(&graph);
+                loaded.change(|view| view.replace_graph(grown));
+            }
+            let before = graph.linked().len();
+            for batch in tail.chunks(hnsw.batch_size.clamp(64, PUBLISH_EVERY)) {
+                if !self.add_nodes(&graph, &view, batch, hnsw) {
+                    return;
+                }
+            }
+            loaded.change(|view| {
+                for node in &graph.linked()[before..] {
+                    view.mark_linked(node.offset, node.vector_id);
+                }
+            });
+        }
+    }
+
+    /// Adds the current vectors of these offsets; `false` when maintenance has to stop.
+    fn add_nodes(&self, graph: &Graph, view: &View, offsets: &[u32], hnsw: &HnswConfiguration) -> bool {
+        let nodes: Vec<(Node, &[f32])> = offsets
+            .iter()
+            .filter_map(|offset| {
+                let node = Node { offset: *offset, vector_id: view.vector_id(*offset)? };
+                Some((node, view.vector(*offset).ok()?.0))
+            })
+            .collect();
+        let stop = self.signals.stopped();
+        let options = BuildOptions { threads: hnsw.num_threads.clamp(1, 64), stop };
+        graph.add(&nodes, options) && !stop.load(Ordering::Relaxed)
+    }
+
+    /// Makes sure that everything can be found, and writes a snapshot if that is worth it.
+    fn finish(&self, loaded: &Loaded, row: &CollectionRow, all: bool) -> Result<(), Error> {
+        let Some(view) = loaded.view() else { return Ok(()) };
+        let Some(graph) = view.graph().cloned() else { return Ok(()) };
+        let lost = graph.relink_orphans();
+        if !lost.is_empty() {
+            loaded.change(|view| lost.iter().for_each(|node| view.unmark_linked(node.offset)));
+        }
+        let written = self.signals.snapshot(loaded.number);
+        let fresh = graph.len() - written.min(graph.len());
+        if fresh > graph.len() / SNAPSHOT_SHARE || (all && fresh > 0) {
+            self.write_snapshot(row, &view, &graph);
+            // Vectors of a finished graph are best read from mapped files.
+            self.store.upkeep(ochre_store::Upkeep::SealVectors { min_bytes: 4 << 20 })?;
+        }
+        Ok(())
+    }
+
+    fn write_snapshot(&self, row: &CollectionRow, view: &View, graph: &Graph) {
+        let header = SnapshotHeader {
+            epoch: self.store.epoch(),
+            collection: row.id.into_bytes(),
+            position: view.position(),
+        };
+        match self.snapshots.write(&header, graph) {
+            Ok(()) => self.signals.note_snapshot(row.number, graph.len()),
+            Err(error) => tracing::warn!(collection = %row.id, %error, "could not write a graph snapshot; the next start rebuilds the graph"),
+        }
+    }
+
+    /// Writes the snapshots of all graphs that changed since theirs.
+    pub(crate) fn write_snapshots(&self) {
+        let loaded: Vec<Arc<Loaded>> = self.loaded.read().values().cloned().collect();
+        for loaded in loaded {
+            let (Some(view), Ok(row)) = (loaded.view(), self.row(loaded.id)) else { continue };
+            if let Some(graph) = view.graph()
+                && graph.linked().len() != self.signals.snapshot(loaded.number)
+            {
+                self.write_snapshot(&row, &view, graph);
+            }
+        }
+    }
+}

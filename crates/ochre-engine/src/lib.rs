@@ -1,0 +1,45 @@
+//! The embedded database: open one, write to it, read from it; it maintains itself meanwhile.
+//!
+//! ```
+//! use ochre_engine::{Database, Include, NewRecords, QueryRequest};
+//!
+//! # fn main() -> Result<(), ochre_engine::Error> {
+//! let database = Database::ephemeral()?;
+//! let notes = database.create_collection("notes")?;
+//! notes.add(NewRecords::new(["a", "b"], [[1.0, 0.0], [0.0, 1.0]]).documents(["apples", "bears"]))?;
+//!
+//! let answer = notes.query(&QueryRequest::nearest_to([0.9, 0.1]).k(1).include(Include::ALL))?;
+//! assert_eq!(answer.results[0][0].record.document.as_deref(), Some("apples"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Synchronous, and knows nothing of HTTP: async begins in `ochre-server`. Every answer is one committed
+//! state of its collection; a write that was acknowledged survives kill -9 and power loss.
+
+mod block;
+mod collection;
+mod database;
+mod error;
+mod index_sync;
+mod loaded;
+mod maintenance;
+mod options;
+mod read;
+mod snapshot;
+mod write;
+
+pub use collection::Collection;
+pub use database::{CollectionOptions, Database};
+pub use error::Error;
+pub use loaded::CollectionMemory;
+pub use options::Options;
+pub use read::{GetRequest, Include, Query, QueryHit, QueryRequest, QueryResults, Record, StoredMetadata};
+pub use write::{DeleteRequest, NewRecords};
+
+pub use ochre_index::{Plan, Strategy};
+pub use ochre_model as model;
+pub use ochre_store::{
+    Alteration, CollectionRow, DatabaseRow, Disk, DiskFile, Error as StoreError, Finding, Idempotency, Outcome, Page, RealDisk,
+    Report, Resource, Statistics, Store, Tenant, check,
+};

@@ -1,0 +1,249 @@
+//! A collection in memory: its current view and the few before it, kept up to date by commits.
+//!
+//! Invariants:
+//! - Views are published in the order of positions, one per commit, without gaps.
+//! - While a collection is being loaded, commits to it are kept aside and applied on top.
+//! - If a commit cannot be applied, the view is dropped and loaded anew; the write stands.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ochre_index::View;
+use ochre_model::Metadata;
+use ochre_store::{Change, CollectionNumber, CollectionRow, Committed, Reader, Store};
+use parking_lot::{Mutex, MutexGuard};
+use uuid::Uuid;
+
+use crate::block::Block;
+use crate::error::Error;
+
+/// Views kept beside the current one, for readers whose snapshot is a few commits old.
+const HISTORY_MAX: usize = 8;
+/// How long a reader waits for the view of a commit it can already see.
+const PUBLISH_WAIT: Duration = Duration::from_secs(30);
+
+/// Bytes of memory a loaded collection holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CollectionMemory {
+    /// Typed columns.
+    pub columns_bytes: usize,
+    /// Vectors that are not yet in mapped files.
+    pub vectors_bytes: usize,
+    /// The graph with its codes.
+    pub graph_bytes: usize,
+}
+
+pub(crate) struct Loaded {
+    pub(crate) number: CollectionNumber,
+    pub(crate) id: Uuid,
+    /// Held while loading, so that it happens once.
+    loading: Mutex<()>,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// Commits since loading began.
+    Loading(Vec<Arc<Committed>>),
+    /// The current view last.
+    Ready(VecDeque<Arc<View>>),
+}
+
+impl Loaded {
+    pub(crate) fn new(row: &CollectionRow) -> Self {
+        Self { number: row.number, id: row.id, loading: Mutex::new(()), state: Mutex::new(State::Loading(Vec::new())) }
+    }
+
+    /// The current view, if the collection is loaded.
+    pub(crate) fn view(&self) -> Option<Arc<View>> {
+        match &*self.state.lock() {
+            State::Ready(views) => views.back().cloned(),
+            State::Loading(_) => None,
+        }
+    }
+
+    /// The current view, loading the collection if need be. `prepare` finishes a loaded view before it is
+    /// published.
+    pub(crate) fn load(
+        &self, store: &dyn Store, row: &CollectionRow, prepare: impl FnOnce(&mut View),
+    ) -> Result<Arc<View>, Error> {
+        let _loading = self.loading.lock();
+        if let Some(view) = self.view() {
+            return Ok(view);
+        }
+        let mut view = {
+            let reader = store.read()?;
+            read_view(&*reader, row)?
+        };
+        prepare(&mut view);
+        let mut state = self.state.lock();
+        if let State::Loading(commits) = &mut *state {
+            for commit in std::mem::take(commits) {
+                if commit.position > view.position() {
+                    apply(&mut view, &commit);
+                }
+            }
+        }
+        let view = Arc::new(view);
+        *state = State::Ready(VecDeque::from([Arc::clone(&view)]));
+        Ok(view)
+    }
+
+    /// The view of exactly this position, waiting for it if it is about to be published; `None` if it is
+    /// too old to be kept, or the collection is not loaded.
+    pub(crate) fn view_at(&self, position: u64) -> Option<Arc<View>> {
+        let deadline = Instant::now() + PUBLISH_WAIT;
+        loop {
+            match &*self.state.lock() {
+                State::Loading(_) => return None,
+                State::Ready(views) => {
+                    let current = views.back()?;
+                    if current.position() >= position {
+                        // The newest of this position: index work publishes without taking positions.
+                        return views.iter().rev().find(|view| view.position() == position).cloned();
+                    }
+                }
+            }
+            if Instant::now() > deadline {
+                return None;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Applies a commit and publishes the result; `false` if it does not follow the current view.
+    pub(crate) fn commit(&self, commit: &Arc<Committed>) -> bool {
+        let mut state = self.state.lock();
+        match &mut *state {
+            State::Loading(commits) => commits.push(Arc::clone(commit)),
+            State::Ready(views) => {
+                let Some(current) = views.back() else { return false };
+                if current.position() + 1 != commit.position {
+                    return commit.position <= current.position();
+                }
+                let mut next = View::clone(current);
+                apply(&mut next, commit);
+                publish(views, next);
+            }
+        }
+        true
+    }
+
+    /// Publishes a change that is no commit: the same answers, found in another way.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut View)) {
+        let mut state: MutexGuard<'_, State> = self.state.lock();
+        if let State::Ready(views) = &mut *state
+            && let Some(current) = views.back()
+        {
+            let mut next = View::clone(current);
+            change(&mut next);
+            // Same position: it takes the place of the view it answers like.
+            views.pop_back();
+            publish(views, next);
+        }
+    }
+
+    /// Finds every vector anew where the store has it now.
+    pub(crate) fn relocate(&self, store: &dyn Store) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        if let State::Ready(views) = &mut *state
+            && let Some(current) = views.back()
+        {
+            let mut next = View::clone(current);
+            let places = Places::add_all(&mut next, store.read()?.vector_blocks(self.number)?);
+            let live: Vec<u32> = next.live().iter().collect();
+            for offset in live {
+                if let Some(id) = next.vector_id(offset) {
+                    next.move_vector(offset, places.find(id));
+                }
+            }
+            // Older views keep the old files mapped: let them go.
+            views.clear();
+            publish(views, next);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn memory(&self) -> CollectionMemory {
+        let Some(view) = self.view() else { return CollectionMemory::default() };
+        let (columns_bytes, vectors_bytes, graph_bytes) = view.heap_bytes();
+        CollectionMemory { columns_bytes, vectors_bytes, graph_bytes }
+    }
+}
+
+fn publish(views: &mut VecDeque<Arc<View>>, next: View) {
+    views.push_back(Arc::new(next));
+    while views.len() > HISTORY_MAX {
+        views.pop_front();
+    }
+}
+
+/// Where each vector lies: its id with block and row, sorted by id.
+struct Places(Vec<(u64, u32, u32)>);
+
+impl Places {
+    fn add_all(view: &mut View, blocks: Vec<Arc<ochre_store::VectorBlock>>) -> Self {
+        view.clear_blocks();
+        let mut places = Vec::with_capacity(blocks.iter().map(|block| block.len()).sum());
+        for block in blocks {
+            let ids = block.ids().to_vec();
+            let number = view.add_block(Arc::new(Block(block)));
+            places.extend((0u32..).zip(ids).map(|(row, id)| (id, number, row)));
+        }
+        places.sort_unstable();
+        Self(places)
+    }
+
+    fn find(&self, id: u64) -> Option<(u32, u32)> {
+        let index = self.0.binary_search_by_key(&id, |place| place.0).ok()?;
+        Some((self.0[index].1, self.0[index].2))
+    }
+}
+
+/// Reads a collection's state as `reader` sees it.
+fn read_view(reader: &dyn Reader, row: &CollectionRow) -> Result<View, Error> {
+    let head = reader.head(row.number)?.ok_or_else(|| Error::no_collection(row.id))?;
+    let mut view = View::new(row.schema.hnsw().space);
+    view.set_position(head.position);
+    // A block that is newer than the snapshot does no harm, one that went since belongs to vectors that
+    // commits after the snapshot replaced.
+    let places = Places::add_all(&mut view, reader.vector_blocks(row.number)?);
+    let mut bad = None;
+    reader.scan(row.number, &mut |record| {
+        view.set_vector(record.offset, record.vector_id, places.find(record.vector_id));
+        view.set_document(record.offset, record.has_document);
+        match record.metadata.map(Metadata::from_text).transpose() {
+            Ok(Some(metadata)) => view.set_metadata(record.offset, &metadata),
+            Ok(None) => {}
+            Err(error) => {
+                bad = Some(Error::Damaged(format!("record '{}' of collection '{}': {error}", record.id, row.name)));
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    bad.map_or(Ok(view), Err)
+}
+
+/// Brings a view from one position to the next.
+fn apply(view: &mut View, commit: &Committed) {
+    let blocks: Vec<u32> =
+        commit.blocks.iter().map(|block| view.add_block(Arc::new(Block(Arc::clone(block))))).collect();
+    for change in &commit.changes {
+        match change {
+            Change::Delete { offset } => view.remove(*offset),
+            Change::Put(put) => {
+                if let Some((block, row)) = put.vector {
+                    let place = blocks.get(block).map(|block| (*block, u32::try_from(row).unwrap_or(u32::MAX)));
+                    view.set_vector(put.offset, put.vector_id, place);
+                }
+                if let Some(metadata) = &put.metadata {
+                    view.set_metadata(put.offset, metadata);
+                }
+                view.set_document(put.offset, put.has_document);
+            }
+        }
+    }
+    view.set_position(commit.position);
+}

@@ -1,0 +1,184 @@
+//! What the database does by itself: indexing, sweeping, compacting, pruning, checkpoints, vacuum.
+//!
+//! One thread, woken by writes and by the clock, one bounded step at a time. Every step decides from the
+//! database's state whether there is anything to do, changes no answer, and may be killed anywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ochre_store::{CollectionNumber, Upkeep};
+use parking_lot::{Condvar, Mutex};
+
+use crate::database::Inner;
+use crate::error::Error;
+
+/// How often maintenance looks around without being woken.
+const TICK: Duration = Duration::from_secs(2);
+/// How often space is given back and logs are pruned.
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
+/// A write-ahead log larger than this is copied back into the database, in bytes.
+const WAL_BYTES_MAX: u64 = 4 << 20;
+
+/// What wakes maintenance, and what it remembers between steps.
+#[derive(Default)]
+pub(crate) struct Signals {
+    work: Mutex<Work>,
+    woken: Condvar,
+    stop: AtomicBool,
+}
+
+#[derive(Default)]
+struct Work {
+    wake: bool,
+    index: BTreeSet<CollectionNumber>,
+    relocate: BTreeSet<CollectionNumber>,
+    /// Nodes in the newest snapshot of each graph.
+    snapshots: BTreeMap<CollectionNumber, usize>,
+}
+
+impl Signals {
+    /// A collection changed: its graph may have to follow.
+    pub(crate) fn index(&self, collection: CollectionNumber) {
+        self.work.lock().index.insert(collection);
+        self.woken.notify_one();
+    }
+
+    /// A collection's vectors lie elsewhere now.
+    pub(crate) fn relocate(&self, collection: CollectionNumber) {
+        self.work.lock().relocate.insert(collection);
+        self.woken.notify_one();
+    }
+
+    /// There may be something to clean up.
+    pub(crate) fn wake(&self) {
+        self.work.lock().wake = true;
+        self.woken.notify_one();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    pub(crate) fn stopped(&self) -> &AtomicBool {
+        &self.stop
+    }
+
+    pub(crate) fn note_snapshot(&self, collection: CollectionNumber, nodes: usize) {
+        self.work.lock().snapshots.insert(collection, nodes);
+    }
+
+    pub(crate) fn snapshot(&self, collection: CollectionNumber) -> usize {
+        self.work.lock().snapshots.get(&collection).copied().unwrap_or(0)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// The maintenance thread; it stops when this is dropped.
+pub(crate) struct Worker {
+    inner: Arc<Inner>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Worker {
+    pub(crate) fn start(inner: &Arc<Inner>, background: bool) -> Self {
+        let thread = background.then(|| {
+            let inner = Arc::clone(inner);
+            let spawned = std::thread::Builder::new().name("ochre-maintenance".into()).spawn(move || inner.run());
+            spawned.expect("a thread can be started when a database is opened")
+        });
+        Self { inner: Arc::clone(inner), thread: Mutex::new(thread) }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.inner.signals.stop();
+        if let Some(thread) = self.thread.lock().take() {
+            // A panic there was logged by the panic hook; closing goes on.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Inner {
+    fn run(&self) {
+        let mut kept_house = Instant::now();
+        self.remove_strays();
+        while !self.signals.is_stopped() {
+            {
+                let mut work = self.signals.work.lock();
+                if !work.wake && work.index.is_empty() && work.relocate.is_empty() {
+                    self.signals.woken.wait_for(&mut work, TICK);
+                }
+            }
+            if self.signals.is_stopped() {
+                return;
+            }
+            let due = kept_house.elapsed() > HOUSEKEEPING;
+            let result = self.follow_signals(false).and_then(|woken| if due || woken { self.keep_house() } else { Ok(()) });
+            if due {
+                kept_house = Instant::now();
+            }
+            if let Err(error) = result {
+                tracing::warn!(%error, "maintenance failed; it is tried again");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+    }
+
+    /// Does everything there is to do.
+    pub(crate) fn maintain_all(&self) -> Result<(), Error> {
+        let loaded: Vec<CollectionNumber> = self.loaded.read().keys().copied().collect();
+        self.signals.work.lock().index.extend(loaded);
+        self.follow_signals(true)?;
+        self.keep_house()?;
+        // Compaction moves vectors.
+        self.follow_signals(true)?;
+        self.remove_strays();
+        Ok(())
+    }
+
+    /// Handles what commits and compaction signalled; whether there may be something to clean up.
+    fn follow_signals(&self, all: bool) -> Result<bool, Error> {
+        let (wake, index, relocate) = {
+            let mut work = self.signals.work.lock();
+            (std::mem::take(&mut work.wake), std::mem::take(&mut work.index), std::mem::take(&mut work.relocate))
+        };
+        for number in relocate {
+            if let Some(loaded) = self.loaded.read().get(&number).cloned() {
+                loaded.relocate(&*self.store)?;
+            }
+        }
+        for number in index {
+            self.sync_index(number, all)?;
+        }
+        Ok(wake)
+    }
+
+    /// Steps of upkeep until none has anything left to do.
+    fn keep_house(&self) -> Result<(), Error> {
+        let steps = [
+            Upkeep::SweepDeleted,
+            Upkeep::PruneLog,
+            Upkeep::CompactVectors { dead_share_max: self.options.segment_dead_share_max },
+            Upkeep::Vacuum,
+        ];
+        for step in steps {
+            while !self.signals.is_stopped() && self.store.upkeep(step)? {}
+        }
+        if self.store.statistics()?.wal_bytes > WAL_BYTES_MAX {
+            self.store.upkeep(Upkeep::Checkpoint)?;
+        }
+        Ok(())
+    }
+
+    fn remove_strays(&self) {
+        self.snapshots.remove_strays(|id| !matches!(self.store.collection_by_id(id), Ok(None)));
+    }
+}

@@ -1,0 +1,409 @@
+//! The way out: get and query, each answered from one committed state.
+//!
+//! A store snapshot is taken first; it names the collection's position, and the view of exactly that
+//! position answers together with it.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use ochre_index::{Bitmap, Nearest, Plan, Rows, View, evaluate, nearest};
+use ochre_model::{DOCUMENT_KEY, DocumentTest, Filter, HIDDEN_PREFIX, InvalidMetadata, Metadata, Scalar, Test, ValueType};
+use ochre_store::{CollectionRow, Error as StoreError, Parts, Reader, Resource};
+
+use crate::database::Inner;
+use crate::error::Error;
+
+/// How often a read starts over because its snapshot was too old for any view that is kept.
+const RETRIES_MAX: usize = 100;
+
+/// Which parts of records to return.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Include {
+    pub embeddings: bool,
+    pub documents: bool,
+    pub metadatas: bool,
+    pub uris: bool,
+}
+
+impl Include {
+    /// Only ids.
+    pub const NONE: Self = Self { embeddings: false, documents: false, metadatas: false, uris: false };
+    /// Everything.
+    pub const ALL: Self = Self { embeddings: true, documents: true, metadatas: true, uris: true };
+}
+
+/// Metadata in its stored text form: returned as it is, or parsed when someone looks inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredMetadata(String);
+
+impl StoredMetadata {
+    /// A JSON object with sorted keys; keys beginning `chroma:` are left out.
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+
+    /// The values.
+    ///
+    /// # Errors
+    /// [`InvalidMetadata`] if the stored text is damaged.
+    pub fn parse(&self) -> Result<Metadata, InvalidMetadata> {
+        Metadata::from_text(&self.0)
+    }
+}
+
+/// A record as read. Parts that were not asked for, or that it does not have, are `None`.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Record {
+    pub id: String,
+    pub embedding: Option<Vec<f32>>,
+    pub metadata: Option<StoredMetadata>,
+    pub document: Option<String>,
+    pub uri: Option<String>,
+}
+
+/// Which records to get: all that satisfy everything given, in the order they were first inserted.
+#[derive(Clone, Debug, Default)]
+pub struct GetRequest {
+    /// Only these ids; unknown ones are skipped.
+    pub ids: Option<Vec<String>>,
+    /// Only what passes this.
+    pub filter: Option<Filter>,
+    /// At most this many.
+    pub limit: Option<u32>,
+    /// Skip this many first.
+    pub offset: u32,
+    /// What to return of each.
+    pub include: Include,
+}
+
+/// What to search for, and among which records.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// The query embeddings; each has an answer of its own.
+    pub embeddings: Vec<Vec<f32>>,
+    /// How many records to find for each; fewer come back only if fewer match.
+    pub k: usize,
+}
+
+/// A search: [`Query`] plus what restricts and shapes the answer.
+#[derive(Clone, Debug)]
+pub struct QueryRequest {
+    /// What to search for.
+    pub query: Query,
+    /// Only these ids; unknown ones are ignored.
+    pub ids: Option<Vec<String>>,
+    /// Only what passes this.
+    pub filter: Option<Filter>,
+    /// What to return of each record found.
+    pub include: Include,
+}
+
+impl QueryRequest {
+    /// The ten records nearest to one embedding, ids and distances only.
+    pub fn nearest_to(embedding: impl Into<Vec<f32>>) -> Self {
+        let query = Query { embeddings: vec![embedding.into()], k: 10 };
+        Self { query, ids: None, filter: None, include: Include::NONE }
+    }
+
+    /// How many to find.
+    #[must_use]
+    pub fn k(mut self, k: usize) -> Self {
+        self.query.k = k;
+        self
+    }
+
+    /// Only what passes this.
+    #[must_use]
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = Some(filter);
+        self
+    }
+
+    /// What to return.
+    #[must_use]
+    pub fn include(mut self, include: Include) -> Self {
+        self.include = include;
+        self
+    }
+}
+
+/// A record that a query found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryHit {
+    /// The record.
+    pub record: Record,
+    /// Its exact distance, in the collection's space. Smaller is nearer.
+    pub distance: f32,
+}
+
+/// The answer to a query.
+#[derive(Clone, Debug, Default)]
+pub struct QueryResults {
+    /// For each query embedding its hits, nearest first, ties by insertion order.
+    pub results: Vec<Vec<QueryHit>>,
+    /// How each was found.
+    pub plans: Vec<Plan>,
+}
+
+/// A store snapshot with the view of the same position.
+struct Pinned<'a> {
+    reader: Box<dyn Reader + 'a>,
+    view: Arc<View>,
+    number: u32,
+}
+
+impl Inner {
+    /// The current view of a collection, loaded if need be.
+    pub(crate) fn view(&self, row: &CollectionRow) -> Result<Arc<View>, Error> {
+        let slot = self.slot(row);
+        let view = match slot.view() {
+            Some(view) => view,
+            None => {
+                let loaded = slot.load(&*self.store, row, |view| self.load_graph(row, view));
+                if loaded.is_err() {
+                    // Nobody must go on collecting commits for a load that failed.
+                    self.loaded.write().remove(&row.number);
+                }
+                let view = loaded?;
+                self.signals.index(row.number);
+                view
+            }
+        };
+        Ok(view)
+    }
+
+    fn pin(&self, row: &CollectionRow) -> Result<Pinned<'_>, Error> {
+        for _ in 0..RETRIES_MAX {
+            self.view(row)?;
+            let reader = self.store.read()?;
+            let head = reader.head(row.number)?.ok_or_else(|| Error::no_collection(row.id))?;
+            if let Some(view) = self.slot(row).view_at(head.position) {
+                return Ok(Pinned { reader, view, number: row.number });
+            }
+        }
+        Err(Error::Store(StoreError::Limit(format!(
+            "collection '{}' changes faster than it can be read; try again",
+            row.name
+        ))))
+    }
+
+    pub(crate) fn count(&self, row: &CollectionRow) -> Result<u64, Error> {
+        let head = self.store.read()?.head(row.number)?;
+        Ok(head.ok_or_else(|| Error::no_collection(row.id))?.records)
+    }
+
+    pub(crate) fn get(&self, row: &CollectionRow, request: &GetRequest) -> Result<Vec<Record>, Error> {
+        if let Some(filter) = &request.filter {
+            self.check_filterable(row, filter)?;
+        }
+        let pinned = self.pin(row)?;
+        let matches = pinned.matches(request.ids.as_deref(), request.filter.as_ref())?;
+        let offsets = matches.as_ref().unwrap_or_else(|| pinned.view.live()).iter();
+        let limit = request.limit.map_or(usize::MAX, |limit| limit as usize);
+        let offsets: Vec<u32> = offsets.skip(request.offset as usize).take(limit).collect();
+        let mut records = Vec::with_capacity(offsets.len());
+        pinned.fetch(&offsets, request.include, &mut |_, record| records.push(record))?;
+        Ok(records)
+    }
+
+    pub(crate) fn query(&self, row: &CollectionRow, request: &QueryRequest) -> Result<QueryResults, Error> {
+        if let Some(filter) = &request.filter {
+            self.check_filterable(row, filter)?;
+        }
+        let mut answer = QueryResults::default();
+        let Some(dimension) = row.dimension else {
+            answer.results = vec![Vec::new(); request.query.embeddings.len()];
+            return Ok(answer);
+        };
+        for (index, embedding) in request.query.embeddings.iter().enumerate() {
+            if embedding.len() != dimension {
+                return Err(StoreError::Dimension { expected: dimension, got: embedding.len() }.into());
+            }
+            if embedding.iter().any(|x| !x.is_finite()) {
+                return Err(Error::Invalid(format!(
+                    "Validation error: query_embeddings: embedding {index} must not contain NaN or Infinity values"
+                )));
+            }
+        }
+        let pinned = self.pin(row)?;
+        let matches = pinned.matches(request.ids.as_deref(), request.filter.as_ref())?;
+        let ef_search = row.schema.hnsw().ef_search;
+        let mut found = Vec::with_capacity(request.query.embeddings.len());
+        for embedding in &request.query.embeddings {
+            let wanted = Nearest { query: embedding, k: request.query.k, ef_search, matches: matches.as_ref() };
+            let (hits, plan) = nearest(&pinned.view, wanted)?;
+            found.push(hits);
+            answer.plans.push(plan);
+        }
+        let mut offsets: Vec<u32> = found.iter().flatten().map(|hit| hit.offset).collect();
+        offsets.sort_unstable();
+        offsets.dedup();
+        let mut records = HashMap::with_capacity(offsets.len());
+        pinned.fetch(&offsets, request.include, &mut |offset, record| drop(records.insert(offset, record)))?;
+        let single = request.query.embeddings.len() == 1;
+        answer.results = found
+            .iter()
+            .map(|hits| {
+                let hits = hits.iter().filter_map(|hit| {
+                    let record = if single { records.remove(&hit.offset) } else { records.get(&hit.offset).cloned() };
+                    Some(QueryHit { record: record?, distance: hit.distance })
+                });
+                hits.collect()
+            })
+            .collect();
+        Ok(answer)
+    }
+
+    /// The records that pass a filter, and the position at which they do.
+    pub(crate) fn matching(&self, row: &CollectionRow, filter: &Filter) -> Result<(Vec<u32>, u64), Error> {
+        let pinned = self.pin(row)?;
+        let matches = pinned.matches(None, Some(filter))?.unwrap_or_default();
+        Ok((matches.iter().collect(), pinned.view.position()))
+    }
+
+    /// Refuses filters on what the collection's schema says is not indexed.
+    pub(crate) fn check_filterable(&self, row: &CollectionRow, filter: &Filter) -> Result<(), Error> {
+        let mut refused = None;
+        filter.for_each_leaf(&mut |leaf| match leaf {
+            Filter::Key { key, test } => {
+                let ty = operand_type(test);
+                if !row.schema.is_filterable(key, ty) {
+                    let ty = match ty {
+                        ValueType::Str => "Str",
+                        ValueType::Int => "Int",
+                        ValueType::Float => "Float",
+                        _ => "Bool",
+                    };
+                    refused.get_or_insert_with(|| {
+                        format!("Cannot filter using metadata key '{key}' with type '{ty}' because indexing is disabled")
+                    });
+                }
+            }
+            Filter::Document(test) if !row.schema.is_text_searchable() => {
+                refused.get_or_insert_with(|| match test {
+                    DocumentTest::Is(_) | DocumentTest::IsNot(_) => {
+                        format!("Cannot filter using metadata key '{DOCUMENT_KEY}' because indexing is disabled")
+                    }
+                    _ => "Cannot filter using full-text search because FTS indexing is disabled".into(),
+                });
+            }
+            _ => {}
+        });
+        refused.map_or(Ok(()), |text| Err(Error::NotFilterable(text)))
+    }
+}
+
+fn operand_type(test: &Test) -> ValueType {
+    match test {
+        Test::Eq(operand)
+        | Test::Ne(operand)
+        | Test::Compare(_, operand)
+        | Test::Contains(operand)
+        | Test::NotContains(operand) => operand.value_type(),
+        Test::In(list) | Test::NotIn(list) => list.first().map_or(ValueType::Str, Scalar::value_type),
+    }
+}
+
+impl Pinned<'_> {
+    /// What passes; `None` if nothing restricts.
+    fn matches(&self, ids: Option<&[String]>, filter: Option<&Filter>) -> Result<Option<Bitmap>, Error> {
+        if ids.is_none() && filter.is_none() {
+            return Ok(None);
+        }
+        let mut candidates = self.view.live().clone();
+        if let Some(ids) = ids {
+            let offsets = self.reader.offsets(self.number, &mut ids.iter().map(String::as_str))?;
+            candidates = candidates.and(&offsets.into_iter().collect());
+        }
+        match filter {
+            None => Ok(Some(candidates)),
+            Some(filter) => evaluate(filter, &self.view, &candidates, &mut ReaderRows(self)).map(Some),
+        }
+    }
+
+    fn fetch(&self, offsets: &[u32], include: Include, visit: &mut dyn FnMut(u32, Record)) -> Result<(), Error> {
+        let parts = Parts { metadata: include.metadatas, document: include.documents, uri: include.uris || include.metadatas };
+        let mut damaged = None;
+        let mut seen = 0;
+        self.reader.rows(self.number, offsets, parts, &mut |row| {
+            seen += 1;
+            let embedding = if include.embeddings {
+                match self.view.vector(row.offset) {
+                    Ok((vector, _)) => Some(vector.to_vec()),
+                    Err(error) => {
+                        damaged = Some(Error::Damaged(format!("the embedding of record '{}' cannot be read: {error}", row.id)));
+                        return ControlFlow::Break(());
+                    }
+                }
+            } else {
+                None
+            };
+            let record = Record {
+                id: row.id.to_owned(),
+                embedding,
+                metadata: if include.metadatas { visible(row.metadata, row.uri.is_some()) } else { None },
+                document: row.document.map(str::to_owned),
+                uri: row.uri.filter(|_| include.uris).map(str::to_owned),
+            };
+            visit(row.offset, record);
+            ControlFlow::Continue(())
+        })?;
+        match damaged {
+            Some(error) => Err(error),
+            // The view and the rows are of one position, so this would be a bug or damage, never a race.
+            None if seen != offsets.len() => {
+                Err(Error::Damaged(format!("{} of {} records are missing from the database", offsets.len() - seen, offsets.len())))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Metadata as clients see it: without hidden keys; empty rather than absent if that hid something.
+fn visible(text: Option<&str>, hides_uri: bool) -> Option<StoredMetadata> {
+    let empty = || hides_uri.then(|| StoredMetadata("{}".into()));
+    let Some(text) = text else { return empty() };
+    if !text.contains("\"chroma:") {
+        return Some(StoredMetadata(text.to_owned()));
+    }
+    let Ok(metadata) = Metadata::from_text(text) else { return Some(StoredMetadata(text.to_owned())) };
+    let shown: Metadata =
+        metadata.iter().filter(|(key, _)| !key.starts_with(HIDDEN_PREFIX)).map(|(key, value)| (key, value.clone())).collect();
+    Some(StoredMetadata(shown.to_text()))
+}
+
+struct ReaderRows<'a, 'b>(&'a Pinned<'b>);
+
+impl Rows for ReaderRows<'_, '_> {
+    type Error = Error;
+
+    fn documents(&mut self, offsets: &Bitmap, visit: &mut dyn FnMut(u32, &str)) -> Result<(), Error> {
+        let offsets: Vec<u32> = offsets.iter().collect();
+        let parts = Parts { document: true, ..Parts::default() };
+        self.0.reader.rows(self.0.number, &offsets, parts, &mut |row| {
+            if let Some(document) = row.document {
+                visit(row.offset, document);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(())
+    }
+
+    fn offsets(&mut self, ids: &HashSet<String>) -> Result<Bitmap, Error> {
+        let offsets = self.0.reader.offsets(self.0.number, &mut ids.iter().map(String::as_str))?;
+        Ok(offsets.into_iter().collect())
+    }
+}
+
+impl Error {
+    /// Whether this says that something does not exist, and what.
+    pub fn not_found(&self) -> Option<(Resource, &str)> {
+        match self {
+            Self::Store(StoreError::NotFound { kind, name }) => Some((*kind, name)),
+            _ => None,
+        }
+    }
+}

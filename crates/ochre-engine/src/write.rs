@@ -1,0 +1,199 @@
+//! The way in: checks a request, waits if too much is waiting to be indexed, commits.
+
+use std::time::{Duration, Instant};
+
+use ochre_model::{Embeddings, Filter, Metadata, MetadataPatch, RecordBatch, WriteKind};
+use ochre_store::{Error as StoreError, Idempotency, Operation, Outcome, Selection, Write};
+use uuid::Uuid;
+
+use crate::database::Inner;
+use crate::error::Error;
+
+/// The largest dimension of an embedding.
+const DIMENSION_MAX: usize = 65_535;
+/// How often a delete by filter is resolved anew because the collection moved on too far.
+const STALE_MAX: usize = 16;
+
+/// Records to add or upsert, put together part by part.
+#[derive(Clone, Debug, Default)]
+pub struct NewRecords {
+    batch: RecordBatch,
+    dimensions_differ: bool,
+}
+
+impl NewRecords {
+    /// One embedding for each id.
+    pub fn new<I, E>(ids: I, embeddings: E) -> Self
+    where
+        I: IntoIterator<Item: Into<String>>,
+        E: IntoIterator<Item: AsRef<[f32]>>,
+    {
+        let mut records = Self::ids(ids);
+        let (mut values, mut dimension) = (Vec::new(), 0);
+        for (index, row) in embeddings.into_iter().enumerate() {
+            let row = row.as_ref();
+            if index == 0 {
+                dimension = row.len();
+            }
+            records.dimensions_differ |= row.len() != dimension;
+            values.extend_from_slice(row);
+        }
+        if !records.dimensions_differ {
+            records.batch.embeddings = Some(Embeddings::from_rows(dimension, values));
+        }
+        records
+    }
+
+    /// Ids alone: for updates that leave embeddings as they are.
+    pub fn ids(ids: impl IntoIterator<Item: Into<String>>) -> Self {
+        let ids = ids.into_iter().map(Into::into).collect();
+        Self { batch: RecordBatch { ids, ..RecordBatch::default() }, dimensions_differ: false }
+    }
+
+    /// One document for each id.
+    #[must_use]
+    pub fn documents(mut self, documents: impl IntoIterator<Item: Into<String>>) -> Self {
+        self.batch.documents = Some(documents.into_iter().map(|document| Some(document.into())).collect());
+        self
+    }
+
+    /// Metadata for each id.
+    #[must_use]
+    pub fn metadatas(mut self, metadatas: impl IntoIterator<Item = Metadata>) -> Self {
+        self.batch.metadatas = Some(metadatas.into_iter().map(|metadata| Some(MetadataPatch::from(metadata))).collect());
+        self
+    }
+
+    /// One URI for each id.
+    #[must_use]
+    pub fn uris(mut self, uris: impl IntoIterator<Item: Into<String>>) -> Self {
+        self.batch.uris = Some(uris.into_iter().map(|uri| Some(uri.into())).collect());
+        self
+    }
+}
+
+impl From<RecordBatch> for NewRecords {
+    fn from(batch: RecordBatch) -> Self {
+        Self { batch, dimensions_differ: false }
+    }
+}
+
+/// Which records to delete: those that satisfy everything that is given. Nothing given deletes nothing.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteRequest {
+    /// Only these ids.
+    pub ids: Option<Vec<String>>,
+    /// Only what passes this.
+    pub filter: Option<Filter>,
+    /// At most this many, oldest first; only with a filter.
+    pub limit: Option<u32>,
+}
+
+impl Inner {
+    pub(crate) fn write_records(
+        &self, id: Uuid, kind: WriteKind, records: NewRecords, idempotency: Option<Idempotency>,
+    ) -> Result<Outcome, Error> {
+        if records.dimensions_differ {
+            return Err(Error::Invalid("Inconsistent dimensions in provided embeddings".into()));
+        }
+        let mut batch = records.batch;
+        check(kind, &batch)?;
+        batch.lift_reserved_keys();
+        self.wait_for_room(id)?;
+        Ok(self.store.commit(Write { collection: id, operation: Operation::Records { kind, batch }, idempotency })?)
+    }
+
+    pub(crate) fn delete_records(
+        &self, id: Uuid, request: DeleteRequest, idempotency: Option<Idempotency>,
+    ) -> Result<Outcome, Error> {
+        let row = self.row(id)?;
+        let DeleteRequest { ids, filter, limit } = request;
+        if limit.is_some() && filter.is_none() {
+            return Err(Error::Invalid(
+                "Validation error: limit, where: limit can only be specified when a where clause is provided".into(),
+            ));
+        }
+        let Some(filter) = filter else {
+            let ids = ids.unwrap_or_default();
+            let operation = Operation::Delete(Selection::Ids(ids));
+            return Ok(self.store.commit(Write { collection: id, operation, idempotency })?);
+        };
+        self.check_filterable(&row, &filter)?;
+        let filter = match ids {
+            Some(ids) => Filter::All(vec![Filter::Ids(ids.into_iter().collect()), filter]),
+            None => filter,
+        };
+        let mut tries = 0;
+        loop {
+            let (offsets, at) = self.matching(&row, &filter)?;
+            let selection = Selection::Matching { offsets, at, filter: filter.clone(), limit };
+            let operation = Operation::Delete(selection);
+            match self.store.commit(Write { collection: id, operation, idempotency: idempotency.clone() }) {
+                Err(StoreError::Stale { .. }) if tries < STALE_MAX => tries += 1,
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// Waits while the collection has too many vectors outside its graph, and loads it, so that its index
+    /// grows along with it.
+    fn wait_for_room(&self, id: Uuid) -> Result<(), Error> {
+        let row = self.row(id)?;
+        // A collection that cannot be loaded can still be written to: that is how it is repaired.
+        let Ok(_) = self.view(&row) else { return Ok(()) };
+        let deadline = Instant::now() + Duration::from_millis(self.options.tail_wait_ms);
+        loop {
+            let waiting = self.slot(&row).view().map_or(0, |view| {
+                let indexable = view.live().len() >= self.options.graph_records_min;
+                if indexable { view.tail_len() * row.dimension.unwrap_or(0) * 4 } else { 0 }
+            });
+            if waiting <= self.options.tail_bytes_max {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Error::Busy { waiting_bytes: waiting, limit_bytes: self.options.tail_bytes_max });
+            }
+            self.signals.index(row.number);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// What Chroma refuses about the shape of a batch, in its words.
+fn check(kind: WriteKind, batch: &RecordBatch) -> Result<(), Error> {
+    let invalid = |text: &str| Err(Error::Invalid(text.to_owned()));
+    if !batch.is_even() {
+        return invalid("Inconsistent number of IDs, embeddings, documents, URIs and metadatas");
+    }
+    if batch.ids.iter().any(String::is_empty) {
+        return invalid("Empty ID, ID must have at least one character");
+    }
+    match &batch.embeddings {
+        None if kind != WriteKind::Update && !batch.ids.is_empty() => {
+            return invalid("Validation error: embeddings: every record needs an embedding");
+        }
+        Some(embeddings) if embeddings.dimension() > DIMENSION_MAX => {
+            return Err(Error::Invalid(format!(
+                "Validation error: embeddings: {} dimensions are more than the limit of {DIMENSION_MAX}",
+                embeddings.dimension()
+            )));
+        }
+        Some(embeddings) => {
+            let bad = (0..embeddings.len()).find(|index| {
+                embeddings.row(*index).is_some_and(|row| row.is_empty() || row.iter().any(|x| !x.is_finite()))
+            });
+            if let Some(index) = bad {
+                return Err(Error::Invalid(if embeddings.dimension() == 0 {
+                    "Validation error: embeddings: Each embedding must have at least 1 dimension".into()
+                } else {
+                    format!(
+                        "Validation error: embeddings: Embeddings must not contain NaN or Infinity values (record {index}, id '{}')",
+                        batch.ids[index]
+                    )
+                }));
+            }
+        }
+        None => {}
+    }
+    Ok(())
+}

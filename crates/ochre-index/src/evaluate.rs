@@ -1,0 +1,198 @@
+//! From a filter to the set of records that pass it: column scans first, documents last and only for
+//! what is left.
+//!
+//! Means exactly what `Filter::matches` means for one record; a property test compares the two.
+
+use std::cmp::Ordering;
+use std::collections::HashSet;
+
+use ochre_model::{DocumentTest, Filter, Scalar, Test, Value, compare_int_float};
+
+use crate::bitmap::{Bitmap, WORDS, Words};
+use crate::column::{Chunk, Column};
+use crate::view::View;
+
+/// What evaluation has to ask of the store: ids and documents are not in memory.
+pub trait Rows {
+    /// Why the store could not answer.
+    type Error;
+    /// Reads the documents of these offsets.
+    ///
+    /// # Errors
+    /// Whatever the store says.
+    fn documents(&mut self, offsets: &Bitmap, visit: &mut dyn FnMut(u32, &str)) -> Result<(), Self::Error>;
+    /// The offsets of these ids.
+    ///
+    /// # Errors
+    /// Whatever the store says.
+    fn offsets(&mut self, ids: &HashSet<String>) -> Result<Bitmap, Self::Error>;
+}
+
+/// The records among `candidates` that pass `filter`, in the state that `view` shows.
+///
+/// # Errors
+/// Whatever `rows` fails with.
+pub fn evaluate<R: Rows>(filter: &Filter, view: &View, candidates: &Bitmap, rows: &mut R) -> Result<Bitmap, R::Error> {
+    match filter {
+        Filter::All(parts) => {
+            let mut left = candidates.clone();
+            let (cheap, dear): (Vec<_>, Vec<_>) = parts.iter().partition(|part| !part.reads_documents());
+            for part in cheap.into_iter().chain(dear) {
+                if left.is_empty() {
+                    break;
+                }
+                left = evaluate(part, view, &left, rows)?;
+            }
+            Ok(left)
+        }
+        Filter::Any(parts) => {
+            let mut passed = Bitmap::new();
+            let (cheap, dear): (Vec<_>, Vec<_>) = parts.iter().partition(|part| !part.reads_documents());
+            for part in cheap.into_iter().chain(dear) {
+                let open = candidates.and_not(&passed);
+                passed = passed.or(&evaluate(part, view, &open, rows)?);
+            }
+            Ok(passed)
+        }
+        Filter::Key { key, test } => {
+            let positive = test.negated();
+            let matching = view.column(key).map_or_else(Bitmap::new, |column| {
+                scan(column, positive.as_ref().unwrap_or(test), candidates)
+            });
+            Ok(if positive.is_some() { candidates.and_not(&matching) } else { matching })
+        }
+        Filter::Document(test) => documents(test, view, candidates, rows),
+        Filter::Ids(ids) => Ok(candidates.and(&rows.offsets(ids)?)),
+    }
+}
+
+fn documents<R: Rows>(test: &DocumentTest, view: &View, candidates: &Bitmap, rows: &mut R) -> Result<Bitmap, R::Error> {
+    let with_document = candidates.and(view.with_document());
+    let mut passed = if test.is_negative() { candidates.and_not(&with_document) } else { Bitmap::new() };
+    match test {
+        // No document needs to be read to know that it contains the empty text.
+        DocumentTest::Contains(text) if text.is_empty() => return Ok(with_document),
+        DocumentTest::NotContains(text) if text.is_empty() => return Ok(passed),
+        _ => {}
+    }
+    rows.documents(&with_document, &mut |offset, text| {
+        if test.matches(Some(text)) {
+            passed.insert(offset);
+        }
+    })?;
+    Ok(passed)
+}
+
+/// Scans the chunks of a column that have candidates, with a positive test.
+fn scan(column: &Column, test: &Test, candidates: &Bitmap) -> Bitmap {
+    let scanner = Scanner::new(column, test);
+    let mut result = Bitmap::new();
+    for index in 0..candidates.chunk_count() {
+        let mut words: Words = [0; WORDS];
+        if let (Some(candidates), Some(chunk)) = (candidates.chunk(index), column.chunk(index)) {
+            scanner.scan(chunk, &mut words);
+            words.iter_mut().zip(candidates).for_each(|(word, candidates)| *word &= candidates);
+        }
+        result.push_chunk(&words);
+    }
+    result
+}
+
+/// A test translated to what lanes hold: codes for strings, bounds for numbers.
+enum Scanner<'a> {
+    Nothing,
+    Bool(bool),
+    String(u32),
+    Number { orders: &'static [Ordering], operand: &'a Scalar },
+    Set { bools: [bool; 2], ints: HashSet<i64>, floats: HashSet<u64>, strings: HashSet<u32> },
+    ListContains(&'a Scalar),
+}
+
+impl<'a> Scanner<'a> {
+    fn new(column: &Column, test: &'a Test) -> Self {
+        match test {
+            Test::Eq(Scalar::Bool(b)) => Self::Bool(*b),
+            Test::Eq(Scalar::Str(s)) => column.dictionary().find(s).map_or(Self::Nothing, Self::String),
+            Test::Eq(operand) => Self::Number { orders: &[Ordering::Equal], operand },
+            Test::Compare(orders, operand) => Self::Number { orders, operand },
+            Test::In(list) => Self::set(column, list),
+            Test::Contains(operand) => Self::ListContains(operand),
+            Test::Ne(_) | Test::NotIn(_) | Test::NotContains(_) => Self::Nothing,
+        }
+    }
+
+    fn set(column: &Column, list: &[Scalar]) -> Self {
+        let mut bools = [false; 2];
+        let (mut ints, mut floats, mut strings) = (HashSet::new(), HashSet::new(), HashSet::new());
+        for operand in list {
+            match operand {
+                Scalar::Bool(b) => bools[usize::from(*b)] = true,
+                Scalar::Str(s) => strings.extend(column.dictionary().find(s)),
+                Scalar::Int(i) => {
+                    ints.insert(*i);
+                    #[expect(clippy::cast_precision_loss, reason = "checked: only kept if it is exact")]
+                    let float = *i as f64;
+                    if compare_int_float(*i, float) == Some(Ordering::Equal) {
+                        floats.insert(float.to_bits());
+                    }
+                }
+                Scalar::Float(f) => {
+                    // 0.0 and −0.0 are one number; stored zeros are positive.
+                    floats.insert((f + 0.0).to_bits());
+                    #[expect(clippy::cast_possible_truncation, reason = "checked: only kept if it is exact")]
+                    let int = *f as i64;
+                    if compare_int_float(int, *f) == Some(Ordering::Equal) {
+                        ints.insert(int);
+                    }
+                }
+            }
+        }
+        Self::Set { bools, ints, floats, strings }
+    }
+
+    fn scan(&self, chunk: &Chunk, words: &mut Words) {
+        match self {
+            Self::Nothing => {}
+            Self::Bool(b) => chunk.bools.scan(words, |v| v == *b),
+            Self::String(code) => chunk.strings.scan(words, |v| v == *code),
+            Self::Number { orders, operand } => scan_numbers(chunk, words, orders, operand),
+            Self::Set { bools, ints, floats, strings } => {
+                chunk.bools.scan(words, |v| bools[usize::from(v)]);
+                chunk.ints.scan(words, |v| ints.contains(&v));
+                chunk.floats.scan(words, |v| floats.contains(&v.to_bits()));
+                chunk.strings.scan(words, |v| strings.contains(&v));
+            }
+            Self::ListContains(operand) => {
+                for (local, list) in &chunk.lists {
+                    if contains(list, operand) {
+                        words[*local as usize / 64] |= 1 << (local % 64);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn scan_numbers(chunk: &Chunk, words: &mut Words, orders: &[Ordering], operand: &Scalar) {
+    let (less, equal, greater) =
+        (orders.contains(&Ordering::Less), orders.contains(&Ordering::Equal), orders.contains(&Ordering::Greater));
+    match operand {
+        Scalar::Int(operand) => {
+            let operand = *operand;
+            chunk.ints.scan(words, |v| (less & (v < operand)) | (equal & (v == operand)) | (greater & (v > operand)));
+            chunk.floats.scan(words, |v| {
+                compare_int_float(operand, v).is_some_and(|order| orders.contains(&order.reverse()))
+            });
+        }
+        Scalar::Float(operand) => {
+            let operand = *operand;
+            chunk.floats.scan(words, |v| (less & (v < operand)) | (equal & (v == operand)) | (greater & (v > operand)));
+            chunk.ints.scan(words, |v| compare_int_float(v, operand).is_some_and(|order| orders.contains(&order)));
+        }
+        Scalar::Bool(_) | Scalar::Str(_) => {}
+    }
+}
+
+fn contains(list: &Value, operand: &Scalar) -> bool {
+    Test::Contains(operand.clone()).matches(Some(list))
+}

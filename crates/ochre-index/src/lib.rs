@@ -1,0 +1,22 @@
+//! Read structures over the truth: typed columns, views, the graph, and the planner that picks between
+//! exact search and the graph.
+//!
+//! Everything here is derived and may be thrown away at any moment. No I/O of its own: what has to be
+//! read while a filter is evaluated is asked for through [`Rows`], snapshots go to any `Write`.
+//!
+//! Not here: when views are published, graphs built and snapshots written (`ochre-engine`).
+
+mod bitmap;
+mod column;
+mod distance;
+mod evaluate;
+mod graph;
+mod search;
+mod view;
+
+pub use bitmap::{Bitmap, CHUNK};
+pub use distance::Metric;
+pub use evaluate::{Rows, evaluate};
+pub use graph::{BuildOptions, Graph, GraphParameters, Node, SNAPSHOT_VERSION, SnapshotError, SnapshotHeader};
+pub use search::{Hit, Nearest, Plan, Strategy, nearest};
+pub use view::{Damaged, VectorBlock, View};

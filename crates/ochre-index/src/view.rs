@@ -1,0 +1,278 @@
+//! One committed state of a collection, as queries see it.
+//!
+//! A view is immutable once published; the next one is a clone with a commit applied to it. Clones share
+//! everything a commit did not touch.
+//!
+//! Invariants:
+//! - `slots[offset]` names the current vector of every live offset, and nothing for any other.
+//! - `in_graph` holds offsets whose *current* vector is a linked node of `graph`; every other live
+//!   offset is the tail, which is always searched exactly.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ochre_model::{Metadata, Space};
+
+use crate::bitmap::{Bitmap, CHUNK};
+use crate::column::Column;
+use crate::graph::Graph;
+
+/// Vectors that cannot be read; the text says which file, where and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged(pub String);
+
+impl std::fmt::Display for Damaged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Damaged {}
+
+/// A block of vectors, wherever it lies.
+pub trait VectorBlock: Send + Sync {
+    /// One vector of the block.
+    ///
+    /// # Errors
+    /// [`Damaged`] if it cannot be read.
+    fn row(&self, row: usize) -> Result<&[f32], Damaged>;
+    /// The Euclidean norm of that vector.
+    fn norm(&self, row: usize) -> f32;
+    /// Bytes of the heap it holds.
+    fn heap_bytes(&self) -> usize;
+}
+
+/// Where the vector of an offset is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot {
+    /// 0 for none: ids count from 1.
+    vector_id: u64,
+    block: u32,
+    row: u32,
+}
+
+const NO_SLOT: Slot = Slot { vector_id: 0, block: u32::MAX, row: 0 };
+/// A slot whose vector is in no readable block.
+const LOST: u32 = u32::MAX;
+/// Blocks per shared chunk of the block list.
+const BLOCK_CHUNK: usize = 1024;
+
+/// A state of a collection: who is live, the typed columns, where vectors are, and the graph over them.
+#[derive(Clone)]
+pub struct View {
+    position: u64,
+    space: Space,
+    live: Bitmap,
+    with_document: Bitmap,
+    columns: HashMap<Arc<str>, Arc<Column>>,
+    slots: Vec<Arc<Vec<Slot>>>,
+    blocks: Vec<Arc<Vec<Arc<dyn VectorBlock>>>>,
+    graph: Option<Arc<Graph>>,
+    in_graph: Bitmap,
+}
+
+impl View {
+    /// The view of an empty collection.
+    pub fn new(space: Space) -> Self {
+        Self {
+            position: 0,
+            space,
+            live: Bitmap::new(),
+            with_document: Bitmap::new(),
+            columns: HashMap::new(),
+            slots: Vec::new(),
+            blocks: Vec::new(),
+            graph: None,
+            in_graph: Bitmap::new(),
+        }
+    }
+
+    /// The position of the last commit in it.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Says up to which commit the view is.
+    pub fn set_position(&mut self, position: u64) {
+        self.position = position;
+    }
+
+    /// The space distances are measured in.
+    pub fn space(&self) -> Space {
+        self.space
+    }
+
+    /// The live offsets.
+    pub fn live(&self) -> &Bitmap {
+        &self.live
+    }
+
+    /// The offsets that have a document.
+    pub fn with_document(&self) -> &Bitmap {
+        &self.with_document
+    }
+
+    pub(crate) fn column(&self, key: &str) -> Option<&Column> {
+        self.columns.get(key).map(|column| &**column)
+    }
+
+    /// The graph, if the collection has one.
+    pub fn graph(&self) -> Option<&Arc<Graph>> {
+        self.graph.as_ref()
+    }
+
+    /// The offsets whose current vector is in the graph.
+    pub fn in_graph(&self) -> &Bitmap {
+        &self.in_graph
+    }
+
+    /// How many live vectors are not in the graph.
+    pub fn tail_len(&self) -> usize {
+        self.live.len() - self.in_graph.len()
+    }
+
+    /// The current vector's id, if the offset is live.
+    pub fn vector_id(&self, offset: u32) -> Option<u64> {
+        self.slot(offset).filter(|slot| slot.vector_id != 0).map(|slot| slot.vector_id)
+    }
+
+    /// The current vector of a live offset, and its norm.
+    ///
+    /// # Errors
+    /// [`Damaged`] if it cannot be read.
+    pub fn vector(&self, offset: u32) -> Result<(&[f32], f32), Damaged> {
+        let slot = self.slot(offset).filter(|slot| slot.vector_id != 0);
+        let slot = slot.ok_or_else(|| Damaged(format!("record at offset {offset} has no vector")))?;
+        let block = self.blocks.get(slot.block as usize / BLOCK_CHUNK).and_then(|chunk| {
+            chunk.get(slot.block as usize % BLOCK_CHUNK)
+        });
+        let block = block.ok_or_else(|| Damaged(format!("vector {} is in no readable segment", slot.vector_id)))?;
+        Ok((block.row(slot.row as usize)?, block.norm(slot.row as usize)))
+    }
+
+    fn slot(&self, offset: u32) -> Option<Slot> {
+        self.slots.get(offset as usize / CHUNK)?.get(offset as usize % CHUNK).copied()
+    }
+
+    fn set_slot(&mut self, offset: u32, slot: Slot) {
+        let (chunk, local) = (offset as usize / CHUNK, offset as usize % CHUNK);
+        if self.slots.len() <= chunk {
+            self.slots.resize_with(chunk + 1, Arc::default);
+        }
+        let slots = Arc::make_mut(&mut self.slots[chunk]);
+        if slots.len() <= local {
+            slots.resize(local + 1, NO_SLOT);
+        }
+        slots[local] = slot;
+    }
+
+    /// Adds a block; its number for [`View::set_vector`].
+    pub fn add_block(&mut self, block: Arc<dyn VectorBlock>) -> u32 {
+        if self.blocks.last().is_none_or(|chunk| chunk.len() == BLOCK_CHUNK) {
+            self.blocks.push(Arc::default());
+        }
+        let chunks = self.blocks.len();
+        let chunk = Arc::make_mut(self.blocks.last_mut().expect("just made sure of"));
+        chunk.push(block);
+        u32::try_from((chunks - 1) * BLOCK_CHUNK + chunk.len() - 1).expect("fewer than 2³² blocks")
+    }
+
+    /// Forgets all blocks, before they are added anew from where they lie now; slots keep their ids.
+    pub fn clear_blocks(&mut self) {
+        self.blocks.clear();
+    }
+
+    /// Makes `offset` live with this vector; it is in the tail until the graph has it.
+    pub fn set_vector(&mut self, offset: u32, vector_id: u64, place: Option<(u32, u32)>) {
+        let (block, row) = place.unwrap_or((LOST, 0));
+        self.set_slot(offset, Slot { vector_id, block, row });
+        self.live.insert(offset);
+        self.in_graph.remove(offset);
+    }
+
+    /// Says where the vector an offset already has lies now.
+    pub fn move_vector(&mut self, offset: u32, place: Option<(u32, u32)>) {
+        if let Some(vector_id) = self.vector_id(offset) {
+            let (block, row) = place.unwrap_or((LOST, 0));
+            self.set_slot(offset, Slot { vector_id, block, row });
+        }
+    }
+
+    /// Replaces all metadata of an offset.
+    pub fn set_metadata(&mut self, offset: u32, metadata: &Metadata) {
+        let stale: Vec<Arc<str>> = self
+            .columns
+            .iter()
+            .filter(|(key, column)| metadata.get(key).is_none() && column.has(offset))
+            .map(|(key, _)| Arc::clone(key))
+            .collect();
+        for key in stale {
+            if let Some(column) = self.columns.get_mut(&key) {
+                Arc::make_mut(column).set(offset, None);
+            }
+        }
+        for (key, value) in metadata.iter() {
+            let column = match self.columns.get_mut(key) {
+                Some(column) => column,
+                None => self.columns.entry(key.into()).or_default(),
+            };
+            Arc::make_mut(column).set(offset, Some(value));
+        }
+    }
+
+    /// Says whether an offset has a document.
+    pub fn set_document(&mut self, offset: u32, has_document: bool) {
+        if has_document {
+            self.with_document.insert(offset);
+        } else {
+            self.with_document.remove(offset);
+        }
+    }
+
+    /// Removes a record.
+    pub fn remove(&mut self, offset: u32) {
+        self.set_slot(offset, NO_SLOT);
+        self.live.remove(offset);
+        self.in_graph.remove(offset);
+        self.with_document.remove(offset);
+        for column in self.columns.values_mut().filter(|column| column.has(offset)) {
+            Arc::make_mut(column).set(offset, None);
+        }
+    }
+
+    /// Puts a graph in place of the one there was. Which of its nodes are current vectors is found by
+    /// comparing ids, so any graph over the same offsets may be given, however old.
+    pub fn set_graph(&mut self, graph: Option<Arc<Graph>>) {
+        self.in_graph = Bitmap::new();
+        if let Some(graph) = &graph {
+            for node in graph.linked() {
+                self.mark_linked(node.offset, node.vector_id);
+            }
+        }
+        self.graph = graph;
+    }
+
+    /// Notes that the graph has this vector now, if it still is the offset's current one.
+    pub fn mark_linked(&mut self, offset: u32, vector_id: u64) {
+        if self.vector_id(offset) == Some(vector_id) {
+            self.in_graph.insert(offset);
+        }
+    }
+
+    /// Puts a copy of the same graph, with more room or fewer orphans, in its place.
+    pub fn replace_graph(&mut self, graph: Arc<Graph>) {
+        self.graph = Some(graph);
+    }
+
+    /// Puts an offset back into the tail, because no walk would find it.
+    pub fn unmark_linked(&mut self, offset: u32) {
+        self.in_graph.remove(offset);
+    }
+
+    /// Bytes of the heap by part: columns, vectors not yet in mapped files, graph.
+    pub fn heap_bytes(&self) -> (usize, usize, usize) {
+        let columns = self.columns.values().map(|column| column.heap_bytes()).sum();
+        let blocks = self.blocks.iter().flat_map(|chunk| chunk.iter()).map(|block| block.heap_bytes()).sum();
+        (columns, blocks, self.graph.as_ref().map_or(0, |graph| graph.heap_bytes()))
+    }
+}

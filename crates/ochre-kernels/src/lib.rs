@@ -1,0 +1,17 @@
+//! Distances between vectors, and the append-only arena that graphs live in.
+//!
+//! Owns the project's SIMD and its lock-free storage, and with them nearly all of its `unsafe`. Every
+//! kernel has a scalar twin that a property test compares it with; every tier can be forced with the
+//! environment variable `OCHRE_KERNELS` (`scalar`, `avx2`, `avx512`).
+//!
+//! Not here: what a distance means for a space (`ochre-index`), where vectors come from.
+
+mod arena;
+mod byte;
+mod float;
+mod tier;
+
+pub use arena::Arena;
+pub use byte::byte_dot;
+pub use float::{dot, l2_squared};
+pub use tier::{Tier, tier};

@@ -1,0 +1,29 @@
+//! What the database talks about: names, values, records, filters and configuration.
+//!
+//! Everything here is parsed once and then trusted: a `Filter` that exists is well-formed, an
+//! `Embeddings` holds only finite numbers of one dimension. No I/O, no clock, no locks.
+//!
+//! Not here: JSON bodies of the HTTP API (`ochre-wire`), how anything is stored (`ochre-store`).
+
+mod batch;
+mod filter;
+mod name;
+mod number;
+mod schema;
+mod space;
+mod value;
+
+pub use batch::{Embeddings, RecordBatch, WriteKind, norm};
+pub use filter::{DocumentTest, Filter, Scalar, Test};
+pub use name::{InvalidName, check_collection_name, check_database_name, check_tenant_name};
+pub use number::compare_int_float;
+pub use schema::{HnswConfiguration, IndexSchema, InvalidSchema};
+pub use space::Space;
+pub use value::{InvalidMetadata, Metadata, MetadataPatch, Value, ValueType, check_key};
+
+/// The metadata key that stands for a record's document when a client writes or filters by it.
+pub const DOCUMENT_KEY: &str = "chroma:document";
+/// The metadata key that stands for a record's URI when a client writes it.
+pub const URI_KEY: &str = "chroma:uri";
+/// Keys with this prefix are stored and filterable, but never returned.
+pub const HIDDEN_PREFIX: &str = "chroma:";

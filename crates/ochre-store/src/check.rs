@@ -1,0 +1,243 @@
+//! Verifying a database at rest: every checksum and every cross-reference, changing nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use ochre_model::{IndexSchema, Metadata};
+use rusqlite::{Connection, OpenFlags};
+
+use crate::disk::{Disk, RealDisk};
+use crate::error::{Error, Result};
+use crate::lock::Owner;
+use crate::segment::Segment;
+use crate::sqlite::{DATABASE_FILE, SCHEMA_VERSION, SEGMENTS_FOLDER, segment_rows};
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file, relative to the database directory.
+    pub file: String,
+    /// What is wrong and where.
+    pub problem: String,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Everything that is wrong; empty for a clean database.
+    pub findings: Vec<Finding>,
+    /// Collections that were checked.
+    pub collections: u64,
+    /// Records that were checked.
+    pub records: u64,
+    /// Vectors whose checksums were verified.
+    pub vectors: u64,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    fn find(&mut self, file: &str, problem: String) {
+        self.findings.push(Finding { file: file.to_owned(), problem });
+    }
+}
+
+/// Checks the database in `directory`: SQLite's own structure, every checksum of every segment, and
+/// that every record's vector, metadata and position are what the rest of the database says.
+///
+/// # Errors
+/// [`Error::Locked`] if a process has it open, [`Error::TooNew`], [`Error::Io`] if it cannot be read at
+/// all. Damage is no error here: it is in the report.
+pub fn check(directory: &Path) -> Result<Report> {
+    let path = directory.join(DATABASE_FILE);
+    if !path.is_file() {
+        let reason = "there is no database here".into();
+        return Err(Error::Io { action: "check", path, reason });
+    }
+    let _owner = Owner::take_silently(directory)?;
+    let sqlite = |error: rusqlite::Error| Error::sqlite("check", &path, &error);
+    let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
+    let mut report = Report::default();
+    if let Err(error) = check_database(&connection, directory, &mut report) {
+        match sqlite(error) {
+            Error::Corrupt { reason, .. } => report.find(DATABASE_FILE, reason),
+            error => return Err(error),
+        }
+    }
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).unwrap_or(0);
+    if version > SCHEMA_VERSION {
+        return Err(Error::TooNew { path, found: version, supported: SCHEMA_VERSION });
+    }
+    Ok(report)
+}
+
+fn check_database(connection: &Connection, directory: &Path, report: &mut Report) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("PRAGMA integrity_check")?;
+    for line in statement.query_map([], |row| row.get::<_, String>(0))? {
+        let line = line?;
+        if line != "ok" {
+            report.find(DATABASE_FILE, line);
+        }
+    }
+    let vectors = check_segments(connection, directory, report)?;
+    check_records(connection, &vectors, report)
+}
+
+/// Where each vector is: its collection and dimension, by id.
+type Vectors = HashMap<u64, (u32, u32)>;
+
+fn check_segments(connection: &Connection, directory: &Path, report: &mut Report) -> rusqlite::Result<Vectors> {
+    let disk: Arc<dyn Disk> = Arc::new(ReadOnlyDisk);
+    let folder = directory.join(SEGMENTS_FOLDER);
+    let mut vectors = Vectors::new();
+    for row in segment_rows(connection)? {
+        let file = format!("{SEGMENTS_FOLDER}/{:08}.seg", row.number);
+        let segment = match Segment::open(&disk, &folder, row.number, row.committed_bytes, row.sealed, true) {
+            Ok(segment) => Arc::new(segment),
+            Err(Error::Corrupt { reason, .. }) => {
+                report.find(&file, reason);
+                continue;
+            }
+            Err(error) => {
+                report.find(&file, error.to_string());
+                continue;
+            }
+        };
+        let entries = match row.sealed.then(|| segment.read_footer(row.committed_bytes)) {
+            Some(Ok(entries)) => entries,
+            Some(Err(error)) => {
+                report.find(&file, error.to_string());
+                segment.scan(row.committed_bytes).0
+            }
+            None => {
+                let (entries, damage) = segment.scan(row.committed_bytes);
+                if let Some(damage) = damage {
+                    report.find(&file, damage.reason);
+                }
+                entries
+            }
+        };
+        for entry in entries {
+            match segment.load_block(&entry, row.committed_bytes) {
+                Ok(block) => {
+                    if let Err(damage) = block.rows() {
+                        report.find(&file, damage.reason);
+                    }
+                    report.vectors += block.len() as u64;
+                    vectors.extend(block.ids().iter().map(|id| (*id, (entry.collection, entry.dimension))));
+                }
+                Err(damage) => report.find(&file, damage.reason),
+            }
+        }
+    }
+    Ok(vectors)
+}
+
+fn check_records(connection: &Connection, vectors: &Vectors, report: &mut Report) -> rusqlite::Result<()> {
+    let mut statement = connection
+        .prepare("SELECT number, name, schema, metadata, dimension, position, next_offset, records FROM collections WHERE deleted = 0")?;
+    let mut collections = BTreeMap::new();
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (number, name): (u32, String) = (row.get(0)?, row.get(1)?);
+        report.collections += 1;
+        if let Err(error) = IndexSchema::from_text(&row.get::<_, String>(2)?) {
+            report.find(DATABASE_FILE, format!("collection '{name}': its schema is not readable: {error}"));
+        }
+        if let Some(Err(error)) = row.get::<_, Option<String>>(3)?.map(|text| Metadata::from_text(&text)) {
+            report.find(DATABASE_FILE, format!("collection '{name}': {error}"));
+        }
+        let dimension: Option<u32> = row.get(4)?;
+        collections.insert(number, (name, dimension, row.get::<_, i64>(5)?, row.get::<_, i64>(6)?, row.get::<_, i64>(7)?, 0i64));
+    }
+    let mut statement = connection.prepare(
+        "SELECT rowid, collection, id, vector_id, updated_at_position, metadata FROM records
+         WHERE collection IN (SELECT number FROM collections WHERE deleted = 0)",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        report.records += 1;
+        let (rowid, number, id): (i64, u32, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let Some((name, dimension, position, next_offset, _, count)) = collections.get_mut(&number) else { continue };
+        *count += 1;
+        let mut wrong = |problem: String| report.find(DATABASE_FILE, format!("collection '{name}', record '{id}': {problem}"));
+        if rowid >> 32 != i64::from(number) || (rowid & 0xFFFF_FFFF) >= *next_offset {
+            wrong(format!("its row number {rowid} does not belong to the collection"));
+        }
+        if row.get::<_, i64>(4)? > *position {
+            wrong("it is newer than its collection".into());
+        }
+        let vector_id = row.get::<_, i64>(3)?.cast_unsigned();
+        match vectors.get(&vector_id) {
+            None => wrong(format!("its vector {vector_id} is in no segment")),
+            Some((owner, _)) if *owner != number => wrong(format!("its vector {vector_id} belongs to collection {owner}")),
+            Some((_, has)) if Some(*has) != *dimension => wrong(format!("its vector has dimension {has}, not {dimension:?}")),
+            Some(_) => {}
+        }
+        if let Some(Err(error)) = row.get::<_, Option<String>>(5)?.map(|text| Metadata::from_text(&text)) {
+            wrong(error.to_string());
+        }
+    }
+    for (name, _, _, _, records, count) in collections.values() {
+        if records != count {
+            report.find(DATABASE_FILE, format!("collection '{name}' says it has {records} records, but {count} are there"));
+        }
+    }
+    Ok(())
+}
+
+/// The real disk, without its writing half: a longer file is not cut, nothing is made or removed.
+struct ReadOnlyDisk;
+
+struct ReadOnlyFile(std::fs::File);
+
+fn read_only<T>() -> std::io::Result<T> {
+    Err(std::io::Error::new(std::io::ErrorKind::ReadOnlyFilesystem, "a check changes nothing"))
+}
+
+impl Disk for ReadOnlyDisk {
+    fn create_dir(&self, _: &Path) -> std::io::Result<()> {
+        read_only()
+    }
+    fn create(&self, _: &Path) -> std::io::Result<Box<dyn crate::disk::DiskFile>> {
+        read_only()
+    }
+    fn open(&self, path: &Path) -> std::io::Result<Box<dyn crate::disk::DiskFile>> {
+        Ok(Box::new(ReadOnlyFile(std::fs::File::open(path)?)))
+    }
+    fn remove(&self, _: &Path) -> std::io::Result<()> {
+        read_only()
+    }
+    fn list(&self, path: &Path) -> std::io::Result<Vec<std::path::PathBuf>> {
+        RealDisk.list(path)
+    }
+    fn sync_dir(&self, _: &Path) -> std::io::Result<()> {
+        read_only()
+    }
+}
+
+impl crate::disk::DiskFile for ReadOnlyFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        crate::disk::DiskFile::read_at(&self.0, buffer, offset)
+    }
+    fn write_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
+        read_only()
+    }
+    fn sync(&self) -> std::io::Result<()> {
+        read_only()
+    }
+    /// What lies behind the committed length is what the next opening cuts off: not damage.
+    fn set_len(&self, _: u64) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn len(&self) -> std::io::Result<u64> {
+        crate::disk::DiskFile::len(&self.0)
+    }
+    fn mappable(&self) -> Option<&std::fs::File> {
+        Some(&self.0)
+    }
+}

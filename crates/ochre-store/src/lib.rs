@@ -1,0 +1,33 @@
+//! The truth on disk: catalog, records, log and vectors.
+//!
+//! [`Store`] is the seam: the engine above knows nothing of files or SQL. [`SqliteStore`] is the embedded
+//! default, [`MemoryStore`] serves ephemeral databases and tests; one contract suite runs on both.
+//!
+//! Not here: anything derived from the truth (columns, graphs, snapshots: `ochre-index`), and when
+//! upkeep runs (`ochre-engine`).
+
+mod block;
+mod check;
+mod disk;
+mod error;
+mod lock;
+mod mapping;
+mod memory;
+mod resolve;
+mod segment;
+mod segments;
+mod sqlite;
+mod store;
+
+pub use block::{Damage, VectorBlock};
+pub use check::{Finding, Report, check};
+pub use disk::{Disk, DiskFile, RealDisk};
+pub use error::{Error, Resource, Result};
+pub use lock::Owner;
+pub use memory::MemoryStore;
+pub use segment::SEGMENT_VERSION;
+pub use sqlite::{SCHEMA_VERSION, SqliteOptions, SqliteStore};
+pub use store::{
+    Alteration, Change, CollectionNumber, CollectionRow, Committed, DatabaseRow, Head, Idempotency, NewCollection,
+    Observer, Operation, Outcome, Page, Parts, Put, Reader, RowRef, Selection, Statistics, Store, Tenant, Upkeep, Write,
+};

@@ -1,0 +1,442 @@
+//! The truth in memory: for ephemeral databases and for tests.
+//!
+//! Written against the [`Store`] contract, not against SQLite; the contract suite holds the two equal.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use ochre_model::Metadata;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use uuid::Uuid;
+
+use crate::block::VectorBlock;
+use crate::error::{Error, Resource, Result};
+use crate::resolve::{Rows, Stored, learn_keys, resolve};
+use crate::store::{
+    Alteration, Change, CollectionNumber, CollectionRow, Committed, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, Head,
+    LOG_ENTRIES_MAX, NewCollection, Observer, Outcome, Page, Parts, Put, Reader, RowRef, Statistics, Store, Tenant, Upkeep,
+    Write,
+};
+
+/// The truth in memory. It goes with the process.
+#[derive(Default)]
+pub struct MemoryStore {
+    /// Held through a whole commit, observer included, so that observers see commits in order.
+    commit: Mutex<()>,
+    state: RwLock<State>,
+    observer: RwLock<Option<Arc<dyn Observer>>>,
+}
+
+struct State {
+    epoch: u64,
+    tenants: BTreeMap<String, Option<String>>,
+    databases: BTreeMap<(String, String), Uuid>,
+    collections: BTreeMap<Uuid, Collection>,
+    next_number: CollectionNumber,
+    next_vector_id: u64,
+    idempotency: HashMap<String, (u128, Outcome)>,
+}
+
+struct Collection {
+    row: CollectionRow,
+    position: u64,
+    next_offset: u32,
+    records: BTreeMap<u32, (Stored, u64, Option<String>)>,
+    offsets: HashMap<String, u32>,
+    blocks: Vec<Arc<VectorBlock>>,
+    log: BTreeMap<u64, Vec<u32>>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            epoch: u64::from_ne_bytes(Uuid::new_v4().as_bytes()[..8].try_into().expect("eight bytes")),
+            tenants: BTreeMap::from([(DEFAULT_TENANT.to_owned(), None)]),
+            databases: BTreeMap::from([((DEFAULT_TENANT.to_owned(), DEFAULT_DATABASE.to_owned()), Uuid::nil())]),
+            collections: BTreeMap::new(),
+            next_number: 1,
+            next_vector_id: 1,
+            idempotency: HashMap::new(),
+        }
+    }
+}
+
+impl State {
+    fn named<'a>(&'a self, tenant: &'a str, database: &'a str, name: &str) -> Option<&'a Collection> {
+        self.of(tenant, database).find(|collection| collection.row.name == name)
+    }
+
+    fn of<'a>(&'a self, tenant: &'a str, database: &'a str) -> impl Iterator<Item = &'a Collection> {
+        self.collections.values().filter(move |c| c.row.tenant == tenant && c.row.database == database)
+    }
+
+    fn numbered(&self, number: CollectionNumber) -> Option<&Collection> {
+        self.collections.values().find(|collection| collection.row.number == number)
+    }
+}
+
+fn page<T>(items: impl Iterator<Item = T>, page: Page) -> Vec<T> {
+    let limit = page.limit.map_or(usize::MAX, |limit| limit as usize);
+    items.skip(page.offset as usize).take(limit).collect()
+}
+
+fn not_found(kind: Resource, name: impl ToString) -> Error {
+    Error::NotFound { kind, name: name.to_string() }
+}
+
+impl Store for MemoryStore {
+    fn create_tenant(&self, name: &str) -> Result<()> {
+        let mut state = self.state.write();
+        if state.tenants.contains_key(name) {
+            return Err(Error::AlreadyExists { kind: Resource::Tenant, name: name.to_owned() });
+        }
+        state.tenants.insert(name.to_owned(), None);
+        Ok(())
+    }
+
+    fn tenant(&self, name: &str) -> Result<Option<Tenant>> {
+        let state = self.state.read();
+        let tenant = state.tenants.get(name);
+        Ok(tenant.map(|resource_name| Tenant { name: name.to_owned(), resource_name: resource_name.clone() }))
+    }
+
+    fn set_resource_name(&self, tenant: &str, resource_name: &str) -> Result<()> {
+        let mut state = self.state.write();
+        let slot = state.tenants.get_mut(tenant).ok_or_else(|| not_found(Resource::Tenant, tenant))?;
+        *slot = Some(resource_name.to_owned());
+        Ok(())
+    }
+
+    fn create_database(&self, tenant: &str, name: &str) -> Result<DatabaseRow> {
+        let key = (tenant.to_owned(), name.to_owned());
+        let mut state = self.state.write();
+        if state.databases.contains_key(&key) {
+            return Err(Error::AlreadyExists { kind: Resource::Database, name: name.to_owned() });
+        }
+        let id = Uuid::new_v4();
+        state.databases.insert(key, id);
+        Ok(DatabaseRow { id, name: name.to_owned(), tenant: tenant.to_owned() })
+    }
+
+    fn database(&self, tenant: &str, name: &str) -> Result<Option<DatabaseRow>> {
+        let state = self.state.read();
+        let id = state.databases.get(&(tenant.to_owned(), name.to_owned()));
+        Ok(id.map(|id| DatabaseRow { id: *id, name: name.to_owned(), tenant: tenant.to_owned() }))
+    }
+
+    fn databases(&self, tenant: &str, slice: Page) -> Result<Vec<DatabaseRow>> {
+        let state = self.state.read();
+        let rows = state.databases.iter().filter(|((owner, _), _)| owner == tenant);
+        Ok(page(rows.map(|((tenant, name), id)| DatabaseRow { id: *id, name: name.clone(), tenant: tenant.clone() }), slice))
+    }
+
+    fn delete_database(&self, tenant: &str, name: &str) -> Result<()> {
+        let mut state = self.state.write();
+        let removed = state.databases.remove(&(tenant.to_owned(), name.to_owned()));
+        removed.ok_or_else(|| not_found(Resource::Database, name))?;
+        state.collections.retain(|_, collection| collection.row.tenant != tenant || collection.row.database != name);
+        Ok(())
+    }
+
+    fn create_collection(&self, new: NewCollection) -> Result<CollectionRow> {
+        let mut state = self.state.write();
+        if !state.databases.contains_key(&(new.tenant.clone(), new.database.clone())) {
+            return Err(not_found(Resource::Database, &new.database));
+        }
+        if state.named(&new.tenant, &new.database, &new.name).is_some() {
+            return Err(Error::AlreadyExists { kind: Resource::Collection, name: new.name });
+        }
+        let row = CollectionRow {
+            number: state.next_number,
+            id: Uuid::new_v4(),
+            tenant: new.tenant,
+            database: new.database,
+            name: new.name,
+            metadata: new.metadata,
+            schema: new.schema,
+            dimension: None,
+        };
+        state.next_number += 1;
+        let collection = Collection {
+            row: row.clone(),
+            position: 0,
+            next_offset: 0,
+            records: BTreeMap::new(),
+            offsets: HashMap::new(),
+            blocks: Vec::new(),
+            log: BTreeMap::new(),
+        };
+        state.collections.insert(row.id, collection);
+        Ok(row)
+    }
+
+    fn collection(&self, tenant: &str, database: &str, name: &str) -> Result<Option<CollectionRow>> {
+        Ok(self.state.read().named(tenant, database, name).map(|collection| collection.row.clone()))
+    }
+
+    fn collection_by_id(&self, id: Uuid) -> Result<Option<CollectionRow>> {
+        Ok(self.state.read().collections.get(&id).map(|collection| collection.row.clone()))
+    }
+
+    fn collections(&self, tenant: &str, database: &str, slice: Page) -> Result<Vec<CollectionRow>> {
+        let state = self.state.read();
+        Ok(page(state.of(tenant, database).map(|collection| collection.row.clone()), slice))
+    }
+
+    fn count_collections(&self, tenant: &str, database: &str) -> Result<u64> {
+        Ok(self.state.read().of(tenant, database).count() as u64)
+    }
+
+    fn alter_collection(&self, id: Uuid, change: Alteration) -> Result<CollectionRow> {
+        let mut state = self.state.write();
+        let row = state.collections.get(&id).ok_or_else(|| not_found(Resource::Collection, id))?.row.clone();
+        if let Some(name) = change.name.as_ref().filter(|name| **name != row.name)
+            && state.named(&row.tenant, &row.database, name).is_some()
+        {
+            return Err(Error::AlreadyExists { kind: Resource::Collection, name: name.clone() });
+        }
+        let row = &mut state.collections.get_mut(&id).ok_or_else(|| not_found(Resource::Collection, id))?.row;
+        change.apply_to_schema(&mut row.schema);
+        if let Some(name) = change.name {
+            row.name = name;
+        }
+        if let Some(metadata) = change.metadata {
+            row.metadata = metadata;
+        }
+        Ok(row.clone())
+    }
+
+    fn delete_collection(&self, id: Uuid) -> Result<()> {
+        let removed = self.state.write().collections.remove(&id);
+        removed.map(drop).ok_or_else(|| not_found(Resource::Collection, id))
+    }
+
+    fn reset(&self) -> Result<()> {
+        let _commit = self.commit.lock();
+        let mut state = self.state.write();
+        let (next_number, next_vector_id) = (state.next_number, state.next_vector_id);
+        *state = State { next_number, next_vector_id, ..State::default() };
+        Ok(())
+    }
+
+    fn epoch(&self) -> u64 {
+        self.state.read().epoch
+    }
+
+    fn commit(&self, write: Write) -> Result<Outcome> {
+        let _commit = self.commit.lock();
+        let (outcome, committed) = self.state.write().apply(&write)?;
+        let observer = self.observer.read().clone();
+        if let (Some(committed), Some(observer)) = (committed, observer) {
+            observer.committed(&Arc::new(committed));
+        }
+        Ok(outcome)
+    }
+
+    fn read(&self) -> Result<Box<dyn Reader + '_>> {
+        Ok(Box::new(MemoryReader(self.state.read())))
+    }
+
+    fn observe(&self, observer: Arc<dyn Observer>) {
+        *self.observer.write() = Some(observer);
+    }
+
+    /// Drops blocks none of whose vectors is referenced; there is nothing else to keep up.
+    fn upkeep(&self, upkeep: Upkeep) -> Result<bool> {
+        if matches!(upkeep, Upkeep::CompactVectors { .. }) {
+            for collection in self.state.write().collections.values_mut() {
+                let live: BTreeSet<u64> = collection.records.values().map(|(stored, ..)| stored.vector_id).collect();
+                collection.blocks.retain(|block| block.ids().iter().any(|id| live.contains(id)));
+            }
+        }
+        Ok(false)
+    }
+
+    fn statistics(&self) -> Result<Statistics> {
+        Ok(Statistics::default())
+    }
+}
+
+impl State {
+    fn apply(&mut self, write: &Write) -> Result<(Outcome, Option<Committed>)> {
+        if let Some(key) = &write.idempotency
+            && let Some((request, outcome)) = self.idempotency.get(&key.key)
+        {
+            return if *request == key.request {
+                Ok((Outcome { replayed: true, ..*outcome }, None))
+            } else {
+                Err(Error::IdempotencyConflict { key: key.key.clone() })
+            };
+        }
+        let missing = || not_found(Resource::Collection, write.collection);
+        let collection = self.collections.get_mut(&write.collection).ok_or_else(missing)?;
+        let resolved = resolve(&write.operation, collection.row.dimension, &mut MemoryRows(collection))?;
+        let mut outcome = Outcome { position: collection.position, deleted: resolved.deleted, replayed: false };
+        let mut committed = None;
+        if !resolved.is_nothing() {
+            outcome.position += 1;
+            let mut schema = collection.row.schema.clone();
+            let learned = learn_keys(&mut schema, &resolved)?;
+            let dimension = collection.row.dimension.or(resolved.dimension);
+            let first_id = self.next_vector_id;
+            let (mut changes, mut touched) = (Vec::new(), Vec::new());
+            for put in resolved.puts {
+                let offset = put.before.as_ref().map_or(collection.next_offset, |before| before.offset);
+                if put.before.is_none() {
+                    collection.next_offset = offset.checked_add(1).ok_or_else(|| {
+                        Error::Limit("the collection has used all 2³² record offsets; copy it into a new one".into())
+                    })?;
+                }
+                let vector = put.embedding.map(|_| {
+                    self.next_vector_id += 1;
+                    (0, usize::try_from(self.next_vector_id - 1 - first_id).expect("a batch fits memory"))
+                });
+                let vector_id = match (&put.before, vector) {
+                    (Some(before), None) => before.vector_id,
+                    _ => self.next_vector_id - 1,
+                };
+                touched.push(offset);
+                changes.push(Change::Put(Put {
+                    offset,
+                    vector_id,
+                    vector,
+                    metadata: put.metadata_changed().then(|| put.metadata.clone().unwrap_or_default()),
+                    has_document: put.document.is_some(),
+                    document_changed: put.document_changed(),
+                }));
+                collection.offsets.insert(put.id.clone(), offset);
+                let text = put.metadata.as_ref().map(Metadata::to_text);
+                let stored = Stored {
+                    offset,
+                    id: put.id,
+                    vector_id,
+                    metadata: put.metadata,
+                    uri: put.uri,
+                    document: put.document,
+                };
+                collection.records.insert(offset, (stored, outcome.position, text));
+            }
+            for deleted in resolved.deletes {
+                collection.records.remove(&deleted.offset);
+                collection.offsets.remove(&deleted.id);
+                touched.push(deleted.offset);
+                changes.push(Change::Delete { offset: deleted.offset });
+            }
+            collection.position = outcome.position;
+            collection.log.insert(outcome.position, touched);
+            while collection.log.len() as u64 > LOG_ENTRIES_MAX {
+                collection.log.pop_first();
+            }
+            let mut blocks = Vec::new();
+            if !resolved.norms.is_empty() {
+                let ids = (first_id..self.next_vector_id).collect();
+                blocks.push(Arc::new(VectorBlock::owned(dimension.unwrap_or(0), ids, resolved.norms, resolved.values)));
+                collection.blocks.extend(blocks.iter().cloned());
+            }
+            let row_changed = learned || dimension != collection.row.dimension;
+            collection.row.schema = schema;
+            collection.row.dimension = dimension;
+            committed = Some(Committed {
+                collection: collection.row.number,
+                position: outcome.position,
+                changes,
+                blocks,
+                row: row_changed.then(|| Arc::new(collection.row.clone())),
+            });
+        }
+        if let Some(key) = &write.idempotency {
+            self.idempotency.insert(key.key.clone(), (key.request, outcome));
+        }
+        Ok((outcome, committed))
+    }
+}
+
+struct MemoryRows<'a>(&'a Collection);
+
+impl Rows for MemoryRows<'_> {
+    fn by_id(&mut self, id: &str) -> Result<Option<Stored>> {
+        let offset = self.0.offsets.get(id).copied();
+        offset.map_or(Ok(None), |offset| self.by_offset(offset))
+    }
+
+    fn by_offset(&mut self, offset: u32) -> Result<Option<Stored>> {
+        Ok(self.0.records.get(&offset).map(|(stored, ..)| stored.clone()))
+    }
+
+    fn has_vector(&mut self, vector_id: u64, vector: &[f32]) -> Result<bool> {
+        Ok(self.0.blocks.iter().any(|block| {
+            let index = block.ids().binary_search(&vector_id);
+            index.is_ok_and(|index| block.row(index).is_ok_and(|row| row == vector))
+        }))
+    }
+
+    fn changed_since(&mut self, position: u64) -> Result<Option<BTreeSet<u32>>> {
+        let entries: Vec<_> = self.0.log.range(position + 1..).collect();
+        let complete = entries.len() as u64 == self.0.position.saturating_sub(position);
+        Ok(complete.then(|| entries.into_iter().flat_map(|(_, offsets)| offsets).copied().collect()))
+    }
+
+    fn position(&self) -> u64 {
+        self.0.position
+    }
+}
+
+struct MemoryReader<'a>(RwLockReadGuard<'a, State>);
+
+fn row_ref<'a>(entry: &'a (Stored, u64, Option<String>), parts: Parts) -> RowRef<'a> {
+    let (stored, position, metadata) = entry;
+    RowRef {
+        offset: stored.offset,
+        id: &stored.id,
+        vector_id: stored.vector_id,
+        position: *position,
+        metadata: metadata.as_deref().filter(|_| parts.metadata),
+        uri: stored.uri.as_deref().filter(|_| parts.uri),
+        document: stored.document.as_deref().filter(|_| parts.document),
+        has_document: stored.document.is_some(),
+    }
+}
+
+impl Reader for MemoryReader<'_> {
+    fn head(&self, collection: CollectionNumber) -> Result<Option<Head>> {
+        Ok(self.0.numbered(collection).map(|collection| Head {
+            position: collection.position,
+            records: collection.records.len() as u64,
+            next_offset: collection.next_offset,
+        }))
+    }
+
+    fn rows(
+        &self, collection: CollectionNumber, offsets: &[u32], parts: Parts,
+        visit: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let Some(collection) = self.0.numbered(collection) else { return Ok(()) };
+        for entry in offsets.iter().filter_map(|offset| collection.records.get(offset)) {
+            if visit(row_ref(entry, parts)).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan(&self, collection: CollectionNumber, visit: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<()> {
+        let Some(collection) = self.0.numbered(collection) else { return Ok(()) };
+        let parts = Parts { metadata: true, ..Parts::default() };
+        for entry in collection.records.values() {
+            if visit(row_ref(entry, parts)).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn vector_blocks(&self, collection: CollectionNumber) -> Result<Vec<Arc<VectorBlock>>> {
+        Ok(self.0.numbered(collection).map(|collection| collection.blocks.clone()).unwrap_or_default())
+    }
+
+    fn offsets(&self, collection: CollectionNumber, ids: &mut dyn Iterator<Item = &str>) -> Result<Vec<u32>> {
+        let Some(collection) = self.0.numbered(collection) else { return Ok(Vec::new()) };
+        Ok(ids.filter_map(|id| collection.offsets.get(id).copied()).collect())
+    }
+}

@@ -1,0 +1,232 @@
+//! What a write means: from a request and the rows as they are to the changes to be made.
+//!
+//! Pure decisions, shared by every store, so that all of them give the same meaning to duplicate ids,
+//! merged metadata, unknown ids and filters that were resolved on an older view.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use ochre_model::{Filter, IndexSchema, Metadata, RecordBatch, WriteKind, norm};
+
+use crate::error::{Error, Result};
+use crate::store::{KEYS_PER_COLLECTION_MAX, Operation, Selection};
+
+/// A record as it is before the write.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) offset: u32,
+    pub(crate) id: String,
+    pub(crate) vector_id: u64,
+    pub(crate) metadata: Option<Metadata>,
+    pub(crate) uri: Option<String>,
+    pub(crate) document: Option<String>,
+}
+
+/// The rows that a write may look at, as the transaction sees them.
+pub(crate) trait Rows {
+    fn by_id(&mut self, id: &str) -> Result<Option<Stored>>;
+    fn by_offset(&mut self, offset: u32) -> Result<Option<Stored>>;
+    /// Whether the stored vector has exactly these bits.
+    fn has_vector(&mut self, vector_id: u64, vector: &[f32]) -> Result<bool>;
+    /// The offsets touched by commits after `position`; `None` if the log no longer reaches back that far.
+    fn changed_since(&mut self, position: u64) -> Result<Option<BTreeSet<u32>>>;
+    /// The collection's position now.
+    fn position(&self) -> u64;
+}
+
+/// A record as it shall be.
+#[derive(Clone, Debug)]
+pub(crate) struct PutRecord {
+    /// What is there now; `None` for a new record.
+    pub(crate) before: Option<Stored>,
+    pub(crate) id: String,
+    /// The row of the batch whose embedding it gets; `None` keeps the one it has.
+    pub(crate) embedding: Option<usize>,
+    pub(crate) metadata: Option<Metadata>,
+    pub(crate) uri: Option<String>,
+    pub(crate) document: Option<String>,
+}
+
+impl PutRecord {
+    pub(crate) fn metadata_changed(&self) -> bool {
+        self.before.as_ref().is_none_or(|before| before.metadata != self.metadata)
+    }
+
+    pub(crate) fn document_changed(&self) -> bool {
+        self.before.as_ref().is_none_or(|before| before.document != self.document)
+    }
+
+    fn changes_anything(&self) -> bool {
+        self.embedding.is_some()
+            || self.metadata_changed()
+            || self.document_changed()
+            || self.before.as_ref().is_none_or(|before| before.uri != self.uri)
+    }
+}
+
+/// The changes a write makes.
+#[derive(Debug, Default)]
+pub(crate) struct Resolved {
+    pub(crate) puts: Vec<PutRecord>,
+    pub(crate) deletes: Vec<Stored>,
+    /// The count to answer.
+    pub(crate) deleted: u64,
+    /// The vectors to append, in the order of the puts that have one: values row-major, and norms.
+    pub(crate) values: Vec<f32>,
+    pub(crate) norms: Vec<f32>,
+    pub(crate) dimension: Option<usize>,
+}
+
+impl Resolved {
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.puts.is_empty() && self.deletes.is_empty()
+    }
+}
+
+/// Decides what `operation` does to a collection of this `dimension`.
+pub(crate) fn resolve(operation: &Operation, dimension: Option<usize>, rows: &mut dyn Rows) -> Result<Resolved> {
+    match operation {
+        Operation::Records { kind, batch } => resolve_records(*kind, batch, dimension, rows),
+        Operation::Delete(Selection::Ids(ids)) => {
+            let mut deletes = BTreeMap::new();
+            for id in ids {
+                if let Some(stored) = rows.by_id(id)? {
+                    deletes.insert(stored.offset, stored);
+                }
+            }
+            Ok(Resolved { deletes: deletes.into_values().collect(), deleted: ids.len() as u64, ..Default::default() })
+        }
+        Operation::Delete(Selection::Matching { offsets, at, filter, limit }) => {
+            resolve_matching(offsets, *at, filter, *limit, rows)
+        }
+    }
+}
+
+fn resolve_records(kind: WriteKind, batch: &RecordBatch, dimension: Option<usize>, rows: &mut dyn Rows) -> Result<Resolved> {
+    let given = batch.embeddings.as_ref().map_or(0, ochre_model::Embeddings::dimension);
+    if let Some(expected) = dimension
+        && given != 0
+        && given != expected
+    {
+        return Err(Error::Dimension { expected, got: given });
+    }
+    let mut puts: Vec<PutRecord> = Vec::with_capacity(batch.ids.len());
+    let mut staged: HashMap<&str, usize> = HashMap::with_capacity(batch.ids.len());
+    for (index, id) in batch.ids.iter().enumerate() {
+        let slot = match staged.get(id.as_str()) {
+            Some(slot) => Some(*slot),
+            None => match rows.by_id(id)? {
+                Some(_) if kind == WriteKind::Add => continue,
+                Some(stored) => {
+                    puts.push(unchanged(stored));
+                    staged.insert(id, puts.len() - 1);
+                    Some(puts.len() - 1)
+                }
+                None => None,
+            },
+        };
+        match (slot, kind) {
+            // The first of a batch wins for add; an unknown id is skipped by update.
+            (Some(_), WriteKind::Add) | (None, WriteKind::Update) => {}
+            (Some(slot), WriteKind::Update | WriteKind::Upsert) => merge(&mut puts[slot], batch, index),
+            (None, WriteKind::Add | WriteKind::Upsert) => {
+                staged.insert(id, puts.len());
+                puts.push(PutRecord {
+                    before: None,
+                    id: id.clone(),
+                    embedding: Some(index),
+                    metadata: batch.metadata(index).map(ochre_model::MetadataPatch::to_metadata).filter(|m| !m.is_empty()),
+                    uri: batch.uri(index).map(str::to_owned),
+                    document: batch.document(index).map(str::to_owned),
+                });
+            }
+        }
+    }
+    let mut resolved = Resolved::default();
+    for mut put in puts {
+        let row = put.embedding.and_then(|index| batch.embeddings.as_ref()?.row(index));
+        if let (Some(row), Some(before)) = (row, &put.before)
+            && rows.has_vector(before.vector_id, row)?
+        {
+            put.embedding = None;
+        }
+        if put.changes_anything() {
+            if let (Some(row), Some(_)) = (row, put.embedding) {
+                resolved.values.extend_from_slice(row);
+                resolved.norms.push(norm(row));
+                resolved.dimension = Some(given);
+            }
+            resolved.puts.push(put);
+        }
+    }
+    Ok(resolved)
+}
+
+fn unchanged(stored: Stored) -> PutRecord {
+    PutRecord {
+        id: stored.id.clone(),
+        embedding: None,
+        metadata: stored.metadata.clone(),
+        uri: stored.uri.clone(),
+        document: stored.document.clone(),
+        before: Some(stored),
+    }
+}
+
+fn merge(put: &mut PutRecord, batch: &RecordBatch, index: usize) {
+    if batch.embeddings.as_ref().is_some_and(|embeddings| embeddings.row(index).is_some()) {
+        put.embedding = Some(index);
+    }
+    if let Some(patch) = batch.metadata(index) {
+        let mut metadata = put.metadata.take().unwrap_or_default();
+        metadata.merge(patch);
+        put.metadata = Some(metadata).filter(|metadata| !metadata.is_empty());
+    }
+    if let Some(document) = batch.document(index) {
+        put.document = Some(document.to_owned());
+    }
+    if let Some(uri) = batch.uri(index) {
+        put.uri = Some(uri.to_owned());
+    }
+}
+
+fn resolve_matching(
+    offsets: &[u32], at: u64, filter: &Filter, limit: Option<u32>, rows: &mut dyn Rows,
+) -> Result<Resolved> {
+    let head = rows.position();
+    let changed = if at == head { BTreeSet::new() } else { rows.changed_since(at)?.ok_or(Error::Stale { head })? };
+    let mut matches: BTreeSet<u32> = offsets.iter().copied().filter(|offset| !changed.contains(offset)).collect();
+    for offset in changed {
+        if let Some(stored) = rows.by_offset(offset)?
+            && filter.matches(&stored.id, stored.metadata.as_ref(), stored.document.as_deref())
+        {
+            matches.insert(offset);
+        }
+    }
+    let mut resolved = Resolved::default();
+    for offset in matches.into_iter().take(limit.map_or(usize::MAX, |limit| limit as usize)) {
+        if let Some(stored) = rows.by_offset(offset)? {
+            resolved.deletes.push(stored);
+        }
+    }
+    resolved.deleted = resolved.deletes.len() as u64;
+    Ok(resolved)
+}
+
+/// Adds the keys and types of new metadata to the schema; whether that changed it.
+pub(crate) fn learn_keys(schema: &mut IndexSchema, resolved: &Resolved) -> Result<bool> {
+    let mut changed = false;
+    for put in resolved.puts.iter().filter(|put| put.metadata_changed()) {
+        for (key, value) in put.metadata.iter().flat_map(Metadata::iter) {
+            changed |= schema.learn(key, value.value_type());
+        }
+    }
+    if changed {
+        let keys = schema.as_json()["keys"].as_object().map_or(0, serde_json::Map::len);
+        if keys > KEYS_PER_COLLECTION_MAX {
+            return Err(Error::Limit(format!(
+                "the write would give the collection {keys} distinct metadata keys, more than the limit of {KEYS_PER_COLLECTION_MAX}"
+            )));
+        }
+    }
+    Ok(changed)
+}

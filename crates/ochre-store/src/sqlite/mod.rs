@@ -1,0 +1,297 @@
+//! The embedded store: SQLite for catalog, records and log; segment files for vectors.
+//!
+//! Invariants:
+//! - One writer connection; nothing but SQLite opens the database file.
+//! - Vectors are durable before the transaction that makes them live commits; that transaction also
+//!   records each segment's committed length.
+//! - After a failed sync or commit nothing is retried: the store is reopened and asked what it holds.
+//!
+//! The tables are described in `docs/formats/database.md`.
+
+mod catalog;
+mod migrations;
+mod reader;
+mod records;
+mod upkeep;
+mod writer;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use rusqlite::{Connection, OpenFlags};
+use uuid::Uuid;
+
+use crate::block::Damage;
+use crate::disk::{Disk, RealDisk};
+use crate::error::{Error, Resource, Result};
+use crate::lock::Owner;
+use crate::segments::{SegmentRow, Segments};
+use crate::store::{
+    Alteration, CollectionNumber, CollectionRow, DatabaseRow, NewCollection, Observer, Outcome, Page, Reader, Statistics,
+    Store, Tenant, Upkeep, Write,
+};
+
+pub use migrations::SCHEMA_VERSION;
+use writer::{Ticket, Writer};
+
+/// The database file's name within the directory.
+pub(crate) const DATABASE_FILE: &str = "ochre.sqlite3";
+/// The segments' folder within the directory.
+pub(crate) const SEGMENTS_FOLDER: &str = "segments";
+/// Idle reader connections that are kept open.
+const IDLE_READERS_MAX: usize = 8;
+
+/// How to open a [`SqliteStore`].
+#[derive(Clone)]
+pub struct SqliteOptions {
+    /// Where segment files go; tests put a recording disk here.
+    pub disk: Arc<dyn Disk>,
+    /// The SQLite VFS to use; tests put a recording one here. The platform's own if absent.
+    pub vfs: Option<String>,
+    /// Map sealed segments into memory. Without, they are read into it; for file systems where a mapped
+    /// page may vanish.
+    pub map_segments: bool,
+    /// Segments are sealed when they would outgrow this, in bytes.
+    pub seal_bytes: u64,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self { disk: Arc::new(RealDisk), vfs: None, map_segments: true, seal_bytes: 256 << 20 }
+    }
+}
+
+/// The truth in a directory.
+pub struct SqliteStore {
+    path: PathBuf,
+    vfs: Option<String>,
+    queue: Mutex<VecDeque<Arc<Ticket>>>,
+    writer: Mutex<Writer>,
+    readers: Mutex<Vec<Connection>>,
+    segments: Segments,
+    observer: RwLock<Option<Arc<dyn Observer>>>,
+    epoch: RwLock<u64>,
+    /// Dropped last: the directory is free once everything is closed.
+    _owner: Owner,
+}
+
+impl SqliteStore {
+    /// Opens the database in `directory`, making it if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] at once if another process has it open, [`Error::TooNew`], [`Error::Corrupt`],
+    /// [`Error::Io`].
+    pub fn open(directory: &Path, options: SqliteOptions) -> Result<Self> {
+        std::fs::create_dir_all(directory).map_err(|error| Error::io("create", directory, &error))?;
+        let owner = Owner::take(directory)?;
+        let path = directory.join(DATABASE_FILE);
+        let vfs = options.vfs;
+        let mut connection = connect(&path, vfs.as_deref())?;
+        let sqlite = |error: rusqlite::Error| Error::sqlite("open", &path, &error);
+        migrations::migrate(&mut connection, &path)?;
+        let epoch = read_meta(&connection, "epoch").map_err(sqlite)?;
+        let rows = segment_rows(&connection).map_err(sqlite)?;
+        let folder = directory.join(SEGMENTS_FOLDER);
+        let segments = Segments::open(options.disk, folder, options.map_segments, options.seal_bytes, &rows)?;
+        Ok(Self {
+            writer: Mutex::new(Writer::new(connection).map_err(sqlite)?),
+            path,
+            vfs,
+            queue: Mutex::default(),
+            readers: Mutex::default(),
+            segments,
+            observer: RwLock::default(),
+            epoch: RwLock::new(epoch.cast_unsigned()),
+            _owner: owner,
+        })
+    }
+
+    /// Segments and blocks found damaged when the database was opened.
+    pub fn damage(&self) -> Vec<Damage> {
+        self.segments.damage()
+    }
+
+    fn error(&self, action: &'static str) -> impl Fn(rusqlite::Error) -> Error {
+        let path = self.path.clone();
+        move |error| Error::sqlite(action, &path, &error)
+    }
+
+    fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.observer.read().clone()
+    }
+
+    fn reader(&self) -> Result<reader::SqliteReader<'_>> {
+        let idle = self.readers.lock().pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => connect(&self.path, self.vfs.as_deref())?,
+        };
+        reader::SqliteReader::begin(self, connection)
+    }
+
+    fn give_back(&self, connection: Connection) {
+        let mut readers = self.readers.lock();
+        if readers.len() < IDLE_READERS_MAX {
+            readers.push(connection);
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn create_tenant(&self, name: &str) -> Result<()> {
+        self.change_catalog(|transaction| catalog::create_tenant(transaction, name))
+    }
+
+    fn tenant(&self, name: &str) -> Result<Option<Tenant>> {
+        self.reader()?.ask("read tenant", |connection| catalog::tenant(connection, name))
+    }
+
+    fn set_resource_name(&self, tenant: &str, resource_name: &str) -> Result<()> {
+        self.change_catalog(|transaction| catalog::set_resource_name(transaction, tenant, resource_name))
+    }
+
+    fn create_database(&self, tenant: &str, name: &str) -> Result<DatabaseRow> {
+        self.change_catalog(|transaction| catalog::create_database(transaction, tenant, name))
+    }
+
+    fn database(&self, tenant: &str, name: &str) -> Result<Option<DatabaseRow>> {
+        self.reader()?.ask("read database", |connection| catalog::database(connection, tenant, name))
+    }
+
+    fn databases(&self, tenant: &str, page: Page) -> Result<Vec<DatabaseRow>> {
+        self.reader()?.ask("list databases", |connection| catalog::databases(connection, tenant, page))
+    }
+
+    fn delete_database(&self, tenant: &str, name: &str) -> Result<()> {
+        self.change_catalog(|transaction| {
+            let collections = catalog::delete_database(transaction, tenant, name)?;
+            collections.iter().try_for_each(|number| self.bury(transaction, *number))
+        })
+    }
+
+    fn create_collection(&self, new: NewCollection) -> Result<CollectionRow> {
+        self.change_catalog(|transaction| catalog::create_collection(transaction, &new))
+    }
+
+    fn collection(&self, tenant: &str, database: &str, name: &str) -> Result<Option<CollectionRow>> {
+        self.reader()?.ask("read collection", |connection| catalog::collection(connection, tenant, database, name))
+    }
+
+    fn collection_by_id(&self, id: Uuid) -> Result<Option<CollectionRow>> {
+        self.reader()?.ask("read collection", |connection| catalog::collection_by_id(connection, id))
+    }
+
+    fn collections(&self, tenant: &str, database: &str, page: Page) -> Result<Vec<CollectionRow>> {
+        self.reader()?.ask("list collections", |connection| catalog::collections(connection, tenant, database, page))
+    }
+
+    fn count_collections(&self, tenant: &str, database: &str) -> Result<u64> {
+        self.reader()?.ask("count collections", |connection| catalog::count_collections(connection, tenant, database))
+    }
+
+    fn alter_collection(&self, id: Uuid, alteration: Alteration) -> Result<CollectionRow> {
+        self.change_catalog(|transaction| catalog::alter_collection(transaction, id, &alteration))
+    }
+
+    fn delete_collection(&self, id: Uuid) -> Result<()> {
+        self.change_catalog(|transaction| {
+            let number = catalog::delete_collection(transaction, id)?;
+            self.bury(transaction, number)
+        })
+    }
+
+    fn reset(&self) -> Result<()> {
+        let epoch = self.change_catalog(|transaction| {
+            let (collections, epoch) = catalog::reset(transaction)?;
+            collections.iter().try_for_each(|number| self.bury(transaction, *number))?;
+            Ok(epoch)
+        })?;
+        *self.epoch.write() = epoch;
+        Ok(())
+    }
+
+    fn epoch(&self) -> u64 {
+        *self.epoch.read()
+    }
+
+    fn commit(&self, write: Write) -> Result<Outcome> {
+        self.commit_in_group(write)
+    }
+
+    fn read(&self) -> Result<Box<dyn Reader + '_>> {
+        Ok(Box::new(self.reader()?))
+    }
+
+    fn observe(&self, observer: Arc<dyn Observer>) {
+        *self.observer.write() = Some(observer);
+    }
+
+    fn upkeep(&self, upkeep: Upkeep) -> Result<bool> {
+        self.run_upkeep(upkeep)
+    }
+
+    fn statistics(&self) -> Result<Statistics> {
+        self.measure()
+    }
+}
+
+/// Opens a connection with the settings every connection has.
+fn connect(path: &Path, vfs: Option<&str>) -> Result<Connection> {
+    let sqlite = |error: rusqlite::Error| Error::sqlite("open", path, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = match vfs {
+        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
+        None => Connection::open_with_flags(path, flags),
+    }
+    .map_err(sqlite)?;
+    connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(sqlite)?;
+    // `auto_vacuum` only takes effect before the first table, so it stands first.
+    connection
+        .execute_batch(
+            "PRAGMA auto_vacuum = INCREMENTAL;
+             PRAGMA journal_mode = WAL;
+             PRAGMA synchronous = FULL;
+             PRAGMA secure_delete = ON;
+             PRAGMA temp_store = MEMORY;
+             PRAGMA cache_size = -4096;
+             PRAGMA wal_autocheckpoint = 4000;
+             PRAGMA journal_size_limit = 4194304;",
+        )
+        .map_err(sqlite)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn read_meta(connection: &Connection, key: &str) -> rusqlite::Result<i64> {
+    connection.prepare_cached("SELECT value FROM meta WHERE key = ?1")?.query_row([key], |row| row.get(0))
+}
+
+fn write_meta(connection: &Connection, key: &str, value: i64) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("UPDATE meta SET value = ?2 WHERE key = ?1")?;
+    statement.execute(rusqlite::params![key, value]).map(drop)
+}
+
+pub(crate) fn segment_rows(connection: &Connection) -> rusqlite::Result<Vec<SegmentRow>> {
+    let mut statement =
+        connection.prepare("SELECT number, committed_bytes, sealed, dead_bytes FROM segments ORDER BY number")?;
+    let rows = statement.query_map([], |row| {
+        Ok(SegmentRow {
+            number: row.get(0)?,
+            committed_bytes: row.get::<_, i64>(1)?.cast_unsigned(),
+            sealed: row.get(2)?,
+            dead_bytes: row.get::<_, i64>(3)?.cast_unsigned(),
+        })
+    })?;
+    rows.collect()
+}
+
+/// The first rowid of a collection's records; offsets count from here.
+pub(crate) const fn first_rowid(collection: CollectionNumber) -> i64 {
+    (collection as i64) << 32
+}
+
+fn not_found(kind: Resource, name: impl ToString) -> Error {
+    Error::NotFound { kind, name: name.to_string() }
+}

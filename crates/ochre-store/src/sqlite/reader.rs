@@ -1,0 +1,180 @@
+//! Reading rows: one read transaction on a pooled connection.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{SqliteStore, first_rowid};
+use crate::block::VectorBlock;
+use crate::error::Result;
+use crate::store::{CollectionNumber, Head, Parts, Reader, RowRef};
+
+/// When at least this share of a range of offsets is wanted, reading the range beats seeking each row.
+const RANGE_SHARE_MIN: usize = 4;
+
+/// One read snapshot of the database.
+pub(super) struct SqliteReader<'a> {
+    store: &'a SqliteStore,
+    /// Taken only by `drop`.
+    connection: Option<Connection>,
+}
+
+impl<'a> SqliteReader<'a> {
+    pub(super) fn begin(store: &'a SqliteStore, connection: Connection) -> Result<Self> {
+        let reader = Self { store, connection: Some(connection) };
+        // The snapshot is taken by the first read, so one is made at once.
+        reader.ask("begin reading", |connection| {
+            connection.execute_batch("BEGIN")?;
+            super::read_meta(connection, "epoch")
+        })?;
+        Ok(reader)
+    }
+
+    /// Runs a query, with errors in the store's terms.
+    pub(super) fn ask<T>(&self, action: &'static str, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        query(self.connection()).map_err(self.store.error(action))
+    }
+
+    fn connection(&self) -> &Connection {
+        self.connection.as_ref().expect("the connection is only taken by drop")
+    }
+}
+
+impl Drop for SqliteReader<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && connection.execute_batch("ROLLBACK").is_ok()
+        {
+            self.store.give_back(connection);
+        }
+    }
+}
+
+impl Reader for SqliteReader<'_> {
+    fn head(&self, collection: CollectionNumber) -> Result<Option<Head>> {
+        self.ask("read head", |connection| head(connection, collection))
+    }
+
+    fn rows(
+        &self, collection: CollectionNumber, offsets: &[u32], parts: Parts,
+        visit: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let (Some(first), Some(last)) = (offsets.first().copied(), offsets.last().copied()) else { return Ok(()) };
+        let columns = columns(parts);
+        let dense = offsets.len() > 64
+            && offsets.is_sorted()
+            && (last - first) as usize / offsets.len() < RANGE_SHARE_MIN;
+        self.ask("read records", |connection| {
+            if dense {
+                let sql = format!("SELECT {columns} FROM records WHERE rowid BETWEEN ?1 AND ?2");
+                let mut statement = connection.prepare_cached(&sql)?;
+                let base = first_rowid(collection);
+                let mut rows = statement.query(params![base + i64::from(first), base + i64::from(last)])?;
+                let mut wanted = offsets.iter().copied().peekable();
+                while let Some(row) = rows.next()? {
+                    let row = row_ref(row)?;
+                    while wanted.next_if(|offset| *offset < row.offset).is_some() {}
+                    if wanted.next_if_eq(&row.offset).is_some() && visit(row).is_break() {
+                        return Ok(());
+                    }
+                }
+                return Ok(());
+            }
+            let mut statement = connection.prepare_cached(&format!("SELECT {columns} FROM records WHERE rowid = ?1"))?;
+            for offset in offsets {
+                let mut rows = statement.query([first_rowid(collection) + i64::from(*offset)])?;
+                if let Some(row) = rows.next()?
+                    && visit(row_ref(row)?).is_break()
+                {
+                    return Ok(());
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn scan(&self, collection: CollectionNumber, visit: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<()> {
+        let parts = Parts { metadata: true, ..Parts::default() };
+        self.ask("scan records", |connection| {
+            let sql = format!(
+                "SELECT {}, document IS NOT NULL FROM records WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid",
+                columns(parts)
+            );
+            let mut statement = connection.prepare_cached(&sql)?;
+            let base = first_rowid(collection);
+            let mut rows = statement.query(params![base, base + i64::from(u32::MAX)])?;
+            while let Some(row) = rows.next()? {
+                let has_document = row.get(7)?;
+                if visit(RowRef { has_document, ..row_ref(row)? }).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn vector_blocks(&self, collection: CollectionNumber) -> Result<Vec<Arc<VectorBlock>>> {
+        Ok(self.store.segments.blocks(collection))
+    }
+
+    fn offsets(&self, collection: CollectionNumber, ids: &mut dyn Iterator<Item = &str>) -> Result<Vec<u32>> {
+        self.ask("look up ids", |connection| {
+            let mut statement = connection.prepare_cached("SELECT rowid FROM records WHERE collection = ?1 AND id = ?2")?;
+            let mut offsets = Vec::new();
+            for id in ids {
+                let rowid: Option<i64> = statement.query_row(params![collection, id], |row| row.get(0)).optional()?;
+                offsets.extend(rowid.map(offset_of));
+            }
+            Ok(offsets)
+        })
+    }
+}
+
+pub(super) fn head(connection: &Connection, collection: CollectionNumber) -> rusqlite::Result<Option<Head>> {
+    let mut statement = connection
+        .prepare_cached("SELECT position, records, next_offset FROM collections WHERE number = ?1 AND deleted = 0")?;
+    statement
+        .query_row([collection], |row| {
+            let next_offset = u32::try_from(row.get::<_, i64>(2)?).unwrap_or(u32::MAX);
+            let (position, records) = (row.get::<_, i64>(0)?, row.get::<_, i64>(1)?);
+            Ok(Head { position: position.cast_unsigned(), records: records.cast_unsigned(), next_offset })
+        })
+        .optional()
+}
+
+fn columns(parts: Parts) -> String {
+    let column = |wanted, name| if wanted { name } else { "NULL" };
+    format!(
+        "rowid, id, vector_id, updated_at_position, {}, {}, {}",
+        column(parts.metadata, "metadata"),
+        column(parts.uri, "uri"),
+        column(parts.document, "document"),
+    )
+}
+
+fn row_ref<'r>(row: &'r Row<'_>) -> rusqlite::Result<RowRef<'r>> {
+    Ok(RowRef {
+        offset: offset_of(row.get(0)?),
+        id: row.get_ref(1)?.as_str()?,
+        vector_id: row.get::<_, i64>(2)?.cast_unsigned(),
+        position: row.get::<_, i64>(3)?.cast_unsigned(),
+        metadata: text(row, 4)?,
+        uri: text(row, 5)?,
+        document: text(row, 6)?,
+        has_document: false,
+    })
+}
+
+fn text<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<Option<&'r str>> {
+    match row.get_ref(column)? {
+        ValueRef::Null => Ok(None),
+        value => Ok(Some(value.as_str()?)),
+    }
+}
+
+/// A record's offset is the low half of its rowid.
+pub(super) fn offset_of(rowid: i64) -> u32 {
+    u32::try_from(rowid & 0xFFFF_FFFF).expect("32 bits are left")
+}

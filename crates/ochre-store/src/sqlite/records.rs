@@ -1,0 +1,172 @@
+//! Records in SQLite: what a resolved write changes, row by row, inside the writer's transaction.
+
+use std::collections::BTreeSet;
+
+use ochre_model::Metadata;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::first_rowid;
+use super::reader::offset_of;
+use crate::error::{Error, Result};
+use crate::resolve::{PutRecord, Rows, Stored};
+use crate::segments::Segments;
+use crate::store::CollectionNumber;
+
+/// The rows of one collection as the open transaction sees them.
+pub(super) struct TransactionRows<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) path: &'a std::path::Path,
+    pub(super) segments: &'a Segments,
+    pub(super) collection: CollectionNumber,
+    pub(super) position: u64,
+    /// Vectors of earlier requests of the same group, which are in no segment yet.
+    pub(super) staged: &'a dyn Fn(u64) -> Option<Vec<f32>>,
+}
+
+impl TransactionRows<'_> {
+    fn error(&self, error: &rusqlite::Error) -> Error {
+        Error::sqlite("read records", self.path, error)
+    }
+}
+
+impl Rows for TransactionRows<'_> {
+    fn by_id(&mut self, id: &str) -> Result<Option<Stored>> {
+        let query = || -> rusqlite::Result<Option<Stored>> {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT rowid, id, vector_id, metadata, uri, document FROM records WHERE collection = ?1 AND id = ?2",
+            )?;
+            statement.query_row(params![self.collection, id], stored).optional()
+        };
+        query().map_err(|error| self.error(&error))
+    }
+
+    fn by_offset(&mut self, offset: u32) -> Result<Option<Stored>> {
+        let query = || -> rusqlite::Result<Option<Stored>> {
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT rowid, id, vector_id, metadata, uri, document FROM records WHERE rowid = ?1")?;
+            statement.query_row([first_rowid(self.collection) + i64::from(offset)], stored).optional()
+        };
+        query().map_err(|error| self.error(&error))
+    }
+
+    fn has_vector(&mut self, vector_id: u64, vector: &[f32]) -> Result<bool> {
+        if let Some(staged) = (self.staged)(vector_id) {
+            return Ok(staged == vector);
+        }
+        // A vector that cannot be read is damaged; writing it anew repairs it.
+        Ok(self.segments.vector_equals(self.collection, vector_id, vector).unwrap_or(false))
+    }
+
+    fn changed_since(&mut self, position: u64) -> Result<Option<BTreeSet<u32>>> {
+        let query = || -> rusqlite::Result<Option<BTreeSet<u32>>> {
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT offsets FROM log WHERE collection = ?1 AND position > ?2 ORDER BY position")?;
+            let mut rows = statement.query(params![self.collection, position.cast_signed()])?;
+            let (mut changed, mut entries) = (BTreeSet::new(), 0);
+            while let Some(row) = rows.next()? {
+                changed.extend(decode_offsets(row.get_ref(0)?.as_blob()?));
+                entries += 1;
+            }
+            // Positions are dense, so a missing entry means that the log was pruned.
+            Ok((entries == self.position.saturating_sub(position)).then_some(changed))
+        };
+        query().map_err(|error| self.error(&error))
+    }
+
+    fn position(&self) -> u64 {
+        self.position
+    }
+}
+
+fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
+    let metadata = match row.get_ref(3)?.as_str_or_null()? {
+        Some(text) => Some(
+            Metadata::from_text(text)
+                .map_err(|error| rusqlite::Error::FromSqlConversionFailure(3, Type::Text, error.to_string().into()))?,
+        ),
+        None => None,
+    };
+    Ok(Stored {
+        offset: offset_of(row.get(0)?),
+        id: row.get(1)?,
+        vector_id: row.get::<_, i64>(2)?.cast_unsigned(),
+        metadata,
+        uri: row.get(4)?,
+        document: row.get(5)?,
+    })
+}
+
+/// Inserts or updates the row of one record.
+pub(super) fn put(
+    connection: &Connection, collection: CollectionNumber, offset: u32, vector_id: u64, position: u64, put: &PutRecord,
+) -> rusqlite::Result<()> {
+    let rowid = first_rowid(collection) + i64::from(offset);
+    let (vector_id, position) = (vector_id.cast_signed(), position.cast_signed());
+    let metadata = put.metadata.as_ref().map(Metadata::to_text);
+    if put.before.is_none() {
+        let mut statement = connection.prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+        statement.execute(params![rowid, collection, put.id, vector_id, position, metadata, put.uri, put.document])?;
+    } else {
+        let mut statement = connection.prepare_cached(
+            "UPDATE records SET vector_id = ?2, updated_at_position = ?3, metadata = ?4, uri = ?5, document = ?6
+             WHERE rowid = ?1",
+        )?;
+        statement.execute(params![rowid, vector_id, position, metadata, put.uri, put.document])?;
+    }
+    Ok(())
+}
+
+/// Deletes the row of one record.
+pub(super) fn delete(connection: &Connection, collection: CollectionNumber, offset: u32) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("DELETE FROM records WHERE rowid = ?1")?;
+    statement.execute([first_rowid(collection) + i64::from(offset)]).map(drop)
+}
+
+/// Offsets as differences, seven bits a byte, low bits first.
+pub(super) fn encode_offsets(mut offsets: Vec<u32>) -> Vec<u8> {
+    offsets.sort_unstable();
+    let mut bytes = Vec::with_capacity(offsets.len() * 2);
+    let mut previous = 0;
+    for offset in offsets {
+        let mut rest = offset - previous;
+        previous = offset;
+        while rest >= 0x80 {
+            bytes.push(u8::try_from(rest & 0x7F).expect("seven bits") | 0x80);
+            rest >>= 7;
+        }
+        bytes.push(u8::try_from(rest).expect("seven bits"));
+    }
+    bytes
+}
+
+/// Reads what [`encode_offsets`] wrote.
+pub(super) fn decode_offsets(bytes: &[u8]) -> Vec<u32> {
+    let (mut offsets, mut previous, mut value, mut shift) = (Vec::new(), 0u32, 0u32, 0);
+    for byte in bytes {
+        value |= u32::from(byte & 0x7F) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            previous += value;
+            offsets.push(previous);
+            (value, shift) = (0, 0);
+        }
+    }
+    offsets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_survive_their_encoding_sorted() {
+        for offsets in [vec![], vec![0], vec![u32::MAX, 0, 127, 128, 300, 1 << 20]] {
+            let mut sorted = offsets.clone();
+            sorted.sort_unstable();
+            assert_eq!(decode_offsets(&encode_offsets(offsets)), sorted);
+        }
+    }
+}

@@ -1,0 +1,604 @@
+//! The one writer: requests from all threads meet here and are committed in groups.
+//!
+//! Whoever gets the writer's lock commits everything that waits, its own request among it; whoever comes
+//! later finds its answer ready. Each request runs in a savepoint, so one that is refused fails alone.
+//!
+//! The order within a group: rows and log in an open transaction; vectors appended and synced; the
+//! segments' new lengths; commit; views told; answers. A failure before the commit leaves nothing. A
+//! failure in a sync or in the commit itself goes through [`SqliteStore::recover`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use uuid::Uuid;
+
+use super::records::{TransactionRows, encode_offsets};
+use super::{SqliteStore, catalog, connect, not_found, read_meta, reader, records, segment_rows, write_meta};
+use crate::error::{Error, Resource, Result};
+use crate::resolve::{Resolved, learn_keys, resolve};
+use crate::segments::{NewBlocks, Pending, into_blocks};
+use crate::store::{
+    Change, CollectionNumber, CollectionRow, Committed, Head, Idempotency, Operation, Outcome, Put, Write,
+};
+
+/// A group takes at most this many requests.
+const GROUP_REQUESTS_MAX: usize = 256;
+/// A group stops growing once its embeddings pass this many bytes.
+const GROUP_BYTES_MAX: usize = 64 << 20;
+
+/// A request waiting for its answer.
+pub(super) struct Ticket {
+    write: Write,
+    answer: Mutex<Option<Result<Outcome>>>,
+}
+
+/// What only the holder of the lock may use.
+pub(super) struct Writer {
+    /// Absent after a failure, until the store is reopened.
+    connection: Option<Connection>,
+    next_vector_id: u64,
+    failure: Option<String>,
+    /// Catalog rows of collections written to lately; emptied by every catalog change.
+    rows: HashMap<Uuid, Arc<CollectionRow>>,
+    /// Collections whose log grew since it was last pruned.
+    pub(super) grown: std::collections::BTreeSet<CollectionNumber>,
+}
+
+/// A change that did not happen: refused for a reason of its own, or because SQLite failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Refused(Error),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// A request of the group whose changes are in the open transaction.
+struct Applied {
+    ticket: Arc<Ticket>,
+    outcome: Outcome,
+    /// Absent if the request changed nothing.
+    draft: Option<Draft>,
+}
+
+struct Draft {
+    collection: CollectionNumber,
+    changes: Vec<Change>,
+    vectors: Option<Vectors>,
+    dead: Vec<u64>,
+    row: Option<Arc<CollectionRow>>,
+}
+
+/// The vectors of one request, with consecutive ids.
+struct Vectors {
+    dimension: usize,
+    first_id: u64,
+    norms: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl Vectors {
+    fn get(&self, id: u64) -> Option<&[f32]> {
+        let index = usize::try_from(id.checked_sub(self.first_id)?).ok()?;
+        self.values.get(index * self.dimension..(index + 1) * self.dimension)
+    }
+}
+
+impl Writer {
+    pub(super) fn new(connection: Connection) -> rusqlite::Result<Self> {
+        let next_vector_id = read_meta(&connection, "next_vector_id")?.cast_unsigned();
+        Ok(Self {
+            connection: Some(connection),
+            next_vector_id,
+            failure: None,
+            rows: HashMap::new(),
+            grown: std::collections::BTreeSet::new(),
+        })
+    }
+
+    pub(super) fn connection(&self) -> Option<&Connection> {
+        self.connection.as_ref()
+    }
+}
+
+impl SqliteStore {
+    pub(super) fn commit_in_group(&self, write: Write) -> Result<Outcome> {
+        let ticket = Arc::new(Ticket { write, answer: Mutex::default() });
+        self.queue.lock().push_back(Arc::clone(&ticket));
+        let mut writer = self.writer.lock();
+        loop {
+            if let Some(answer) = ticket.answer.lock().take() {
+                return answer;
+            }
+            let group = self.next_group();
+            if group.is_empty() {
+                // Only if a group's leader panicked: its requests were taken but never answered.
+                return Err(Error::OutcomeUnknown { reason: "the writer failed while committing".into() });
+            }
+            self.commit_group(&mut writer, &group);
+        }
+    }
+
+    fn next_group(&self) -> Vec<Arc<Ticket>> {
+        let mut queue = self.queue.lock();
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        while group.len() < GROUP_REQUESTS_MAX
+            && bytes < GROUP_BYTES_MAX
+            && let Some(ticket) = queue.pop_front()
+        {
+            if let Operation::Records { batch, .. } = &ticket.write.operation {
+                bytes += batch.embeddings.as_ref().map_or(0, |e| e.len() * e.dimension() * 4);
+            }
+            group.push(ticket);
+        }
+        group
+    }
+
+    fn commit_group(&self, writer: &mut Writer, group: &[Arc<Ticket>]) {
+        if let Err(error) = self.revive(writer) {
+            return answer_all(group, &error);
+        }
+        let mut applied = Vec::with_capacity(group.len());
+        let committed = self.apply_group(writer, group, &mut applied).and_then(|()| self.commit_applied(writer, &mut applied));
+        match committed {
+            Ok(()) => {
+                for Applied { ticket, outcome, .. } in applied {
+                    *ticket.answer.lock() = Some(Ok(outcome));
+                }
+            }
+            Err(Abandoned::Refused(error)) => {
+                self.roll_back(writer, &error);
+                answer_open(group, &error);
+            }
+            Err(Abandoned::Unknown(error)) => self.answer_by_heads(writer, group, &applied, &error),
+        }
+    }
+
+    /// Runs each request in a savepoint; refused ones are answered at once.
+    fn apply_group(&self, writer: &mut Writer, group: &[Arc<Ticket>], applied: &mut Vec<Applied>) -> Result<(), Abandoned> {
+        let failed = |error: rusqlite::Error| Abandoned::Refused(self.error("write")(error));
+        self.execute(writer, "BEGIN IMMEDIATE").map_err(failed)?;
+        for ticket in group {
+            self.execute(writer, "SAVEPOINT request").map_err(failed)?;
+            match self.apply(writer, &ticket.write, applied) {
+                Ok((outcome, draft)) => {
+                    if let Some(row) = draft.as_ref().and_then(|draft| draft.row.clone()) {
+                        writer.rows.insert(row.id, row);
+                    }
+                    applied.push(Applied { ticket: Arc::clone(ticket), outcome, draft });
+                }
+                Err(Failure::Sqlite(error)) => return Err(failed(error)),
+                Err(Failure::Refused(error)) if error.is_storage() => return Err(Abandoned::Refused(error)),
+                Err(Failure::Refused(error)) => {
+                    self.execute(writer, "ROLLBACK TO request").map_err(failed)?;
+                    *ticket.answer.lock() = Some(Err(error));
+                }
+            }
+            self.execute(writer, "RELEASE request").map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&self, writer: &mut Writer, write: &Write, earlier: &[Applied]) -> Result<(Outcome, Option<Draft>), Failure> {
+        let connection = writer.connection.as_ref().expect("revived before the group began");
+        if let Some(key) = &write.idempotency
+            && let Some(outcome) = stored_outcome(connection, key)?
+        {
+            return Ok((outcome, None));
+        }
+        let row = match writer.rows.get(&write.collection) {
+            Some(row) => Arc::clone(row),
+            None => {
+                let row = catalog::collection_by_id(connection, write.collection)?;
+                Arc::new(row.ok_or_else(|| not_found(Resource::Collection, write.collection))?)
+            }
+        };
+        writer.rows.insert(row.id, Arc::clone(&row));
+        let head = reader::head(connection, row.number)?
+            .ok_or_else(|| not_found(Resource::Collection, write.collection))?;
+        let staged = |id| {
+            let vectors = earlier.iter().filter_map(|applied| applied.draft.as_ref()?.vectors.as_ref());
+            vectors.filter_map(|vectors| vectors.get(id)).map(<[f32]>::to_vec).next()
+        };
+        let mut rows = TransactionRows {
+            connection,
+            path: &self.path,
+            segments: &self.segments,
+            collection: row.number,
+            position: head.position,
+            staged: &staged,
+        };
+        let resolved = resolve(&write.operation, row.dimension, &mut rows)?;
+        let mut outcome = Outcome { position: head.position, deleted: resolved.deleted, replayed: false };
+        let draft = if resolved.is_nothing() {
+            None
+        } else {
+            outcome.position += 1;
+            let next_vector_id = &mut writer.next_vector_id;
+            Some(apply_resolved(connection, &row, head, resolved, &write.operation, next_vector_id)?)
+        };
+        if let Some(key) = &write.idempotency {
+            store_outcome(connection, key, &outcome)?;
+        }
+        Ok((outcome, draft))
+    }
+
+    /// Makes the group durable, then visible.
+    fn commit_applied(&self, writer: &mut Writer, applied: &mut [Applied]) -> Result<(), Abandoned> {
+        let mut blocks = NewBlocks::default();
+        for (draft, vectors) in applied.iter_mut().filter_map(|applied| {
+            let draft = applied.draft.as_mut()?;
+            let vectors = draft.vectors.take();
+            Some((draft, vectors))
+        }) {
+            let Some(vectors) = vectors else {
+                blocks.counts.push(0);
+                continue;
+            };
+            let ids: Vec<u64> = (vectors.first_id..).take(vectors.norms.len()).collect();
+            let new = into_blocks(draft.collection, vectors.dimension, &ids, &vectors.norms, &vectors.values);
+            blocks.counts.push(new.len());
+            blocks.blocks.extend(new);
+        }
+        let counts = std::mem::take(&mut blocks.counts);
+        let pending = self.segments.append(blocks.blocks).map_err(|error| match error {
+            Error::Full { .. } => Abandoned::Refused(error),
+            error => Abandoned::Unknown(error),
+        })?;
+        let mut weight: BTreeMap<u32, u64> = BTreeMap::new();
+        for draft in applied.iter().filter_map(|applied| applied.draft.as_ref()) {
+            for (segment, bytes) in self.segments.weigh(draft.collection, &draft.dead) {
+                *weight.entry(segment).or_default() += bytes;
+            }
+        }
+        let connection = writer.connection.as_ref().expect("revived before the group began");
+        if let Err(error) = record_segments(connection, &pending, &weight, writer.next_vector_id) {
+            self.segments.take_back(pending);
+            return Err(Abandoned::Refused(self.error("write")(error)));
+        }
+        if let Err(error) = connection.execute_batch("COMMIT") {
+            self.segments.take_back(pending);
+            return Err(match self.error("commit")(error) {
+                full @ Error::Full { .. } => Abandoned::Refused(full),
+                error => Abandoned::Unknown(error),
+            });
+        }
+        let mut appended = pending.blocks.clone().into_iter();
+        let moved = self.segments.publish(pending);
+        self.segments.count_dead(&weight);
+        let observer = self.observer();
+        let drafts = applied.iter_mut().filter_map(|applied| Some((applied.outcome.position, applied.draft.take()?)));
+        for ((position, draft), count) in drafts.zip(counts) {
+            writer.grown.insert(draft.collection);
+            let blocks = appended.by_ref().take(count).collect();
+            let committed =
+                Committed { collection: draft.collection, position, changes: draft.changes, blocks, row: draft.row };
+            let committed = Arc::new(committed);
+            if let Some(observer) = &observer {
+                observer.committed(&committed);
+            }
+        }
+        if let Some(observer) = observer.filter(|_| !moved.is_empty()) {
+            observer.relocated(&moved);
+        }
+        Ok(())
+    }
+
+    /// After a failed commit: asks the reopened store which requests it holds.
+    fn answer_by_heads(&self, writer: &mut Writer, group: &[Arc<Ticket>], applied: &[Applied], error: &Error) {
+        let wanted: Vec<_> = applied
+            .iter()
+            .filter_map(|applied| Some((applied.draft.as_ref()?.collection, applied.outcome.position)))
+            .collect();
+        let recovery = self.recover(writer, error.to_string());
+        let heads = recovery.heads(&wanted);
+        for applied in applied {
+            let is_committed = match &applied.draft {
+                Some(draft) => heads.get(&draft.collection).is_some_and(|head| *head >= applied.outcome.position),
+                None => true,
+            };
+            *applied.ticket.answer.lock() = Some(if is_committed {
+                Ok(applied.outcome)
+            } else if recovery.is_settled {
+                Err(error.clone())
+            } else {
+                Err(Error::OutcomeUnknown { reason: error.to_string() })
+            });
+        }
+        answer_open(group, error);
+    }
+
+    /// Runs a change of the catalog in a transaction of its own.
+    pub(super) fn change_catalog<T>(&self, change: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T> {
+        let mut writer = self.writer.lock();
+        self.revive(&mut writer)?;
+        writer.rows.clear();
+        let connection = writer.connection.as_mut().expect("just revived");
+        let sqlite = self.error("change the catalog");
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&sqlite)?;
+        let changed = match change(&transaction) {
+            Ok(changed) => changed,
+            Err(Failure::Refused(error)) => return Err(error),
+            Err(Failure::Sqlite(error)) => return Err(sqlite(error)),
+        };
+        match transaction.commit().map_err(&sqlite) {
+            Ok(()) => Ok(changed),
+            Err(full @ Error::Full { .. }) => Err(full),
+            Err(error) => {
+                let recovery = self.recover(&mut writer, error.to_string());
+                Err(if recovery.is_settled { error } else { Error::OutcomeUnknown { reason: error.to_string() } })
+            }
+        }
+    }
+
+    /// Commits a change of the segments that no request made: a seal or a rewrite.
+    pub(super) fn commit_segments(&self, writer: &mut Writer, pending: Pending) -> Result<()> {
+        let sqlite = self.error("record segments");
+        let result = (|| -> Result<(), Error> {
+            self.revive(writer)?;
+            self.execute(writer, "BEGIN IMMEDIATE").map_err(&sqlite)?;
+            let connection = writer.connection.as_ref().expect("just revived");
+            record_segments(connection, &pending, &BTreeMap::new(), writer.next_vector_id).map_err(&sqlite)?;
+            self.execute(writer, "COMMIT").map_err(&sqlite)
+        })();
+        if let Err(error) = result {
+            self.segments.take_back(pending);
+            self.roll_back(writer, &error);
+            return Err(error);
+        }
+        let moved = self.segments.publish(pending);
+        if let Some(observer) = self.observer().filter(|_| !moved.is_empty()) {
+            observer.relocated(&moved);
+        }
+        Ok(())
+    }
+
+    fn execute(&self, writer: &Writer, sql: &str) -> rusqlite::Result<()> {
+        let connection = writer.connection.as_ref().expect("revived before use");
+        connection.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
+    /// Leaves the open transaction; if even that fails, the store has to be reopened.
+    fn roll_back(&self, writer: &mut Writer, error: &Error) {
+        writer.rows.clear();
+        let connection = writer.connection.as_ref();
+        let rolled_back = connection.is_some_and(|c| c.is_autocommit() || c.execute_batch("ROLLBACK").is_ok());
+        let next = connection.and_then(|connection| read_meta(connection, "next_vector_id").ok());
+        match next {
+            Some(next) if rolled_back => writer.next_vector_id = next.cast_unsigned(),
+            _ => drop(self.recover(writer, error.to_string())),
+        }
+    }
+
+    /// Reopens the store if an earlier failure stopped writes.
+    pub(super) fn revive(&self, writer: &mut Writer) -> Result<()> {
+        if let Some(connection) = &writer.connection
+            && writer.failure.is_none()
+        {
+            // A panic may have left a transaction open.
+            if !connection.is_autocommit() {
+                connection.execute_batch("ROLLBACK").map_err(self.error("write"))?;
+            }
+            return Ok(());
+        }
+        let reason = writer.failure.clone().unwrap_or_default();
+        if self.recover(writer, reason.clone()).is_settled { Ok(()) } else { Err(Error::WritesStopped { reason }) }
+    }
+
+    /// Reopens everything and asks what was committed. A transaction that went into the log file but not
+    /// through its sync could come back after a crash; a small commit on top of it settles that.
+    fn recover(&self, writer: &mut Writer, reason: String) -> Recovery {
+        writer.failure = Some(reason);
+        writer.connection = None;
+        writer.rows.clear();
+        self.readers.lock().clear();
+        let mut recovery = Recovery { connection: connect(&self.path, self.vfs.as_deref()).ok(), is_settled: false };
+        let settle = |connection: &Connection| -> rusqlite::Result<Writer> {
+            connection.execute_batch("BEGIN IMMEDIATE")?;
+            let settled = write_meta(connection, "recoveries", read_meta(connection, "recoveries")? + 1)
+                .and_then(|()| connection.execute_batch("COMMIT"));
+            if settled.is_err() && !connection.is_autocommit() {
+                connection.execute_batch("ROLLBACK")?;
+            }
+            settled?;
+            Writer::new(connect(&self.path, self.vfs.as_deref()).map_err(|_| rusqlite::Error::InvalidQuery)?)
+        };
+        if let Some(connection) = &recovery.connection
+            && let Ok(fresh) = settle(connection)
+            && let Ok(rows) = segment_rows(connection)
+            && self.segments.reopen(&rows).is_ok()
+        {
+            let grown = std::mem::take(&mut writer.grown);
+            *writer = Writer { grown, ..fresh };
+            recovery.is_settled = true;
+        }
+        if let Some(observer) = self.observer() {
+            observer.reopened();
+        }
+        recovery
+    }
+}
+
+/// Why a group was not committed.
+enum Abandoned {
+    /// It certainly was not: nothing of it will ever be seen.
+    Refused(Error),
+    /// The failure hid it: ask the reopened store.
+    Unknown(Error),
+}
+
+/// The store as it was found after a failure.
+struct Recovery {
+    connection: Option<Connection>,
+    /// Whether what is not visible now can never become visible.
+    is_settled: bool,
+}
+
+impl Recovery {
+    /// The positions of these collections, as far as they can be read.
+    fn heads(&self, wanted: &[(CollectionNumber, u64)]) -> HashMap<CollectionNumber, u64> {
+        let Some(connection) = &self.connection else { return HashMap::new() };
+        let head = |number| reader::head(connection, number).ok().flatten().map(|head| head.position);
+        wanted.iter().filter_map(|(number, _)| Some((*number, head(*number)?))).collect()
+    }
+}
+
+fn answer_all(group: &[Arc<Ticket>], error: &Error) {
+    for ticket in group {
+        *ticket.answer.lock() = Some(Err(error.clone()));
+    }
+}
+
+/// Answers those that have no answer yet.
+fn answer_open(group: &[Arc<Ticket>], error: &Error) {
+    for ticket in group {
+        ticket.answer.lock().get_or_insert_with(|| Err(error.clone()));
+    }
+}
+
+/// Writes rows, log and head of one resolved request.
+fn apply_resolved(
+    connection: &Connection, row: &Arc<CollectionRow>, head: Head, mut resolved: Resolved, operation: &Operation,
+    next_vector_id: &mut u64,
+) -> Result<Draft, Failure> {
+    let position = head.position + 1;
+    let mut schema = row.schema.clone();
+    let learned = learn_keys(&mut schema, &resolved)?;
+    let dimension = row.dimension.or(resolved.dimension);
+    let (first_id, mut vectors, mut next_offset) = (*next_vector_id, 0usize, head.next_offset);
+    let rows_per_block = crate::segments::rows_per_block(dimension.unwrap_or(0));
+    let (mut changes, mut touched, mut dead) = (Vec::new(), Vec::new(), Vec::new());
+    let mut inserted = 0u64;
+    for put in &mut resolved.puts {
+        let offset = match &put.before {
+            Some(before) => before.offset,
+            None => {
+                inserted += 1;
+                let offset = next_offset;
+                next_offset = offset.checked_add(1).ok_or_else(|| {
+                    Error::Limit("the collection has used all 2³² record offsets; copy it into a new one".into())
+                })?;
+                offset
+            }
+        };
+        let vector = put.embedding.map(|_| {
+            vectors += 1;
+            ((vectors - 1) / rows_per_block, (vectors - 1) % rows_per_block)
+        });
+        let vector_id = match (&put.before, vector) {
+            (_, Some(_)) => first_id + vectors as u64 - 1,
+            (Some(before), None) => before.vector_id,
+            (None, None) => return Err(Error::Limit("a new record needs an embedding".into()).into()),
+        };
+        if let (Some(before), Some(_)) = (&put.before, vector) {
+            dead.push(before.vector_id);
+        }
+        records::put(connection, row.number, offset, vector_id, position, put)?;
+        touched.push(offset);
+        let metadata = put.metadata_changed().then(|| put.metadata.take().unwrap_or_default());
+        changes.push(Change::Put(Put {
+            offset,
+            vector_id,
+            vector,
+            metadata,
+            has_document: put.document.is_some(),
+            document_changed: put.document_changed(),
+        }));
+    }
+    for deleted in &resolved.deletes {
+        records::delete(connection, row.number, deleted.offset)?;
+        touched.push(deleted.offset);
+        dead.push(deleted.vector_id);
+        changes.push(Change::Delete { offset: deleted.offset });
+    }
+    *next_vector_id += vectors as u64;
+    let code = match operation {
+        Operation::Records { kind, .. } => *kind as i64,
+        Operation::Delete(_) => 3,
+    };
+    let mut statement = connection.prepare_cached("INSERT INTO log VALUES (?1, ?2, ?3, ?4)")?;
+    statement.execute(params![row.number, position.cast_signed(), code, encode_offsets(touched)])?;
+    let records = head.records + inserted - resolved.deletes.len() as u64;
+    let mut statement = connection
+        .prepare_cached("UPDATE collections SET position = ?2, next_offset = ?3, records = ?4 WHERE number = ?1")?;
+    statement.execute(params![row.number, position.cast_signed(), next_offset, records.cast_signed()])?;
+    let changed_row = (learned || dimension != row.dimension)
+        .then(|| Arc::new(CollectionRow { schema, dimension, ..CollectionRow::clone(row) }));
+    if let Some(changed) = &changed_row {
+        let mut statement =
+            connection.prepare_cached("UPDATE collections SET schema = ?2, dimension = ?3 WHERE number = ?1")?;
+        let dimension = changed.dimension.and_then(|dimension| u32::try_from(dimension).ok());
+        statement.execute(params![row.number, changed.schema.to_text(), dimension])?;
+    }
+    let vectors = (!resolved.norms.is_empty()).then(|| Vectors {
+        dimension: dimension.unwrap_or(0),
+        first_id,
+        norms: resolved.norms,
+        values: resolved.values,
+    });
+    Ok(Draft { collection: row.number, changes, vectors, dead, row: changed_row })
+}
+
+fn record_segments(
+    connection: &Connection, pending: &Pending, dead: &BTreeMap<u32, u64>, next_vector_id: u64,
+) -> rusqlite::Result<()> {
+    let mut upsert = connection.prepare_cached(
+        "INSERT INTO segments VALUES (?1, ?2, ?3, ?4) ON CONFLICT (number) DO UPDATE
+         SET committed_bytes = excluded.committed_bytes, sealed = excluded.sealed",
+    )?;
+    for row in &pending.rows {
+        let (bytes, dead) = (row.committed_bytes.cast_signed(), row.dead_bytes.cast_signed());
+        upsert.execute(params![row.number, bytes, row.sealed, dead])?;
+    }
+    let mut remove = connection.prepare_cached("DELETE FROM segments WHERE number = ?1")?;
+    for number in &pending.removed {
+        remove.execute([number])?;
+    }
+    let mut weigh = connection.prepare_cached("UPDATE segments SET dead_bytes = dead_bytes + ?2 WHERE number = ?1")?;
+    for (number, bytes) in dead {
+        weigh.execute(params![number, bytes.cast_signed()])?;
+    }
+    if !pending.blocks.is_empty() {
+        write_meta(connection, "next_vector_id", next_vector_id.cast_signed())?;
+    }
+    Ok(())
+}
+
+fn stored_outcome(connection: &Connection, key: &Idempotency) -> Result<Option<Outcome>, Failure> {
+    let mut statement =
+        connection.prepare_cached("SELECT request, position, deleted FROM idempotency WHERE key = ?1")?;
+    let found = statement.query_row([&key.key], |row| {
+        Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?.cast_unsigned(), row.get::<_, i64>(2)?.cast_unsigned()))
+    });
+    match found.optional()? {
+        None => Ok(None),
+        Some((request, position, deleted)) if request == key.request.to_be_bytes() => {
+            Ok(Some(Outcome { position, deleted, replayed: true }))
+        }
+        Some(_) => Err(Error::IdempotencyConflict { key: key.key.clone() }.into()),
+    }
+}
+
+fn store_outcome(connection: &Connection, key: &Idempotency, outcome: &Outcome) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("INSERT INTO idempotency VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    let (position, deleted) = (outcome.position.cast_signed(), outcome.deleted.cast_signed());
+    statement.execute(params![key.key, key.request.to_be_bytes(), position, deleted, now()]).map(drop)
+}
+
+/// Seconds since the Unix epoch.
+pub(super) fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
+}

@@ -1,0 +1,372 @@
+//! The seam between the engine and where the truth is kept.
+//!
+//! What every implementation promises:
+//! - A commit concerns one collection, is all-or-nothing and independent of other commits; the store
+//!   assigns offsets, vector ids and a dense position per collection. Grouping is its own affair.
+//! - [`Observer::committed`] is called in commit order, after the commit is durable and before its
+//!   caller gets an answer.
+//! - A [`Reader`] is one committed state.
+//! - Ids, documents and metadata are ordered bytewise; U+0000 is a character like any other.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use ochre_model::{Filter, HnswConfiguration, IndexSchema, Metadata, RecordBatch, WriteKind};
+use uuid::Uuid;
+
+use crate::block::VectorBlock;
+use crate::error::Result;
+
+/// A collection's number: small, internal, never reused within a database.
+pub type CollectionNumber = u32;
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// Its unique name.
+    pub name: String,
+    /// The resource name clients may attach, once.
+    pub resource_name: Option<String>,
+}
+
+/// A database of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseRow {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name, unique within the tenant.
+    pub name: String,
+    /// The tenant's name.
+    pub tenant: String,
+}
+
+/// A collection as the catalog has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CollectionRow {
+    /// Its internal number.
+    pub number: CollectionNumber,
+    /// Its id for clients.
+    pub id: Uuid,
+    /// The tenant's name.
+    pub tenant: String,
+    /// The database's name.
+    pub database: String,
+    /// Its name, unique within the database.
+    pub name: String,
+    /// Its metadata, if it has any.
+    pub metadata: Option<Metadata>,
+    /// How it is indexed.
+    pub schema: IndexSchema,
+    /// Floats per embedding; unknown until the first one is written.
+    pub dimension: Option<usize>,
+}
+
+/// A collection to be made.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "as in CollectionRow")]
+pub struct NewCollection {
+    pub tenant: String,
+    pub database: String,
+    pub name: String,
+    pub metadata: Option<Metadata>,
+    pub schema: IndexSchema,
+}
+
+/// What to change of a collection; `None` leaves a part as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Alteration {
+    /// The new name.
+    pub name: Option<String>,
+    /// The new metadata, replacing all of the old; the inner `None` removes it.
+    pub metadata: Option<Option<Metadata>>,
+    /// New graph parameters.
+    pub hnsw: Option<HnswConfiguration>,
+    /// A new description of the embedding function, verbatim.
+    pub embedding_function: Option<serde_json::Value>,
+}
+
+impl Alteration {
+    /// Applies the parts that concern the schema to it, keeping what it learned from records.
+    pub(crate) fn apply_to_schema(&self, schema: &mut IndexSchema) {
+        if let Some(hnsw) = &self.hnsw {
+            schema.set_hnsw(hnsw);
+        }
+        if let Some(function) = &self.embedding_function {
+            schema.set_embedding_function(Some(function));
+        }
+    }
+}
+
+/// A slice of a listing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Page {
+    /// At most this many; all if absent.
+    pub limit: Option<u32>,
+    /// Skip this many first.
+    pub offset: u32,
+}
+
+/// A write to one collection.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The collection's id.
+    pub collection: Uuid,
+    /// What to do.
+    pub operation: Operation,
+    /// Makes repeating the request harmless, for 24 hours.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// What a write does.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// Add, update or upsert records.
+    Records {
+        /// Which of the three.
+        kind: WriteKind,
+        /// The records.
+        batch: RecordBatch,
+    },
+    /// Delete records.
+    Delete(Selection),
+}
+
+/// Which records to delete.
+#[derive(Clone, Debug)]
+pub enum Selection {
+    /// These ids; unknown ones are counted as deleted too, as Chroma does.
+    Ids(Vec<String>),
+    /// What a filter matched on a view of the collection; re-checked for whatever changed since.
+    Matching {
+        /// The offsets that matched, ascending.
+        offsets: Vec<u32>,
+        /// The position of the view they matched on.
+        at: u64,
+        /// The filter itself.
+        filter: Filter,
+        /// Delete at most this many, oldest first.
+        limit: Option<u32>,
+    },
+}
+
+/// A client's key for one request, and what the request was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The key, chosen by the client.
+    pub key: String,
+    /// A hash of the whole request.
+    pub request: u128,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The collection's position after it. A write that changes nothing takes no position.
+    pub position: u64,
+    /// How many records it deleted, by Chroma's way of counting.
+    pub deleted: u64,
+    /// Whether this is the stored outcome of an earlier request with the same idempotency key.
+    pub replayed: bool,
+}
+
+/// A commit, as observers see it.
+#[derive(Debug)]
+pub struct Committed {
+    /// The collection.
+    pub collection: CollectionNumber,
+    /// Its position after this commit; one more than before it.
+    pub position: u64,
+    /// What became of each touched record.
+    pub changes: Vec<Change>,
+    /// The vectors that were appended.
+    pub blocks: Vec<Arc<VectorBlock>>,
+    /// The catalog row, if the commit changed it (first dimension, new metadata keys).
+    pub row: Option<Arc<CollectionRow>>,
+}
+
+/// What became of one record.
+#[derive(Debug)]
+pub enum Change {
+    /// It was inserted or changed.
+    Put(Put),
+    /// It was deleted.
+    Delete {
+        /// Its offset.
+        offset: u32,
+    },
+}
+
+/// A record after it was inserted or changed.
+#[derive(Debug)]
+pub struct Put {
+    /// Its offset.
+    pub offset: u32,
+    /// The id of its vector.
+    pub vector_id: u64,
+    /// Where the vector lies, if it is new: block in [`Committed::blocks`], and row.
+    pub vector: Option<(usize, usize)>,
+    /// All of its metadata, if that changed (always for a new record).
+    pub metadata: Option<Metadata>,
+    /// Whether it has a document.
+    pub has_document: bool,
+    /// Whether the document changed.
+    pub document_changed: bool,
+}
+
+/// Told of every commit, in order.
+pub trait Observer: Send + Sync {
+    /// A commit is durable; its answer is sent after this returns.
+    fn committed(&self, commit: &Arc<Committed>);
+    /// Vectors of these collections lie elsewhere now: fetch the blocks again.
+    fn relocated(&self, collections: &[CollectionNumber]);
+    /// After a storage failure the store was reopened: forget every view.
+    fn reopened(&self);
+}
+
+/// Which parts of rows to read.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Parts {
+    pub metadata: bool,
+    pub document: bool,
+    pub uri: bool,
+}
+
+/// A record as read; parts that were not asked for are `None`.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct RowRef<'a> {
+    pub offset: u32,
+    pub id: &'a str,
+    pub vector_id: u64,
+    /// The position of the commit that last changed the record.
+    pub position: u64,
+    /// Canonical text, see [`Metadata::from_text`].
+    pub metadata: Option<&'a str>,
+    pub uri: Option<&'a str>,
+    pub document: Option<&'a str>,
+    /// Whether there is a document, read or not. Only set by [`Reader::scan`].
+    pub has_document: bool,
+}
+
+/// Where a collection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The position of its last commit; 0 before the first.
+    pub position: u64,
+    /// How many records it holds.
+    pub records: u64,
+    /// The offset its next record will get.
+    pub next_offset: u32,
+}
+
+/// One committed state of the database.
+pub trait Reader {
+    /// Where a collection stands; `None` if there is none of this number.
+    fn head(&self, collection: CollectionNumber) -> Result<Option<Head>>;
+    /// The rows at these offsets, in their order; offsets without a row are skipped.
+    fn rows(
+        &self, collection: CollectionNumber, offsets: &[u32], parts: Parts,
+        visit: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>,
+    ) -> Result<()>;
+    /// Every row with its metadata, by offset.
+    fn scan(&self, collection: CollectionNumber, visit: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<()>;
+    /// All vector blocks of a collection: those of this state, except vectors that newer commits
+    /// replaced, and maybe those of newer commits. Blocks whose header is damaged are missing.
+    fn vector_blocks(&self, collection: CollectionNumber) -> Result<Vec<Arc<VectorBlock>>>;
+    /// The offsets of these ids; unknown ids are skipped.
+    fn offsets(&self, collection: CollectionNumber, ids: &mut dyn Iterator<Item = &str>) -> Result<Vec<u32>>;
+}
+
+/// One bounded step of upkeep. Each may be killed anywhere and changes no answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Upkeep {
+    /// Removes a slice of the rows of deleted collections.
+    SweepDeleted,
+    /// Forgets log entries past the limit on their number, and idempotency keys older than 24 hours.
+    PruneLog,
+    /// Copies the write-ahead log back into the database file.
+    Checkpoint,
+    /// Gives free pages back to the file system, some at a time.
+    Vacuum,
+    /// Rewrites the live vectors of a sealed segment whose dead share passed this.
+    CompactVectors {
+        /// Between 0 and 1.
+        dead_share_max: f64,
+    },
+    /// Seals the segment being written if it holds at least this many bytes.
+    SealVectors {
+        /// In bytes.
+        min_bytes: u64,
+    },
+}
+
+/// Sizes on disk, in bytes unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Statistics {
+    pub database_bytes: u64,
+    pub wal_bytes: u64,
+    pub free_bytes: u64,
+    pub segment_bytes: u64,
+    pub dead_vector_bytes: u64,
+    pub segment_count: u64,
+}
+
+/// The truth: catalog, records, vectors, log.
+pub trait Store: Send + Sync {
+    /// Makes a tenant.
+    fn create_tenant(&self, name: &str) -> Result<()>;
+    /// A tenant by name.
+    fn tenant(&self, name: &str) -> Result<Option<Tenant>>;
+    /// Attaches a resource name to a tenant; `NotFound` if there is none.
+    fn set_resource_name(&self, tenant: &str, resource_name: &str) -> Result<()>;
+    /// Makes a database.
+    fn create_database(&self, tenant: &str, name: &str) -> Result<DatabaseRow>;
+    /// A database by name.
+    fn database(&self, tenant: &str, name: &str) -> Result<Option<DatabaseRow>>;
+    /// The databases of a tenant, by name.
+    fn databases(&self, tenant: &str, page: Page) -> Result<Vec<DatabaseRow>>;
+    /// Deletes a database and its collections.
+    fn delete_database(&self, tenant: &str, name: &str) -> Result<()>;
+    /// Makes a collection; its database must exist.
+    fn create_collection(&self, new: NewCollection) -> Result<CollectionRow>;
+    /// A collection by name.
+    fn collection(&self, tenant: &str, database: &str, name: &str) -> Result<Option<CollectionRow>>;
+    /// A collection by id.
+    fn collection_by_id(&self, id: Uuid) -> Result<Option<CollectionRow>>;
+    /// The collections of a database, by id.
+    fn collections(&self, tenant: &str, database: &str, page: Page) -> Result<Vec<CollectionRow>>;
+    /// How many collections a database has.
+    fn count_collections(&self, tenant: &str, database: &str) -> Result<u64>;
+    /// Changes a collection.
+    fn alter_collection(&self, id: Uuid, alteration: Alteration) -> Result<CollectionRow>;
+    /// Deletes a collection. Its rows and vectors go in slices, by upkeep.
+    fn delete_collection(&self, id: Uuid) -> Result<()>;
+    /// Deletes everything and begins a new epoch.
+    fn reset(&self) -> Result<()>;
+    /// A number that changes when history does; snapshots of another epoch are worthless.
+    fn epoch(&self) -> u64;
+    /// Commits one write.
+    fn commit(&self, write: Write) -> Result<Outcome>;
+    /// A consistent view of everything committed so far. Do not commit while holding one.
+    fn read(&self) -> Result<Box<dyn Reader + '_>>;
+    /// Sets who is told of commits.
+    fn observe(&self, observer: Arc<dyn Observer>);
+    /// One step of upkeep; whether there is more to do.
+    fn upkeep(&self, upkeep: Upkeep) -> Result<bool>;
+    /// Sizes on disk.
+    fn statistics(&self) -> Result<Statistics>;
+}
+
+/// How many distinct metadata keys a collection may have.
+pub(crate) const KEYS_PER_COLLECTION_MAX: usize = 10_000;
+/// How many log entries a collection keeps.
+pub(crate) const LOG_ENTRIES_MAX: u64 = 10_000;
+/// How long idempotency keys are kept, in seconds.
+pub(crate) const IDEMPOTENCY_SECONDS: i64 = 24 * 60 * 60;
+/// The tenant that always exists.
+pub(crate) const DEFAULT_TENANT: &str = "default_tenant";
+/// The database that always exists, with the nil UUID as id.
+pub(crate) const DEFAULT_DATABASE: &str = "default_database";
+
