@@ -1,2 +1,54 @@
-//! stub
-fn main(){}
+//! The `ochre` command: reads arguments, prints, exits; everything else is in the libraries.
+//!
+//! Data goes to standard output, words to standard error. Exit codes: 0 fine, 1 failed, 2 bad usage or
+//! configuration, 3 damage found, 4 the directory is in use, 5 the server is not healthy.
+
+mod check;
+mod config;
+mod health;
+mod output;
+mod run;
+
+use clap::{Parser, Subcommand};
+use output::{Exit, Output};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// An embedding database that looks after itself, speaking Chroma's HTTP API.
+#[derive(Parser)]
+#[command(name = "ochre", version, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 fine, 1 failed, 2 bad usage or configuration, 3 damage found,\n4 the directory is in use, 5 the server is not healthy.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Run),
+    Check(check::Check),
+    Health(health::Health),
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Print the version.
+    Version,
+}
+
+fn main() -> std::process::ExitCode {
+    let mut output = Output::standard();
+    let exit = match Arguments::parse().command {
+        Command::Run(run) => run.run(&mut output),
+        Command::Check(check) => check.run(&mut output),
+        Command::Health(health) => health.run(&mut output),
+        Command::Config(config) => config.run(&mut output),
+        Command::Version => output.data(&format!("ochre {}", env!("CARGO_PKG_VERSION"))).map(|()| Exit::Ok),
+    };
+    match exit {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            output.words(&format!("error: {error:#}"));
+            Exit::of(&error).into()
+        }
+    }
+}

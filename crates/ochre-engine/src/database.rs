@@ -149,6 +149,14 @@ impl Database {
         Ok(self.inner.store.tenant(name)?)
     }
 
+    /// The tenant a resource name is attached to.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn tenant_by_resource_name(&self, resource_name: &str) -> Result<Option<Tenant>, Error> {
+        Ok(self.inner.store.tenant_by_resource_name(resource_name)?)
+    }
+
     /// Attaches a resource name to a tenant.
     ///
     /// # Errors

@@ -179,18 +179,13 @@ fn check(kind: WriteKind, batch: &RecordBatch) -> Result<(), Error> {
             )));
         }
         Some(embeddings) => {
-            let bad = (0..embeddings.len()).find(|index| {
-                embeddings.row(*index).is_some_and(|row| row.is_empty() || row.iter().any(|x| !x.is_finite()))
-            });
-            if let Some(index) = bad {
-                return Err(Error::Invalid(if embeddings.dimension() == 0 {
-                    "Validation error: embeddings: Each embedding must have at least 1 dimension".into()
-                } else {
-                    format!(
-                        "Validation error: embeddings: Embeddings must not contain NaN or Infinity values (record {index}, id '{}')",
-                        batch.ids[index]
-                    )
-                }));
+            for row in (0..embeddings.len()).filter_map(|index| embeddings.row(index)) {
+                if row.is_empty() {
+                    return invalid("Validation error: embeddings: Each embedding must have at least 1 dimension");
+                }
+                if row.iter().any(|x| !x.is_finite()) {
+                    return invalid("Validation error: embeddings: Embeddings must not contain NaN or Infinity values");
+                }
             }
         }
         None => {}

@@ -19,7 +19,7 @@ pub use name::{InvalidName, check_collection_name, check_database_name, check_te
 pub use number::compare_int_float;
 pub use schema::{HnswConfiguration, IndexSchema, InvalidSchema};
 pub use space::Space;
-pub use value::{InvalidMetadata, Metadata, MetadataPatch, Value, ValueType, check_key};
+pub use value::{InvalidMetadata, Metadata, MetadataPatch, NotAValue, Value, ValueType, check_key};
 
 /// The metadata key that stands for a record's document when a client writes or filters by it.
 pub const DOCUMENT_KEY: &str = "chroma:document";

@@ -18,7 +18,7 @@ pub enum InvalidName {
     IpAddress(String),
     /// A tenant's name under three characters.
     #[error(
-        "Validation error: length [{{\"min\": Number(3), \"value\": String({0:?})}}]: a tenant name has at least 3 characters"
+        "Validation error: length [{{\"min\": Number(3), \"value\": String({0:?})}}]"
     )]
     TenantTooShort(String),
 }

@@ -150,8 +150,7 @@ impl IndexSchema {
     pub fn set_hnsw(&mut self, hnsw: &HnswConfiguration) {
         for pointer in [EMBEDDING, DEFAULT_VECTOR] {
             let Some(config) = self.0.pointer_mut(pointer) else { continue };
-            config["space"] = hnsw.space.name().into();
-            config["hnsw"] = json!({
+            let parameters = json!({
                 "ef_construction": hnsw.ef_construction,
                 "max_neighbors": hnsw.max_neighbors,
                 "ef_search": hnsw.ef_search,
@@ -160,9 +159,8 @@ impl IndexSchema {
                 "sync_threshold": hnsw.sync_threshold,
                 "resize_factor": hnsw.resize_factor,
             });
-            if let Some(config) = config.as_object_mut() {
-                config.remove("spann");
-            }
+            let function = config.get("embedding_function").cloned();
+            *config = in_order(hnsw.space, function, config.get("source_key").cloned(), parameters);
         }
     }
 
@@ -174,11 +172,9 @@ impl IndexSchema {
     /// Replaces the embedding function's description.
     pub fn set_embedding_function(&mut self, function: Option<&Json>) {
         for pointer in [EMBEDDING, DEFAULT_VECTOR] {
-            let Some(config) = self.0.pointer_mut(pointer).and_then(Json::as_object_mut) else { continue };
-            match function {
-                Some(function) => config.insert("embedding_function".into(), function.clone()),
-                None => config.remove("embedding_function"),
-            };
+            let Some(config) = self.0.pointer_mut(pointer) else { continue };
+            let space = config["space"].as_str().and_then(Space::from_name).unwrap_or_default();
+            *config = in_order(space, function.cloned(), config.get("source_key").cloned(), config["hnsw"].clone());
         }
     }
 
@@ -208,6 +204,17 @@ impl IndexSchema {
         self.0["keys"][key][kind] = json!({ index: default });
         true
     }
+}
+
+/// The configuration of a vector index, its members in the order Chroma's server writes them.
+fn in_order(space: Space, function: Option<Json>, source_key: Option<Json>, hnsw: Json) -> Json {
+    let members = [
+        ("space", Some(space.name().into())),
+        ("embedding_function", function),
+        ("source_key", source_key),
+        ("hnsw", Some(hnsw)),
+    ];
+    members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
 /// The names under which a scalar type's index stands in the document.

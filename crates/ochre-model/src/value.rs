@@ -94,7 +94,10 @@ impl Value {
     /// The value that `json` stands for: `Ok(None)` for an empty list, which is stored as nothing; an
     /// error for null, objects and mixed lists. Integers outside `i64` become floats; a list that mixes
     /// integers and floats becomes a float list.
-    fn from_json(json: serde_json::Value) -> Result<Option<Self>, NotAValue> {
+    ///
+    /// # Errors
+    /// [`NotAValue`] for null, objects, nested and mixed lists.
+    pub fn from_json(json: serde_json::Value) -> Result<Option<Self>, NotAValue> {
         use serde_json::Value as Json;
         Ok(Some(match json {
             Json::Bool(b) => Self::Bool(b),
@@ -133,7 +136,7 @@ impl Value {
 
 /// JSON that is no metadata value: null, an object, a nested or a mixed list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct NotAValue;
+pub struct NotAValue;
 
 fn float(number: &serde_json::Number) -> Result<f64, NotAValue> {
     let float = number.as_f64().filter(|f| f.is_finite()).ok_or(NotAValue)?;

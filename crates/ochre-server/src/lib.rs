@@ -1,1 +1,23 @@
-//! stub
+//! The HTTP server that speaks Chroma's API.
+//!
+//! Handlers extract, call the engine on a blocking thread, and wrap; body limits, request ids,
+//! compression and CORS are layers. Async begins here and ends at [`App::run`].
+//!
+//! Not here: what JSON bodies look like (`ochre-wire`), what requests mean (`ochre-engine`).
+
+mod app;
+mod body;
+mod config;
+mod error;
+mod layers;
+mod openapi;
+mod routes;
+mod serve;
+
+pub use app::App;
+pub use config::{Config, ConfigError, DEFAULT_TOML, Source};
+pub use openapi::document as openapi_document;
+pub use serve::{Server, router};
+
+/// The version of Chroma's API that is spoken; clients only show it.
+pub const API_VERSION: &str = "1.0.0";

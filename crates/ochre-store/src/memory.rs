@@ -101,6 +101,12 @@ impl Store for MemoryStore {
         Ok(tenant.map(|resource_name| Tenant { name: name.to_owned(), resource_name: resource_name.clone() }))
     }
 
+    fn tenant_by_resource_name(&self, resource_name: &str) -> Result<Option<Tenant>> {
+        let state = self.state.read();
+        let found = state.tenants.iter().find(|(_, name)| name.as_deref() == Some(resource_name));
+        Ok(found.map(|(name, resource_name)| Tenant { name: name.clone(), resource_name: resource_name.clone() }))
+    }
+
     fn set_resource_name(&self, tenant: &str, resource_name: &str) -> Result<()> {
         let mut state = self.state.write();
         let slot = state.tenants.get_mut(tenant).ok_or_else(|| not_found(Resource::Tenant, tenant))?;

@@ -319,6 +319,8 @@ pub trait Store: Send + Sync {
     fn create_tenant(&self, name: &str) -> Result<()>;
     /// A tenant by name.
     fn tenant(&self, name: &str) -> Result<Option<Tenant>>;
+    /// The tenant a resource name is attached to.
+    fn tenant_by_resource_name(&self, resource_name: &str) -> Result<Option<Tenant>>;
     /// Attaches a resource name to a tenant; `NotFound` if there is none.
     fn set_resource_name(&self, tenant: &str, resource_name: &str) -> Result<()>;
     /// Makes a database.

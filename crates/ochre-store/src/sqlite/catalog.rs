@@ -41,6 +41,12 @@ pub(super) fn tenant(connection: &Connection, name: &str) -> Sqlite<Option<Tenan
     statement.query_row([name], |row| Ok(Tenant { name: row.get(0)?, resource_name: row.get(1)? })).optional()
 }
 
+pub(super) fn tenant_by_resource_name(connection: &Connection, resource_name: &str) -> Sqlite<Option<Tenant>> {
+    let mut statement = connection.prepare_cached("SELECT name, resource_name FROM tenants WHERE resource_name = ?1")?;
+    let tenant = |row: &Row<'_>| Ok(Tenant { name: row.get(0)?, resource_name: row.get(1)? });
+    statement.query_row([resource_name], tenant).optional()
+}
+
 pub(super) fn set_resource_name(connection: &Connection, tenant: &str, resource_name: &str) -> Changed<()> {
     let changed =
         connection.execute("UPDATE tenants SET resource_name = ?2 WHERE name = ?1", [tenant, resource_name])?;

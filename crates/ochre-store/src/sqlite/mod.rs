@@ -148,6 +148,10 @@ impl Store for SqliteStore {
         self.reader()?.ask("read tenant", |connection| catalog::tenant(connection, name))
     }
 
+    fn tenant_by_resource_name(&self, resource_name: &str) -> Result<Option<Tenant>> {
+        self.reader()?.ask("read tenant", |connection| catalog::tenant_by_resource_name(connection, resource_name))
+    }
+
     fn set_resource_name(&self, tenant: &str, resource_name: &str) -> Result<()> {
         self.change_catalog(|transaction| catalog::set_resource_name(transaction, tenant, resource_name))
     }

@@ -1,0 +1,141 @@
+//! `ochre run`: the server.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use ochre_engine::{Database, Options};
+use ochre_server::{App, Config, Server, Source};
+use tracing_subscriber::EnvFilter;
+
+use crate::output::{Exit, Output};
+
+/// Start the server.
+#[derive(clap::Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Settings as typed. What is not given comes from the environment, the file, or the defaults.
+#[derive(clap::Args)]
+pub(crate) struct Settings {
+    /// Directory of the database [default: ./ochre-data].
+    #[arg(long, value_name = "DIR")]
+    path: Option<String>,
+    /// Address to listen on [default: 127.0.0.1].
+    #[arg(long)]
+    host: Option<String>,
+    /// Port to listen on, 0 for a free one [default: 8000].
+    #[arg(long)]
+    port: Option<String>,
+    /// Allow POST /api/v2/reset, which deletes everything.
+    #[arg(long)]
+    allow_reset: bool,
+    /// Configuration file, ochre's TOML or a Chroma server's YAML [default: ./ochre.toml if it exists].
+    #[arg(long, value_name = "FILE", env = "OCHRE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl Settings {
+    /// The configuration that these settings, the environment and the file amount to.
+    pub(crate) fn resolve(self) -> anyhow::Result<Config> {
+        let usual = PathBuf::from("ochre.toml");
+        let mut flags = Vec::new();
+        flags.extend(self.path.map(|path| ("database.path", path)));
+        flags.extend(self.host.map(|host| ("server.host", host)));
+        flags.extend(self.port.map(|port| ("server.port", port)));
+        if self.allow_reset {
+            flags.push(("server.allow_reset", "true".to_owned()));
+        }
+        let source = Source {
+            file: self.config.or_else(|| usual.is_file().then_some(usual)),
+            // Names and values that are no Unicode cannot be ours.
+            environment: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            flags,
+        };
+        Ok(Config::read(&source)?)
+    }
+}
+
+impl Run {
+    pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let config = self.settings.resolve()?;
+        log_to_stderr(&config)?;
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, output))
+    }
+}
+
+async fn serve(config: Config, output: &mut Output) -> anyhow::Result<Exit> {
+    let path = config.database.path.clone();
+    let options = Options {
+        map_segments: config.database.map_segments,
+        segment_bytes: config.database.segment_bytes,
+        graph_records_min: config.database.graph_records_min,
+        tail_bytes_max: config.database.tail_bytes_max,
+        ..Options::default()
+    };
+    if let Some(kind) = network_file_system(&path) {
+        tracing::warn!(path = %path.display(), kind, "the data directory is on a network file system, where locks and mapped files are not safe; use a local disk, or at least set database.map_segments = false");
+    }
+    let is_exposed = !is_loopback(&config.server.host);
+    let address = format!("{}:{}", config.server.host, config.server.port);
+    let stop = stop_signal()?;
+    let database = Database::open_with(&path, options)?;
+    let app = App::new(database.clone(), config);
+    let server = Server::bind(app).await.with_context(|| format!("cannot listen on {address}; choose another with --port"))?;
+    let url = format!("http://{}", server.address()?);
+    if is_exposed {
+        tracing::warn!("listening beyond this machine without authentication: whoever reaches the port can read and write everything");
+    }
+    let shown = path.canonicalize().unwrap_or(path);
+    output.words(&format!(
+        "ochre {} listening on {url}, data in {}, docs at {url}/docs",
+        env!("CARGO_PKG_VERSION"),
+        shown.display()
+    ));
+    server.run(stop).await;
+    output.words("stopping: finishing what was begun");
+    tokio::task::spawn_blocking(move || database.close()).await?;
+    Ok(Exit::Ok)
+}
+
+/// Completes at the first SIGTERM or SIGINT.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The kind of network file system a directory is on, as far as Linux says.
+fn network_file_system(path: &std::path::Path) -> Option<&'static str> {
+    const KINDS: [&str; 7] = ["nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph"];
+    let existing = path.ancestors().find_map(|ancestor| ancestor.canonicalize().ok())?;
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    let mount = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            Some((fields.next()?, fields.next()?))
+        })
+        .filter(|(mounted_at, _)| existing.starts_with(mounted_at))
+        .max_by_key(|(mounted_at, _)| mounted_at.len())?;
+    KINDS.into_iter().find(|kind| *kind == mount.1)
+}
+
+fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.log.filter).context("log.filter is not a filter")?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = if config.log.format == "json" { log.json().try_init() } else { log.compact().try_init() };
+    set.map_err(|error| anyhow::anyhow!("cannot set up logging: {error}"))
+}

@@ -1,0 +1,102 @@
+//! What every handler has: the database, the configuration, and the one bridge from async to the engine.
+
+use std::sync::Arc;
+
+use ochre_engine::{Collection, Database, StoreError};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::error::ApiError;
+
+/// The server's state. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    database: Database,
+    config: Arc<Config>,
+    running: Arc<Semaphore>,
+}
+
+impl App {
+    /// A server over this database.
+    pub fn new(database: Database, config: Config) -> Self {
+        let running = Arc::new(Semaphore::new(config.server.concurrent_requests_max));
+        Self { database, config: Arc::new(config), running }
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The database, for closing it once the server has stopped.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Runs `work` on a blocking thread, once there is room. A client that goes away does not stop it: a
+    /// write that began is finished.
+    pub(crate) async fn run<T, F>(&self, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
+    {
+        let permit = Arc::clone(&self.running).acquire_owned().await.map_err(|_| ApiError::shutting_down())?;
+        let database = self.database.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work(&database)
+        });
+        task.await.map_err(|error| ApiError::internal(format!("the request failed inside the server: {error}")))?
+    }
+}
+
+/// The collection that a data route names: by UUID, within the tenant and database of the path.
+pub(crate) fn collection(database: &Database, path: &CollectionPath) -> Result<Collection, ApiError> {
+    let missing = || ApiError::not_found(format!("Collection [{}] does not exist.", path.id_text()));
+    let id = path.uuid()?;
+    let collection = match database.collection_by_id(id) {
+        Ok(collection) => collection,
+        Err(error) if error.not_found().is_some() => return Err(missing()),
+        Err(error) => return Err(error.into()),
+    };
+    let info = collection.info().map_err(|error| if error.not_found().is_some() { missing() } else { error.into() })?;
+    if info.tenant != path.tenant || info.database != path.database {
+        return Err(missing());
+    }
+    Ok(collection)
+}
+
+/// Gone between two steps of one request: the same answer as if it had never been there.
+pub(crate) fn gone(path: &CollectionPath) -> impl Fn(ochre_engine::Error) -> ApiError {
+    let text = format!("Collection [{}] does not exist.", path.id_text());
+    move |error| match &error {
+        ochre_engine::Error::Store(StoreError::NotFound { .. }) => ApiError::not_found(text.clone()),
+        _ => error.into(),
+    }
+}
+
+/// `…/tenants/{tenant}/databases/{database}`
+#[derive(Clone, Debug, serde::Deserialize)]
+pub(crate) struct DatabasePath {
+    pub(crate) tenant: String,
+    pub(crate) database: String,
+}
+
+/// `…/collections/{collection}` under a database.
+#[derive(Clone, Debug, serde::Deserialize)]
+pub(crate) struct CollectionPath {
+    pub(crate) tenant: String,
+    pub(crate) database: String,
+    pub(crate) collection: String,
+}
+
+impl CollectionPath {
+    pub(crate) fn uuid(&self) -> Result<Uuid, ApiError> {
+        Uuid::parse_str(&self.collection).map_err(|_| ApiError::invalid("Collection ID is not a valid UUIDv4"))
+    }
+
+    /// The id in its usual spelling.
+    fn id_text(&self) -> String {
+        self.uuid().map_or_else(|_| self.collection.clone(), |id| id.to_string())
+    }
+}

@@ -1,0 +1,398 @@
+//! Settings: one struct, one documented file with the defaults, and the order in which sources win.
+//!
+//! Flag > environment `OCHRE_*` > Chroma's environment names > file > default. The file is
+//! `default.toml`'s form, or a Chroma server's YAML. A key nobody knows is an error that names the
+//! nearest known one.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+use yaml_rust2::{Yaml, YamlLoader};
+
+/// The file with every setting, its meaning and its default.
+pub const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// All settings.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub database: DatabaseConfig,
+    pub log: LogConfig,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct ServerConfig {
+    pub host: String,
+    pub port: u16,
+    pub allow_reset: bool,
+    pub max_payload_size_bytes: usize,
+    pub cors_allow_origins: Vec<String>,
+    pub concurrent_requests_max: usize,
+    pub request_timeout_ms: u64,
+}
+
+/// `[database]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct DatabaseConfig {
+    pub path: PathBuf,
+    pub map_segments: bool,
+    pub segment_bytes: u64,
+    pub graph_records_min: usize,
+    pub tail_bytes_max: usize,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct LogConfig {
+    pub filter: String,
+    pub format: String,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The text is not TOML or YAML.
+    #[error("{source_name} is not valid: {reason}")]
+    Syntax {
+        /// Where it came from.
+        source_name: String,
+        /// What is wrong and where.
+        reason: String,
+    },
+    /// There is no such setting.
+    #[error("{source_name}: there is no setting `{key}`{}", nearest.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
+    UnknownKey {
+        /// Where it came from.
+        source_name: String,
+        /// The unknown key.
+        key: String,
+        /// The known one most like it.
+        nearest: Option<String>,
+    },
+    /// A value of the wrong type or out of range.
+    #[error("{source_name}: `{key}` {reason}")]
+    Value {
+        /// Where it came from.
+        source_name: String,
+        /// The setting.
+        key: String,
+        /// What it must be.
+        reason: String,
+    },
+}
+
+/// Where settings come from, beside the defaults.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// A file in the form of `default.toml`, or with the ending `.yaml` or `.yml` a Chroma server's.
+    pub file: Option<PathBuf>,
+    /// The environment: names with values.
+    pub environment: Vec<(String, String)>,
+    /// What flags said: dotted keys with values.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+/// Environment names that people have, and the settings they stand for: ochre's short ones first, then
+/// Chroma's from 1.x and before.
+const ALIASES: [(&str, &str); 17] = [
+    ("PERSIST_DIRECTORY", "database.path"),
+    ("ALLOW_RESET", "server.allow_reset"),
+    ("CHROMA_SERVER_HOST", "server.host"),
+    ("CHROMA_SERVER_HTTP_PORT", "server.port"),
+    ("CHROMA_SERVER_CORS_ALLOW_ORIGINS", "server.cors_allow_origins"),
+    ("CHROMA_SERVER_PERSIST_DIRECTORY", "database.path"),
+    ("CHROMA_HOST", "server.host"),
+    ("CHROMA_LISTEN_ADDRESS", "server.host"),
+    ("CHROMA_PORT", "server.port"),
+    ("CHROMA_PERSIST_PATH", "database.path"),
+    ("CHROMA_ALLOW_RESET", "server.allow_reset"),
+    ("CHROMA_MAX_PAYLOAD_SIZE_BYTES", "server.max_payload_size_bytes"),
+    ("CHROMA_CORS_ALLOW_ORIGINS", "server.cors_allow_origins"),
+    ("OCHRE_PATH", "database.path"),
+    ("OCHRE_HOST", "server.host"),
+    ("OCHRE_PORT", "server.port"),
+    ("OCHRE_ALLOW_RESET", "server.allow_reset"),
+];
+
+/// Keys of Chroma's YAML that have a setting here.
+const CHROMA_KEYS: [(&str, &str); 6] = [
+    ("port", "server.port"),
+    ("listen_address", "server.host"),
+    ("max_payload_size_bytes", "server.max_payload_size_bytes"),
+    ("cors_allow_origins", "server.cors_allow_origins"),
+    ("persist_path", "database.path"),
+    ("allow_reset", "server.allow_reset"),
+];
+
+/// Keys of Chroma's YAML that mean nothing here and are passed over.
+const CHROMA_IGNORED: [&str; 12] = [
+    "sqlite_filename", "sqlitedb", "sysdb", "segment_manager", "default_knn_index", "enable_schema", "open_telemetry",
+    "circuit_breaker", "scorecard_enabled", "scorecard", "log", "executor",
+];
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::read(&Source::default()).expect("the defaults are tested to be valid")
+    }
+}
+
+impl Config {
+    /// Puts the settings together.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the source, the key and what it should be.
+    pub fn read(source: &Source) -> Result<Self, ConfigError> {
+        let mut table: Table = DEFAULT_TOML
+            .parse()
+            .map_err(|error: toml::de::Error| ConfigError::Syntax { source_name: "default.toml".into(), reason: error.to_string() })?;
+        if let Some(file) = &source.file {
+            overlay_file(&mut table, file)?;
+        }
+        for (name, key) in ALIASES {
+            if let Some((_, value)) = source.environment.iter().find(|(given, _)| given == name) {
+                set_text(&mut table, name, key, value)?;
+            }
+        }
+        for key in dotted_keys(&table) {
+            let name = format!("OCHRE_{}", key.to_uppercase().replace('.', "_"));
+            if let Some((_, value)) = source.environment.iter().find(|(given, _)| *given == name) {
+                set_text(&mut table, &name, &key, value)?;
+            }
+        }
+        for (key, value) in &source.flags {
+            let flag = format!("--{}", key.rsplit('.').next().unwrap_or(key).replace('_', "-"));
+            set_text(&mut table, &flag, key, value)?;
+        }
+        let config: Self = Value::Table(table).try_into().map_err(|error: toml::de::Error| ConfigError::Syntax {
+            source_name: "the configuration".into(),
+            reason: error.message().to_owned(),
+        })?;
+        config.check()
+    }
+
+    fn check(self) -> Result<Self, ConfigError> {
+        let wrong = |key: &str, reason: &str| ConfigError::Value {
+            source_name: "the configuration".into(),
+            key: key.into(),
+            reason: reason.into(),
+        };
+        if self.server.concurrent_requests_max == 0 {
+            return Err(wrong("server.concurrent_requests_max", "must be at least 1"));
+        }
+        if self.server.max_payload_size_bytes == 0 {
+            return Err(wrong("server.max_payload_size_bytes", "must be at least 1"));
+        }
+        if !["text", "json"].contains(&self.log.format.as_str()) {
+            return Err(wrong("log.format", "must be \"text\" or \"json\""));
+        }
+        Ok(self)
+    }
+
+    /// The settings as a file would have them.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_default()
+    }
+}
+
+fn overlay_file(table: &mut Table, file: &Path) -> Result<(), ConfigError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| ConfigError::Unreadable { path: file.to_owned(), reason: error.to_string() })?;
+    let source_name = file.display().to_string();
+    if file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+        return overlay_yaml(table, &source_name, &text);
+    }
+    let given: Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| ConfigError::Syntax { source_name: source_name.clone(), reason: error.to_string() })?;
+    for (section, values) in given {
+        let Value::Table(values) = values else {
+            return Err(unknown(table, &source_name, &section));
+        };
+        for (key, value) in values {
+            set_value(table, &source_name, &format!("{section}.{key}"), value)?;
+        }
+    }
+    Ok(())
+}
+
+fn overlay_yaml(table: &mut Table, source_name: &str, text: &str) -> Result<(), ConfigError> {
+    let syntax = |reason: String| ConfigError::Syntax { source_name: source_name.to_owned(), reason };
+    let documents = YamlLoader::load_from_str(text).map_err(|error| syntax(error.to_string()))?;
+    let Some(document) = documents.first() else { return Ok(()) };
+    let entries = document.as_hash().ok_or_else(|| syntax("a mapping of settings is expected".into()))?;
+    for (key, value) in entries {
+        let key = key.as_str().ok_or_else(|| syntax("keys must be strings".into()))?;
+        if CHROMA_IGNORED.contains(&key) {
+            tracing::warn!(key, file = source_name, "this setting of Chroma has no counterpart here and is passed over");
+            continue;
+        }
+        let Some((_, setting)) = CHROMA_KEYS.iter().find(|(name, _)| *name == key) else {
+            return Err(ConfigError::UnknownKey {
+                source_name: source_name.to_owned(),
+                key: key.to_owned(),
+                nearest: nearest(key, CHROMA_KEYS.iter().map(|(name, _)| (*name).to_owned())),
+            });
+        };
+        let value = from_yaml(value).ok_or_else(|| syntax(format!("`{key}` has a value of no known type")))?;
+        set_value(table, source_name, setting, value)?;
+    }
+    Ok(())
+}
+
+fn from_yaml(yaml: &Yaml) -> Option<Value> {
+    Some(match yaml {
+        Yaml::Integer(i) => Value::Integer(*i),
+        Yaml::String(s) => Value::String(s.clone()),
+        Yaml::Boolean(b) => Value::Boolean(*b),
+        Yaml::Array(list) => Value::Array(list.iter().map(from_yaml).collect::<Option<_>>()?),
+        _ => return None,
+    })
+}
+
+/// Sets a key from text, read as the type the default has.
+fn set_text(table: &mut Table, source_name: &str, key: &str, text: &str) -> Result<(), ConfigError> {
+    let wrong = |reason: &str| ConfigError::Value {
+        source_name: source_name.to_owned(),
+        key: key.to_owned(),
+        reason: format!("{reason}, not `{text}`"),
+    };
+    let value = match lookup(table, key) {
+        Some(Value::Integer(_)) => Value::Integer(text.trim().parse().map_err(|_| wrong("must be a whole number"))?),
+        Some(Value::Boolean(_)) => match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Value::Boolean(true),
+            "false" | "0" | "no" | "off" => Value::Boolean(false),
+            _ => return Err(wrong("must be true or false")),
+        },
+        Some(Value::Array(_)) => {
+            // A JSON list, as Chroma wants it, or a list with commas.
+            let list = serde_json::from_str::<Vec<String>>(text)
+                .unwrap_or_else(|_| text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect());
+            Value::Array(list.into_iter().map(Value::String).collect())
+        }
+        _ => Value::String(text.to_owned()),
+    };
+    set_value(table, source_name, key, value)
+}
+
+fn set_value(table: &mut Table, source_name: &str, key: &str, value: Value) -> Result<(), ConfigError> {
+    let Some(known) = lookup(table, key) else { return Err(unknown(table, source_name, key)) };
+    if known.type_str() != value.type_str() {
+        return Err(ConfigError::Value {
+            source_name: source_name.to_owned(),
+            key: key.to_owned(),
+            reason: format!("must be of type {}, not {}", known.type_str(), value.type_str()),
+        });
+    }
+    if let Some((section, name)) = key.split_once('.')
+        && let Some(Value::Table(section)) = table.get_mut(section)
+    {
+        section.insert(name.to_owned(), value);
+    }
+    Ok(())
+}
+
+fn lookup<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
+    let (section, name) = key.split_once('.')?;
+    table.get(section)?.get(name)
+}
+
+fn dotted_keys(table: &Table) -> Vec<String> {
+    let sections = table.iter().filter_map(|(section, values)| Some((section, values.as_table()?)));
+    sections.flat_map(|(section, values)| values.keys().map(move |key| format!("{section}.{key}"))).collect()
+}
+
+fn unknown(table: &Table, source_name: &str, key: &str) -> ConfigError {
+    let nearest = nearest(key, dotted_keys(table).into_iter());
+    ConfigError::UnknownKey { source_name: source_name.to_owned(), key: key.to_owned(), nearest }
+}
+
+/// The candidate with the fewest changed letters, if that is not nearly all of them.
+fn nearest(key: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
+    let scored = candidates.map(|candidate| (edits(key, &candidate), candidate));
+    scored.min().filter(|(edits, _)| *edits <= key.len().div_ceil(2)).map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein's distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_file(name: &str, text: &str) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        Config::read(&Source { file: Some(file), ..Source::default() })
+    }
+
+    #[test]
+    fn the_documented_defaults_are_the_defaults() {
+        let config = Config::default();
+        assert_eq!((config.server.host.as_str(), config.server.port), ("127.0.0.1", 8000));
+        assert_eq!(config.database.path, Path::new("./ochre-data"));
+        let engine = ochre_engine::Options::default();
+        assert_eq!(config.database.segment_bytes, engine.segment_bytes);
+        assert_eq!(config.database.graph_records_min, engine.graph_records_min);
+        assert_eq!(config.database.tail_bytes_max, engine.tail_bytes_max);
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_and_that_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ochre.toml");
+        std::fs::write(&file, "[server]\nport = 1\nhost = \"a\"\nallow_reset = true\n").unwrap();
+        let source = Source {
+            file: Some(file),
+            environment: vec![("OCHRE_SERVER_PORT".into(), "2".into()), ("CHROMA_HOST".into(), "b".into())],
+            flags: vec![("server.port", "3".into())],
+        };
+        let server = Config::read(&source).unwrap().server;
+        assert_eq!((server.port, server.host.as_str(), server.allow_reset), (3, "b", true));
+    }
+
+    #[test]
+    fn a_chroma_configuration_is_understood() {
+        let yaml = "port: 8123\nlisten_address: \"0.0.0.0\"\npersist_path: \"./x\"\nallow_reset: true\nsqlitedb:\n  hash_type: md5\ncors_allow_origins: [\"*\"]\n";
+        let config = from_file("chroma.yaml", yaml).unwrap();
+        assert_eq!((config.server.port, config.server.allow_reset), (8123, true));
+        assert_eq!(config.server.cors_allow_origins, ["*"]);
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_known_one() {
+        let error = from_file("ochre.toml", "[server]\nprot = 1\n").unwrap_err().to_string();
+        assert!(error.contains("`server.prot`") && error.contains("`server.port`"), "{error}");
+        assert!(from_file("x.yaml", "persist_pth: y\n").unwrap_err().to_string().contains("persist_path"));
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_key_and_source() {
+        let source = Source { environment: vec![("OCHRE_PORT".into(), "many".into())], ..Source::default() };
+        let error = Config::read(&source).unwrap_err().to_string();
+        assert!(error.contains("OCHRE_PORT") && error.contains("server.port") && error.contains("many"), "{error}");
+    }
+}

@@ -1,0 +1,91 @@
+//! From errors to answers: the one table of statuses and Chroma error names.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use ochre_engine::{Error, StoreError};
+use ochre_wire::Refused;
+
+/// An answer that is an error: `{"error": name, "message": text}`.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    name: &'static str,
+    message: String,
+    retry_after: bool,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, name: &'static str, message: impl Into<String>) -> Self {
+        Self { status, name, message: message.into(), retry_after: false }
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "InvalidArgumentError", message)
+    }
+
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NotFoundError", message)
+    }
+
+    pub(crate) fn unimplemented(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "ChromaError", message)
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+    }
+
+    pub(crate) fn shutting_down() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ChromaError", "the server is shutting down; nothing was changed")
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        use StatusCode as S;
+        let message = error.to_string();
+        let (status, name) = match &error {
+            Error::Invalid(_) | Error::NotFilterable(_) => (S::BAD_REQUEST, "InvalidArgumentError"),
+            Error::Damaged(_) => (S::INTERNAL_SERVER_ERROR, "InternalError"),
+            Error::Busy { .. } | Error::Closed => (S::SERVICE_UNAVAILABLE, "ChromaError"),
+            Error::Store(error) => match error {
+                StoreError::NotFound { .. } => (S::NOT_FOUND, "NotFoundError"),
+                StoreError::AlreadyExists { .. } => (S::CONFLICT, "ChromaError"),
+                StoreError::Dimension { .. } | StoreError::Limit(_) => (S::BAD_REQUEST, "InvalidArgumentError"),
+                StoreError::IdempotencyConflict { .. } => (S::UNPROCESSABLE_ENTITY, "ChromaError"),
+                StoreError::Full { .. } => (S::INSUFFICIENT_STORAGE, "ChromaError"),
+                StoreError::WritesStopped { .. } | StoreError::Stale { .. } => (S::SERVICE_UNAVAILABLE, "ChromaError"),
+                StoreError::OutcomeUnknown { .. }
+                | StoreError::Corrupt { .. }
+                | StoreError::Io { .. }
+                | StoreError::Locked { .. }
+                | StoreError::TooNew { .. } => (S::INTERNAL_SERVER_ERROR, "InternalError"),
+            },
+        };
+        let retry_after = status == S::SERVICE_UNAVAILABLE;
+        if status.is_server_error() {
+            tracing::error!(%status, error = %message, "request failed");
+        }
+        Self { status, name, message, retry_after }
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Invalid(text) => Self::invalid(text),
+            Refused::Unimplemented(text) => Self::unimplemented(text),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({"error": self.name, "message": self.message});
+        let mut response = (self.status, axum::Json(body)).into_response();
+        if self.retry_after {
+            response.headers_mut().insert("retry-after", axum::http::HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,98 @@
+//! The OpenAPI document, put together from the routes' operations and the wire types' schemas.
+
+use ochre_wire as wire;
+use serde_json::{Map, Value as Json, json};
+use utoipa::OpenApi;
+
+use crate::routes::{Operation, operations};
+
+#[derive(OpenApi)]
+#[openapi(components(schemas(
+    wire::CreateTenantPayload,
+    wire::UpdateTenantPayload,
+    wire::CreateDatabasePayload,
+    wire::Database,
+    wire::CreateCollectionPayload,
+    wire::UpdateCollectionPayload,
+    wire::Collection,
+    wire::AddCollectionRecordsPayload,
+    wire::UpdateCollectionRecordsPayload,
+    wire::UpsertCollectionRecordsPayload,
+    wire::DeleteCollectionRecordsPayload,
+    wire::GetRequestPayload,
+    wire::QueryRequestPayload,
+    wire::SearchRequestPayload,
+    wire::ForkCollectionPayload,
+    wire::Include,
+)))]
+struct Schemas;
+
+/// The document served at `/openapi.json` and kept in `docs/reference/openapi.json`.
+pub fn document() -> Json {
+    let mut paths = Map::new();
+    for operation in operations() {
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        path[operation.method] = describe(operation);
+    }
+    let schemas = serde_json::to_value(Schemas::openapi()).unwrap_or_default();
+    let mut components = schemas["components"].clone();
+    components["schemas"]["ErrorResponse"] = json!({
+        "type": "object",
+        "required": ["error", "message"],
+        "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
+    });
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Ochre",
+            "description": "An embedding database that looks after itself, speaking Chroma's HTTP API.",
+            "version": crate::API_VERSION,
+            "license": {"name": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": components,
+    })
+}
+
+fn describe(operation: &Operation) -> Json {
+    let mut parameters: Vec<Json> = operation
+        .path
+        .split(['{', '}'])
+        .skip(1)
+        .step_by(2)
+        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
+        .collect();
+    parameters.extend(operation.query.iter().map(|name| {
+        let ty = if *name == "read_level" { "string" } else { "integer" };
+        json!({"name": name, "in": "query", "required": false, "schema": {"type": ty}})
+    }));
+    let (status, answer) = operation.response;
+    let error = json!({
+        "description": "What was wrong",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}},
+    });
+    let mut described = json!({
+        "summary": operation.summary,
+        "parameters": parameters,
+        "responses": {
+            status.to_string(): {"description": operation.summary, "content": {"application/json": {"schema": schema(answer)}}},
+            "default": error,
+        },
+    });
+    if let Some(request) = operation.request {
+        let reference = format!("#/components/schemas/{request}");
+        described["requestBody"] =
+            json!({"required": true, "content": {"application/json": {"schema": {"$ref": reference}}}});
+    }
+    described
+}
+
+fn schema(name: &str) -> Json {
+    match name {
+        "object" | "string" | "integer" | "boolean" => json!({"type": name}),
+        name => match name.strip_prefix("Vec_") {
+            Some(item) => json!({"type": "array", "items": {"$ref": format!("#/components/schemas/{item}")}}),
+            None => json!({"$ref": format!("#/components/schemas/{name}")}),
+        },
+    }
+}

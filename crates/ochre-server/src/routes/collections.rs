@@ -1,0 +1,156 @@
+//! Collections: made, listed, read, changed, deleted.
+
+use axum::extract::{Path, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use ochre_engine::{Alteration, CollectionOptions, CollectionRow, Resource};
+use ochre_wire::{Collection, CreateCollectionPayload, UpdateCollectionPayload, create_options};
+use serde_json::{Value as Json_, json};
+use uuid::Uuid;
+
+use super::Operation;
+use crate::app::{App, CollectionPath, DatabasePath, collection, gone};
+use crate::body::{JsonBytes, PageQuery, Query};
+use crate::error::ApiError;
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}/collections", summary: "The collections of a database, by id", request: None, response: (200, "Vec_Collection"), query: &["limit", "offset"] },
+    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections", summary: "Make a collection", request: Some("CreateCollectionPayload"), response: (200, "Collection"), query: &[] },
+    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}/collections_count", summary: "How many collections there are", request: None, response: (200, "integer"), query: &[] },
+    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}", summary: "A collection, by name", request: None, response: (200, "Collection"), query: &[] },
+    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/by-id/{collection}", summary: "A collection, by id", request: None, response: (200, "Collection"), query: &[] },
+    Operation { method: "put", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}", summary: "Change a collection, by id", request: Some("UpdateCollectionPayload"), response: (200, "object"), query: &[] },
+    Operation { method: "delete", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}", summary: "Delete a collection, by name", request: None, response: (200, "object"), query: &[] },
+    Operation { method: "get", path: "/api/v2/collections/{crn}", summary: "A collection, by its resource name tenant_resource_name:database:collection", request: None, response: (200, "Collection"), query: &[] },
+];
+
+pub(super) fn router() -> Router<App> {
+    Router::new()
+        .route("/api/v2/tenants/{tenant}/databases/{database}/collections", get(list).post(create))
+        .route("/api/v2/tenants/{tenant}/databases/{database}/collections_count", get(count))
+        .route(
+            "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
+            get(read).put(update).delete(delete),
+        )
+        .route("/api/v2/tenants/{tenant}/databases/{database}/collections/by-id/{collection}", get(read_by_id))
+        .route("/api/v2/collections/{crn}", get(read_by_crn))
+}
+
+fn shown(row: &CollectionRow) -> Collection {
+    Collection::new(row.id, &row.tenant, &row.database, &row.name, row.metadata.as_ref(), &row.schema, row.dimension)
+}
+
+fn missing(name: &str) -> ApiError {
+    ApiError::not_found(format!("Collection [{name}] does not exist"))
+}
+
+async fn list(
+    State(app): State<App>, Path(path): Path<DatabasePath>, Query(page): Query<PageQuery>,
+) -> Result<Json<Vec<Collection>>, ApiError> {
+    app.run(move |database| {
+        let rows = database.collections(&path.tenant, &path.database, page.into())?;
+        Ok(Json(rows.iter().map(shown).collect()))
+    })
+    .await
+}
+
+async fn create(State(app): State<App>, Path(path): Path<DatabasePath>, body: JsonBytes) -> Result<Json<Collection>, ApiError> {
+    app.run(move |database| {
+        let payload: CreateCollectionPayload = body.parse()?;
+        let name = payload.name.clone();
+        // The name is judged first, as Chroma does.
+        ochre_engine::model::check_collection_name(&name)
+            .map_err(|error| ApiError::invalid(format!("Validation error: name: {error}")))?;
+        let (metadata, schema, get_or_create) = create_options(payload)?;
+        let options = CollectionOptions { metadata, schema: Some(schema), get_or_create };
+        let made = database.create_collection_in(&path.tenant, &path.database, &name, options);
+        let made = made.map_err(|error| match error.not_found() {
+            Some((Resource::Database, _)) => ApiError::invalid(error.to_string()),
+            _ => error.into(),
+        })?;
+        Ok(Json(shown(&*made.info()?)))
+    })
+    .await
+}
+
+async fn count(State(app): State<App>, Path(path): Path<DatabasePath>) -> Result<Json<u64>, ApiError> {
+    app.run(move |database| Ok(Json(database.count_collections(&path.tenant, &path.database)?))).await
+}
+
+async fn read(State(app): State<App>, Path(path): Path<CollectionPath>) -> Result<Json<Collection>, ApiError> {
+    app.run(move |database| {
+        let found = database.collection_in(&path.tenant, &path.database, &path.collection);
+        let found = found.and_then(|collection| collection.info());
+        let row = found.map_err(|error| if error.not_found().is_some() { missing(&path.collection) } else { error.into() })?;
+        Ok(Json(shown(&row)))
+    })
+    .await
+}
+
+async fn read_by_id(State(app): State<App>, Path(path): Path<CollectionPath>) -> Result<Json<Collection>, ApiError> {
+    let id = Uuid::parse_str(&path.collection).map_err(|_| {
+        ApiError::invalid("Validation error: collection_id: Invalid collection ID format, expected UUID")
+    })?;
+    app.run(move |database| {
+        let found = database.collection_by_id(id).and_then(|collection| collection.info());
+        let row = found.map_err(|error| if error.not_found().is_some() { missing(&id.to_string()) } else { error.into() })?;
+        if row.tenant != path.tenant || row.database != path.database {
+            return Err(missing(&id.to_string()));
+        }
+        Ok(Json(shown(&row)))
+    })
+    .await
+}
+
+async fn read_by_crn(State(app): State<App>, Path(crn): Path<String>) -> Result<Json<Collection>, ApiError> {
+    let parts: Vec<&str> = crn.split(':').collect();
+    let [resource, database_name, name] = parts[..] else { return Err(bad_crn()) };
+    if resource.is_empty() || database_name.is_empty() || name.is_empty() {
+        return Err(bad_crn());
+    }
+    let (resource, database_name, name) = (resource.to_owned(), database_name.to_owned(), name.to_owned());
+    app.run(move |database| {
+        let tenant = database.tenant_by_resource_name(&resource)?.ok_or_else(|| missing(&crn))?;
+        let found = database.collection_in(&tenant.name, &database_name, &name).and_then(|collection| collection.info());
+        let row = found.map_err(|error| if error.not_found().is_some() { missing(&crn) } else { error.into() })?;
+        Ok(Json(shown(&row)))
+    })
+    .await
+}
+
+fn bad_crn() -> ApiError {
+    ApiError::invalid(
+        "Validation error: crn: CRN must be in the format <tenant_resource_name>:<database_name>:<collection_name> with non-empty parts",
+    )
+}
+
+async fn update(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
+    app.run(move |database| {
+        let mut payload: UpdateCollectionPayload = body.parse()?;
+        path.uuid()?;
+        if let Some(name) = &payload.new_name {
+            ochre_engine::model::check_collection_name(name)
+                .map_err(|error| ApiError::invalid(format!("Validation error: new_name: {error}")))?;
+        }
+        let metadata = payload.metadata()?;
+        let collection = collection(database, &path)?;
+        let alteration = Alteration {
+            metadata,
+            hnsw: payload.hnsw(&collection.info()?.schema)?,
+            embedding_function: payload.embedding_function(),
+            name: payload.new_name,
+        };
+        collection.alter(alteration).map_err(gone(&path))?;
+        Ok(Json(json!({})))
+    })
+    .await
+}
+
+async fn delete(State(app): State<App>, Path(path): Path<CollectionPath>) -> Result<Json<Json_>, ApiError> {
+    app.run(move |database| {
+        let deleted = database.delete_collection_in(&path.tenant, &path.database, &path.collection);
+        deleted.map_err(|error| if error.not_found().is_some() { missing(&path.collection) } else { error.into() })?;
+        Ok(Json(json!({})))
+    })
+    .await
+}

@@ -1,0 +1,73 @@
+//! Databases of a tenant.
+
+use axum::extract::{Path, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use ochre_engine::DatabaseRow;
+use ochre_wire::{CreateDatabasePayload, Database};
+use serde_json::{Value as Json_, json};
+
+use super::Operation;
+use crate::app::{App, DatabasePath};
+use crate::body::{JsonBytes, PageQuery, Query};
+use crate::error::ApiError;
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases", summary: "The databases of a tenant, by name", request: None, response: (200, "Vec_Database"), query: &["limit", "offset"] },
+    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases", summary: "Make a database", request: Some("CreateDatabasePayload"), response: (200, "object"), query: &[] },
+    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}", summary: "A database", request: None, response: (200, "Database"), query: &[] },
+    Operation { method: "delete", path: "/api/v2/tenants/{tenant}/databases/{database}", summary: "Delete a database with its collections", request: None, response: (200, "object"), query: &[] },
+];
+
+pub(super) fn router() -> Router<App> {
+    Router::new()
+        .route("/api/v2/tenants/{tenant}/databases", get(list).post(create))
+        .route("/api/v2/tenants/{tenant}/databases/{database}", get(read).delete(delete))
+}
+
+fn shown(row: DatabaseRow) -> Database {
+    Database { id: row.id.to_string(), name: row.name, tenant: row.tenant }
+}
+
+async fn list(
+    State(app): State<App>, Path(tenant): Path<String>, Query(page): Query<PageQuery>,
+) -> Result<Json<Vec<Database>>, ApiError> {
+    app.run(move |database| {
+        let rows = database.databases(&tenant, page.into())?;
+        Ok(Json(rows.into_iter().map(shown).collect()))
+    })
+    .await
+}
+
+async fn create(State(app): State<App>, Path(tenant): Path<String>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
+    app.run(move |database| {
+        let payload: CreateDatabasePayload = body.parse()?;
+        database.create_database(&tenant, &payload.name)?;
+        Ok(Json(json!({})))
+    })
+    .await
+}
+
+async fn read(State(app): State<App>, Path(path): Path<DatabasePath>) -> Result<Json<Database>, ApiError> {
+    if path.database.chars().count() < 3 {
+        return Err(ApiError::invalid("database name must be at least 3 characters"));
+    }
+    app.run(move |database| {
+        let row = database.database(&path.tenant, &path.database)?;
+        row.map(|row| Json(shown(row)))
+            .ok_or_else(|| ApiError::not_found(format!("Database [{}] not found. Are you sure it exists?", path.database)))
+    })
+    .await
+}
+
+async fn delete(State(app): State<App>, Path(path): Path<DatabasePath>) -> Result<Json<Json_>, ApiError> {
+    app.run(move |database| {
+        let deleted = database.delete_database(&path.tenant, &path.database);
+        deleted.map_err(|error| match error.not_found() {
+            Some(_) => ApiError::not_found(format!("Database [{}] not found", path.database)),
+            None => error.into(),
+        })?;
+        Ok(Json(json!({})))
+    })
+    .await
+}

@@ -1,0 +1,195 @@
+//! Records: added, changed, deleted, fetched, searched, counted.
+
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use ochre_engine::model::WriteKind;
+use ochre_engine::{DeleteRequest, GetRequest, Include as Parts, NewRecords, Query as Search, QueryHit, QueryRequest, Record};
+use ochre_wire::{
+    AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, GetRequestPayload, Include, IncludeList, QueryRequestPayload,
+    Row, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload, get_response, query_response,
+};
+use serde_json::{Value as Json_, json};
+
+use super::Operation;
+use crate::app::{App, CollectionPath, collection, gone};
+use crate::body::{JsonBytes, Query};
+use crate::error::ApiError;
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/add", summary: "Add records; ids that exist are left as they are", request: Some("AddCollectionRecordsPayload"), response: (201, "object"), query: &[] },
+    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/update", summary: "Change records; unknown ids are skipped", request: Some("UpdateCollectionRecordsPayload"), response: (200, "object"), query: &[] },
+    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/upsert", summary: "Add or change records", request: Some("UpsertCollectionRecordsPayload"), response: (200, "object"), query: &[] },
+    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/delete", summary: "Delete records by id, filter or both", request: Some("DeleteCollectionRecordsPayload"), response: (200, "object"), query: &[] },
+    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/get", summary: "Fetch records by id, filter or both", request: Some("GetRequestPayload"), response: (200, "object"), query: &[] },
+    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/query", summary: "The records nearest to each query embedding", request: Some("QueryRequestPayload"), response: (200, "object"), query: &[] },
+    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/count", summary: "How many records there are", request: None, response: (200, "integer"), query: &["read_level"] },
+];
+
+pub(super) fn router() -> Router<App> {
+    let base = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}";
+    Router::new()
+        .route(&format!("{base}/add"), post(add))
+        .route(&format!("{base}/update"), post(update))
+        .route(&format!("{base}/upsert"), post(upsert))
+        .route(&format!("{base}/delete"), post(delete))
+        .route(&format!("{base}/get"), post(fetch))
+        .route(&format!("{base}/query"), post(query))
+        .route(&format!("{base}/count"), get(count))
+}
+
+async fn add(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Response, ApiError> {
+    app.run(move |database| {
+        let payload: AddCollectionRecordsPayload = body.parse()?;
+        let records = NewRecords::from(payload.into_batch()?);
+        let collection = collection(database, &path)?;
+        collection.write(WriteKind::Add, records, body.idempotency()).map_err(gone(&path))?;
+        Ok((StatusCode::CREATED, Json(json!({}))).into_response())
+    })
+    .await
+}
+
+async fn update(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
+    app.run(move |database| {
+        let payload: UpdateCollectionRecordsPayload = body.parse()?;
+        let records = NewRecords::from(payload.into_batch()?);
+        let collection = collection(database, &path)?;
+        collection.write(WriteKind::Update, records, body.idempotency()).map_err(gone(&path))?;
+        Ok(Json(json!({})))
+    })
+    .await
+}
+
+async fn upsert(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
+    app.run(move |database| {
+        let payload: UpsertCollectionRecordsPayload = body.parse()?;
+        let records = NewRecords::from(payload.into_batch()?);
+        let collection = collection(database, &path)?;
+        collection.write(WriteKind::Upsert, records, body.idempotency()).map_err(gone(&path))?;
+        Ok(Json(json!({})))
+    })
+    .await
+}
+
+async fn delete(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
+    app.run(move |database| {
+        let payload: DeleteCollectionRecordsPayload = body.parse()?;
+        let filter = payload.filter()?;
+        if payload.ids.as_ref().is_some_and(Vec::is_empty) && filter.is_none() {
+            return Err(ApiError::invalid("Validation error: ids, where: Either ids or where must be specified"));
+        }
+        let collection = collection(database, &path)?;
+        let request = DeleteRequest { ids: payload.ids, filter, limit: payload.limit };
+        let outcome = collection.delete_with_key(request, body.idempotency()).map_err(gone(&path))?;
+        Ok(Json(json!({"deleted": outcome.deleted})))
+    })
+    .await
+}
+
+async fn fetch(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Response, ApiError> {
+    app.run(move |database| {
+        let payload: GetRequestPayload = body.parse()?;
+        let filter = payload.filter()?;
+        let include = payload.include;
+        let request = GetRequest {
+            ids: payload.ids,
+            filter,
+            limit: payload.limit,
+            offset: payload.offset.unwrap_or(0),
+            include: parts(&include),
+        };
+        let records = collection(database, &path)?.get(&request).map_err(gone(&path))?;
+        let rows: Vec<Shown> = records.into_iter().map(|record| Shown { record, distance: None }).collect();
+        Ok(json_bytes(get_response(&rows, &include)))
+    })
+    .await
+}
+
+async fn query(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Response, ApiError> {
+    app.run(move |database| {
+        let payload: QueryRequestPayload = body.parse()?;
+        let filter = payload.filter()?;
+        let include = payload.include;
+        let embeddings = payload.query_embeddings.iter().map(|row| row.iter().map(|number| number.0).collect()).collect();
+        let request = QueryRequest {
+            query: Search { embeddings, k: payload.n_results.unwrap_or(10) as usize },
+            ids: payload.ids,
+            filter,
+            include: parts(&include),
+        };
+        let answer = collection(database, &path)?.query(&request).map_err(gone(&path))?;
+        let shown = |hit: QueryHit| Shown { record: hit.record, distance: Some(hit.distance) };
+        let results: Vec<Vec<Shown>> =
+            answer.results.into_iter().map(|hits| hits.into_iter().map(shown).collect()).collect();
+        Ok(json_bytes(query_response(&results, &include)))
+    })
+    .await
+}
+
+/// Every read is of the newest state, so the levels differ in nothing but their names.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ReadLevel {
+    IndexAndWal,
+    IndexOnly,
+    IndexAndBoundedWal,
+}
+
+#[derive(serde::Deserialize)]
+struct CountQuery {
+    #[serde(default, rename = "read_level")]
+    _read_level: Option<ReadLevel>,
+}
+
+async fn count(
+    State(app): State<App>, Path(path): Path<CollectionPath>, Query(_): Query<CountQuery>,
+) -> Result<Json<u64>, ApiError> {
+    app.run(move |database| Ok(Json(collection(database, &path)?.count().map_err(gone(&path))?))).await
+}
+
+fn parts(include: &IncludeList) -> Parts {
+    Parts {
+        embeddings: include.has(Include::Embeddings),
+        documents: include.has(Include::Documents),
+        metadatas: include.has(Include::Metadatas),
+        uris: include.has(Include::Uris),
+    }
+}
+
+fn json_bytes(bytes: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], bytes).into_response()
+}
+
+/// A record in an answer.
+struct Shown {
+    record: Record,
+    distance: Option<f32>,
+}
+
+impl Row for Shown {
+    fn id(&self) -> &str {
+        &self.record.id
+    }
+
+    fn embedding(&self) -> Option<&[f32]> {
+        self.record.embedding.as_deref()
+    }
+
+    fn document(&self) -> Option<&str> {
+        self.record.document.as_deref()
+    }
+
+    fn metadata(&self) -> Option<&str> {
+        self.record.metadata.as_ref().map(|metadata| metadata.as_json())
+    }
+
+    fn uri(&self) -> Option<&str> {
+        self.record.uri.as_deref()
+    }
+
+    fn distance(&self) -> Option<f32> {
+        self.distance
+    }
+}

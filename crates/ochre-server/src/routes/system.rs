@@ -1,0 +1,63 @@
+//! What a client asks before anything else: is it there, which version, what can it take.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value as Json_, json};
+
+use super::Operation;
+use crate::API_VERSION;
+use crate::app::App;
+use crate::error::ApiError;
+
+/// Records that clients should put into one batch at most. Larger ones are taken too.
+const BATCH_ADVISED: u32 = 5461;
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation { method: "get", path: "/api/v2", summary: "Heartbeat", request: None, response: (200, "object"), query: &[] },
+    Operation { method: "get", path: "/api/v2/heartbeat", summary: "Heartbeat: nanoseconds since the Unix epoch", request: None, response: (200, "object"), query: &[] },
+    Operation { method: "get", path: "/api/v2/healthcheck", summary: "Whether requests are served", request: None, response: (200, "object"), query: &[] },
+    Operation { method: "get", path: "/api/v2/version", summary: "The version of the API", request: None, response: (200, "string"), query: &[] },
+    Operation { method: "get", path: "/api/v2/pre-flight-checks", summary: "What the server can take", request: None, response: (200, "object"), query: &[] },
+    Operation { method: "get", path: "/api/v2/auth/identity", summary: "Who the caller is", request: None, response: (200, "object"), query: &[] },
+    Operation { method: "post", path: "/api/v2/reset", summary: "Delete everything; only if the configuration allows it", request: None, response: (200, "boolean"), query: &[] },
+];
+
+pub(super) fn router() -> Router<App> {
+    Router::new()
+        .route("/api/v2", get(heartbeat))
+        .route("/api/v2/heartbeat", get(heartbeat))
+        .route("/api/v2/healthcheck", get(healthcheck))
+        .route("/api/v2/version", get(async || Json(API_VERSION)))
+        .route("/api/v2/pre-flight-checks", get(pre_flight_checks))
+        .route("/api/v2/auth/identity", get(identity))
+        .route("/api/v2/reset", post(reset))
+}
+
+async fn heartbeat() -> Json<Json_> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    Json(json!({"nanosecond heartbeat": u64::try_from(now).unwrap_or(u64::MAX)}))
+}
+
+async fn healthcheck() -> Json<Json_> {
+    Json(json!({"is_executor_ready": true, "is_log_client_ready": true}))
+}
+
+async fn pre_flight_checks() -> Json<Json_> {
+    Json(json!({"max_batch_size": BATCH_ADVISED, "supports_base64_encoding": true}))
+}
+
+async fn identity() -> Json<Json_> {
+    Json(json!({"user_id": "", "tenant": "default_tenant", "databases": ["default_database"]}))
+}
+
+async fn reset(State(app): State<App>) -> Result<Json<bool>, ApiError> {
+    if !app.config().server.allow_reset {
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "ChromaError", "Reset is disabled by config"));
+    }
+    app.run(|database| Ok(database.reset()?)).await?;
+    Ok(Json(true))
+}

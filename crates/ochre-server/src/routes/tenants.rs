@@ -1,0 +1,58 @@
+//! Tenants.
+
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use ochre_wire::{CreateTenantPayload, UpdateTenantPayload};
+use serde_json::{Value as Json_, json};
+
+use super::Operation;
+use crate::app::App;
+use crate::body::JsonBytes;
+use crate::error::ApiError;
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation { method: "post", path: "/api/v2/tenants", summary: "Make a tenant", request: Some("CreateTenantPayload"), response: (200, "object"), query: &[] },
+    Operation { method: "get", path: "/api/v2/tenants/{tenant}", summary: "A tenant", request: None, response: (200, "object"), query: &[] },
+    Operation { method: "patch", path: "/api/v2/tenants/{tenant}", summary: "Give a tenant a resource name", request: Some("UpdateTenantPayload"), response: (200, "object"), query: &[] },
+];
+
+pub(super) fn router() -> Router<App> {
+    Router::new()
+        .route("/api/v2/tenants", post(create))
+        .route("/api/v2/tenants/{tenant}", get(read).patch(update))
+}
+
+async fn create(State(app): State<App>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
+    app.run(move |database| {
+        let payload: CreateTenantPayload = body.parse()?;
+        let created = database.create_tenant(&payload.name);
+        created.map_err(|error| match error {
+            ochre_engine::Error::Invalid(text) => ApiError::invalid(format!("Validation error: name: {text}")),
+            error => error.into(),
+        })
+    })
+    .await?;
+    Ok(Json(json!({})))
+}
+
+async fn read(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Json_>, ApiError> {
+    app.run(move |database| match database.tenant(&name)? {
+        Some(tenant) => Ok(Json(json!({"name": tenant.name, "resource_name": tenant.resource_name}))),
+        None => Err(ApiError::not_found(format!("Tenant [{name}] not found"))),
+    })
+    .await
+}
+
+async fn update(State(app): State<App>, Path(name): Path<String>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
+    app.run(move |database| {
+        let payload: UpdateTenantPayload = body.parse()?;
+        match database.set_resource_name(&name, &payload.resource_name) {
+            // Chroma accepts this for tenants that do not exist.
+            Err(error) if error.not_found().is_some() => Ok(()),
+            updated => Ok(updated?),
+        }
+    })
+    .await?;
+    Ok(Json(json!({})))
+}

@@ -1,0 +1,80 @@
+//! What Chroma's clients have methods for and this version does not serve: a clear 501 with what to use
+//! until then.
+
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use ochre_wire::{ForkCollectionPayload, SearchRequestPayload};
+use serde_json::{Value as Json_, json};
+
+use super::Operation;
+use crate::app::{App, CollectionPath, collection};
+use crate::body::JsonBytes;
+use crate::error::ApiError;
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/search", summary: "Hybrid search; not served yet", request: Some("SearchRequestPayload"), response: (501, "object"), query: &[] },
+    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork", summary: "Copy a collection; not served yet", request: Some("ForkCollectionPayload"), response: (501, "object"), query: &[] },
+    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork_count", summary: "How many copies there are; not served yet", request: None, response: (501, "object"), query: &[] },
+    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/indexing_status", summary: "How much is indexed", request: None, response: (200, "object"), query: &[] },
+    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/functions/attach", summary: "Attach a function; not served", request: None, response: (501, "object"), query: &[] },
+    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/functions/{function}", summary: "An attached function", request: None, response: (200, "object"), query: &[] },
+    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/attached_functions/{function}/detach", summary: "Detach a function; not served", request: None, response: (501, "object"), query: &[] },
+];
+
+pub(super) fn router() -> Router<App> {
+    let base = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}";
+    Router::new()
+        .route(&format!("{base}/search"), post(search))
+        .route(&format!("{base}/fork"), post(fork))
+        .route(&format!("{base}/fork_count"), get(fork_count))
+        .route(&format!("{base}/indexing_status"), get(indexing_status))
+        .route(&format!("{base}/functions/attach"), post(functions))
+        .route(&format!("{base}/functions/{{function}}"), get(no_function))
+        .route(&format!("{base}/attached_functions/{{function}}/detach"), post(functions))
+}
+
+async fn search(body: JsonBytes) -> Result<Json<Json_>, ApiError> {
+    body.parse::<SearchRequestPayload>()?;
+    Err(ApiError::unimplemented(
+        "search is not served by this version: use query() with where and where_document, or get() with limit and offset",
+    ))
+}
+
+async fn fork(body: JsonBytes) -> Result<Json<Json_>, ApiError> {
+    body.parse::<ForkCollectionPayload>()?;
+    Err(ApiError::unimplemented(
+        "fork is not served by this version: create a collection and copy the records with get() and add()",
+    ))
+}
+
+async fn fork_count() -> Result<Json<Json_>, ApiError> {
+    Err(ApiError::unimplemented("fork_count is not served by this version: no collection has copies, since fork is not served"))
+}
+
+/// Every write is visible at once; indexing only changes how fast it is found.
+async fn indexing_status(State(app): State<App>, Path(path): Path<CollectionPath>) -> Result<Json<Json_>, ApiError> {
+    app.run(move |database| {
+        let collection = collection(database, &path)?;
+        let total = collection.count()?;
+        let (_, waiting) = collection.index_progress()?;
+        let indexed = total.saturating_sub(waiting as u64);
+        #[expect(clippy::cast_precision_loss, reason = "a share")]
+        let progress = if total == 0 { 1.0 } else { indexed as f64 / total as f64 };
+        Ok(Json(json!({
+            "op_indexing_progress": progress,
+            "num_unindexed_ops": total - indexed,
+            "num_indexed_ops": indexed,
+            "total_ops": total,
+        })))
+    })
+    .await
+}
+
+async fn functions() -> Result<Json<Json_>, ApiError> {
+    Err(ApiError::unimplemented("attached functions are not served: compute in the client, and write the results with upsert()"))
+}
+
+async fn no_function() -> Result<Json<Json_>, ApiError> {
+    Err(ApiError::not_found("Attached function not found"))
+}

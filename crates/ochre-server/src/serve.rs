@@ -1,0 +1,101 @@
+//! Listening, serving, and stopping without leaving anything half done.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tower_http::compression::CompressionLayer;
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+
+use crate::app::App;
+use crate::layers;
+use crate::routes;
+
+/// A client has this long to send the head of a request.
+const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+/// Requests in flight have this long to finish once the server is asked to stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The whole service: routes in their layers.
+pub fn router(app: App) -> Router {
+    let origins = app.config().server.cors_allow_origins.clone();
+    let mut router = routes::router()
+        .layer(CompressionLayer::new())
+        .layer(axum::middleware::from_fn(layers::no_local_compression));
+    if !origins.is_empty() {
+        let allow = if origins.iter().any(|origin| origin == "*") {
+            AllowOrigin::any()
+        } else {
+            AllowOrigin::list(origins.iter().filter_map(|origin| origin.parse().ok()))
+        };
+        router = router.layer(CorsLayer::new().allow_origin(allow).allow_methods(Any).allow_headers(Any));
+    }
+    router.layer(axum::middleware::from_fn(layers::request_id)).with_state(app)
+}
+
+/// A server bound to its address.
+pub struct Server {
+    listener: TcpListener,
+    app: App,
+}
+
+impl Server {
+    /// Binds the address of the configuration.
+    ///
+    /// # Errors
+    /// Whatever the operating system says; nothing was opened then.
+    pub async fn bind(app: App) -> std::io::Result<Self> {
+        let server = &app.config().server;
+        let listener = TcpListener::bind((server.host.as_str(), server.port)).await?;
+        Ok(Self { listener, app })
+    }
+
+    /// The address it listens on.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop` completes; then takes no new requests, finishes those in flight, and returns.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let router = router(self.app);
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
+        let graceful = GracefulShutdown::new();
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let (stream, peer) = tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        // Out of file handles, most likely: wait for some to come back.
+                        tracing::warn!(%error, "could not accept a connection");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    }
+                },
+                () = &mut stop => break,
+            };
+            let _ = stream.set_nodelay(true);
+            let service = TowerToHyperService::new(router.clone().layer(axum::Extension(ConnectInfo(peer))));
+            let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection ended with an error");
+                }
+            });
+        }
+        drop(self.listener);
+        if tokio::time::timeout(STOP_PATIENCE, graceful.shutdown()).await.is_err() {
+            tracing::warn!("some requests did not finish in time; unacknowledged writes may or may not have been kept");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! From Chroma's `where` and `where_document` to filters.
+
+use ochre_model::{DOCUMENT_KEY, DocumentTest, Filter, Scalar, Test};
+use regex::Regex;
+use serde_json::{Map, Value as Json};
+
+use crate::Refused;
+
+/// The key that means the document inside `where`.
+const DOCUMENT: &str = "#document";
+
+fn bad_where() -> Refused {
+    Refused::Invalid("Invalid where clause".into())
+}
+
+fn bad_document() -> Refused {
+    Refused::Invalid("Invalid where document clause".into())
+}
+
+/// The filter that a `where` object stands for.
+///
+/// # Errors
+/// [`Refused::Invalid`] in Chroma's words for anything that is no `where`.
+pub fn metadata_filter(json: &Json) -> Result<Filter, Refused> {
+    let (key, value) = only_entry(json).ok_or_else(bad_where)?;
+    match key {
+        "$and" => parts(value, metadata_filter, bad_where).map(Filter::All),
+        "$or" => parts(value, metadata_filter, bad_where).map(Filter::Any),
+        key if key.starts_with('$') => Err(bad_where()),
+        DOCUMENT => match value {
+            Json::Object(_) => document_filter(value).map_err(|refused| match refused {
+                // An operator that documents do not have.
+                refused if refused == bad_document() => not_searchable_by_value(),
+                refused => refused,
+            }),
+            _ => Err(not_searchable_by_value()),
+        },
+        DOCUMENT_KEY => stored_document_filter(value),
+        key => Ok(Filter::Key { key: key.to_owned(), test: test(value)? }),
+    }
+}
+
+/// The filter that a `where_document` object stands for.
+///
+/// # Errors
+/// [`Refused::Invalid`] in Chroma's words, for a bad pattern with what is wrong in it.
+pub fn document_filter(json: &Json) -> Result<Filter, Refused> {
+    let (key, value) = only_entry(json).ok_or_else(bad_document)?;
+    if key == "$and" {
+        return parts(value, document_filter, bad_document).map(Filter::All);
+    }
+    if key == "$or" {
+        return parts(value, document_filter, bad_document).map(Filter::Any);
+    }
+    let text = value.as_str().ok_or_else(bad_document)?;
+    let regex = || Regex::new(text).map_err(|error| Refused::Invalid(format!("Regex syntax errror: {error}")));
+    Ok(Filter::Document(match key {
+        "$contains" => DocumentTest::Contains(text.to_owned()),
+        "$not_contains" => DocumentTest::NotContains(text.to_owned()),
+        "$regex" => DocumentTest::Matches(regex()?),
+        "$not_regex" => DocumentTest::NotMatches(regex()?),
+        _ => return Err(bad_document()),
+    }))
+}
+
+fn not_searchable_by_value() -> Refused {
+    Refused::Invalid(format!(
+        "Cannot filter using metadata key '{DOCUMENT}' with type 'Str' because indexing is disabled"
+    ))
+}
+
+/// Equality on the document, as Chroma has it under its stored key.
+fn stored_document_filter(value: &Json) -> Result<Filter, Refused> {
+    let is = |operand: &Scalar| match operand {
+        Scalar::Str(text) => Filter::Document(DocumentTest::Is(text.clone())),
+        // A document is a string, so it equals nothing else.
+        _ => Filter::Any(Vec::new()),
+    };
+    let is_not = |operand: &Scalar| match operand {
+        Scalar::Str(text) => Filter::Document(DocumentTest::IsNot(text.clone())),
+        _ => Filter::All(Vec::new()),
+    };
+    Ok(match test(value)? {
+        Test::Eq(operand) => is(&operand),
+        Test::Ne(operand) => is_not(&operand),
+        Test::In(list) => Filter::Any(list.iter().map(is).collect()),
+        Test::NotIn(list) => Filter::All(list.iter().map(is_not).collect()),
+        Test::NotContains(_) => Filter::All(Vec::new()),
+        Test::Compare(..) | Test::Contains(_) => Filter::Any(Vec::new()),
+    })
+}
+
+fn test(value: &Json) -> Result<Test, Refused> {
+    if !value.is_object() {
+        return scalar(value).map(Test::Eq);
+    }
+    let (operator, operand) = only_entry(value).ok_or_else(bad_where)?;
+    let number = || match scalar(operand)? {
+        number @ (Scalar::Int(_) | Scalar::Float(_)) => Ok(number),
+        Scalar::Bool(_) | Scalar::Str(_) => Err(bad_where()),
+    };
+    Ok(match operator {
+        "$eq" => Test::Eq(scalar(operand)?),
+        "$ne" => Test::Ne(scalar(operand)?),
+        "$gt" => Test::Compare(Test::GREATER, number()?),
+        "$gte" => Test::Compare(Test::GREATER_OR_EQUAL, number()?),
+        "$lt" => Test::Compare(Test::LESS, number()?),
+        "$lte" => Test::Compare(Test::LESS_OR_EQUAL, number()?),
+        "$in" => Test::In(scalars(operand)?),
+        "$nin" => Test::NotIn(scalars(operand)?),
+        "$contains" => Test::Contains(scalar(operand)?),
+        "$not_contains" => Test::NotContains(scalar(operand)?),
+        _ => return Err(bad_where()),
+    })
+}
+
+fn scalar(value: &Json) -> Result<Scalar, Refused> {
+    match value {
+        Json::Bool(b) => Ok(Scalar::Bool(*b)),
+        Json::String(s) => Ok(Scalar::Str(s.clone())),
+        Json::Number(n) => match n.as_i64() {
+            Some(i) => Ok(Scalar::Int(i)),
+            None => n.as_f64().map(Scalar::Float).ok_or_else(bad_where),
+        },
+        Json::Null | Json::Array(_) | Json::Object(_) => Err(bad_where()),
+    }
+}
+
+/// A non-empty list of one type, that of its first element; integers may stand among floats.
+fn scalars(value: &Json) -> Result<Vec<Scalar>, Refused> {
+    let list = value.as_array().filter(|list| !list.is_empty()).ok_or_else(bad_where)?;
+    let list = list.iter().map(scalar).collect::<Result<Vec<_>, _>>()?;
+    let first = list[0].value_type();
+    let fits = |operand: &Scalar| {
+        operand.value_type() == first || matches!((&list[0], operand), (Scalar::Float(_), Scalar::Int(_)))
+    };
+    if list.iter().all(fits) { Ok(list) } else { Err(bad_where()) }
+}
+
+fn parts(
+    value: &Json, parse: fn(&Json) -> Result<Filter, Refused>, bad: fn() -> Refused,
+) -> Result<Vec<Filter>, Refused> {
+    value.as_array().ok_or_else(bad)?.iter().map(parse).collect()
+}
+
+fn only_entry(json: &Json) -> Option<(&str, &Json)> {
+    let map: &Map<String, Json> = json.as_object().filter(|map| map.len() == 1)?;
+    map.iter().next().map(|(key, value)| (key.as_str(), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_chroma_accepts_is_accepted() {
+        for good in [
+            json!({"a": 1}),
+            json!({"a": {"$in": [1.5, 1]}}),
+            json!({"$and": []}),
+            json!({"$or": [{"a": "x"}, {"b": {"$not_contains": true}}]}),
+            json!({"#document": {"$regex": "x+"}}),
+            json!({"chroma:document": "x"}),
+        ] {
+            assert!(metadata_filter(&good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn what_chroma_refuses_is_refused() {
+        for bad in [
+            json!({}),
+            json!([]),
+            json!({"a": 1, "b": 2}),
+            json!({"a": null}),
+            json!({"a": {}}),
+            json!({"a": {"$eq": null}}),
+            json!({"a": {"$gt": "x"}}),
+            json!({"a": {"$lt": true}}),
+            json!({"a": {"$in": []}}),
+            json!({"a": {"$in": [1, 1.5]}}),
+            json!({"a": {"$in": [1, "x"]}}),
+            json!({"a": {"$near": 1}}),
+            json!({"$not": []}),
+            json!({"#document": "x"}),
+        ] {
+            assert!(metadata_filter(&bad).is_err(), "{bad}");
+        }
+        for bad in [json!({}), json!({"$contains": 1}), json!({"$eq": "x"}), json!({"$regex": "("}), json!("x")] {
+            assert!(document_filter(&bad).is_err(), "{bad}");
+        }
+    }
+}
