@@ -32,7 +32,7 @@ pub(crate) const DEFAULT_DATABASE: &str = "default_database";
 pub struct Database {
     pub(crate) inner: Arc<Inner>,
     /// Stops maintenance when the last handle goes.
-    _worker: Arc<Worker>,
+    worker: Arc<Worker>,
 }
 
 /// What handles, the observer and the maintenance thread share.
@@ -114,13 +114,13 @@ impl Database {
         });
         inner.store.observe(Arc::new(Publisher(Arc::downgrade(&inner))));
         let worker = Arc::new(Worker::start(&inner, background));
-        Self { inner, _worker: worker }
+        Self { inner, worker }
     }
 
     /// Stops maintenance, writes what makes the next opening fast, and closes the database once no other
     /// handle uses it.
     pub fn close(self) {
-        self.inner.signals.stop();
+        self.worker.stop();
         self.inner.write_snapshots();
     }
 

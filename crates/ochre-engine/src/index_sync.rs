@@ -32,7 +32,9 @@ impl Inner {
         let parameters = GraphParameters::new(&hnsw, dimension);
         if let Some(graph) = self.snapshots.read(self.store.epoch(), row.id, parameters, hnsw.resize_factor) {
             self.signals.note_snapshot(row.number, graph.len());
+            let lost = graph.relink_orphans();
             view.set_graph(Some(Arc::new(graph)));
+            unmark(view, &lost);
         }
     }
 
@@ -58,8 +60,11 @@ impl Inner {
         };
         if rebuild {
             self.rebuild(&loaded, &view, parameters, &hnsw);
-        } else if view.tail_len() == 0 || (view.tail_len() < hnsw.sync_threshold.max(1) && !all) {
-            return Ok(());
+        } else {
+            let waits_for_us = view.tail_len() * dimension * 4 > self.options.tail_bytes_max / 2;
+            if view.tail_len() == 0 || (view.tail_len() < hnsw.sync_threshold.max(1) && !all && !waits_for_us) {
+                return Ok(());
+            }
         }
         self.drain_tail(&loaded, &hnsw);
         self.finish(&loaded, &row, all)
@@ -142,7 +147,7 @@ impl Inner {
         let Some(graph) = view.graph().cloned() else { return Ok(()) };
         let lost = graph.relink_orphans();
         if !lost.is_empty() {
-            loaded.change(|view| lost.iter().for_each(|node| view.unmark_linked(node.offset)));
+            loaded.change(|view| unmark(view, &lost));
         }
         let written = self.signals.snapshot(loaded.number);
         let fresh = graph.len() - written.min(graph.len());
@@ -176,6 +181,15 @@ impl Inner {
             {
                 self.write_snapshot(&row, &view, graph);
             }
+        }
+    }
+}
+
+/// Puts the vectors of nodes that no walk finds back into the tail.
+fn unmark(view: &mut View, lost: &[Node]) {
+    for node in lost {
+        if view.vector_id(node.offset) == Some(node.vector_id) {
+            view.unmark_linked(node.offset);
         }
     }
 }

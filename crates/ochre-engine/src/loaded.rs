@@ -179,25 +179,26 @@ fn publish(views: &mut VecDeque<Arc<View>>, next: View) {
     }
 }
 
-/// Where each vector lies: its id with block and row, sorted by id.
-struct Places(Vec<(u64, u32, u32)>);
+/// Where each vector lies: its id, whether that block is lost, block and row; sorted, so that a readable
+/// place stands before a lost one.
+struct Places(Vec<(u64, bool, u32, u32)>);
 
 impl Places {
     fn add_all(view: &mut View, blocks: Vec<Arc<ochre_store::VectorBlock>>) -> Self {
         view.clear_blocks();
         let mut places = Vec::with_capacity(blocks.iter().map(|block| block.len()).sum());
         for block in blocks {
-            let ids = block.ids().to_vec();
+            let (ids, is_lost) = (block.ids().to_vec(), block.is_lost());
             let number = view.add_block(Arc::new(Block(block)));
-            places.extend((0u32..).zip(ids).map(|(row, id)| (id, number, row)));
+            places.extend((0u32..).zip(ids).map(|(row, id)| (id, is_lost, number, row)));
         }
         places.sort_unstable();
         Self(places)
     }
 
     fn find(&self, id: u64) -> Option<(u32, u32)> {
-        let index = self.0.binary_search_by_key(&id, |place| place.0).ok()?;
-        Some((self.0[index].1, self.0[index].2))
+        let place = self.0.get(self.0.partition_point(|place| place.0 < id)).filter(|place| place.0 == id)?;
+        Some((place.2, place.3))
     }
 }
 

@@ -96,13 +96,20 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
-    fn drop(&mut self) {
+impl Worker {
+    /// Stops maintenance and waits until it has stopped.
+    pub(crate) fn stop(&self) {
         self.inner.signals.stop();
         if let Some(thread) = self.thread.lock().take() {
             // A panic there was logged by the panic hook; closing goes on.
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -121,14 +128,19 @@ impl Inner {
                 return;
             }
             let due = kept_house.elapsed() > HOUSEKEEPING;
-            let result = self.follow_signals(false).and_then(|woken| if due || woken { self.keep_house() } else { Ok(()) });
+            let round = || self.follow_signals(false).and_then(|woken| if due || woken { self.keep_house() } else { Ok(()) });
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(round));
             if due {
                 kept_house = Instant::now();
             }
-            if let Err(error) = result {
-                tracing::warn!(%error, "maintenance failed; it is tried again");
-                std::thread::sleep(Duration::from_secs(1));
+            if let Ok(Ok(())) = result {
+                continue;
             }
+            match result {
+                Ok(Err(error)) => tracing::warn!(%error, "maintenance failed; it is tried again"),
+                _ => tracing::error!("maintenance panicked; it goes on with the next round"),
+            }
+            std::thread::sleep(Duration::from_secs(1));
         }
     }
 

@@ -17,6 +17,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Collections with fewer records have no graph: measuring all is faster.
     pub graph_records_min: usize,
+    /// Up to this many matches of a filter are all measured, without a look at the graph.
+    pub exact_records_max: usize,
     /// Vectors that may wait outside the graph, in bytes; writes wait past it.
     pub tail_bytes_max: usize,
     /// How long a write waits for the tail to shrink before it is refused, in milliseconds.
@@ -37,6 +39,7 @@ impl Default for Options {
             map_segments: true,
             segment_bytes: 256 << 20,
             graph_records_min: 10_000,
+            exact_records_max: 512,
             tail_bytes_max: 512 << 20,
             tail_wait_ms: 30_000,
             graph_dead_share_max: 0.3,

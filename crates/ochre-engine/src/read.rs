@@ -17,6 +17,9 @@ use crate::error::Error;
 /// How often a read starts over because its snapshot was too old for any view that is kept.
 const RETRIES_MAX: usize = 100;
 
+/// One answer holds at most this many hits over all its query embeddings.
+const HITS_MAX: usize = 10_000_000;
+
 /// Which parts of records to return.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -230,10 +233,17 @@ impl Inner {
         }
         let pinned = self.pin(row)?;
         let matches = pinned.matches(request.ids.as_deref(), request.filter.as_ref())?;
-        let ef_search = row.schema.hnsw().ef_search;
+        let each = request.query.k.min(matches.as_ref().unwrap_or_else(|| pinned.view.live()).len());
+        if request.query.embeddings.len().saturating_mul(each) > HITS_MAX {
+            return Err(Error::Invalid(format!(
+                "{} query embeddings with {each} results each are more than the limit of {HITS_MAX} results in one answer; send fewer at once",
+                request.query.embeddings.len()
+            )));
+        }
+        let (ef_search, exact_max) = (row.schema.hnsw().ef_search, self.options.exact_records_max);
         let mut found = Vec::with_capacity(request.query.embeddings.len());
         for embedding in &request.query.embeddings {
-            let wanted = Nearest { query: embedding, k: request.query.k, ef_search, matches: matches.as_ref() };
+            let wanted = Nearest { query: embedding, k: request.query.k, ef_search, exact_max, matches: matches.as_ref() };
             let (hits, plan) = nearest(&pinned.view, wanted)?;
             found.push(hits);
             answer.plans.push(plan);

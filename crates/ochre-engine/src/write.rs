@@ -144,8 +144,8 @@ impl Inner {
         let deadline = Instant::now() + Duration::from_millis(self.options.tail_wait_ms);
         loop {
             let waiting = self.slot(&row).view().map_or(0, |view| {
-                let indexable = view.live().len() >= self.options.graph_records_min;
-                if indexable { view.tail_len() * row.dimension.unwrap_or(0) * 4 } else { 0 }
+                // Without a graph nothing is waiting: all vectors are searched exactly, from sealed segments.
+                if view.graph().is_some() { view.tail_len() * row.dimension.unwrap_or(0) * 4 } else { 0 }
             });
             if waiting <= self.options.tail_bytes_max {
                 return Ok(());

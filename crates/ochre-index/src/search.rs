@@ -8,8 +8,6 @@ use crate::bitmap::Bitmap;
 use crate::distance::Metric;
 use crate::view::{Damaged, View};
 
-/// Below this many candidates measuring all of them beats any walk.
-const EXACT_MAX: usize = 512;
 /// A walk measures about this many nodes for each candidate it keeps.
 const MEASURED_PER_KEPT: usize = 12;
 
@@ -22,6 +20,8 @@ pub struct Nearest<'a> {
     pub k: usize,
     /// Candidates a walk keeps; raised to `k` if lower.
     pub ef_search: usize,
+    /// Up to this many matches are all measured: that beats any walk.
+    pub exact_max: usize,
     /// Only these offsets, if given; they must be live.
     pub matches: Option<&'a Bitmap>,
 }
@@ -95,7 +95,7 @@ fn walk(
     let ef = wanted.ef_search.max(wanted.k);
     // With a filter that lets through one node in s, a walk crosses s times as many for each it keeps.
     let walked = ef.saturating_mul(MEASURED_PER_KEPT).saturating_mul(view.live().len()) / matches.len();
-    if matches.len() <= EXACT_MAX || walked >= matches.len() {
+    if matches.len() <= wanted.exact_max || walked >= matches.len() {
         return Ok(None);
     }
     let query = graph.encode(wanted.query);
@@ -107,21 +107,25 @@ fn walk(
     };
     let found = graph.walk(&query, ef, matches.len(), &mut accept);
     plan.visited = found.visited;
+    // A vector that was lost from the graph and added again has two nodes.
+    let mut offsets: Vec<u32> = found.nodes.iter().map(|node| graph.node(*node).offset).collect();
+    offsets.sort_unstable();
+    offsets.dedup();
     let in_graph = matches.and(view.in_graph()).len();
-    if found.gave_up || found.nodes.len() < ef.min(in_graph) {
+    if found.gave_up || offsets.len() < wanted.k.min(in_graph) || found.nodes.len() < ef.min(in_graph) {
         return Ok(None);
     }
     plan.strategy = Strategy::Graph;
     let mut best = Best::new(wanted.k);
-    for node in &found.nodes {
-        measure(view, metric, graph.node(*node).offset, &mut best)?;
+    for offset in &offsets {
+        measure(view, metric, *offset, &mut best)?;
     }
     let tail = matches.and_not(view.in_graph());
     for offset in tail.iter() {
         measure(view, metric, offset, &mut best)?;
     }
     plan.tail = tail.len();
-    plan.measured = found.nodes.len() + tail.len();
+    plan.measured = offsets.len() + tail.len();
     Ok(Some(best.into_sorted()))
 }
 

@@ -121,9 +121,14 @@ impl IndexSchema {
         &self.0
     }
 
-    /// Whether this is what a collection created without any schema or configuration has.
+    /// Whether this is what a collection created without any schema or configuration has. Clients'
+    /// default embedding function does not count: they always send it.
     pub fn is_default(&self) -> bool {
-        *self == Self::new(&HnswConfiguration::default(), None)
+        let mut plain = self.clone();
+        if plain.embedding_function().is_some_and(|function| function["type"] != "known" || function["name"] == "default") {
+            plain.set_embedding_function(None);
+        }
+        plain == Self::new(&HnswConfiguration::default(), None)
     }
 
     /// The graph's parameters.
@@ -238,12 +243,24 @@ fn merge(base: &mut Json, over: &Json) {
                     Some(slot) => merge(slot, value),
                     None if value.is_null() => {}
                     None => {
-                        base.insert(key.clone(), value.clone());
+                        base.insert(key.clone(), without_nulls(value));
                     }
                 }
             }
         }
         (base, over) => *base = over.clone(),
+    }
+}
+
+/// The value without members that are null: an absent index, not one of type null.
+fn without_nulls(value: &Json) -> Json {
+    match value {
+        Json::Object(members) => members
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(key, value)| (key.clone(), without_nulls(value)))
+            .collect(),
+        value => value.clone(),
     }
 }
 
@@ -287,6 +304,9 @@ fn refuse_contradictions(given: &Json) -> Result<(), InvalidSchema> {
         let vector = &types["float_list"]["vector_index"]["config"];
         if vector["source_key"].as_str().is_some_and(|source| source != "#document") {
             return invalid("Vector index can only source from #document.");
+        }
+        if key != "#embedding" && !vector["source_key"].is_null() && vector["embedding_function"].is_null() {
+            return invalid("source_key can only be set together with an embedding function.");
         }
         if !vector["hnsw"].is_null() && !vector["spann"].is_null() {
             return invalid("hnsw and spann cannot both be set.");

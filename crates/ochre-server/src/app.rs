@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ochre_engine::{Collection, Database, StoreError};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use crate::config::Config;
@@ -15,13 +15,38 @@ pub struct App {
     database: Database,
     config: Arc<Config>,
     running: Arc<Semaphore>,
+    writing: Arc<Semaphore>,
+    /// Kibibytes of request bodies that may be in memory before they are worked on.
+    arriving: Arc<Semaphore>,
 }
+
+/// Bodies that may be in memory before they are worked on, in KiB: 1 GiB.
+const ARRIVING_KIB_MAX: usize = 1 << 20;
 
 impl App {
     /// A server over this database.
     pub fn new(database: Database, config: Config) -> Self {
         let running = Arc::new(Semaphore::new(config.server.concurrent_requests_max));
-        Self { database, config: Arc::new(config), running }
+        // Writes that wait for the index to catch up must leave room for reads.
+        let writing = Arc::new(Semaphore::new(config.server.concurrent_requests_max.div_ceil(2)));
+        let arriving = ARRIVING_KIB_MAX.max(config.server.max_payload_size_bytes / 1024 + 1);
+        Self { database, config: Arc::new(config), running, writing, arriving: Arc::new(Semaphore::new(arriving)) }
+    }
+
+    /// Waits until a body of this many bytes may be read into memory.
+    pub(crate) async fn room_for(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        let kibibytes = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
+        Arc::clone(&self.arriving).acquire_many_owned(kibibytes).await.map_err(|_| ApiError::shutting_down())
+    }
+
+    /// As [`App::run`], for writes: at most half of what runs at once.
+    pub(crate) async fn run_write<T, F>(&self, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
+    {
+        let _permit = Arc::clone(&self.writing).acquire_owned().await.map_err(|_| ApiError::shutting_down())?;
+        self.run(work).await
     }
 
     pub(crate) fn config(&self) -> &Config {

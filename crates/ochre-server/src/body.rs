@@ -26,6 +26,8 @@ pub(crate) struct JsonBytes {
     bytes: Bytes,
     path: String,
     key: Option<String>,
+    /// Given back when the body is dropped.
+    _room: tokio::sync::OwnedSemaphorePermit,
 }
 
 impl JsonBytes {
@@ -71,6 +73,9 @@ impl FromRequest<App> for JsonBytes {
         let path = request.uri().path().to_owned();
         let key = idempotency_key(request.headers()).map_err(IntoResponse::into_response)?;
         let server = &app.config().server;
+        let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let expected: usize = declared.unwrap_or(server.max_payload_size_bytes).min(server.max_payload_size_bytes);
+        let room = app.room_for(expected).await.map_err(IntoResponse::into_response)?;
         let body = Limited::new(request.into_body(), server.max_payload_size_bytes);
         let patience = Duration::from_millis(server.request_timeout_ms);
         let bytes = match tokio::time::timeout(patience, body.collect()).await {
@@ -87,7 +92,7 @@ impl FromRequest<App> for JsonBytes {
                 return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "ChromaError", text).into_response());
             }
         };
-        Ok(Self { bytes, path, key })
+        Ok(Self { bytes, path, key, _room: room })
     }
 }
 

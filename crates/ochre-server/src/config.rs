@@ -261,6 +261,11 @@ fn from_yaml(yaml: &Yaml) -> Option<Value> {
 
 /// Sets a key from text, read as the type the default has.
 fn set_text(table: &mut Table, source_name: &str, key: &str, text: &str) -> Result<(), ConfigError> {
+    if key == "server.port" && text.starts_with("tcp://") {
+        // Kubernetes puts such addresses under NAME_PORT for every service, ours among them.
+        tracing::warn!(name = source_name, value = text, "passed over: this is the address of a service, not a port");
+        return Ok(());
+    }
     let wrong = |reason: &str| ConfigError::Value {
         source_name: source_name.to_owned(),
         key: key.to_owned(),

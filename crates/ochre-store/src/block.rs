@@ -59,6 +59,11 @@ impl VectorBlock {
         Self { dimension, ids: ids.into(), norms: norms.into(), payload: Payload::Lost(damage) }
     }
 
+    /// Whether the block is known to be unreadable; then its ids are only those it may have held.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.payload, Payload::Lost(_))
+    }
+
     /// How many vectors the block holds.
     pub fn len(&self) -> usize {
         self.ids.len()

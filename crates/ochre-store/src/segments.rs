@@ -314,8 +314,9 @@ impl Segments {
         let mut found = Vec::new();
         for located in blocks.get_mut(&collection).into_iter().flatten() {
             let Some(file) = files.get(&located.segment) else { continue };
-            if let Some(block) = load(located, file) {
-                found.push(block);
+            match load(located, file) {
+                Ok(block) => found.push(block),
+                Err(damage) => found.extend(lost(&located.entry, damage)),
             }
         }
         found
@@ -328,7 +329,7 @@ impl Segments {
         let blocks = blocks.get_mut(&collection)?;
         let end = blocks.partition_point(|located| located.entry.first_id <= id);
         for located in blocks[..end].iter_mut().rev().filter(|located| located.entry.last_id >= id) {
-            let block = load(located, files.get(&located.segment)?)?;
+            let block = load(located, files.get(&located.segment)?).ok()?;
             if let Ok(index) = block.ids().binary_search(&id) {
                 let row = block.row(index).ok()?;
                 let same = row.iter().zip(vector).all(|(a, b)| a.to_bits() == b.to_bits());
@@ -537,11 +538,20 @@ fn forget_cached(state: &mut State, segment: u32) -> BTreeSet<CollectionNumber> 
     moved
 }
 
-fn load(located: &mut Located, file: &File) -> Option<Arc<VectorBlock>> {
+fn load(located: &mut Located, file: &File) -> Result<Arc<VectorBlock>, Damage> {
     if let Some(block) = located.cached.upgrade() {
-        return Some(block);
+        return Ok(block);
     }
-    let block = Arc::new(file.segment.load_block(&located.entry, file.row.committed_bytes).ok()?);
+    let block = Arc::new(file.segment.load_block(&located.entry, file.row.committed_bytes)?);
     located.cached = Arc::downgrade(&block);
-    Some(block)
+    Ok(block)
+}
+
+/// Stands in for a block whose header is damaged: every id it may have held leads to the damage.
+fn lost(entry: &BlockEntry, damage: Damage) -> Option<Arc<VectorBlock>> {
+    /// Beyond this the range says too little about what was in the block.
+    const RANGE_MAX: u64 = 1 << 20;
+    let ids: Vec<u64> = (entry.last_id - entry.first_id < RANGE_MAX).then(|| (entry.first_id..=entry.last_id).collect())?;
+    let norms = vec![0.0; ids.len()];
+    Some(Arc::new(VectorBlock::lost(entry.dimension as usize, ids, norms, damage)))
 }

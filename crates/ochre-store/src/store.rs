@@ -272,7 +272,7 @@ pub trait Reader {
     /// Every row with its metadata, by offset.
     fn scan(&self, collection: CollectionNumber, visit: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<()>;
     /// All vector blocks of a collection: those of this state, except vectors that newer commits
-    /// replaced, and maybe those of newer commits. Blocks whose header is damaged are missing.
+    /// replaced, and maybe those of newer commits. Damaged blocks say so when a vector is read from them.
     fn vector_blocks(&self, collection: CollectionNumber) -> Result<Vec<Arc<VectorBlock>>>;
     /// The offsets of these ids; unknown ids are skipped.
     fn offsets(&self, collection: CollectionNumber, ids: &mut dyn Iterator<Item = &str>) -> Result<Vec<u32>>;

@@ -99,7 +99,7 @@ pub struct UpdateCollectionConfiguration {
     pub embedding_function: Option<EmbeddingFunction>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum SpaceName {
     L2,
@@ -219,15 +219,35 @@ struct VectorSwitch {
 #[serde(deny_unknown_fields)]
 struct VectorConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
-    space: Option<String>,
+    space: Option<SpaceName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     embedding_function: Option<EmbeddingFunction>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source_key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    hnsw: Option<Json>,
+    hnsw: Option<SchemaHnsw>,
     #[serde(skip_serializing_if = "Option::is_none")]
     spann: Option<Json>,
+}
+
+/// Parameters of the graph inside a schema: all but the space, which stands beside them.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct SchemaHnsw {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ef_construction: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_neighbors: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ef_search: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    num_threads: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch_size: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sync_threshold: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resize_factor: Option<f64>,
 }
 
 /// What a collection is created with: metadata and schema, from everything a client can say about them.
@@ -247,26 +267,35 @@ pub fn create_options(payload: CreateCollectionPayload) -> Result<(Option<Metada
     if let Some(space) = configuration.spann.as_ref().and_then(|spann| spann.space) {
         hnsw.space = space.into();
     }
-    let function = configuration.embedding_function.as_ref().map(to_json);
+    let mut function = configuration.embedding_function.as_ref().map(to_json);
     if let Some(given) = payload.schema {
         let given = serde_json::to_value(json!({
             "defaults": given.defaults, "keys": given.keys, "cmek": given.cmek,
             "source_attached_function_id": given.source_attached_function_id,
         }))
         .unwrap_or_default();
-        let schema = IndexSchema::complete(&given).map_err(|error| Refused::Invalid(error.to_string()))?;
-        let configured = hnsw != HnswConfiguration::default() || function.is_some();
-        if configured && !schema.is_default() {
-            return Err(Refused::Invalid(
-                "Failed to reconcile schema: Cannot set both collection config and schema simultaneously".into(),
-            ));
-        }
+        let mut schema = IndexSchema::complete(&given).map_err(|error| Refused::Invalid(error.to_string()))?;
         if !schema.is_default() {
+            if hnsw != HnswConfiguration::default() {
+                return Err(Refused::Invalid(
+                    "Failed to reconcile schema: Cannot set both collection config and schema simultaneously".into(),
+                ));
+            }
+            // Clients describe their embedding function in the configuration even when they send a schema.
+            if schema.embedding_function().is_none() && function.is_some() {
+                schema.set_embedding_function(function.as_ref());
+            }
             return Ok((metadata, schema, payload.get_or_create));
         }
+        function = function.or_else(|| schema.embedding_function().cloned());
     }
     if let Some(metadata) = &metadata {
-        legacy_parameters(metadata, &mut hnsw)?;
+        let mut legacy = HnswConfiguration::default();
+        legacy_parameters(metadata, &mut legacy)?;
+        // Metadata wins over the configuration, unless it only repeats the defaults.
+        if legacy != HnswConfiguration::default() {
+            legacy_parameters(metadata, &mut hnsw)?;
+        }
     }
     Ok((metadata, IndexSchema::new(&hnsw, function.as_ref()), payload.get_or_create))
 }

@@ -43,7 +43,10 @@ impl Graph {
         let threads = options.threads.min(nodes.len() / 16).max(1);
         std::thread::scope(|scope| {
             for _ in 1..threads {
-                scope.spawn(work);
+                // If the system gives no more threads, fewer do the work.
+                if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                    break;
+                }
             }
             work();
         });
@@ -147,7 +150,7 @@ impl Graph {
         let list = self.list(node, level);
         let count = links.len().min(list.len() - 1);
         for (slot, link) in list[1..].iter().zip(links) {
-            slot.store(link, Ordering::Relaxed);
+            slot.store(link, Ordering::Release);
         }
         list[0].store(u32::try_from(count).expect("a short list"), Ordering::Release);
     }
@@ -162,8 +165,10 @@ impl Graph {
             if orphans.is_empty() {
                 return Vec::new();
             }
+            let mut previous = None;
             for orphan in orphans {
-                self.adopt(orphan);
+                self.adopt(orphan, previous);
+                previous = Some(orphan);
             }
         }
         self.orphans().into_iter().map(|orphan| self.node(orphan)).collect()
@@ -184,8 +189,10 @@ impl Graph {
         (0u32..).zip(&reached).filter(|(node, reached)| !**reached && (*node as usize) < self.linked().len()).map(|(node, _)| node).collect()
     }
 
-    /// Gives an orphan a link from the nearest node that has room, or else in place of a node's last link.
-    fn adopt(&self, orphan: u32) {
+    /// Gives an orphan a link from the nearest node that has room, else from the orphan adopted before it
+    /// (many equal vectors crowd around the same full lists, and are strung together like this), else in
+    /// place of a node's last link.
+    fn adopt(&self, orphan: u32, previous: Option<u32>) {
         let encoded = match &self.codes {
             super::codes::Codes::Bytes(bytes) => {
                 let dimension = bytes.mean.len();
@@ -200,7 +207,8 @@ impl Graph {
         };
         let walk = self.walk(&encoded, self.parameters.ef_construction, usize::MAX, &mut |node| node != orphan);
         let room = |node: &&u32| self.links(**node, 0).count() < self.list(**node, 0).len() - 1;
-        let Some(parent) = walk.nodes.iter().find(room).or(walk.nodes.first()) else { return };
+        let strung = previous.as_ref().filter(room);
+        let Some(parent) = walk.nodes.iter().find(room).or(strung).or(walk.nodes.first()) else { return };
         let _lock = self.stripes[*parent as usize % STRIPES].lock();
         let mut links: Vec<u32> = self.links(*parent, 0).collect();
         if links.len() == self.list(*parent, 0).len() - 1 {

@@ -133,7 +133,7 @@ impl Graph {
         copy
     }
 
-    /// The capacity a graph of `count` nodes should have, growing by `resize_factor` (1.05 to 16).
+    /// The capacity a graph of `count` nodes should have, growing by `resize_factor` (1.05 to 4).
     pub fn capacity_for(count: usize, resize_factor: f64) -> usize {
         snapshot::grown_capacity(count, resize_factor)
     }
@@ -201,7 +201,8 @@ impl Graph {
     fn links(&self, node: u32, level: usize) -> impl Iterator<Item = u32> {
         let list = self.list(node, level);
         let count = (list[0].load(Ordering::Acquire) as usize).min(list.len() - 1);
-        list[1..=count].iter().map(|link| link.load(Ordering::Relaxed))
+        // Acquire: whoever sees a link sees the codes of the node it leads to.
+        list[1..=count].iter().map(|link| link.load(Ordering::Acquire))
     }
 }
 

@@ -272,7 +272,7 @@ fn read_codes<R: Read>(
 
 /// The capacity that `count` nodes grow to.
 pub(crate) fn grown_capacity(count: usize, resize_factor: f64) -> usize {
-    let factor = if resize_factor.is_finite() { resize_factor.clamp(1.05, 16.0) } else { 1.2 };
+    let factor = if resize_factor.is_finite() { resize_factor.clamp(1.05, 4.0) } else { 1.2 };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a size")]
     let grown = (count as f64 * factor) as usize;
     grown.max(count + 1024)

@@ -41,7 +41,7 @@ pub(super) fn router() -> Router<App> {
 }
 
 async fn add(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Response, ApiError> {
-    app.run(move |database| {
+    app.run_write(move |database| {
         let payload: AddCollectionRecordsPayload = body.parse()?;
         let records = NewRecords::from(payload.into_batch()?);
         let collection = collection(database, &path)?;
@@ -52,7 +52,7 @@ async fn add(State(app): State<App>, Path(path): Path<CollectionPath>, body: Jso
 }
 
 async fn update(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
-    app.run(move |database| {
+    app.run_write(move |database| {
         let payload: UpdateCollectionRecordsPayload = body.parse()?;
         let records = NewRecords::from(payload.into_batch()?);
         let collection = collection(database, &path)?;
@@ -63,7 +63,7 @@ async fn update(State(app): State<App>, Path(path): Path<CollectionPath>, body: 
 }
 
 async fn upsert(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
-    app.run(move |database| {
+    app.run_write(move |database| {
         let payload: UpsertCollectionRecordsPayload = body.parse()?;
         let records = NewRecords::from(payload.into_batch()?);
         let collection = collection(database, &path)?;
@@ -74,7 +74,7 @@ async fn upsert(State(app): State<App>, Path(path): Path<CollectionPath>, body: 
 }
 
 async fn delete(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
-    app.run(move |database| {
+    app.run_write(move |database| {
         let payload: DeleteCollectionRecordsPayload = body.parse()?;
         let filter = payload.filter()?;
         if payload.ids.as_ref().is_some_and(Vec::is_empty) && filter.is_none() {

@@ -1,0 +1,136 @@
+//! The graph: recall, few vectors visited, snapshots that are loaded, damage that is repaired.
+
+use ochre_engine::model::{Filter, Metadata, Scalar, Space, Test, Value};
+use ochre_engine::{Collection, Database, NewRecords, Options, QueryRequest, Strategy};
+
+const COUNT: usize = 12_000;
+const DIMENSION: usize = 48;
+
+/// Points around some hundred centres, as embeddings of texts are.
+fn points(count: usize, seed: u64) -> Vec<Vec<f32>> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut centres = fastrand::Rng::with_seed(99);
+    let centres: Vec<Vec<f32>> = (0..200).map(|_| (0..DIMENSION).map(|_| centres.f32() - 0.5).collect()).collect();
+    (0..count)
+        .map(|_| rng.choice(&centres).unwrap().iter().map(|x| x + 0.25 * (rng.f32() - 0.5)).collect())
+        .collect()
+}
+
+fn fill(database: &Database, vectors: &[Vec<f32>]) -> Collection {
+    let options = ochre_engine::CollectionOptions { get_or_create: true, ..Default::default() };
+    let collection = database.create_collection_in("default_tenant", "default_database", "points", options).unwrap();
+    for (start, chunk) in vectors.chunks(2000).enumerate() {
+        let ids = (0..chunk.len()).map(|index| (start * 2000 + index).to_string());
+        let metadatas = (0..chunk.len()).map(|index| -> Metadata {
+            [("mod10", Value::Int((index % 10) as i64)), ("mod2", Value::Bool(index % 2 == 0))].into_iter().collect()
+        });
+        collection.add(NewRecords::new(ids, chunk).metadatas(metadatas)).unwrap();
+    }
+    collection
+}
+
+fn nearest(vectors: &[Vec<f32>], query: &[f32], keep: impl Fn(usize) -> bool) -> Vec<String> {
+    let distance = |vector: &[f32]| -> f32 { vector.iter().zip(query).map(|(a, b)| (a - b) * (a - b)).sum() };
+    let mut all: Vec<(f32, usize)> =
+        vectors.iter().enumerate().filter(|(index, _)| keep(*index)).map(|(index, v)| (distance(v), index)).collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    all.iter().take(10).map(|(_, index)| index.to_string()).collect()
+}
+
+/// Recall@10 over some queries, and the largest share of the vectors that one of them visited.
+fn recall(collection: &Collection, vectors: &[Vec<f32>], filter: Option<(Filter, fn(usize) -> bool)>) -> (f64, f64) {
+    let (mut found, mut visited) = (0, 0);
+    let queries = points(100, 7);
+    for query in &queries {
+        let mut request = QueryRequest::nearest_to(query.clone());
+        request.filter = filter.as_ref().map(|(filter, _)| filter.clone());
+        let answer = collection.query(&request).unwrap();
+        assert_eq!(answer.results[0].len(), 10);
+        let expected = nearest(vectors, query, |index| filter.as_ref().is_none_or(|(_, keep)| keep(index)));
+        found += answer.results[0].iter().filter(|hit| expected.contains(&hit.record.id)).count();
+        visited = visited.max(answer.plans[0].visited + answer.plans[0].measured);
+    }
+    (found as f64 / (queries.len() * 10) as f64, visited as f64 / vectors.len() as f64)
+}
+
+#[test]
+fn a_large_collection_is_searched_through_its_graph_and_survives_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = || Options { background: false, ..Options::default() };
+    let vectors = points(COUNT, 1);
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    let collection = fill(&database, &vectors);
+    database.maintain().unwrap();
+    assert_eq!(collection.index_progress().unwrap(), (COUNT, 0));
+
+    let (unfiltered, visited) = recall(&collection, &vectors, None);
+    assert!(unfiltered >= 0.98, "recall {unfiltered}");
+    assert!(visited < 0.2, "a query visited {visited} of the vectors");
+    let even = Filter::Key { key: "mod2".into(), test: Test::Eq(Scalar::Bool(true)) };
+    let (half, _) = recall(&collection, &vectors, Some((even, |index| index % 2 == 0)));
+    assert!(half >= 0.98, "recall {half} with half of the records");
+    let third = Filter::Key { key: "mod10".into(), test: Test::Eq(Scalar::Int(3)) };
+    let (tenth, _) = recall(&collection, &vectors, Some((third, |index| index % 10 == 3)));
+    assert!(tenth >= 0.98, "recall {tenth} with a tenth of the records");
+
+    // A restart loads the snapshot: the graph is there before any maintenance ran.
+    let nodes = collection.graph_nodes().unwrap();
+    database.close();
+    drop(collection);
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    let collection = database.collection("points").unwrap();
+    let answer = collection.query(&QueryRequest::nearest_to(vectors[5].clone())).unwrap();
+    assert_eq!(answer.plans[0].strategy, Strategy::Graph);
+    assert_eq!(answer.results[0][0].record.id, "5");
+    assert_eq!(collection.graph_nodes().unwrap(), nodes);
+    let id = collection.id();
+    database.close();
+    drop(collection);
+
+    // A damaged snapshot is noticed, answers stay right without it, and maintenance builds it anew.
+    let snapshot = folder.path().join("cache").join(id.to_string()).join("graph.snapshot");
+    let mut bytes = std::fs::read(&snapshot).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::fs::write(&snapshot, bytes).unwrap();
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    let collection = database.collection("points").unwrap();
+    let answer = collection.query(&QueryRequest::nearest_to(vectors[5].clone())).unwrap();
+    assert_eq!((answer.plans[0].strategy, answer.results[0][0].record.id.as_str()), (Strategy::Exact, "5"));
+    database.maintain().unwrap();
+    let answer = collection.query(&QueryRequest::nearest_to(vectors[5].clone())).unwrap();
+    assert_eq!((answer.plans[0].strategy, answer.results[0][0].record.id.as_str()), (Strategy::Graph, "5"));
+    assert!(snapshot.is_file());
+}
+
+#[test]
+fn every_byte_of_a_snapshot_counts() {
+    use ochre_engine::model::HnswConfiguration;
+    let folder = tempfile::tempdir().unwrap();
+    let options = || Options { background: false, graph_records_min: 50, ..Options::default() };
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    let collection = fill(&database, &points(300, 3));
+    database.maintain().unwrap();
+    let (id, epochless) = (collection.id(), HnswConfiguration::default());
+    assert_eq!(epochless.space, Space::L2);
+    database.close();
+    drop(collection);
+    let snapshot = folder.path().join("cache").join(id.to_string()).join("graph.snapshot");
+    let sound = std::fs::read(&snapshot).unwrap();
+    let mut rng = fastrand::Rng::with_seed(5);
+    for _ in 0..60 {
+        let mut bytes = sound.clone();
+        if rng.bool() {
+            bytes.truncate(rng.usize(0..bytes.len()));
+        } else {
+            let at = rng.usize(0..bytes.len());
+            bytes[at] ^= 1 << rng.u8(0..8);
+        }
+        std::fs::write(&snapshot, bytes).unwrap();
+        let database = Database::open_with(folder.path(), options()).unwrap();
+        let collection = database.collection("points").unwrap();
+        let answer = collection.query(&QueryRequest::nearest_to(points(300, 3)[9].clone())).unwrap();
+        assert_eq!(answer.results[0][0].record.id, "9");
+        assert_eq!(answer.plans[0].strategy, Strategy::Exact, "a damaged snapshot is never used");
+    }
+}

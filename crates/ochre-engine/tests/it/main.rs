@@ -1,0 +1,10 @@
+//! The engine as an embedder uses it.
+#![expect(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+
+mod crash;
+mod faults;
+mod graph;
+mod model;
+mod space;
+mod support;
+mod views;

@@ -1,0 +1,123 @@
+//! Disk space: what is deleted comes back, damage is named, other formats and owners are refused.
+
+use ochre_engine::{Collection, Database, DeleteRequest, Error, GetRequest, Include, NewRecords, Options, QueryRequest, StoreError};
+
+fn options() -> Options {
+    Options { segment_bytes: 256 << 10, background: false, ..Options::default() }
+}
+
+fn fill(database: &Database, name: &str, count: usize) -> Collection {
+    let collection = database.create_collection(name).unwrap();
+    let mut rng = fastrand::Rng::with_seed(count as u64);
+    for start in (0..count).step_by(100) {
+        let ids = (start..start + 100).map(|index| index.to_string());
+        let rows: Vec<Vec<f32>> = (0..100).map(|_| (0..128).map(|_| rng.f32()).collect()).collect();
+        collection.add(NewRecords::new(ids, rows).documents((0..100).map(|_| "text ".repeat(40)))).unwrap();
+    }
+    collection
+}
+
+fn bytes(folder: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries
+        .map(|entry| if entry.file_type().unwrap().is_dir() { bytes(&entry.path()) } else { entry.metadata().unwrap().len() })
+        .sum()
+}
+
+#[test]
+fn deleted_records_and_collections_give_their_space_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    let kept = fill(&database, "kept", 1000);
+    database.maintain().unwrap();
+    let small = bytes(folder.path());
+    fill(&database, "dropped", 8000);
+    let thinned = fill(&database, "thinned", 8000);
+    database.maintain().unwrap();
+    let large = bytes(folder.path());
+    database.delete_collection_in("default_tenant", "default_database", "dropped").unwrap();
+    thinned.delete(DeleteRequest { ids: Some((0..8000).map(|i| i.to_string()).collect()), ..DeleteRequest::default() }).unwrap();
+    database.maintain().unwrap();
+    drop(thinned);
+    database.close();
+    drop(kept);
+    let after = bytes(folder.path());
+    assert!(large > small * 8, "{small} then {large}");
+    assert!(after < small * 2, "{small}, {large}, and {after} in the end");
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    let kept = database.collection("kept").unwrap();
+    assert_eq!(kept.get(&GetRequest { include: Include::ALL, ..GetRequest::default() }).unwrap().len(), 1000);
+    assert!(ochre_engine::check(folder.path()).is_err(), "an open database cannot be checked");
+    drop(kept);
+    drop(database);
+    assert!(ochre_engine::check(folder.path()).unwrap().is_clean());
+}
+
+#[test]
+fn a_second_owner_is_refused_at_once_and_told_who_the_first_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open(folder.path()).unwrap();
+    let Err(Error::Store(StoreError::Locked { owner, .. })) = Database::open(folder.path()).map(drop) else {
+        panic!("a second opening must be refused");
+    };
+    assert!(owner.contains(&format!("process {}", std::process::id())), "{owner}");
+    drop(database);
+    Database::open(folder.path()).unwrap();
+}
+
+#[test]
+fn a_newer_format_is_refused_with_both_versions() {
+    let folder = tempfile::tempdir().unwrap();
+    Database::open(folder.path()).unwrap().close();
+    let mut file = std::fs::read(folder.path().join("ochre.sqlite3")).unwrap();
+    // `user_version` lies at byte 60 of the header, big-endian.
+    file[60..64].copy_from_slice(&99u32.to_be_bytes());
+    std::fs::write(folder.path().join("ochre.sqlite3"), file).unwrap();
+    let error = Database::open(folder.path()).map(drop).unwrap_err().to_string();
+    assert!(error.contains("99") && error.contains('1') && error.contains("newer"), "{error}");
+}
+
+#[test]
+fn damage_is_named_and_what_does_not_need_it_still_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    drop(fill(&database, "notes", 1000));
+    database.close();
+    let segments: Vec<_> = std::fs::read_dir(folder.path().join("segments")).unwrap().map(|e| e.unwrap().path()).collect();
+    let victim = segments.iter().min().unwrap();
+    let mut bytes = std::fs::read(victim).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 0xFF;
+    std::fs::write(victim, bytes).unwrap();
+
+    let report = ochre_engine::check(folder.path()).unwrap();
+    assert!(report.findings.iter().any(|finding| finding.file.contains(".seg")), "{:?}", report.findings);
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    let notes = database.collection("notes").unwrap();
+    assert_eq!(notes.count().unwrap(), 1000);
+    let plain = GetRequest { include: Include { documents: true, ..Include::NONE }, ..GetRequest::default() };
+    assert_eq!(notes.get(&plain).unwrap().len(), 1000);
+    let error = notes.query(&QueryRequest::nearest_to(vec![0.5; 128])).map(drop).unwrap_err();
+    assert!(matches!(&error, Error::Damaged(text) if text.contains(".seg")), "{error}");
+
+    // Writing the embeddings anew repairs it.
+    let mut rng = fastrand::Rng::with_seed(1000);
+    let rows: Vec<Vec<f32>> = (0..1000).map(|_| (0..128).map(|_| rng.f32()).collect()).collect();
+    notes.upsert(NewRecords::new((0..1000).map(|i| i.to_string()), rows)).unwrap();
+    assert_eq!(notes.query(&QueryRequest::nearest_to(vec![0.5; 128])).unwrap().results[0].len(), 10);
+}
+
+#[test]
+fn a_segment_shorter_than_committed_is_damage_and_said_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    drop(fill(&database, "notes", 100));
+    database.close();
+    let segment = std::fs::read_dir(folder.path().join("segments")).unwrap().next().unwrap().unwrap().path();
+    let file = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    file.set_len(1000).unwrap();
+    let report = ochre_engine::check(folder.path()).unwrap();
+    assert!(report.findings.iter().any(|finding| finding.problem.contains("committed")), "{:?}", report.findings);
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    assert_eq!(database.collection("notes").unwrap().count().unwrap(), 100);
+}
