@@ -11,7 +11,7 @@ use ochre_store::{
     Alteration, CollectionNumber, CollectionRow, Committed, DatabaseRow, MemoryStore, NewCollection, Observer, Page,
     SqliteOptions, SqliteStore, Statistics, Store, Tenant,
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
 use crate::collection::Collection;
@@ -37,13 +37,16 @@ pub struct Database {
 
 /// What handles, the observer and the maintenance thread share.
 pub(crate) struct Inner {
+    /// Dropped before the store: views may hold files that the store's lock protects.
+    pub(crate) loaded: RwLock<HashMap<CollectionNumber, Arc<Loaded>>>,
+    /// Catalog rows by id, as far as they were asked for.
+    rows: RwLock<HashMap<Uuid, Arc<CollectionRow>>>,
     pub(crate) store: Box<dyn Store>,
     pub(crate) options: Options,
     pub(crate) snapshots: Snapshots,
-    /// Catalog rows by id, as far as they were asked for.
-    rows: RwLock<HashMap<Uuid, Arc<CollectionRow>>>,
-    pub(crate) loaded: RwLock<HashMap<CollectionNumber, Arc<Loaded>>>,
     pub(crate) signals: crate::maintenance::Signals,
+    /// Held by whoever maintains: graphs have one writer.
+    pub(crate) maintaining: Mutex<()>,
 }
 
 /// What a new collection may be given beside its name.
@@ -111,6 +114,7 @@ impl Database {
             rows: RwLock::default(),
             loaded: RwLock::default(),
             signals: crate::maintenance::Signals::default(),
+            maintaining: Mutex::new(()),
         });
         inner.store.observe(Arc::new(Publisher(Arc::downgrade(&inner))));
         let worker = Arc::new(Worker::start(&inner, background));

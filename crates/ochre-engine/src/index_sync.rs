@@ -173,6 +173,7 @@ impl Inner {
 
     /// Writes the snapshots of all graphs that changed since theirs.
     pub(crate) fn write_snapshots(&self) {
+        let _maintaining = self.maintaining.lock();
         let loaded: Vec<Arc<Loaded>> = self.loaded.read().values().cloned().collect();
         for loaded in loaded {
             let (Some(view), Ok(row)) = (loaded.view(), self.row(loaded.id)) else { continue };

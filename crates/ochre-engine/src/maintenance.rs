@@ -18,6 +18,8 @@ use crate::error::Error;
 const TICK: Duration = Duration::from_secs(2);
 /// How often space is given back and logs are pruned.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
+/// Steps of one kind of upkeep in a row.
+const STEPS_MAX: usize = 32;
 /// A write-ahead log larger than this is copied back into the database, in bytes.
 const WAL_BYTES_MAX: u64 = 4 << 20;
 
@@ -128,7 +130,8 @@ impl Inner {
                 return;
             }
             let due = kept_house.elapsed() > HOUSEKEEPING;
-            let round = || self.follow_signals(false).and_then(|woken| if due || woken { self.keep_house() } else { Ok(()) });
+            let maintaining = self.maintaining.lock();
+            let round = || self.follow_signals(false).and_then(|woken| if due || woken { self.keep_house(STEPS_MAX) } else { Ok(()) });
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(round));
             if due {
                 kept_house = Instant::now();
@@ -136,6 +139,7 @@ impl Inner {
             if let Ok(Ok(())) = result {
                 continue;
             }
+            drop(maintaining);
             match result {
                 Ok(Err(error)) => tracing::warn!(%error, "maintenance failed; it is tried again"),
                 _ => tracing::error!("maintenance panicked; it goes on with the next round"),
@@ -146,10 +150,11 @@ impl Inner {
 
     /// Does everything there is to do.
     pub(crate) fn maintain_all(&self) -> Result<(), Error> {
+        let _maintaining = self.maintaining.lock();
         let loaded: Vec<CollectionNumber> = self.loaded.read().keys().copied().collect();
         self.signals.work.lock().index.extend(loaded);
         self.follow_signals(true)?;
-        self.keep_house()?;
+        self.keep_house(usize::MAX)?;
         // Compaction moves vectors.
         self.follow_signals(true)?;
         self.remove_strays();
@@ -162,19 +167,26 @@ impl Inner {
             let mut work = self.signals.work.lock();
             (std::mem::take(&mut work.wake), std::mem::take(&mut work.index), std::mem::take(&mut work.relocate))
         };
+        let mut failed = None;
         for number in relocate {
-            if let Some(loaded) = self.loaded.read().get(&number).cloned() {
-                loaded.relocate(&*self.store)?;
+            let loaded = self.loaded.read().get(&number).cloned();
+            if let Some(Err(error)) = loaded.map(|loaded| loaded.relocate(&*self.store)) {
+                self.signals.relocate(number);
+                failed = Some(error);
             }
         }
         for number in index {
-            self.sync_index(number, all)?;
+            if let Err(error) = self.sync_index(number, all) {
+                self.signals.index(number);
+                failed = Some(error);
+            }
         }
-        Ok(wake)
+        failed.map_or(Ok(wake), Err)
     }
 
-    /// Steps of upkeep until none has anything left to do.
-    fn keep_house(&self) -> Result<(), Error> {
+    /// Steps of upkeep until none has anything left to do; with a limit on each, so that indexing gets its
+    /// turn.
+    fn keep_house(&self, steps_max: usize) -> Result<(), Error> {
         let steps = [
             Upkeep::SweepDeleted,
             Upkeep::PruneLog,
@@ -182,7 +194,14 @@ impl Inner {
             Upkeep::Vacuum,
         ];
         for step in steps {
-            while !self.signals.is_stopped() && self.store.upkeep(step)? {}
+            let mut steps = 0;
+            while !self.signals.is_stopped() && self.store.upkeep(step)? {
+                steps += 1;
+                if steps == steps_max {
+                    self.signals.wake();
+                    break;
+                }
+            }
         }
         if self.store.statistics()?.wal_bytes > WAL_BYTES_MAX {
             self.store.upkeep(Upkeep::Checkpoint)?;

@@ -179,6 +179,9 @@ fn check(kind: WriteKind, batch: &RecordBatch) -> Result<(), Error> {
             )));
         }
         Some(embeddings) => {
+            if kind != WriteKind::Update && (0..embeddings.len()).any(|index| embeddings.row(index).is_none()) && embeddings.dimension() > 0 {
+                return invalid("Validation error: embeddings: every record needs an embedding");
+            }
             for row in (0..embeddings.len()).filter_map(|index| embeddings.row(index)) {
                 if row.is_empty() {
                     return invalid("Validation error: embeddings: Each embedding must have at least 1 dimension");

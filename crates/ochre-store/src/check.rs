@@ -60,19 +60,39 @@ pub fn check(directory: &Path) -> Result<Report> {
     }
     let _owner = Owner::take_silently(directory)?;
     let sqlite = |error: rusqlite::Error| Error::sqlite("check", &path, &error);
-    let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
+    let connection = open_read_only(&path).map_err(sqlite)?;
     let mut report = Report::default();
-    if let Err(error) = check_database(&connection, directory, &mut report) {
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    if let Ok(found) = version
+        && found > SCHEMA_VERSION
+    {
+        return Err(Error::TooNew { path, found, supported: SCHEMA_VERSION });
+    }
+    if let Err(error) = version.and_then(|_| check_database(&connection, directory, &mut report)) {
+        let text = error.to_string();
         match sqlite(error) {
+            // Anything but a failing file system is something wrong with the content.
+            error @ (Error::Io { .. } | Error::Full { .. }) if text.contains("disk I/O") => return Err(error),
             Error::Corrupt { reason, .. } => report.find(DATABASE_FILE, reason),
-            error => return Err(error),
+            _ => report.find(DATABASE_FILE, text),
         }
     }
-    let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).unwrap_or(0);
-    if version > SCHEMA_VERSION {
-        return Err(Error::TooNew { path, found: version, supported: SCHEMA_VERSION });
-    }
     Ok(report)
+}
+
+/// Opens the database so that nothing is written beside it: without a log there is nothing to recover,
+/// and the file is taken as it is.
+fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    if path.with_extension("sqlite3-wal").metadata().is_ok_and(|log| log.len() > 0) {
+        return Connection::open_with_flags(path, flags);
+    }
+    let escaped: String = path
+        .to_string_lossy()
+        .chars()
+        .map(|c| if matches!(c, '%' | '?' | '#') { format!("%{:02x}", c as u32) } else { c.to_string() })
+        .collect();
+    Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)
 }
 
 fn check_database(connection: &Connection, directory: &Path, report: &mut Report) -> rusqlite::Result<()> {
@@ -84,7 +104,16 @@ fn check_database(connection: &Connection, directory: &Path, report: &mut Report
         }
     }
     let vectors = check_segments(connection, directory, report)?;
-    check_records(connection, &vectors, report)
+    check_records(connection, &vectors, report)?;
+    let strays: i64 = connection.query_row(
+        "SELECT count(*) FROM records WHERE collection NOT IN (SELECT number FROM collections)",
+        [],
+        |row| row.get(0),
+    )?;
+    if strays > 0 {
+        report.find(DATABASE_FILE, format!("{strays} records belong to no collection"));
+    }
+    Ok(())
 }
 
 /// Where each vector is: its collection and dimension, by id.

@@ -40,7 +40,12 @@ impl Owner {
     /// # Errors
     /// [`Error::Locked`] at once if another process has it.
     pub fn take_silently(directory: &Path) -> Result<Option<Self>> {
-        let Ok(mut file) = File::open(directory.join("lock")) else { return Ok(None) };
+        let path = directory.join("lock");
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("open", &path, &error)),
+        };
         Self::lock(directory, &mut file)?;
         Ok(Some(Self { _file: file }))
     }

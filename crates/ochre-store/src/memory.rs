@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ochre_model::Metadata;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
@@ -15,7 +16,7 @@ use crate::error::{Error, Resource, Result};
 use crate::resolve::{Rows, Stored, learn_keys, resolve};
 use crate::store::{
     Alteration, Change, CollectionNumber, CollectionRow, Committed, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, Head,
-    LOG_ENTRIES_MAX, NewCollection, Observer, Outcome, Page, Parts, Put, Reader, RowRef, Statistics, Store, Tenant, Upkeep,
+    IDEMPOTENCY_SECONDS, LOG_ENTRIES_MAX, NewCollection, Observer, Outcome, Page, Parts, Put, Reader, RowRef, Statistics, Store, Tenant, Upkeep,
     Write,
 };
 
@@ -35,7 +36,7 @@ struct State {
     collections: BTreeMap<Uuid, Collection>,
     next_number: CollectionNumber,
     next_vector_id: u64,
-    idempotency: HashMap<String, (u128, Outcome)>,
+    idempotency: HashMap<String, (u128, Outcome, Instant)>,
 }
 
 struct Collection {
@@ -195,6 +196,7 @@ impl Store for MemoryStore {
     }
 
     fn alter_collection(&self, id: Uuid, change: Alteration) -> Result<CollectionRow> {
+        let _commit = self.commit.lock();
         let mut state = self.state.write();
         let row = state.collections.get(&id).ok_or_else(|| not_found(Resource::Collection, id))?.row.clone();
         if let Some(name) = change.name.as_ref().filter(|name| **name != row.name)
@@ -248,13 +250,29 @@ impl Store for MemoryStore {
         *self.observer.write() = Some(observer);
     }
 
-    /// Drops blocks none of whose vectors is referenced; there is nothing else to keep up.
+    /// Drops blocks none of whose vectors is referenced, and old idempotency keys; there is nothing else
+    /// to keep up.
     fn upkeep(&self, upkeep: Upkeep) -> Result<bool> {
-        if matches!(upkeep, Upkeep::CompactVectors { .. }) {
-            for collection in self.state.write().collections.values_mut() {
-                let live: BTreeSet<u64> = collection.records.values().map(|(stored, ..)| stored.vector_id).collect();
-                collection.blocks.retain(|block| block.ids().iter().any(|id| live.contains(id)));
+        match upkeep {
+            Upkeep::CompactVectors { .. } => {
+                let mut moved = Vec::new();
+                for collection in self.state.write().collections.values_mut() {
+                    let live: BTreeSet<u64> = collection.records.values().map(|(stored, ..)| stored.vector_id).collect();
+                    let before = collection.blocks.len();
+                    collection.blocks.retain(|block| block.ids().iter().any(|id| live.contains(id)));
+                    if collection.blocks.len() != before {
+                        moved.push(collection.row.number);
+                    }
+                }
+                if let Some(observer) = self.observer.read().clone().filter(|_| !moved.is_empty()) {
+                    observer.relocated(&moved);
+                }
             }
+            Upkeep::PruneLog => {
+                let kept = Duration::from_secs(IDEMPOTENCY_SECONDS.cast_unsigned());
+                self.state.write().idempotency.retain(|_, (_, _, since)| since.elapsed() < kept);
+            }
+            _ => {}
         }
         Ok(false)
     }
@@ -267,7 +285,7 @@ impl Store for MemoryStore {
 impl State {
     fn apply(&mut self, write: &Write) -> Result<(Outcome, Option<Committed>)> {
         if let Some(key) = &write.idempotency
-            && let Some((request, outcome)) = self.idempotency.get(&key.key)
+            && let Some((request, outcome, _)) = self.idempotency.get(&key.key)
         {
             return if *request == key.request {
                 Ok((Outcome { replayed: true, ..*outcome }, None))
@@ -352,7 +370,7 @@ impl State {
             });
         }
         if let Some(key) = &write.idempotency {
-            self.idempotency.insert(key.key.clone(), (key.request, outcome));
+            self.idempotency.insert(key.key.clone(), (key.request, outcome, Instant::now()));
         }
         Ok((outcome, committed))
     }

@@ -133,7 +133,7 @@ fn resolve_records(kind: WriteKind, batch: &RecordBatch, dimension: Option<usize
                 puts.push(PutRecord {
                     before: None,
                     id: id.clone(),
-                    embedding: Some(index),
+                    embedding: batch.embeddings.as_ref().and_then(|e| e.row(index)).map(|_| index),
                     metadata: batch.metadata(index).map(ochre_model::MetadataPatch::to_metadata).filter(|m| !m.is_empty()),
                     uri: batch.uri(index).map(str::to_owned),
                     document: batch.document(index).map(str::to_owned),

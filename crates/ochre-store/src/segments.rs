@@ -53,8 +53,23 @@ struct File {
     segment: Arc<Segment>,
     row: SegmentRow,
     entries: Vec<BlockEntry>,
-    /// Found unreadable by a rewrite: it stays as it is.
+    /// Not all of it can be read: it stays as it is, and nothing is appended to it.
     unreadable: bool,
+}
+
+impl File {
+    /// Whether it can be appended to.
+    const fn is_open(&self) -> bool {
+        !self.row.sealed && !self.unreadable
+    }
+
+    /// The share of its vectors that nothing refers to.
+    fn dead_share(&self) -> f64 {
+        let payload: u64 = self.entries.iter().map(BlockEntry::payload_bytes).sum();
+        #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 53 bits")]
+        let share = self.row.dead_bytes as f64 / payload.max(1) as f64;
+        share
+    }
 }
 
 struct Located {
@@ -71,6 +86,8 @@ pub(crate) struct Pending {
     /// Numbers to remove from the catalog.
     pub(crate) removed: Vec<u32>,
     added: Vec<(u32, Vec<BlockEntry>)>,
+    /// Existing files that were written behind their committed length.
+    grown: Vec<(Arc<Segment>, u64)>,
     created: Vec<Arc<Segment>>,
     sealed: Vec<u32>,
     /// The appended blocks, in memory.
@@ -143,15 +160,19 @@ impl Segments {
             }
             Err(error) => return Err(error),
         };
-        let table = if row.sealed { segment.read_footer(row.committed_bytes).ok() } else { None };
-        let entries = table.unwrap_or_else(|| {
-            let (entries, damage) = segment.scan(row.committed_bytes);
-            // A sealed file whose table is damaged ends its blocks at the table: that is no block.
-            state.damage.extend(damage.filter(|_| !row.sealed));
-            entries
-        });
+        let table = if row.sealed { segment.read_footer(row.committed_bytes).map(Some) } else { Ok(None) };
+        let (entries, damage) = match table {
+            Ok(Some(entries)) => (entries, None),
+            Ok(None) => segment.scan(row.committed_bytes),
+            Err(error) => {
+                let damage = Damage { path: segment.path().to_owned(), reason: error.to_string() };
+                (segment.scan(row.committed_bytes).0, Some(damage))
+            }
+        };
+        let unreadable = damage.is_some();
+        state.damage.extend(damage);
         add_blocks(state, row.number, &entries);
-        state.files.insert(row.number, File { segment, row, entries, unreadable: false });
+        state.files.insert(row.number, File { segment, row, entries, unreadable });
         Ok(())
     }
 
@@ -164,7 +185,7 @@ impl Segments {
     pub(crate) fn append(&self, blocks: Vec<NewBlock>) -> Result<Pending> {
         let mut pending = Pending::default();
         let written = self.append_to(&mut pending, blocks);
-        self.keep_or_take_back(pending, written)
+        Self::keep_or_take_back(pending, written)
     }
 
     fn append_to(&self, pending: &mut Pending, blocks: Vec<NewBlock>) -> Result<()> {
@@ -173,11 +194,14 @@ impl Segments {
         }
         let active = {
             let state = self.state.read();
-            state.files.values().find(|file| !file.row.sealed).map(|file| (Arc::clone(&file.segment), file.row))
+            state.files.values().find(|file| file.is_open()).map(|file| (Arc::clone(&file.segment), file.row))
         };
         let bytes: u64 = blocks.iter().map(|block| block.values.len() as u64 * 4).sum();
         let (segment, mut row) = match active {
-            Some((segment, row)) if row.committed_bytes + bytes <= self.seal_bytes => (segment, row),
+            Some((segment, row)) if row.committed_bytes + bytes <= self.seal_bytes => {
+                pending.grown.push((Arc::clone(&segment), row.committed_bytes));
+                (segment, row)
+            }
             active => {
                 if let Some((segment, row)) = active {
                     self.write_seal(pending, &segment, row)?;
@@ -204,16 +228,17 @@ impl Segments {
     pub(crate) fn seal(&self, min_bytes: u64) -> Result<Option<Pending>> {
         let active = {
             let state = self.state.read();
-            let unsealed = state.files.values().find(|file| !file.row.sealed && file.row.committed_bytes > HEADER_BYTES);
+            let unsealed = state.files.values().find(|file| file.is_open() && file.row.committed_bytes > HEADER_BYTES);
             unsealed.map(|file| (Arc::clone(&file.segment), file.row))
         };
         let Some((segment, row)) = active.filter(|(_, row)| row.committed_bytes >= min_bytes) else { return Ok(None) };
         let mut pending = Pending::default();
         let written = self.write_seal(&mut pending, &segment, row);
-        self.keep_or_take_back(pending, written).map(Some)
+        Self::keep_or_take_back(pending, written).map(Some)
     }
 
-    fn write_seal(&self, pending: &mut Pending, segment: &Segment, mut row: SegmentRow) -> Result<()> {
+    fn write_seal(&self, pending: &mut Pending, segment: &Arc<Segment>, mut row: SegmentRow) -> Result<()> {
+        pending.grown.push((Arc::clone(segment), row.committed_bytes));
         pending.sealed.push(row.number);
         let entries = self.state.read().files[&row.number].entries.clone();
         row.committed_bytes = segment.write_footer(row.committed_bytes, &entries)?;
@@ -231,26 +256,25 @@ impl Segments {
         Ok((segment, SegmentRow { number, committed_bytes: HEADER_BYTES, sealed: false, dead_bytes: 0 }))
     }
 
-    fn keep_or_take_back(&self, pending: Pending, written: Result<()>) -> Result<Pending> {
+    fn keep_or_take_back(pending: Pending, written: Result<()>) -> Result<Pending> {
         match written {
             Ok(()) => Ok(pending),
             Err(error) => {
-                self.take_back(pending);
+                Self::take_back(pending);
                 Err(error)
             }
         }
     }
 
     /// Undoes a pending change: files go back to their committed length, new ones go. What cannot be
-    /// undone now is undone by the next opening.
-    pub(crate) fn take_back(&self, pending: Pending) {
-        let state = self.state.read();
+    /// undone now is undone by the next opening. Only for what certainly was not committed: after a failed
+    /// commit the store is reopened instead.
+    pub(crate) fn take_back(pending: Pending) {
         for segment in pending.created {
             segment.remove_when_unused();
         }
-        // The file being appended to may have grown even if the append failed halfway.
-        for file in state.files.values().filter(|file| !file.row.sealed) {
-            let _ = file.segment.file.set_len(file.row.committed_bytes);
+        for (segment, committed) in pending.grown {
+            let _ = segment.file.set_len(committed);
         }
     }
 
@@ -380,11 +404,9 @@ impl Segments {
     /// The sealed segment with the largest dead share above the limit.
     pub(crate) fn most_dead(&self, dead_share_max: f64) -> Option<SegmentRow> {
         let state = self.state.read();
-        #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 53 bits")]
-        let share = |row: &SegmentRow| row.dead_bytes as f64 / row.committed_bytes.max(1) as f64;
-        let readable = state.files.values().filter(|file| !file.unreadable).map(|file| file.row);
-        let sealed = readable.filter(|row| row.sealed && share(row) > dead_share_max);
-        sealed.max_by(|a, b| share(a).total_cmp(&share(b)))
+        let files = state.files.values().filter(|file| file.row.sealed && !file.unreadable);
+        let dead = files.map(|file| (file.dead_share(), file.row)).filter(|(share, _)| *share > dead_share_max);
+        dead.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, row)| row)
     }
 
     /// Copies the live vectors of a segment into a new, sealed one, regrouped by collection, and makes it
@@ -403,14 +425,14 @@ impl Segments {
         match written {
             Ok(true) => Ok(Some(pending)),
             Ok(false) => {
-                self.take_back(pending);
+                Self::take_back(pending);
                 if let Some(file) = self.state.write().files.get_mut(&number) {
                     file.unreadable = true;
                 }
                 Ok(None)
             }
             Err(error) => {
-                self.take_back(pending);
+                Self::take_back(pending);
                 Err(error)
             }
         }

@@ -72,6 +72,9 @@ pub struct SqliteStore {
     readers: Mutex<Vec<Connection>>,
     segments: Segments,
     observer: RwLock<Option<Arc<dyn Observer>>>,
+    /// Held for writing from a commit until its vectors are visible, so that no reader sees one without
+    /// the other.
+    publishing: RwLock<()>,
     epoch: RwLock<u64>,
     /// Dropped last: the directory is free once everything is closed.
     _owner: Owner,
@@ -88,12 +91,16 @@ impl SqliteStore {
         let owner = Owner::take(directory)?;
         let path = directory.join(DATABASE_FILE);
         let vfs = options.vfs;
+        let folder = directory.join(SEGMENTS_FOLDER);
+        if !path.exists() && std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
+            let reason = format!("it is missing, but {} holds vectors: restore it from a backup", folder.display());
+            return Err(Error::Corrupt { path, reason });
+        }
         let mut connection = connect(&path, vfs.as_deref())?;
         let sqlite = |error: rusqlite::Error| Error::sqlite("open", &path, &error);
         migrations::migrate(&mut connection, &path)?;
         let epoch = read_meta(&connection, "epoch").map_err(sqlite)?;
         let rows = segment_rows(&connection).map_err(sqlite)?;
-        let folder = directory.join(SEGMENTS_FOLDER);
         let segments = Segments::open(options.disk, folder, options.map_segments, options.seal_bytes, &rows)?;
         Ok(Self {
             writer: Mutex::new(Writer::new(connection).map_err(sqlite)?),
@@ -103,6 +110,7 @@ impl SqliteStore {
             readers: Mutex::default(),
             segments,
             observer: RwLock::default(),
+            publishing: RwLock::default(),
             epoch: RwLock::new(epoch.cast_unsigned()),
             _owner: owner,
         })

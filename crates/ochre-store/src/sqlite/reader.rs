@@ -116,6 +116,7 @@ impl Reader for SqliteReader<'_> {
     }
 
     fn vector_blocks(&self, collection: CollectionNumber) -> Result<Vec<Arc<VectorBlock>>> {
+        let _publishing = self.store.publishing.read();
         Ok(self.store.segments.blocks(collection))
     }
 

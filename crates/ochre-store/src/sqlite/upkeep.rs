@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::writer::{Failure, now};
 use super::{SqliteStore, connect, first_rowid};
 use crate::error::Result;
+use crate::segments::Segments;
 use crate::store::{CollectionNumber, IDEMPOTENCY_SECONDS, LOG_ENTRIES_MAX, Statistics, Upkeep};
 
 /// Rows of a deleted collection that one step removes.
@@ -35,6 +36,7 @@ impl SqliteStore {
             Upkeep::CompactVectors { dead_share_max } => self.compact_vectors(dead_share_max),
             Upkeep::SealVectors { min_bytes } => {
                 let mut writer = self.writer.lock();
+                self.revive(&mut writer)?;
                 match self.segments.seal(min_bytes)? {
                     Some(pending) => self.commit_segments(&mut writer, pending).map(|()| false),
                     None => Ok(false),
@@ -78,7 +80,10 @@ impl SqliteStore {
             if before <= FREE_PAGES_MAX {
                 return Ok(false);
             }
-            connection.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            // The pragma frees a page for each row that is fetched.
+            let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
             let after = free(connection)?;
             Ok(after > FREE_PAGES_MAX && after < before)
         };
@@ -102,6 +107,10 @@ impl SqliteStore {
         };
         let Some(mut pending) = self.segments.rewrite(before.number, &mut live)? else { return Ok(false) };
         let mut writer = self.writer.lock();
+        if let Err(error) = self.revive(&mut writer) {
+            Segments::take_back(pending);
+            return Err(error);
+        }
         // What died while the copy was made is dead in the copy too.
         let died_meanwhile = self.segments.dead_bytes(before.number).saturating_sub(before.dead_bytes);
         if let Some(row) = pending.rows.last_mut() {

@@ -19,7 +19,7 @@ use super::records::{TransactionRows, encode_offsets};
 use super::{SqliteStore, catalog, connect, not_found, read_meta, reader, records, segment_rows, write_meta};
 use crate::error::{Error, Resource, Result};
 use crate::resolve::{Resolved, learn_keys, resolve};
-use crate::segments::{NewBlocks, Pending, into_blocks};
+use crate::segments::{NewBlocks, Pending, Segments, into_blocks};
 use crate::store::{
     Change, CollectionNumber, CollectionRow, Committed, Head, Idempotency, Operation, Outcome, Put, Write,
 };
@@ -41,6 +41,8 @@ pub(super) struct Writer {
     connection: Option<Connection>,
     next_vector_id: u64,
     failure: Option<String>,
+    /// Set while a group is being committed; found set, it says that a panic ended one halfway.
+    in_group: bool,
     /// Catalog rows of collections written to lately; emptied by every catalog change.
     rows: HashMap<Uuid, Arc<CollectionRow>>,
     /// Collections whose log grew since it was last pruned.
@@ -104,6 +106,7 @@ impl Writer {
             connection: Some(connection),
             next_vector_id,
             failure: None,
+            in_group: false,
             rows: HashMap::new(),
             grown: std::collections::BTreeSet::new(),
         })
@@ -151,6 +154,7 @@ impl SqliteStore {
         if let Err(error) = self.revive(writer) {
             return answer_all(group, &error);
         }
+        writer.in_group = true;
         let mut applied = Vec::with_capacity(group.len());
         let committed = self.apply_group(writer, group, &mut applied).and_then(|()| self.commit_applied(writer, &mut applied));
         match committed {
@@ -165,6 +169,7 @@ impl SqliteStore {
             }
             Err(Abandoned::Unknown(error)) => self.answer_by_heads(writer, group, &applied, &error),
         }
+        writer.in_group = false;
     }
 
     /// Runs each request in a savepoint; refused ones are answered at once.
@@ -266,18 +271,11 @@ impl SqliteStore {
         }
         let connection = writer.connection.as_ref().expect("revived before the group began");
         if let Err(error) = record_segments(connection, &pending, &weight, writer.next_vector_id) {
-            self.segments.take_back(pending);
+            Segments::take_back(pending);
             return Err(Abandoned::Refused(self.error("write")(error)));
         }
-        if let Err(error) = connection.execute_batch("COMMIT") {
-            self.segments.take_back(pending);
-            return Err(match self.error("commit")(error) {
-                full @ Error::Full { .. } => Abandoned::Refused(full),
-                error => Abandoned::Unknown(error),
-            });
-        }
         let mut appended = pending.blocks.clone().into_iter();
-        let moved = self.segments.publish(pending);
+        let moved = self.commit_and_publish(connection, pending)?;
         self.segments.count_dead(&weight);
         let observer = self.observer();
         let drafts = applied.iter_mut().filter_map(|applied| Some((applied.outcome.position, applied.draft.take()?)));
@@ -297,6 +295,22 @@ impl SqliteStore {
         Ok(())
     }
 
+    /// Commits the open transaction and makes its vectors visible; no reader comes in between. Which
+    /// collections' vectors lie elsewhere now.
+    fn commit_and_publish(&self, connection: &Connection, pending: Pending) -> Result<Vec<CollectionNumber>, Abandoned> {
+        let _publishing = self.publishing.write();
+        match connection.execute_batch("COMMIT").map_err(self.error("commit")) {
+            Ok(()) => Ok(self.segments.publish(pending)),
+            // Not all of the transaction could be written, so it never can be seen.
+            Err(full @ Error::Full { .. }) => {
+                Segments::take_back(pending);
+                Err(Abandoned::Refused(full))
+            }
+            // It may have been: the files stay as they are until the reopened catalog says how long they are.
+            Err(error) => Err(Abandoned::Unknown(error)),
+        }
+    }
+
     /// After a failed commit: asks the reopened store which requests it holds.
     fn answer_by_heads(&self, writer: &mut Writer, group: &[Arc<Ticket>], applied: &[Applied], error: &Error) {
         let wanted: Vec<_> = applied
@@ -305,11 +319,11 @@ impl SqliteStore {
             .collect();
         let recovery = self.recover(writer, error.to_string());
         let heads = recovery.heads(&wanted);
+        // One transaction: all of the group was committed, or nothing. Without any change in it there is
+        // no telling, and nothing to tell apart from refusing.
+        let is_committed = !wanted.is_empty()
+            && wanted.iter().all(|(collection, position)| heads.get(collection).is_some_and(|head| head >= position));
         for applied in applied {
-            let is_committed = match &applied.draft {
-                Some(draft) => heads.get(&draft.collection).is_some_and(|head| *head >= applied.outcome.position),
-                None => true,
-            };
             *applied.ticket.answer.lock() = Some(if is_committed {
                 Ok(applied.outcome)
             } else if recovery.is_settled {
@@ -338,28 +352,37 @@ impl SqliteStore {
             Ok(()) => Ok(changed),
             Err(full @ Error::Full { .. }) => Err(full),
             Err(error) => {
-                let recovery = self.recover(&mut writer, error.to_string());
-                Err(if recovery.is_settled { error } else { Error::OutcomeUnknown { reason: error.to_string() } })
+                self.recover(&mut writer, error.to_string());
+                Err(Error::OutcomeUnknown { reason: error.to_string() })
             }
         }
     }
 
-    /// Commits a change of the segments that no request made: a seal or a rewrite.
+    /// Commits a change of the segments that no request made: a seal or a rewrite. The caller has revived
+    /// the writer before the change was written.
     pub(super) fn commit_segments(&self, writer: &mut Writer, pending: Pending) -> Result<()> {
         let sqlite = self.error("record segments");
-        let result = (|| -> Result<(), Error> {
-            self.revive(writer)?;
-            self.execute(writer, "BEGIN IMMEDIATE").map_err(&sqlite)?;
-            let connection = writer.connection.as_ref().expect("just revived");
-            record_segments(connection, &pending, &BTreeMap::new(), writer.next_vector_id).map_err(&sqlite)?;
-            self.execute(writer, "COMMIT").map_err(&sqlite)
-        })();
-        if let Err(error) = result {
-            self.segments.take_back(pending);
+        let begun = self.execute(writer, "BEGIN IMMEDIATE").and_then(|()| {
+            let connection = writer.connection.as_ref().expect("the caller revived the writer");
+            record_segments(connection, &pending, &BTreeMap::new(), writer.next_vector_id)
+        });
+        if let Err(error) = begun.map_err(&sqlite) {
+            Segments::take_back(pending);
             self.roll_back(writer, &error);
             return Err(error);
         }
-        let moved = self.segments.publish(pending);
+        let connection = writer.connection.as_ref().expect("the caller revived the writer");
+        let moved = match self.commit_and_publish(connection, pending) {
+            Ok(moved) => moved,
+            Err(Abandoned::Refused(error)) => {
+                self.roll_back(writer, &error);
+                return Err(error);
+            }
+            Err(Abandoned::Unknown(error)) => {
+                self.recover(writer, error.to_string());
+                return Err(error);
+            }
+        };
         if let Some(observer) = self.observer().filter(|_| !moved.is_empty()) {
             observer.relocated(&moved);
         }
@@ -385,16 +408,10 @@ impl SqliteStore {
 
     /// Reopens the store if an earlier failure stopped writes.
     pub(super) fn revive(&self, writer: &mut Writer) -> Result<()> {
-        if let Some(connection) = &writer.connection
-            && writer.failure.is_none()
-        {
-            // A panic may have left a transaction open.
-            if !connection.is_autocommit() {
-                connection.execute_batch("ROLLBACK").map_err(self.error("write"))?;
-            }
+        if writer.connection.is_some() && writer.failure.is_none() && !writer.in_group {
             return Ok(());
         }
-        let reason = writer.failure.clone().unwrap_or_default();
+        let reason = writer.failure.clone().unwrap_or_else(|| "the writer failed while committing".into());
         if self.recover(writer, reason.clone()).is_settled { Ok(()) } else { Err(Error::WritesStopped { reason }) }
     }
 
@@ -414,6 +431,13 @@ impl SqliteStore {
                 connection.execute_batch("ROLLBACK")?;
             }
             settled?;
+            // A failed sync may have marked pages clean that never reached the disk. Copying everything
+            // into the database file, and syncing that, does not depend on them.
+            let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+            if busy != 0 {
+                return Err(rusqlite::Error::InvalidQuery);
+            }
+            *self.epoch.write() = read_meta(connection, "epoch")?.cast_unsigned();
             Writer::new(connect(&self.path, self.vfs.as_deref()).map_err(|_| rusqlite::Error::InvalidQuery)?)
         };
         if let Some(connection) = &recovery.connection
