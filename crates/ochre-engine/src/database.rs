@@ -223,14 +223,19 @@ impl Database {
     pub fn create_collection_in(
         &self, tenant: &str, database: &str, name: &str, options: CollectionOptions,
     ) -> Result<Collection, Error> {
+        self.make_collection(tenant, database, name, options).map(|row| self.handle(&row))
+    }
+
+    /// Makes a collection; what the catalog says of it, even if it was deleted again at once.
+    ///
+    /// # Errors
+    /// As [`Database::create_collection_in`].
+    pub fn make_collection(
+        &self, tenant: &str, database: &str, name: &str, options: CollectionOptions,
+    ) -> Result<CollectionRow, Error> {
         check_collection_name(name).map_err(|error| Error::Invalid(format!("Validation error: name: {error}")))?;
         if options.metadata.as_ref().is_some_and(Metadata::is_empty) {
             return Err(Error::Invalid("Validation error: metadata: Metadata cannot be empty".into()));
-        }
-        if options.get_or_create
-            && let Some(row) = self.inner.store.collection(tenant, database, name)?
-        {
-            return Ok(self.handle(row));
         }
         let new = NewCollection {
             tenant: tenant.to_owned(),
@@ -241,13 +246,17 @@ impl Database {
                 .schema
                 .unwrap_or_else(|| IndexSchema::new(&ochre_model::HnswConfiguration::default(), None)),
         };
-        match self.inner.store.create_collection(new) {
-            Ok(row) => Ok(self.handle(row)),
-            // Another thread was faster: that one counts.
-            Err(ochre_store::Error::AlreadyExists { .. }) if options.get_or_create => {
-                self.collection_in(tenant, database, name)
+        loop {
+            if options.get_or_create
+                && let Some(row) = self.inner.store.collection(tenant, database, name)?
+            {
+                return Ok(row);
             }
-            Err(error) => Err(error.into()),
+            match self.inner.store.create_collection(new.clone()) {
+                // Another thread was faster, and may have been followed by one that deletes: look again.
+                Err(ochre_store::Error::AlreadyExists { .. }) if options.get_or_create => {}
+                made => return Ok(made?),
+            }
         }
     }
 
@@ -265,7 +274,7 @@ impl Database {
     /// [`Error::Store`] if there is none.
     pub fn collection_in(&self, tenant: &str, database: &str, name: &str) -> Result<Collection, Error> {
         let row = self.inner.store.collection(tenant, database, name)?.ok_or_else(|| Error::no_collection(name))?;
-        Ok(self.handle(row))
+        Ok(self.handle(&row))
     }
 
     /// A collection by id.
@@ -324,7 +333,7 @@ impl Database {
         Ok(self.inner.store.statistics()?)
     }
 
-    fn handle(&self, row: CollectionRow) -> Collection {
+    fn handle(&self, row: &CollectionRow) -> Collection {
         Collection::new(self.clone(), row.id)
     }
 }

@@ -292,9 +292,9 @@ pub fn create_options(payload: CreateCollectionPayload) -> Result<(Option<Metada
     if let Some(metadata) = &metadata {
         let mut legacy = HnswConfiguration::default();
         legacy_parameters(metadata, &mut legacy)?;
-        // Metadata wins over the configuration, unless it only repeats the defaults.
-        if legacy != HnswConfiguration::default() {
-            legacy_parameters(metadata, &mut hnsw)?;
+        // Who configured anything beyond the defaults knows the configuration: it is used alone.
+        if hnsw == HnswConfiguration::default() && configuration.spann.is_none_or(|spann| spann.space.is_none()) {
+            hnsw = legacy;
         }
     }
     Ok((metadata, IndexSchema::new(&hnsw, function.as_ref()), payload.get_or_create))

@@ -63,12 +63,12 @@ async fn create(State(app): State<App>, Path(path): Path<DatabasePath>, body: Js
             .map_err(|error| ApiError::invalid(format!("Validation error: name: {error}")))?;
         let (metadata, schema, get_or_create) = create_options(payload)?;
         let options = CollectionOptions { metadata, schema: Some(schema), get_or_create };
-        let made = database.create_collection_in(&path.tenant, &path.database, &name, options);
-        let made = made.map_err(|error| match error.not_found() {
+        let made = database.make_collection(&path.tenant, &path.database, &name, options);
+        let row = made.map_err(|error| match error.not_found() {
             Some((Resource::Database, _)) => ApiError::invalid(error.to_string()),
             _ => error.into(),
         })?;
-        Ok(Json(shown(&*made.info()?)))
+        Ok(Json(shown(&row)))
     })
     .await
 }

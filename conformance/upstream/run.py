@@ -1,0 +1,59 @@
+"""Runs the tests that the chromadb package ships against a freshly started server.
+
+    python run.py [--server ochre|chroma] [--full] [pytest arguments …]
+"""
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "python"))
+from server import Server  # noqa: E402
+
+# Need a cluster, a downloaded model, an embedded server, or hours.
+LEFT_OUT = [
+    "distributed", "ef", "segment", "test_cli.py", "property/test_cross_version_persist.py", "property/test_add_mcmr.py",
+    "property/test_restart_persist.py", "property/test_persist.py",
+]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--server", choices=["ochre", "chroma"], default="ochre")
+    parser.add_argument("--full", action="store_true", help="no bound on hypothesis' examples")
+    parser.add_argument("--examples", type=int, default=10)
+    arguments, rest = parser.parse_known_args()
+    import chromadb
+
+    packages = pathlib.Path(chromadb.__file__).resolve().parents[1]
+    server = Server(arguments.server).start()
+    environment = {
+        **os.environ,
+        "CHROMA_INTEGRATION_TEST_ONLY": "1",
+        "CHROMA_SERVER_HOST": "localhost",
+        "CHROMA_SERVER_HTTP_PORT": str(server.port),
+        "PROPERTY_TESTING_PRESET": "fast",
+        "BOUND_EXAMPLES": "0" if arguments.full else str(arguments.examples),
+        "BOUND_STEPS": "0" if arguments.full else "20",
+        "PYTHONPATH": str(HERE / "plugins"),
+    }
+    command = [
+        sys.executable, "-m", "pytest", "--import-mode=importlib", "-o", "pythonpath=.", "-o", "asyncio_mode=auto",
+        "-p", "offline_embedding", "-p", "bounded", "-p", "no:cacheprovider", "--timeout", "300", "-q",
+        "-k", "integration", "-W", "ignore", "chromadb/test", *(f"--ignore=chromadb/test/{name}" for name in LEFT_OUT), *rest,
+    ]
+    if arguments.server == "ochre":
+        lines = (HERE / "exceptions.txt").read_text().splitlines()
+        tests = [line.split("#")[0].strip() for line in lines if not line.startswith("#")]
+        command += [f"--deselect={test}" for test in tests if test]
+    try:
+        return subprocess.run(command, cwd=packages, env=environment).returncode
+    finally:
+        server.remove()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+//! The project's own rules: which crate may depend on which, and that documents name what exists.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::root;
+
+/// What each crate may name in `[dependencies]`; a new edge is an architecture decision.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("ochre-kernels", &[]),
+    ("ochre-model", &[]),
+    ("ochre-store", &["ochre-model"]),
+    ("ochre-index", &["ochre-kernels", "ochre-model"]),
+    ("ochre-engine", &["ochre-index", "ochre-kernels", "ochre-model", "ochre-store"]),
+    ("ochre-wire", &["ochre-model"]),
+    ("ochre-server", &["ochre-engine", "ochre-model", "ochre-wire"]),
+    ("ochre-cli", &["ochre-engine", "ochre-model", "ochre-server"]),
+    ("ochre-testkit", &["ochre-engine", "ochre-model", "ochre-store"]),
+    ("xtask", &["ochre-server"]),
+];
+
+/// Documents whose every path in backticks must exist.
+const CHECKED_DOCUMENTS: &[&str] = &["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"];
+
+/// Folders that a checkout has besides sources.
+const TOP_FOLDERS: &[&str] = &["crates/", "docs/", "bench/", "conformance/", "xtask/", ".ci/", ".cargo/"];
+
+/// Fails with everything that breaks a rule.
+pub(crate) fn check() -> Result<()> {
+    let mut broken = surplus_dependencies()?;
+    broken.extend(missing_paths()?);
+    broken.extend(headless_sources(&root())?);
+    ensure!(broken.is_empty(), "rules are broken:\n  {}", broken.join("\n  "));
+    Ok(())
+}
+
+fn surplus_dependencies() -> Result<Vec<String>> {
+    let output = Command::new("cargo")
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .context("cannot run cargo metadata")?;
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata gave no JSON")?;
+    let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
+    let mut broken = Vec::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let name = package["name"].as_str().unwrap_or_default();
+        let Some(allowed) = allowed.get(name) else {
+            broken.push(format!("{name} has no entry in the table of allowed dependencies"));
+            continue;
+        };
+        let dependencies = package["dependencies"].as_array().into_iter().flatten();
+        let ours = dependencies.filter(|dependency| dependency["path"].is_string() && dependency["kind"].is_null());
+        for dependency in ours.filter_map(|dependency| dependency["name"].as_str()) {
+            if !allowed.contains(&dependency) {
+                broken.push(format!("{name} must not depend on {dependency}"));
+            }
+        }
+    }
+    Ok(broken)
+}
+
+fn missing_paths() -> Result<Vec<String>> {
+    let mut broken = Vec::new();
+    for document in CHECKED_DOCUMENTS {
+        let text = std::fs::read_to_string(root().join(document)).with_context(|| format!("cannot read {document}"))?;
+        for path in text.split('`').skip(1).step_by(2).filter(|path| TOP_FOLDERS.iter().any(|top| path.starts_with(top))) {
+            let is_pattern = path.contains(['*', '<', '{', ' ']);
+            if !is_pattern && !root().join(path).exists() {
+                broken.push(format!("{document} names {path}, which does not exist"));
+            }
+        }
+    }
+    Ok(broken)
+}
+
+/// Every source file says in its first line what it owns.
+fn headless_sources(root: &Path) -> Result<Vec<String>> {
+    let mut broken = Vec::new();
+    let mut folders = vec![root.join("crates"), root.join("xtask")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path)?;
+                if !text.starts_with("//!") {
+                    broken.push(format!("{} does not begin with a //! header", path.display()));
+                }
+            }
+        }
+    }
+    Ok(broken)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn crates_depend_only_downwards() {
+        assert_eq!(super::surplus_dependencies().unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn documents_name_only_paths_that_exist() {
+        assert_eq!(super::missing_paths().unwrap(), Vec::<String>::new());
+    }
+}
