@@ -392,14 +392,7 @@ impl Rows for ReaderRows<'_, '_> {
 
     fn documents(&mut self, offsets: &Bitmap, visit: &mut dyn FnMut(u32, &str)) -> Result<(), Error> {
         let offsets: Vec<u32> = offsets.iter().collect();
-        let parts = Parts { document: true, ..Parts::default() };
-        self.0.reader.rows(self.0.number, &offsets, parts, &mut |row| {
-            if let Some(document) = row.document {
-                visit(row.offset, document);
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(())
+        Ok(self.0.reader.documents(self.0.number, &offsets, visit)?)
     }
 
     fn offsets(&mut self, ids: &HashSet<String>) -> Result<Bitmap, Error> {

@@ -6,6 +6,7 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
+use memchr::memmem::Finder;
 use ochre_model::{DocumentTest, Filter, Scalar, Test, Value, compare_int_float};
 
 use crate::bitmap::{Bitmap, WORDS, Words};
@@ -75,11 +76,22 @@ fn documents<R: Rows>(test: &DocumentTest, view: &View, candidates: &Bitmap, row
         DocumentTest::NotContains(text) if text.is_empty() => return Ok(passed),
         _ => {}
     }
-    rows.documents(&with_document, &mut |offset, text| {
-        if test.matches(Some(text)) {
-            passed.insert(offset);
+    match test {
+        // The searcher is made once for all documents.
+        DocumentTest::Contains(needle) | DocumentTest::NotContains(needle) => {
+            let (finder, wanted) = (Finder::new(needle.as_bytes()), !test.is_negative());
+            rows.documents(&with_document, &mut |offset, text| {
+                if finder.find(text.as_bytes()).is_some() == wanted {
+                    passed.insert(offset);
+                }
+            })?;
         }
-    })?;
+        _ => rows.documents(&with_document, &mut |offset, text| {
+            if test.matches(Some(text)) {
+                passed.insert(offset);
+            }
+        })?,
+    }
     Ok(passed)
 }
 

@@ -444,6 +444,18 @@ impl Reader for MemoryReader<'_> {
         Ok(())
     }
 
+    fn documents(
+        &self, collection: CollectionNumber, offsets: &[u32], visit: &mut dyn FnMut(u32, &str),
+    ) -> Result<()> {
+        let Some(collection) = self.0.numbered(collection) else { return Ok(()) };
+        for (offset, (stored, ..)) in offsets.iter().filter_map(|o| Some((o, collection.records.get(o)?))) {
+            if let Some(document) = &stored.document {
+                visit(*offset, document);
+            }
+        }
+        Ok(())
+    }
+
     fn scan(&self, collection: CollectionNumber, visit: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<()> {
         let Some(collection) = self.0.numbered(collection) else { return Ok(()) };
         let parts = Parts { metadata: true, ..Parts::default() };

@@ -269,6 +269,10 @@ pub trait Reader {
         &self, collection: CollectionNumber, offsets: &[u32], parts: Parts,
         visit: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>,
     ) -> Result<()>;
+    /// The documents at these ascending offsets; offsets without one are skipped.
+    fn documents(
+        &self, collection: CollectionNumber, offsets: &[u32], visit: &mut dyn FnMut(u32, &str),
+    ) -> Result<()>;
     /// Every row with its metadata, by offset.
     fn scan(&self, collection: CollectionNumber, visit: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<()>;
     /// All vector blocks of a collection: those of this state, except vectors that newer commits

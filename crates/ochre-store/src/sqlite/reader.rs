@@ -63,9 +63,7 @@ impl Reader for SqliteReader<'_> {
     ) -> Result<()> {
         let (Some(first), Some(last)) = (offsets.first().copied(), offsets.last().copied()) else { return Ok(()) };
         let columns = columns(parts);
-        let dense = offsets.len() > 64
-            && offsets.is_sorted()
-            && (last - first) as usize / offsets.len() < RANGE_SHARE_MIN;
+        let dense = is_dense(offsets);
         self.ask("read records", |connection| {
             if dense {
                 let sql = format!("SELECT {columns} FROM records WHERE rowid BETWEEN ?1 AND ?2");
@@ -89,6 +87,41 @@ impl Reader for SqliteReader<'_> {
                     && visit(row_ref(row)?).is_break()
                 {
                     return Ok(());
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn documents(
+        &self, collection: CollectionNumber, offsets: &[u32], visit: &mut dyn FnMut(u32, &str),
+    ) -> Result<()> {
+        let (Some(first), Some(last)) = (offsets.first().copied(), offsets.last().copied()) else { return Ok(()) };
+        let base = first_rowid(collection);
+        self.ask("read documents", |connection| {
+            if !is_dense(offsets) {
+                let mut statement = connection.prepare_cached("SELECT document FROM records WHERE rowid = ?1")?;
+                for offset in offsets {
+                    let mut rows = statement.query([base + i64::from(*offset)])?;
+                    if let Some(row) = rows.next()?
+                        && let Some(document) = text(row, 0)?
+                    {
+                        visit(*offset, document);
+                    }
+                }
+                return Ok(());
+            }
+            let mut statement =
+                connection.prepare_cached("SELECT rowid, document FROM records WHERE rowid BETWEEN ?1 AND ?2")?;
+            let mut rows = statement.query(params![base + i64::from(first), base + i64::from(last)])?;
+            let mut wanted = offsets.iter().copied().peekable();
+            while let Some(row) = rows.next()? {
+                let offset = offset_of(row.get(0)?);
+                while wanted.next_if(|wanted| *wanted < offset).is_some() {}
+                if wanted.next_if_eq(&offset).is_some()
+                    && let Some(document) = text(row, 1)?
+                {
+                    visit(offset, document);
                 }
             }
             Ok(())
@@ -131,6 +164,12 @@ impl Reader for SqliteReader<'_> {
             Ok(offsets)
         })
     }
+}
+
+/// Whether reading the whole range of these offsets beats seeking each of them.
+fn is_dense(offsets: &[u32]) -> bool {
+    let (Some(first), Some(last)) = (offsets.first(), offsets.last()) else { return false };
+    offsets.len() > 64 && offsets.is_sorted() && (last - first) as usize / offsets.len() < RANGE_SHARE_MIN
 }
 
 pub(super) fn head(connection: &Connection, collection: CollectionNumber) -> rusqlite::Result<Option<Head>> {

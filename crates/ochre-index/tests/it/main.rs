@@ -1,0 +1,119 @@
+//! Columns against the meaning of filters for one record, and graphs read and written at once.
+#![expect(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::sync::atomic::AtomicBool;
+
+use ochre_index::{Bitmap, BuildOptions, Graph, GraphParameters, Node, Rows, View, evaluate};
+use ochre_model::{HnswConfiguration, Space};
+use ochre_testkit::{Generator, Oracle, OracleRecord, filter_matches};
+
+/// Ids and documents for evaluation, straight from the oracle's records; the offset is the index.
+struct Records<'a>(&'a [OracleRecord]);
+
+impl Rows for Records<'_> {
+    type Error = Infallible;
+
+    fn documents(&mut self, offsets: &Bitmap, visit: &mut dyn FnMut(u32, &str)) -> Result<(), Infallible> {
+        for offset in offsets.iter() {
+            if let Some(document) = &self.0[offset as usize].document {
+                visit(offset, document);
+            }
+        }
+        Ok(())
+    }
+
+    fn offsets(&mut self, ids: &HashSet<String>) -> Result<Bitmap, Infallible> {
+        Ok((0u32..).zip(self.0).filter(|(_, record)| ids.contains(&record.id)).map(|(offset, _)| offset).collect())
+    }
+}
+
+#[test]
+fn columns_mean_what_filters_mean_for_one_record() {
+    let mut generator = Generator::new(17, 2, 100_000);
+    let mut oracle = Oracle::default();
+    while oracle.records.len() < 9000 {
+        let batch = generator.batch(ochre_model::WriteKind::Add, 500);
+        oracle.write(ochre_model::WriteKind::Add, &batch);
+    }
+    let mut view = View::new(Space::L2);
+    for (offset, record) in (0u32..).zip(&oracle.records) {
+        view.set_vector(offset, u64::from(offset) + 1, None);
+        view.set_document(offset, record.document.is_some());
+        if let Some(metadata) = &record.metadata {
+            view.set_metadata(offset, metadata);
+        }
+    }
+    let mut hits = 0;
+    for _ in 0..400 {
+        let filter = generator.filter(3);
+        let found: Vec<u32> =
+            evaluate(&filter, &view, view.live(), &mut Records(&oracle.records)).unwrap().iter().collect();
+        let expected: Vec<u32> = (0u32..)
+            .zip(&oracle.records)
+            .filter(|(_, record)| filter_matches(&filter, record))
+            .map(|(offset, _)| offset)
+            .collect();
+        assert_eq!(found, expected, "{filter:?}");
+        for (_, record) in (0u32..).zip(&oracle.records).take(50) {
+            let one = filter.matches(&record.id, record.metadata.as_ref(), record.document.as_deref());
+            assert_eq!(one, filter_matches(&filter, record), "{filter:?} on {record:?}");
+        }
+        hits += usize::from(!found.is_empty());
+    }
+    assert!(hits > 200, "filters that match nothing prove nothing: {hits}");
+}
+
+/// A graph over random vectors, half of them equal to each other if asked for.
+fn graph(count: usize, equal: bool, threads: usize) -> Graph {
+    let mut rng = fastrand::Rng::with_seed(3);
+    let mut row = || -> Vec<f32> { (0..40).map(|_| rng.f32()).collect() };
+    let vectors: Vec<Vec<f32>> = (0..count).map(|index| if equal && index % 2 == 0 { vec![0.5; 40] } else { row() }).collect();
+    let parameters = GraphParameters::new(&HnswConfiguration::default(), 40);
+    let sample: Vec<&[f32]> = vectors.iter().take(200).map(Vec::as_slice).collect();
+    let graph = Graph::new(parameters, count, &sample);
+    let stop = AtomicBool::new(false);
+    for (start, chunk) in vectors.chunks(500).enumerate() {
+        let nodes: Vec<(Node, &[f32])> = (0u32..)
+            .zip(chunk)
+            .map(|(index, vector)| {
+                let offset = start as u32 * 500 + index;
+                (Node { offset, vector_id: u64::from(offset) + 1 }, vector.as_slice())
+            })
+            .collect();
+        assert!(graph.add(&nodes, BuildOptions { threads, stop: &stop }));
+    }
+    graph
+}
+
+#[test]
+fn every_node_is_reachable_after_orphans_are_relinked() {
+    for (equal, threads) in [(false, 1), (false, 4), (true, 1), (true, 4)] {
+        let graph = graph(6000, equal, threads);
+        assert_eq!(graph.linked().len(), 6000);
+        assert_eq!(graph.relink_orphans(), [], "equal vectors: {equal}, threads: {threads}");
+    }
+}
+
+#[test]
+fn a_snapshot_holds_the_whole_graph_and_fits_only_what_it_is_of() {
+    let graph = graph(1500, false, 1);
+    let header = ochre_index::SnapshotHeader { epoch: 7, collection: [3; 16], position: 11 };
+    let mut bytes = Vec::new();
+    graph.write_snapshot(&header, &mut bytes).unwrap();
+    let read = |epoch, collection, parameters| {
+        Graph::read_snapshot(epoch, collection, parameters, 1.2, &mut bytes.as_slice())
+    };
+    let (copy, position) = read(7, [3; 16], graph.parameters()).map_err(|error| error.to_string()).unwrap();
+    assert_eq!((copy.linked(), position), (graph.linked(), 11));
+    let mut again = Vec::new();
+    copy.write_snapshot(&header, &mut again).unwrap();
+    assert!(bytes == again, "written again it is the same");
+    assert!(read(8, [3; 16], graph.parameters()).is_err());
+    assert!(read(7, [4; 16], graph.parameters()).is_err());
+    let other = GraphParameters { max_neighbors: 8, ..graph.parameters() };
+    assert!(read(7, [3; 16], other).is_err());
+    let grown = graph.grown(4000);
+    assert_eq!((grown.linked(), grown.capacity()), (graph.linked(), 4000));
+}
