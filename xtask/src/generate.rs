@@ -11,7 +11,10 @@ use crate::root;
 fn references() -> Result<Vec<(PathBuf, String)>> {
     let folder = root().join("docs/reference");
     let api = serde_json::to_string_pretty(&ochre_server::openapi_document())? + "\n";
-    let configuration = format!("# Configuration\n\nEvery setting with its default, as `ochre config default` prints it.\n\n```toml\n{}\n```\n", ochre_server::DEFAULT_TOML.trim_end());
+    let configuration = format!(
+        "# Configuration\n\nEvery setting with its default, as `ochre config default` prints it.\n\n```toml\n{}\n```\n",
+        ochre_server::DEFAULT_TOML.trim_end()
+    );
     let mut cli = String::from("# Command line\n\nWhat `ochre --help` and its subcommands print.\n");
     for command in [&[][..], &["run"], &["check"], &["health"], &["config"], &["config", "show"]] {
         let mut words = command.to_vec();

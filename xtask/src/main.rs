@@ -56,7 +56,11 @@ fn test() -> Result<()> {
     run("cargo", &["test", "--release", "--workspace", "--doc"])?;
     run("cargo", &["build", "--release", "--workspace", "--examples"])?;
     for tier in ["scalar", "avx2"] {
-        command::run_with("cargo", &["test", "--release", "-p", "ochre-kernels", "-p", "ochre-index", "-q"], &[("OCHRE_KERNELS", tier)])?;
+        command::run_with(
+            "cargo",
+            &["test", "--release", "-p", "ochre-kernels", "-p", "ochre-index", "-q"],
+            &[("OCHRE_KERNELS", tier)],
+        )?;
     }
     conformance(&["python".into()])?;
     conformance(&["javascript".into()])?;
@@ -69,6 +73,7 @@ fn test() -> Result<()> {
 fn check() -> Result<()> {
     rules::check()?;
     generate::verify()?;
+    run("cargo", &["fmt", "--all", "--check"])?;
     run("cargo", &["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     command::run_with("cargo", &["doc", "--release", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
     if has("cargo-deny") {

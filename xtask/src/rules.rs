@@ -68,7 +68,9 @@ fn missing_paths() -> Result<Vec<String>> {
     let mut broken = Vec::new();
     for document in CHECKED_DOCUMENTS {
         let text = std::fs::read_to_string(root().join(document)).with_context(|| format!("cannot read {document}"))?;
-        for path in text.split('`').skip(1).step_by(2).filter(|path| TOP_FOLDERS.iter().any(|top| path.starts_with(top))) {
+        for path in
+            text.split('`').skip(1).step_by(2).filter(|path| TOP_FOLDERS.iter().any(|top| path.starts_with(top)))
+        {
             let is_pattern = path.contains(['*', '<', '{', ' ']);
             if !is_pattern && !root().join(path).exists() {
                 broken.push(format!("{document} names {path}, which does not exist"));

@@ -26,7 +26,10 @@ impl Check {
             output.words(&format!("{checked}: clean"));
             return Ok(Exit::Ok);
         }
-        output.words(&format!("{checked}: {} problems found; restore the damaged records from a backup, or write them again", report.findings.len()));
+        output.words(&format!(
+            "{checked}: {} problems found; restore the damaged records from a backup, or write them again",
+            report.findings.len()
+        ));
         Ok(Exit::DamageFound)
     }
 }

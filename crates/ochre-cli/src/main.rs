@@ -18,7 +18,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// An embedding database that looks after itself, speaking Chroma's HTTP API.
 #[derive(Parser)]
 #[command(name = "ochre", version, disable_help_subcommand = true)]
-#[command(after_help = "Exit codes: 0 fine, 1 failed, 2 bad usage or configuration, 3 damage found,\n4 the directory is in use, 5 the server is not healthy.")]
+#[command(
+    after_help = "Exit codes: 0 fine, 1 failed, 2 bad usage or configuration, 3 damage found,\n4 the directory is in use, 5 the server is not healthy."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

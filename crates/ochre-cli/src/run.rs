@@ -84,10 +84,13 @@ async fn serve(config: Config, output: &mut Output) -> anyhow::Result<Exit> {
     let stop = stop_signal()?;
     let database = Database::open_with(&path, options)?;
     let app = App::new(database.clone(), config);
-    let server = Server::bind(app).await.with_context(|| format!("cannot listen on {address}; choose another with --port"))?;
+    let server =
+        Server::bind(app).await.with_context(|| format!("cannot listen on {address}; choose another with --port"))?;
     let url = format!("http://{}", server.address()?);
     if is_exposed {
-        tracing::warn!("listening beyond this machine without authentication: whoever reaches the port can read and write everything");
+        tracing::warn!(
+            "listening beyond this machine without authentication: whoever reaches the port can read and write everything"
+        );
     }
     let shown = path.canonicalize().unwrap_or(path);
     output.words(&format!(

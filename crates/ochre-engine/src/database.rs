@@ -1,12 +1,10 @@
 //! Opening and closing a database, and its catalog: tenants, databases, collections.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use ochre_model::{
-    IndexSchema, Metadata, check_collection_name, check_database_name, check_tenant_name,
-};
+use ochre_model::{IndexSchema, Metadata, check_collection_name, check_database_name, check_tenant_name};
 use ochre_store::{
     Alteration, CollectionNumber, CollectionRow, Committed, DatabaseRow, MemoryStore, NewCollection, Observer, Page,
     SqliteOptions, SqliteStore, Statistics, Store, Tenant,
@@ -75,7 +73,10 @@ impl Database {
     /// # Errors
     /// As [`Database::open`].
     pub fn open_with(directory: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
-        let directory = directory.as_ref();
+        Self::open_directory(directory.as_ref(), options)
+    }
+
+    fn open_directory(directory: &Path, options: Options) -> Result<Self, Error> {
         let sqlite = SqliteOptions {
             disk: Arc::clone(&options.disk),
             vfs: options.vfs.clone(),
@@ -86,7 +87,7 @@ impl Database {
         for damage in store.damage() {
             tracing::error!(file = %damage.path.display(), reason = damage.reason, "found damage; what does not need it still works");
         }
-        Ok(Self::start(Box::new(store), Some(directory.to_owned()), options))
+        Ok(Self::start(Box::new(store), Some(directory), options))
     }
 
     /// A database in memory, gone when closed.
@@ -105,12 +106,12 @@ impl Database {
         Ok(Self::start(Box::new(MemoryStore::default()), None, options))
     }
 
-    fn start(store: Box<dyn Store>, directory: Option<PathBuf>, options: Options) -> Self {
+    fn start(store: Box<dyn Store>, directory: Option<&Path>, options: Options) -> Self {
         let background = options.background;
         let inner = Arc::new(Inner {
             store,
             options,
-            snapshots: Snapshots::new(directory.as_deref()),
+            snapshots: Snapshots::new(directory),
             rows: RwLock::default(),
             loaded: RwLock::default(),
             signals: crate::maintenance::Signals::default(),
@@ -401,7 +402,11 @@ impl Observer for Publisher {
         let applied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| loaded.commit(commit)));
         if !matches!(applied, Ok(true)) {
             // The write stands; the view is loaded anew by whoever needs it next.
-            tracing::error!(collection = commit.collection, position = commit.position, "dropped a view that a commit did not fit");
+            tracing::error!(
+                collection = commit.collection,
+                position = commit.position,
+                "dropped a view that a commit did not fit"
+            );
             inner.loaded.write().remove(&commit.collection);
         }
         inner.signals.index(commit.collection);

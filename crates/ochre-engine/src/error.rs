@@ -16,7 +16,9 @@ pub enum Error {
     #[error("{0}")]
     Damaged(String),
     /// Too many vectors wait to be indexed: try again later.
-    #[error("the collection has {waiting_bytes} bytes of vectors waiting to be indexed, more than the limit of {limit_bytes}: try again later")]
+    #[error(
+        "the collection has {waiting_bytes} bytes of vectors waiting to be indexed, more than the limit of {limit_bytes}: try again later"
+    )]
     Busy {
         /// Bytes waiting.
         waiting_bytes: usize,
@@ -32,7 +34,7 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn no_collection(name: impl ToString) -> Self {
+    pub(crate) fn no_collection(name: impl std::fmt::Display) -> Self {
         Self::Store(StoreError::NotFound { kind: Resource::Collection, name: name.to_string() })
     }
 }

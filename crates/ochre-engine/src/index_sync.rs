@@ -102,7 +102,8 @@ impl Inner {
             let Some(view) = loaded.view() else { return };
             let Some(graph) = view.graph() else { return };
             // A vector that cannot be read stays in the tail; it is not tried twice.
-            let tail: Vec<u32> = view.live().and_not(view.in_graph()).and_not(&tried).iter().take(PUBLISH_EVERY).collect();
+            let tail: Vec<u32> =
+                view.live().and_not(view.in_graph()).and_not(&tried).iter().take(PUBLISH_EVERY).collect();
             if tail.is_empty() {
                 return;
             }
@@ -160,14 +161,13 @@ impl Inner {
     }
 
     fn write_snapshot(&self, row: &CollectionRow, view: &View, graph: &Graph) {
-        let header = SnapshotHeader {
-            epoch: self.store.epoch(),
-            collection: row.id.into_bytes(),
-            position: view.position(),
-        };
+        let header =
+            SnapshotHeader { epoch: self.store.epoch(), collection: row.id.into_bytes(), position: view.position() };
         match self.snapshots.write(&header, graph) {
             Ok(()) => self.signals.note_snapshot(row.number, graph.len()),
-            Err(error) => tracing::warn!(collection = %row.id, %error, "could not write a graph snapshot; the next start rebuilds the graph"),
+            Err(error) => {
+                tracing::warn!(collection = %row.id, %error, "could not write a graph snapshot; the next start rebuilds the graph")
+            }
         }
     }
 

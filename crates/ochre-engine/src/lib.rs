@@ -40,6 +40,6 @@ pub use write::{DeleteRequest, NewRecords};
 pub use ochre_index::{Plan, Strategy};
 pub use ochre_model as model;
 pub use ochre_store::{
-    Alteration, CollectionRow, DatabaseRow, Disk, DiskFile, Error as StoreError, Finding, Idempotency, Outcome, Page, RealDisk,
-    Report, Resource, Statistics, Store, Tenant, check,
+    Alteration, CollectionRow, DatabaseRow, Disk, DiskFile, Error as StoreError, Finding, Idempotency, Outcome, Page,
+    RealDisk, Report, Resource, Statistics, Store, Tenant, check,
 };

@@ -131,7 +131,10 @@ impl Inner {
             }
             let due = kept_house.elapsed() > HOUSEKEEPING;
             let maintaining = self.maintaining.lock();
-            let round = || self.follow_signals(false).and_then(|woken| if due || woken { self.keep_house(STEPS_MAX) } else { Ok(()) });
+            let round = || {
+                self.follow_signals(false)
+                    .and_then(|woken| if due || woken { self.keep_house(STEPS_MAX) } else { Ok(()) })
+            };
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(round));
             if due {
                 kept_house = Instant::now();

@@ -8,7 +8,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ochre_index::{Bitmap, Nearest, Plan, Rows, View, evaluate, nearest};
-use ochre_model::{DOCUMENT_KEY, DocumentTest, Filter, HIDDEN_PREFIX, InvalidMetadata, Metadata, Scalar, Test, ValueType};
+use ochre_model::{
+    DOCUMENT_KEY, DocumentTest, Filter, HIDDEN_PREFIX, InvalidMetadata, Metadata, Scalar, Test, ValueType,
+};
 use ochre_store::{CollectionRow, Error as StoreError, Parts, Reader, Resource};
 
 use crate::database::Inner;
@@ -243,7 +245,8 @@ impl Inner {
         let (ef_search, exact_max) = (row.schema.hnsw().ef_search, self.options.exact_records_max);
         let mut found = Vec::with_capacity(request.query.embeddings.len());
         for embedding in &request.query.embeddings {
-            let wanted = Nearest { query: embedding, k: request.query.k, ef_search, exact_max, matches: matches.as_ref() };
+            let wanted =
+                Nearest { query: embedding, k: request.query.k, ef_search, exact_max, matches: matches.as_ref() };
             let (hits, plan) = nearest(&pinned.view, wanted)?;
             found.push(hits);
             answer.plans.push(plan);
@@ -288,7 +291,9 @@ impl Inner {
                         _ => "Bool",
                     };
                     refused.get_or_insert_with(|| {
-                        format!("Cannot filter using metadata key '{key}' with type '{ty}' because indexing is disabled")
+                        format!(
+                            "Cannot filter using metadata key '{key}' with type '{ty}' because indexing is disabled"
+                        )
                     });
                 }
             }
@@ -335,7 +340,8 @@ impl Pinned<'_> {
     }
 
     fn fetch(&self, offsets: &[u32], include: Include, visit: &mut dyn FnMut(u32, Record)) -> Result<(), Error> {
-        let parts = Parts { metadata: include.metadatas, document: include.documents, uri: include.uris || include.metadatas };
+        let parts =
+            Parts { metadata: include.metadatas, document: include.documents, uri: include.uris || include.metadatas };
         let mut damaged = None;
         let mut seen = 0;
         self.reader.rows(self.number, offsets, parts, &mut |row| {
@@ -344,7 +350,10 @@ impl Pinned<'_> {
                 match self.view.vector(row.offset) {
                     Ok((vector, _)) => Some(vector.to_vec()),
                     Err(error) => {
-                        damaged = Some(Error::Damaged(format!("the embedding of record '{}' cannot be read: {error}", row.id)));
+                        damaged = Some(Error::Damaged(format!(
+                            "the embedding of record '{}' cannot be read: {error}",
+                            row.id
+                        )));
                         return ControlFlow::Break(());
                     }
                 }
@@ -364,9 +373,11 @@ impl Pinned<'_> {
         match damaged {
             Some(error) => Err(error),
             // The view and the rows are of one position, so this would be a bug or damage, never a race.
-            None if seen != offsets.len() => {
-                Err(Error::Damaged(format!("{} of {} records are missing from the database", offsets.len() - seen, offsets.len())))
-            }
+            None if seen != offsets.len() => Err(Error::Damaged(format!(
+                "{} of {} records are missing from the database",
+                offsets.len() - seen,
+                offsets.len()
+            ))),
             None => Ok(()),
         }
     }
@@ -380,8 +391,11 @@ fn visible(text: Option<&str>, hides_uri: bool) -> Option<StoredMetadata> {
         return Some(StoredMetadata(text.to_owned()));
     }
     let Ok(metadata) = Metadata::from_text(text) else { return Some(StoredMetadata(text.to_owned())) };
-    let shown: Metadata =
-        metadata.iter().filter(|(key, _)| !key.starts_with(HIDDEN_PREFIX)).map(|(key, value)| (key, value.clone())).collect();
+    let shown: Metadata = metadata
+        .iter()
+        .filter(|(key, _)| !key.starts_with(HIDDEN_PREFIX))
+        .map(|(key, value)| (key, value.clone()))
+        .collect();
     Some(StoredMetadata(shown.to_text()))
 }
 

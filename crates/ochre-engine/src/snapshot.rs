@@ -25,7 +25,9 @@ impl Snapshots {
     }
 
     /// The snapshot of a collection, if there is a usable one. Others are removed: they never will be.
-    pub(crate) fn read(&self, epoch: u64, collection: Uuid, parameters: GraphParameters, resize_factor: f64) -> Option<Graph> {
+    pub(crate) fn read(
+        &self, epoch: u64, collection: Uuid, parameters: GraphParameters, resize_factor: f64,
+    ) -> Option<Graph> {
         let path = self.path(collection)?;
         let file = File::open(&path).ok()?;
         let mut file = BufReader::with_capacity(1 << 20, file);

@@ -60,7 +60,8 @@ impl NewRecords {
     /// Metadata for each id.
     #[must_use]
     pub fn metadatas(mut self, metadatas: impl IntoIterator<Item = Metadata>) -> Self {
-        self.batch.metadatas = Some(metadatas.into_iter().map(|metadata| Some(MetadataPatch::from(metadata))).collect());
+        self.batch.metadatas =
+            Some(metadatas.into_iter().map(|metadata| Some(MetadataPatch::from(metadata))).collect());
         self
     }
 
@@ -179,7 +180,10 @@ fn check(kind: WriteKind, batch: &RecordBatch) -> Result<(), Error> {
             )));
         }
         Some(embeddings) => {
-            if kind != WriteKind::Update && (0..embeddings.len()).any(|index| embeddings.row(index).is_none()) && embeddings.dimension() > 0 {
+            if kind != WriteKind::Update
+                && (0..embeddings.len()).any(|index| embeddings.row(index).is_none())
+                && embeddings.dimension() > 0
+            {
                 return invalid("Validation error: embeddings: every record needs an embedding");
             }
             for row in (0..embeddings.len()).filter_map(|index| embeddings.row(index)) {

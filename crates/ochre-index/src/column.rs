@@ -107,7 +107,8 @@ impl Chunk {
     }
 
     fn heap_bytes(&self) -> usize {
-        let lanes = self.bools.heap_bytes() + self.ints.heap_bytes() + self.floats.heap_bytes() + self.strings.heap_bytes();
+        let lanes =
+            self.bools.heap_bytes() + self.ints.heap_bytes() + self.floats.heap_bytes() + self.strings.heap_bytes();
         size_of::<Self>() + lanes + self.lists.len() * 64
     }
 }

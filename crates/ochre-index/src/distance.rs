@@ -67,7 +67,8 @@ mod tests {
 
     #[test]
     fn extreme_numbers_have_distances_too() {
-        let distance = |space, query: [f32; 2], vector: [f32; 2]| Metric::new(space, &query).distance(&vector, norm(&vector));
+        let distance =
+            |space, query: [f32; 2], vector: [f32; 2]| Metric::new(space, &query).distance(&vector, norm(&vector));
         assert_eq!(distance(Space::Cosine, [1e20, 0.0], [1e20, 1e20]), 0.292_893_23);
         assert_eq!(distance(Space::Cosine, [1e-30, 0.0], [1e-30, 1e-30]), 0.292_893_23);
         assert_eq!(distance(Space::Ip, [3e38, 3e38], [3e38, -3e38]), 1.0);

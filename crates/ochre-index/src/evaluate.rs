@@ -57,9 +57,9 @@ pub fn evaluate<R: Rows>(filter: &Filter, view: &View, candidates: &Bitmap, rows
         }
         Filter::Key { key, test } => {
             let positive = test.negated();
-            let matching = view.column(key).map_or_else(Bitmap::new, |column| {
-                scan(column, positive.as_ref().unwrap_or(test), candidates)
-            });
+            let matching = view
+                .column(key)
+                .map_or_else(Bitmap::new, |column| scan(column, positive.as_ref().unwrap_or(test), candidates));
             Ok(if positive.is_some() { candidates.and_not(&matching) } else { matching })
         }
         Filter::Document(test) => documents(test, view, candidates, rows),
@@ -192,9 +192,9 @@ fn scan_numbers(chunk: &Chunk, words: &mut Words, orders: &[Ordering], operand: 
         Scalar::Int(operand) => {
             let operand = *operand;
             chunk.ints.scan(words, |v| (less & (v < operand)) | (equal & (v == operand)) | (greater & (v > operand)));
-            chunk.floats.scan(words, |v| {
-                compare_int_float(operand, v).is_some_and(|order| orders.contains(&order.reverse()))
-            });
+            chunk
+                .floats
+                .scan(words, |v| compare_int_float(operand, v).is_some_and(|order| orders.contains(&order.reverse())));
         }
         Scalar::Float(operand) => {
             let operand = *operand;

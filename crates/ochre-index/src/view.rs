@@ -143,9 +143,10 @@ impl View {
     pub fn vector(&self, offset: u32) -> Result<(&[f32], f32), Damaged> {
         let slot = self.slot(offset).filter(|slot| slot.vector_id != 0);
         let slot = slot.ok_or_else(|| Damaged(format!("record at offset {offset} has no vector")))?;
-        let block = self.blocks.get(slot.block as usize / BLOCK_CHUNK).and_then(|chunk| {
-            chunk.get(slot.block as usize % BLOCK_CHUNK)
-        });
+        let block = self
+            .blocks
+            .get(slot.block as usize / BLOCK_CHUNK)
+            .and_then(|chunk| chunk.get(slot.block as usize % BLOCK_CHUNK));
         let block = block.ok_or_else(|| Damaged(format!("vector {} is in no readable segment", slot.vector_id)))?;
         Ok((block.row(slot.row as usize)?, block.norm(slot.row as usize)))
     }

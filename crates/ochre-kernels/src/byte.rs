@@ -40,9 +40,8 @@ mod x86 {
         let mut i = 0;
         while i < blocks {
             // SAFETY: `i + 16 <= blocks <= len` of both slices; the loads are unaligned ones.
-            let (x, y) = unsafe {
-                (_mm_loadu_si128(a.as_ptr().add(i).cast()), _mm_loadu_si128(b.as_ptr().add(i).cast()))
-            };
+            let (x, y) =
+                unsafe { (_mm_loadu_si128(a.as_ptr().add(i).cast()), _mm_loadu_si128(b.as_ptr().add(i).cast())) };
             let products = _mm256_madd_epi16(_mm256_cvtepi8_epi16(x), _mm256_cvtepi8_epi16(y));
             sum = _mm256_add_epi32(sum, products);
             i += 16;
@@ -62,9 +61,8 @@ mod x86 {
         let mut i = 0;
         while i < blocks {
             // SAFETY: `i + 32 <= blocks <= len` of both slices; the loads are unaligned ones.
-            let (x, y) = unsafe {
-                (_mm256_loadu_si256(a.as_ptr().add(i).cast()), _mm256_loadu_si256(b.as_ptr().add(i).cast()))
-            };
+            let (x, y) =
+                unsafe { (_mm256_loadu_si256(a.as_ptr().add(i).cast()), _mm256_loadu_si256(b.as_ptr().add(i).cast())) };
             let products = _mm512_madd_epi16(_mm512_cvtepi8_epi16(x), _mm512_cvtepi8_epi16(y));
             sum = _mm512_add_epi32(sum, products);
             i += 32;

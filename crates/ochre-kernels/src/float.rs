@@ -106,7 +106,8 @@ mod x86 {
             // SAFETY: `i + 16 <= blocks <= len` of both slices; the loads are unaligned ones.
             unsafe {
                 s0 = _mm256_fmadd_ps(_mm256_loadu_ps(a.as_ptr().add(i)), _mm256_loadu_ps(b.as_ptr().add(i)), s0);
-                s1 = _mm256_fmadd_ps(_mm256_loadu_ps(a.as_ptr().add(i + 8)), _mm256_loadu_ps(b.as_ptr().add(i + 8)), s1);
+                s1 =
+                    _mm256_fmadd_ps(_mm256_loadu_ps(a.as_ptr().add(i + 8)), _mm256_loadu_ps(b.as_ptr().add(i + 8)), s1);
             }
             i += 16;
         }
@@ -131,7 +132,8 @@ mod x86 {
             // SAFETY: `i + 32 <= blocks <= len` of both slices; the loads are unaligned ones.
             unsafe {
                 let d0 = _mm512_sub_ps(_mm512_loadu_ps(a.as_ptr().add(i)), _mm512_loadu_ps(b.as_ptr().add(i)));
-                let d1 = _mm512_sub_ps(_mm512_loadu_ps(a.as_ptr().add(i + 16)), _mm512_loadu_ps(b.as_ptr().add(i + 16)));
+                let d1 =
+                    _mm512_sub_ps(_mm512_loadu_ps(a.as_ptr().add(i + 16)), _mm512_loadu_ps(b.as_ptr().add(i + 16)));
                 s0 = _mm512_fmadd_ps(d0, d0, s0);
                 s1 = _mm512_fmadd_ps(d1, d1, s1);
             }
@@ -151,7 +153,11 @@ mod x86 {
             // SAFETY: `i + 32 <= blocks <= len` of both slices; the loads are unaligned ones.
             unsafe {
                 s0 = _mm512_fmadd_ps(_mm512_loadu_ps(a.as_ptr().add(i)), _mm512_loadu_ps(b.as_ptr().add(i)), s0);
-                s1 = _mm512_fmadd_ps(_mm512_loadu_ps(a.as_ptr().add(i + 16)), _mm512_loadu_ps(b.as_ptr().add(i + 16)), s1);
+                s1 = _mm512_fmadd_ps(
+                    _mm512_loadu_ps(a.as_ptr().add(i + 16)),
+                    _mm512_loadu_ps(b.as_ptr().add(i + 16)),
+                    s1,
+                );
             }
             i += 32;
         }

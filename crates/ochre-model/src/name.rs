@@ -17,9 +17,7 @@ pub enum InvalidName {
     #[error("Expected a name that is not a valid ip address. Got {0}")]
     IpAddress(String),
     /// A tenant's name under three characters.
-    #[error(
-        "Validation error: length [{{\"min\": Number(3), \"value\": String({0:?})}}]"
-    )]
+    #[error("Validation error: length [{{\"min\": Number(3), \"value\": String({0:?})}}]")]
     TenantTooShort(String),
 }
 
@@ -60,7 +58,8 @@ pub fn check_tenant_name(name: &str) -> Result<(), InvalidName> {
 fn check_plain(name: &str) -> Result<(), InvalidName> {
     let bytes = name.as_bytes();
     let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let ends = bytes.first().is_some_and(u8::is_ascii_alphanumeric) && bytes.last().is_some_and(u8::is_ascii_alphanumeric);
+    let ends =
+        bytes.first().is_some_and(u8::is_ascii_alphanumeric) && bytes.last().is_some_and(u8::is_ascii_alphanumeric);
     if !(3..=512).contains(&bytes.len()) || !ends || !bytes.iter().copied().all(inner) {
         return Err(InvalidName::Shape(name.to_owned()));
     }

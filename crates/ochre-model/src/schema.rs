@@ -125,7 +125,10 @@ impl IndexSchema {
     /// default embedding function does not count: they always send it.
     pub fn is_default(&self) -> bool {
         let mut plain = self.clone();
-        if plain.embedding_function().is_some_and(|function| function["type"] != "known" || function["name"] == "default") {
+        if plain
+            .embedding_function()
+            .is_some_and(|function| function["type"] != "known" || function["name"] == "default")
+        {
             plain.set_embedding_function(None);
         }
         plain == Self::new(&HnswConfiguration::default(), None)
@@ -275,7 +278,9 @@ fn refuse_contradictions(given: &Json) -> Result<(), InvalidSchema> {
         return invalid("Sparse vector index cannot be enabled by default. Please enable it on specific keys.");
     }
     if enabled(&defaults["string"]["fts_index"]) {
-        return invalid("Full text search / regular expression index cannot be enabled by default. It can only be enabled on #document field.");
+        return invalid(
+            "Full text search / regular expression index cannot be enabled by default. It can only be enabled on #document field.",
+        );
     }
     if given.get("source_attached_function_id").is_some_and(|id| !id.is_null()) {
         return invalid("source_attached_function_id is reserved and cannot be set.");
@@ -313,7 +318,8 @@ fn refuse_contradictions(given: &Json) -> Result<(), InvalidSchema> {
         }
         if enabled(&types["sparse_vector"]["sparse_vector_index"]) {
             return Err(InvalidSchema(
-                "Failed to reconcile schema: Invalid schema input: Sparse vector indexing is not enabled in local".into(),
+                "Failed to reconcile schema: Invalid schema input: Sparse vector indexing is not enabled in local"
+                    .into(),
             ));
         }
     }
@@ -333,7 +339,8 @@ mod tests {
 
     #[test]
     fn keys_are_learned_once_per_type_and_inherit_the_default() {
-        let given = json!({"defaults": {"string": {"string_inverted_index": {"enabled": false, "config": {}}}}, "keys": {}});
+        let given =
+            json!({"defaults": {"string": {"string_inverted_index": {"enabled": false, "config": {}}}}, "keys": {}});
         let mut schema = IndexSchema::complete(&given).unwrap();
         assert!(schema.learn("a", ValueType::Str));
         assert!(!schema.learn("a", ValueType::Str));

@@ -262,7 +262,9 @@ impl MetadataPatch {
             match &mut value {
                 Some(Value::Float(f)) if f.is_finite() => *f += 0.0,
                 Some(Value::Float(_)) => return Err(InvalidMetadata::NotFinite(key)),
-                Some(Value::Floats(list)) if list.iter().all(|f| f.is_finite()) => list.iter_mut().for_each(|f| *f += 0.0),
+                Some(Value::Floats(list)) if list.iter().all(|f| f.is_finite()) => {
+                    list.iter_mut().for_each(|f| *f += 0.0)
+                }
                 Some(Value::Floats(_)) => return Err(InvalidMetadata::NotFinite(key)),
                 _ => {}
             }
@@ -335,7 +337,8 @@ mod tests {
     #[test]
     fn negative_zero_is_zero_and_empty_lists_are_nothing() {
         let patch =
-            MetadataPatch::parse([("z".into(), Some(Value::Float(-0.0))), ("e".into(), Some(Value::Ints(vec![])))]).unwrap();
+            MetadataPatch::parse([("z".into(), Some(Value::Float(-0.0))), ("e".into(), Some(Value::Ints(vec![])))])
+                .unwrap();
         assert_eq!(patch.to_metadata().to_text(), r#"{"z":0.0}"#);
     }
 

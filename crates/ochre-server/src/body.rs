@@ -73,7 +73,8 @@ impl FromRequest<App> for JsonBytes {
         let path = request.uri().path().to_owned();
         let key = idempotency_key(request.headers()).map_err(IntoResponse::into_response)?;
         let server = &app.config().server;
-        let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let declared =
+            request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let expected: usize = declared.unwrap_or(server.max_payload_size_bytes).min(server.max_payload_size_bytes);
         let room = app.room_for(expected).await.map_err(IntoResponse::into_response)?;
         let body = Limited::new(request.into_body(), server.max_payload_size_bytes);

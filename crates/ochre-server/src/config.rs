@@ -136,8 +136,18 @@ const CHROMA_KEYS: [(&str, &str); 6] = [
 
 /// Keys of Chroma's YAML that mean nothing here and are passed over.
 const CHROMA_IGNORED: [&str; 12] = [
-    "sqlite_filename", "sqlitedb", "sysdb", "segment_manager", "default_knn_index", "enable_schema", "open_telemetry",
-    "circuit_breaker", "scorecard_enabled", "scorecard", "log", "executor",
+    "sqlite_filename",
+    "sqlitedb",
+    "sysdb",
+    "segment_manager",
+    "default_knn_index",
+    "enable_schema",
+    "open_telemetry",
+    "circuit_breaker",
+    "scorecard_enabled",
+    "scorecard",
+    "log",
+    "executor",
 ];
 
 impl Default for Config {
@@ -152,9 +162,10 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], naming the source, the key and what it should be.
     pub fn read(source: &Source) -> Result<Self, ConfigError> {
-        let mut table: Table = DEFAULT_TOML
-            .parse()
-            .map_err(|error: toml::de::Error| ConfigError::Syntax { source_name: "default.toml".into(), reason: error.to_string() })?;
+        let mut table: Table = DEFAULT_TOML.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
+            source_name: "default.toml".into(),
+            reason: error.to_string(),
+        })?;
         if let Some(file) = &source.file {
             overlay_file(&mut table, file)?;
         }
@@ -211,9 +222,10 @@ fn overlay_file(table: &mut Table, file: &Path) -> Result<(), ConfigError> {
     if file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
         return overlay_yaml(table, &source_name, &text);
     }
-    let given: Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| ConfigError::Syntax { source_name: source_name.clone(), reason: error.to_string() })?;
+    let given: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
+        source_name: source_name.clone(),
+        reason: error.to_string(),
+    })?;
     for (section, values) in given {
         let Value::Table(values) = values else {
             return Err(unknown(table, &source_name, &section));
@@ -233,7 +245,11 @@ fn overlay_yaml(table: &mut Table, source_name: &str, text: &str) -> Result<(), 
     for (key, value) in entries {
         let key = key.as_str().ok_or_else(|| syntax("keys must be strings".into()))?;
         if CHROMA_IGNORED.contains(&key) {
-            tracing::warn!(key, file = source_name, "this setting of Chroma has no counterpart here and is passed over");
+            tracing::warn!(
+                key,
+                file = source_name,
+                "this setting of Chroma has no counterpart here and is passed over"
+            );
             continue;
         }
         let Some((_, setting)) = CHROMA_KEYS.iter().find(|(name, _)| *name == key) else {
@@ -280,8 +296,9 @@ fn set_text(table: &mut Table, source_name: &str, key: &str, text: &str) -> Resu
         },
         Some(Value::Array(_)) => {
             // A JSON list, as Chroma wants it, or a list with commas.
-            let list = serde_json::from_str::<Vec<String>>(text)
-                .unwrap_or_else(|_| text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect());
+            let list = serde_json::from_str::<Vec<String>>(text).unwrap_or_else(|_| {
+                text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect()
+            });
             Value::Array(list.into_iter().map(Value::String).collect())
         }
         _ => Value::String(text.to_owned()),

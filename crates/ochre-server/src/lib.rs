@@ -1,7 +1,7 @@
 //! The HTTP server that speaks Chroma's API.
 //!
 //! Handlers extract, call the engine on a blocking thread, and wrap; body limits, request ids,
-//! compression and CORS are layers. Async begins here and ends at [`App::run`].
+//! compression and CORS are layers. Async begins here and ends at `App::run`.
 //!
 //! Not here: what JSON bodies look like (`ochre-wire`), what requests mean (`ochre-engine`).
 

@@ -25,9 +25,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// The whole service: routes in their layers.
 pub fn router(app: App) -> Router {
     let origins = app.config().server.cors_allow_origins.clone();
-    let mut router = routes::router()
-        .layer(CompressionLayer::new())
-        .layer(axum::middleware::from_fn(layers::no_local_compression));
+    let mut router =
+        routes::router().layer(CompressionLayer::new()).layer(axum::middleware::from_fn(layers::no_local_compression));
     if !origins.is_empty() {
         let allow = if origins.iter().any(|origin| origin == "*") {
             AllowOrigin::any()

@@ -181,7 +181,10 @@ fn check_records(connection: &Connection, vectors: &Vectors, report: &mut Report
             report.find(DATABASE_FILE, format!("collection '{name}': {error}"));
         }
         let dimension: Option<u32> = row.get(4)?;
-        collections.insert(number, (name, dimension, row.get::<_, i64>(5)?, row.get::<_, i64>(6)?, row.get::<_, i64>(7)?, 0i64));
+        collections.insert(
+            number,
+            (name, dimension, row.get::<_, i64>(5)?, row.get::<_, i64>(6)?, row.get::<_, i64>(7)?, 0i64),
+        );
     }
     let mut statement = connection.prepare(
         "SELECT rowid, collection, id, vector_id, updated_at_position, metadata FROM records
@@ -193,7 +196,8 @@ fn check_records(connection: &Connection, vectors: &Vectors, report: &mut Report
         let (rowid, number, id): (i64, u32, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let Some((name, dimension, position, next_offset, _, count)) = collections.get_mut(&number) else { continue };
         *count += 1;
-        let mut wrong = |problem: String| report.find(DATABASE_FILE, format!("collection '{name}', record '{id}': {problem}"));
+        let mut wrong =
+            |problem: String| report.find(DATABASE_FILE, format!("collection '{name}', record '{id}': {problem}"));
         if rowid >> 32 != i64::from(number) || (rowid & 0xFFFF_FFFF) >= *next_offset {
             wrong(format!("its row number {rowid} does not belong to the collection"));
         }
@@ -203,8 +207,12 @@ fn check_records(connection: &Connection, vectors: &Vectors, report: &mut Report
         let vector_id = row.get::<_, i64>(3)?.cast_unsigned();
         match vectors.get(&vector_id) {
             None => wrong(format!("its vector {vector_id} is in no segment")),
-            Some((owner, _)) if *owner != number => wrong(format!("its vector {vector_id} belongs to collection {owner}")),
-            Some((_, has)) if Some(*has) != *dimension => wrong(format!("its vector has dimension {has}, not {dimension:?}")),
+            Some((owner, _)) if *owner != number => {
+                wrong(format!("its vector {vector_id} belongs to collection {owner}"))
+            }
+            Some((_, has)) if Some(*has) != *dimension => {
+                wrong(format!("its vector has dimension {has}, not {dimension:?}"))
+            }
             Some(_) => {}
         }
         if let Some(Err(error)) = row.get::<_, Option<String>>(5)?.map(|text| Metadata::from_text(&text)) {
@@ -213,7 +221,10 @@ fn check_records(connection: &Connection, vectors: &Vectors, report: &mut Report
     }
     for (name, _, _, _, records, count) in collections.values() {
         if records != count {
-            report.find(DATABASE_FILE, format!("collection '{name}' says it has {records} records, but {count} are there"));
+            report.find(
+                DATABASE_FILE,
+                format!("collection '{name}' says it has {records} records, but {count} are there"),
+            );
         }
     }
     Ok(())
@@ -263,8 +274,8 @@ impl crate::disk::DiskFile for ReadOnlyFile {
     fn set_len(&self, _: u64) -> std::io::Result<()> {
         Ok(())
     }
-    fn len(&self) -> std::io::Result<u64> {
-        crate::disk::DiskFile::len(&self.0)
+    fn size(&self) -> std::io::Result<u64> {
+        crate::disk::DiskFile::size(&self.0)
     }
     fn mappable(&self) -> Option<&std::fs::File> {
         Some(&self.0)

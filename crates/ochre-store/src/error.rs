@@ -74,13 +74,17 @@ pub enum Error {
         path: PathBuf,
     },
     /// A failure hid whether the write was committed. Read to find out before retrying.
-    #[error("the outcome of the write is unknown: {reason}; read the records back, or retry with the same idempotency key")]
+    #[error(
+        "the outcome of the write is unknown: {reason}; read the records back, or retry with the same idempotency key"
+    )]
     OutcomeUnknown {
         /// What failed.
         reason: String,
     },
     /// Writes are stopped until the store can be reopened; reads go on.
-    #[error("writes are stopped after a storage failure: {reason}; they resume by themselves once the storage works again")]
+    #[error(
+        "writes are stopped after a storage failure: {reason}; they resume by themselves once the storage works again"
+    )]
     WritesStopped {
         /// What failed.
         reason: String,

@@ -29,5 +29,6 @@ pub use segment::SEGMENT_VERSION;
 pub use sqlite::{SCHEMA_VERSION, SqliteOptions, SqliteStore};
 pub use store::{
     Alteration, Change, CollectionNumber, CollectionRow, Committed, DatabaseRow, Head, Idempotency, NewCollection,
-    Observer, Operation, Outcome, Page, Parts, Put, Reader, RowRef, Selection, Statistics, Store, Tenant, Upkeep, Write,
+    Observer, Operation, Outcome, Page, Parts, Put, Reader, RowRef, Selection, Statistics, Store, Tenant, Upkeep,
+    Write,
 };

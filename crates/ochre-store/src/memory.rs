@@ -15,9 +15,9 @@ use crate::block::VectorBlock;
 use crate::error::{Error, Resource, Result};
 use crate::resolve::{Rows, Stored, learn_keys, resolve};
 use crate::store::{
-    Alteration, Change, CollectionNumber, CollectionRow, Committed, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, Head,
-    IDEMPOTENCY_SECONDS, LOG_ENTRIES_MAX, NewCollection, Observer, Outcome, Page, Parts, Put, Reader, RowRef, Statistics, Store, Tenant, Upkeep,
-    Write,
+    Alteration, Change, CollectionNumber, CollectionRow, Committed, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow,
+    Head, IDEMPOTENCY_SECONDS, LOG_ENTRIES_MAX, NewCollection, Observer, Outcome, Page, Parts, Put, Reader, RowRef,
+    Statistics, Store, Tenant, Upkeep, Write,
 };
 
 /// The truth in memory. It goes with the process.
@@ -82,7 +82,7 @@ fn page<T>(items: impl Iterator<Item = T>, page: Page) -> Vec<T> {
     items.skip(page.offset as usize).take(limit).collect()
 }
 
-fn not_found(kind: Resource, name: impl ToString) -> Error {
+fn not_found(kind: Resource, name: impl std::fmt::Display) -> Error {
     Error::NotFound { kind, name: name.to_string() }
 }
 
@@ -135,7 +135,10 @@ impl Store for MemoryStore {
     fn databases(&self, tenant: &str, slice: Page) -> Result<Vec<DatabaseRow>> {
         let state = self.state.read();
         let rows = state.databases.iter().filter(|((owner, _), _)| owner == tenant);
-        Ok(page(rows.map(|((tenant, name), id)| DatabaseRow { id: *id, name: name.clone(), tenant: tenant.clone() }), slice))
+        Ok(page(
+            rows.map(|((tenant, name), id)| DatabaseRow { id: *id, name: name.clone(), tenant: tenant.clone() }),
+            slice,
+        ))
     }
 
     fn delete_database(&self, tenant: &str, name: &str) -> Result<()> {
@@ -257,7 +260,8 @@ impl Store for MemoryStore {
             Upkeep::CompactVectors { .. } => {
                 let mut moved = Vec::new();
                 for collection in self.state.write().collections.values_mut() {
-                    let live: BTreeSet<u64> = collection.records.values().map(|(stored, ..)| stored.vector_id).collect();
+                    let live: BTreeSet<u64> =
+                        collection.records.values().map(|(stored, ..)| stored.vector_id).collect();
                     let before = collection.blocks.len();
                     collection.blocks.retain(|block| block.ids().iter().any(|id| live.contains(id)));
                     if collection.blocks.len() != before {
@@ -444,9 +448,7 @@ impl Reader for MemoryReader<'_> {
         Ok(())
     }
 
-    fn documents(
-        &self, collection: CollectionNumber, offsets: &[u32], visit: &mut dyn FnMut(u32, &str),
-    ) -> Result<()> {
+    fn documents(&self, collection: CollectionNumber, offsets: &[u32], visit: &mut dyn FnMut(u32, &str)) -> Result<()> {
         let Some(collection) = self.0.numbered(collection) else { return Ok(()) };
         for (offset, (stored, ..)) in offsets.iter().filter_map(|o| Some((o, collection.records.get(o)?))) {
             if let Some(document) = &stored.document {

@@ -101,7 +101,9 @@ pub(crate) fn resolve(operation: &Operation, dimension: Option<usize>, rows: &mu
     }
 }
 
-fn resolve_records(kind: WriteKind, batch: &RecordBatch, dimension: Option<usize>, rows: &mut dyn Rows) -> Result<Resolved> {
+fn resolve_records(
+    kind: WriteKind, batch: &RecordBatch, dimension: Option<usize>, rows: &mut dyn Rows,
+) -> Result<Resolved> {
     let given = batch.embeddings.as_ref().map_or(0, ochre_model::Embeddings::dimension);
     if let Some(expected) = dimension
         && given != 0
@@ -134,7 +136,10 @@ fn resolve_records(kind: WriteKind, batch: &RecordBatch, dimension: Option<usize
                     before: None,
                     id: id.clone(),
                     embedding: batch.embeddings.as_ref().and_then(|e| e.row(index)).map(|_| index),
-                    metadata: batch.metadata(index).map(ochre_model::MetadataPatch::to_metadata).filter(|m| !m.is_empty()),
+                    metadata: batch
+                        .metadata(index)
+                        .map(ochre_model::MetadataPatch::to_metadata)
+                        .filter(|m| !m.is_empty()),
                     uri: batch.uri(index).map(str::to_owned),
                     document: batch.document(index).map(str::to_owned),
                 });

@@ -133,7 +133,7 @@ impl Segment {
             std::io::ErrorKind::NotFound => corrupt("the file is missing".into()),
             _ => io("open", &error),
         })?;
-        let len = file.len().map_err(|error| io("measure", &error))?;
+        let len = file.size().map_err(|error| io("measure", &error))?;
         if len < committed {
             return Err(corrupt(format!("{len} bytes long, but {committed} bytes were committed")));
         }
@@ -236,7 +236,8 @@ impl Segment {
     /// The table of blocks of a sealed segment; an error if it is damaged.
     pub(crate) fn read_footer(&self, committed: u64) -> Result<Vec<BlockEntry>> {
         let mut trailer = [0u8; HEADER_BYTES as usize];
-        let trailer_at = committed.checked_sub(HEADER_BYTES).ok_or_else(|| self.corrupt("too short for a trailer".into()))?;
+        let trailer_at =
+            committed.checked_sub(HEADER_BYTES).ok_or_else(|| self.corrupt("too short for a trailer".into()))?;
         self.read(&mut trailer, trailer_at)?;
         if trailer[..8] != TRAILER_MAGIC || !checksum_holds(&trailer) {
             return Err(self.corrupt("the trailer does not match its checksum".into()));
@@ -314,7 +315,8 @@ impl Segment {
         if offset + HEADER_BYTES > end {
             return Err(bad("runs past the end of the file"));
         }
-        let unreadable = |error: std::io::Error| self.damage(format!("the block at byte {offset} cannot be read: {error}"));
+        let unreadable =
+            |error: std::io::Error| self.damage(format!("the block at byte {offset} cannot be read: {error}"));
         self.file.read_at(&mut header, offset).map_err(unreadable)?;
         if header[..4] != BLOCK_MAGIC {
             return Err(bad("has no block header"));
@@ -322,7 +324,8 @@ impl Segment {
         let (count, dimension) = (u32_at(&header, 8), u32_at(&header, 12));
         let mut entry =
             BlockEntry { offset, collection: u32_at(&header, 4), count, dimension, first_id: 0, last_id: 0 };
-        let fits = u64::from(count).checked_mul(u64::from(dimension)).is_some_and(|n| n < 1 << 40) && entry.end() <= end;
+        let fits =
+            u64::from(count).checked_mul(u64::from(dimension)).is_some_and(|n| n < 1 << 40) && entry.end() <= end;
         if count == 0 || !fits {
             return Err(bad("runs past the end of the file"));
         }

@@ -150,8 +150,7 @@ impl Segments {
     }
 
     fn open_file(&self, state: &mut State, row: SegmentRow) -> Result<()> {
-        let opened =
-            Segment::open(&self.disk, &self.directory, row.number, row.committed_bytes, row.sealed, self.map);
+        let opened = Segment::open(&self.disk, &self.directory, row.number, row.committed_bytes, row.sealed, self.map);
         let segment = match opened {
             Ok(segment) => Arc::new(segment),
             Err(Error::Corrupt { path, reason }) => {
@@ -283,7 +282,8 @@ impl Segments {
     pub(crate) fn publish(&self, pending: Pending) -> Vec<CollectionNumber> {
         let mut state = self.state.write();
         for segment in pending.created {
-            let row = SegmentRow { number: segment.number, committed_bytes: HEADER_BYTES, sealed: false, dead_bytes: 0 };
+            let row =
+                SegmentRow { number: segment.number, committed_bytes: HEADER_BYTES, sealed: false, dead_bytes: 0 };
             state.files.insert(segment.number, File { segment, row, entries: Vec::new(), unreadable: false });
         }
         for row in pending.rows {
@@ -478,7 +478,8 @@ impl Segments {
     }
 
     fn write_to(
-        &self, target: &mut Option<(Arc<Segment>, SegmentRow, Vec<BlockEntry>)>, pending: &mut Pending, block: &NewBlock,
+        &self, target: &mut Option<(Arc<Segment>, SegmentRow, Vec<BlockEntry>)>, pending: &mut Pending,
+        block: &NewBlock,
     ) -> Result<()> {
         let (segment, row, entries) = match target {
             Some(target) => target,
@@ -573,7 +574,8 @@ fn load(located: &mut Located, file: &File) -> Result<Arc<VectorBlock>, Damage> 
 fn lost(entry: &BlockEntry, damage: Damage) -> Option<Arc<VectorBlock>> {
     /// Beyond this the range says too little about what was in the block.
     const RANGE_MAX: u64 = 1 << 20;
-    let ids: Vec<u64> = (entry.last_id - entry.first_id < RANGE_MAX).then(|| (entry.first_id..=entry.last_id).collect())?;
+    let ids: Vec<u64> =
+        (entry.last_id - entry.first_id < RANGE_MAX).then(|| (entry.first_id..=entry.last_id).collect())?;
     let norms = vec![0.0; ids.len()];
     Some(Arc::new(VectorBlock::lost(entry.dimension as usize, ids, norms, damage)))
 }

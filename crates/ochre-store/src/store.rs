@@ -270,9 +270,7 @@ pub trait Reader {
         visit: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>,
     ) -> Result<()>;
     /// The documents at these ascending offsets; offsets without one are skipped.
-    fn documents(
-        &self, collection: CollectionNumber, offsets: &[u32], visit: &mut dyn FnMut(u32, &str),
-    ) -> Result<()>;
+    fn documents(&self, collection: CollectionNumber, offsets: &[u32], visit: &mut dyn FnMut(u32, &str)) -> Result<()>;
     /// Every row with its metadata, by offset.
     fn scan(&self, collection: CollectionNumber, visit: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<()>;
     /// All vector blocks of a collection: those of this state, except vectors that newer commits
@@ -375,4 +373,3 @@ pub(crate) const IDEMPOTENCY_SECONDS: i64 = 24 * 60 * 60;
 pub(crate) const DEFAULT_TENANT: &str = "default_tenant";
 /// The database that always exists, with the nil UUID as id.
 pub(crate) const DEFAULT_DATABASE: &str = "default_database";
-

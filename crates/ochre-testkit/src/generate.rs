@@ -33,7 +33,7 @@ impl Generator {
     pub fn id(&mut self) -> String {
         let number = self.rng.u32(0..self.ids);
         // Some ids are awkward on purpose.
-        if number % 97 == 0 { format!("id\0'\"ü {number}") } else { format!("id{number}") }
+        if number.is_multiple_of(97) { format!("id\0'\"ü {number}") } else { format!("id{number}") }
     }
 
     /// An embedding.
@@ -122,7 +122,8 @@ impl Generator {
             0..=3 => Filter::Key { key: self.key(), test: self.test() },
             4 | 5 => {
                 let text = (*self.rng.choice(&["apple", "a", "日", "", "%", "Bear x"]).expect("not empty")).to_owned();
-                let regex = Regex::new(self.rng.choice(&["^a", "(?i)bear", "日.", "x$", ""]).expect("not empty")).expect("valid");
+                let regex = Regex::new(self.rng.choice(&["^a", "(?i)bear", "日.", "x$", ""]).expect("not empty"))
+                    .expect("valid");
                 Filter::Document(match self.rng.u8(0..6) {
                     0 => DocumentTest::Contains(text),
                     1 => DocumentTest::NotContains(text),

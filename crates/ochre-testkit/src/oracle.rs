@@ -2,9 +2,7 @@
 
 use std::cmp::Ordering;
 
-use ochre_model::{
-    DocumentTest, Filter, Metadata, RecordBatch, Scalar, Space, Test, Value, WriteKind,
-};
+use ochre_model::{DocumentTest, Filter, Metadata, RecordBatch, Scalar, Space, Test, Value, WriteKind};
 
 /// A record as the oracle has it.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +26,8 @@ impl Oracle {
     /// Does what an add, update or upsert means.
     pub fn write(&mut self, kind: WriteKind, batch: &RecordBatch) {
         let before = self.records.len();
-        let added_now = |records: &[OracleRecord], id: &str| records[before.min(records.len())..].iter().any(|r| r.id == id);
+        let added_now =
+            |records: &[OracleRecord], id: &str| records[before.min(records.len())..].iter().any(|r| r.id == id);
         for (index, id) in batch.ids.iter().enumerate() {
             let at = self.records.iter().position(|record| record.id == *id);
             match (at, kind) {
@@ -55,8 +54,16 @@ impl Oracle {
                 }
                 (None, WriteKind::Add | WriteKind::Upsert) => self.records.push(OracleRecord {
                     id: id.clone(),
-                    embedding: batch.embeddings.as_ref().and_then(|e| e.row(index)).expect("a new record has one").to_vec(),
-                    metadata: batch.metadata(index).map(|patch| patch.to_metadata()).filter(|metadata| !metadata.is_empty()),
+                    embedding: batch
+                        .embeddings
+                        .as_ref()
+                        .and_then(|e| e.row(index))
+                        .expect("a new record has one")
+                        .to_vec(),
+                    metadata: batch
+                        .metadata(index)
+                        .map(ochre_model::MetadataPatch::to_metadata)
+                        .filter(|metadata| !metadata.is_empty()),
                     document: batch.document(index).map(str::to_owned),
                     uri: batch.uri(index).map(str::to_owned),
                 }),
@@ -114,7 +121,9 @@ pub fn filter_matches(filter: &Filter, record: &OracleRecord) -> bool {
         Filter::All(parts) => parts.iter().all(|part| filter_matches(part, record)),
         Filter::Any(parts) => parts.iter().any(|part| filter_matches(part, record)),
         Filter::Ids(ids) => ids.contains(&record.id),
-        Filter::Key { key, test } => test_matches(test, record.metadata.as_ref().and_then(|metadata| metadata.get(key))),
+        Filter::Key { key, test } => {
+            test_matches(test, record.metadata.as_ref().and_then(|metadata| metadata.get(key)))
+        }
         Filter::Document(test) => {
             let document = record.document.as_deref();
             match test {

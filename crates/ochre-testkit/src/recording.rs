@@ -173,7 +173,8 @@ impl Recorder {
 fn apply(content: &mut Vec<u8>, event: &Event, kept: usize) {
     match event {
         Event::Write(_, offset, bytes) => {
-            let (start, bytes) = (usize::try_from(*offset).expect("test files are small"), &bytes[..kept.min(bytes.len())]);
+            let (start, bytes) =
+                (usize::try_from(*offset).expect("test files are small"), &bytes[..kept.min(bytes.len())]);
             if content.len() < start + bytes.len() {
                 content.resize(start + bytes.len(), 0);
             }
@@ -270,8 +271,8 @@ impl DiskFile for RecordedFile {
         Ok(())
     }
 
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
+    fn size(&self) -> io::Result<u64> {
+        self.inner.size()
     }
 
     fn mappable(&self) -> Option<&std::fs::File> {

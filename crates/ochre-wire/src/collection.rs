@@ -444,7 +444,8 @@ impl Collection {
                 "embedding_function": schema.embedding_function(),
             }),
             schema: shown,
-            metadata: metadata.map(|metadata| metadata.iter().map(|(key, value)| (key.to_owned(), value.to_json())).collect()),
+            metadata: metadata
+                .map(|metadata| metadata.iter().map(|(key, value)| (key.to_owned(), value.to_json())).collect()),
             dimension,
             tenant: tenant.to_owned(),
             database: database.to_owned(),

@@ -109,7 +109,8 @@ enum Entry {
 impl<'de> Deserialize<'de> for EmbeddingsPayload {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let rows = deserializer.deserialize_any(RowsVisitor { nullable: false })?;
-        rows.map(Self).ok_or_else(|| D::Error::custom("data did not match any variant of untagged enum EmbeddingsPayload"))
+        rows.map(Self)
+            .ok_or_else(|| D::Error::custom("data did not match any variant of untagged enum EmbeddingsPayload"))
     }
 }
 

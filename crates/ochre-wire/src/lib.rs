@@ -18,8 +18,9 @@ pub use embeddings::{EmbeddingsPayload, QueryNumber, UpdateEmbeddingsPayload};
 pub use filter::{document_filter, metadata_filter};
 pub use metadata::{MetadataValue, SparseVector, UpdateMetadataValue};
 pub use records::{
-    AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, ForkCollectionPayload, GetRequestPayload, Include, IncludeList,
-    QueryRequestPayload, SearchRequestPayload, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload,
+    AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, ForkCollectionPayload, GetRequestPayload, Include,
+    IncludeList, QueryRequestPayload, SearchRequestPayload, UpdateCollectionRecordsPayload,
+    UpsertCollectionRecordsPayload,
 };
 pub use response::{Row, get_response, query_response};
 

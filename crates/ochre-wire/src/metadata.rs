@@ -92,7 +92,9 @@ pub(crate) fn patches<V: Into<UpdateMetadataValue>>(
                 UpdateMetadataValue::Null => pairs.push((key, None)),
                 UpdateMetadataValue::Value(MetadataValue::Plain(Some(value))) => pairs.push((key, Some(value))),
                 // An empty list: the key is checked, nothing is stored.
-                UpdateMetadataValue::Value(MetadataValue::Plain(None)) => pairs.push((key, Some(Value::Ints(Vec::new())))),
+                UpdateMetadataValue::Value(MetadataValue::Plain(None)) => {
+                    pairs.push((key, Some(Value::Ints(Vec::new()))))
+                }
                 UpdateMetadataValue::Value(MetadataValue::Sparse(vector)) if vector.is_valid() => sparse = Some(key),
                 UpdateMetadataValue::Value(MetadataValue::Sparse(_)) => return Err(invalid()),
             }
@@ -120,7 +122,9 @@ pub(crate) fn collection_metadata(field: &str, metadata: HashMap<String, Metadat
         match value {
             MetadataValue::Plain(Some(value)) => result.set(key, Some(value)),
             MetadataValue::Plain(None) => {}
-            MetadataValue::Sparse(_) => return Err(refused(format!("a sparse vector is no collection metadata: {key}"))),
+            MetadataValue::Sparse(_) => {
+                return Err(refused(format!("a sparse vector is no collection metadata: {key}")));
+            }
         }
     }
     Ok(result)

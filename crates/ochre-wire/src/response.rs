@@ -31,7 +31,9 @@ pub fn get_response<R: Row>(rows: &[R], include: &IncludeList) -> Vec<u8> {
     column(&mut out, "ids", Some(()), |out| list(out, rows, |out, row| json(out, row.id())));
     for include_column in [Include::Embeddings, Include::Documents, Include::Uris, Include::Metadatas] {
         let wanted = include.has(include_column).then_some(());
-        column(&mut out, include_column.name(), wanted, |out| list(out, rows, |out, row| cell(out, row, include_column)));
+        column(&mut out, include_column.name(), wanted, |out| {
+            list(out, rows, |out, row| cell(out, row, include_column))
+        });
     }
     finish(out, include)
 }
@@ -89,7 +91,7 @@ fn cell<R: Row>(out: &mut Vec<u8>, row: &R, include: Include) {
         Include::Distances => json(out, &row.distance()),
         Include::Metadatas => out.extend_from_slice(row.metadata().unwrap_or("null").as_bytes()),
         Include::Embeddings => match row.embedding() {
-            Some(values) => list(out, values, |out, value| json(out, value)),
+            Some(values) => list(out, values, json),
             None => out.extend_from_slice(b"null"),
         },
     }

@@ -11,9 +11,7 @@ fn points(count: usize, seed: u64) -> Vec<Vec<f32>> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut centres = fastrand::Rng::with_seed(99);
     let centres: Vec<Vec<f32>> = (0..200).map(|_| (0..DIMENSION).map(|_| centres.f32() - 0.5).collect()).collect();
-    (0..count)
-        .map(|_| rng.choice(&centres).unwrap().iter().map(|x| x + 0.25 * (rng.f32() - 0.5)).collect())
-        .collect()
+    (0..count).map(|_| rng.choice(&centres).unwrap().iter().map(|x| x + 0.25 * (rng.f32() - 0.5)).collect()).collect()
 }
 
 fn fill(database: &Database, vectors: &[Vec<f32>]) -> Collection {
@@ -37,16 +35,19 @@ fn nearest(vectors: &[Vec<f32>], query: &[f32], keep: impl Fn(usize) -> bool) ->
     all.iter().take(10).map(|(_, index)| index.to_string()).collect()
 }
 
+/// A filter, and which points it keeps.
+type Restriction = (Filter, fn(usize) -> bool);
+
 /// Recall@10 over some queries, and the largest share of the vectors that one of them visited.
-fn recall(collection: &Collection, vectors: &[Vec<f32>], filter: Option<(Filter, fn(usize) -> bool)>) -> (f64, f64) {
+fn recall(collection: &Collection, vectors: &[Vec<f32>], filter: Option<&Restriction>) -> (f64, f64) {
     let (mut found, mut visited) = (0, 0);
     let queries = points(100, 7);
     for query in &queries {
         let mut request = QueryRequest::nearest_to(query.clone());
-        request.filter = filter.as_ref().map(|(filter, _)| filter.clone());
+        request.filter = filter.map(|(filter, _)| filter.clone());
         let answer = collection.query(&request).unwrap();
         assert_eq!(answer.results[0].len(), 10);
-        let expected = nearest(vectors, query, |index| filter.as_ref().is_none_or(|(_, keep)| keep(index)));
+        let expected = nearest(vectors, query, |index| filter.is_none_or(|(_, keep)| keep(index)));
         found += answer.results[0].iter().filter(|hit| expected.contains(&hit.record.id)).count();
         visited = visited.max(answer.plans[0].visited + answer.plans[0].measured);
     }
@@ -67,10 +68,10 @@ fn a_large_collection_is_searched_through_its_graph_and_survives_restarts() {
     assert!(unfiltered >= 0.98, "recall {unfiltered}");
     assert!(visited < 0.2, "a query visited {visited} of the vectors");
     let even = Filter::Key { key: "mod2".into(), test: Test::Eq(Scalar::Bool(true)) };
-    let (half, _) = recall(&collection, &vectors, Some((even, |index| index % 2 == 0)));
+    let (half, _) = recall(&collection, &vectors, Some(&(even, |index| index % 2 == 0)));
     assert!(half >= 0.98, "recall {half} with half of the records");
     let third = Filter::Key { key: "mod10".into(), test: Test::Eq(Scalar::Int(3)) };
-    let (tenth, _) = recall(&collection, &vectors, Some((third, |index| index % 10 == 3)));
+    let (tenth, _) = recall(&collection, &vectors, Some(&(third, |index| index % 10 == 3)));
     assert!(tenth >= 0.98, "recall {tenth} with a tenth of the records");
 
     // A restart loads the snapshot: the graph is there before any maintenance ran.

@@ -1,6 +1,8 @@
 //! Disk space: what is deleted comes back, damage is named, other formats and owners are refused.
 
-use ochre_engine::{Collection, Database, DeleteRequest, Error, GetRequest, Include, NewRecords, Options, QueryRequest, StoreError};
+use ochre_engine::{
+    Collection, Database, DeleteRequest, Error, GetRequest, Include, NewRecords, Options, QueryRequest, StoreError,
+};
 
 fn options() -> Options {
     Options { segment_bytes: 256 << 10, background: false, ..Options::default() }
@@ -20,7 +22,11 @@ fn fill(database: &Database, name: &str, count: usize) -> Collection {
 fn bytes(folder: &std::path::Path) -> u64 {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     entries
-        .map(|entry| if entry.file_type().unwrap().is_dir() { bytes(&entry.path()) } else { entry.metadata().unwrap().len() })
+        .map(
+            |entry| {
+                if entry.file_type().unwrap().is_dir() { bytes(&entry.path()) } else { entry.metadata().unwrap().len() }
+            },
+        )
         .sum()
 }
 
@@ -36,7 +42,9 @@ fn deleted_records_and_collections_give_their_space_back() {
     database.maintain().unwrap();
     let large = bytes(folder.path());
     database.delete_collection_in("default_tenant", "default_database", "dropped").unwrap();
-    thinned.delete(DeleteRequest { ids: Some((0..8000).map(|i| i.to_string()).collect()), ..DeleteRequest::default() }).unwrap();
+    thinned
+        .delete(DeleteRequest { ids: Some((0..8000).map(|i| i.to_string()).collect()), ..DeleteRequest::default() })
+        .unwrap();
     database.maintain().unwrap();
     drop(thinned);
     database.close();
@@ -83,7 +91,8 @@ fn damage_is_named_and_what_does_not_need_it_still_works() {
     let database = Database::open_with(folder.path(), options()).unwrap();
     drop(fill(&database, "notes", 1000));
     database.close();
-    let segments: Vec<_> = std::fs::read_dir(folder.path().join("segments")).unwrap().map(|e| e.unwrap().path()).collect();
+    let segments: Vec<_> =
+        std::fs::read_dir(folder.path().join("segments")).unwrap().map(|e| e.unwrap().path()).collect();
     let victim = segments.iter().min().unwrap();
     let mut bytes = std::fs::read(victim).unwrap();
     let at = bytes.len() / 2;

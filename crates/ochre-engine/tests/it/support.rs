@@ -12,7 +12,13 @@ use ochre_testkit::{Generator, Operation, Oracle, Recorder};
 
 /// Thresholds so low that small workloads reach the graph, several segments and their compaction.
 pub(crate) fn small() -> Options {
-    Options { segment_bytes: 16 << 10, graph_records_min: 60, exact_records_max: 20, background: false, ..Options::default() }
+    Options {
+        segment_bytes: 16 << 10,
+        graph_records_min: 60,
+        exact_records_max: 20,
+        background: false,
+        ..Options::default()
+    }
 }
 
 /// The same, on a recording disk.
@@ -26,9 +32,13 @@ pub(crate) fn open(directory: &Path) -> Database {
 
 /// The collection of the tests, made if it is not there.
 pub(crate) fn collection(database: &Database, space: Space) -> Collection {
-    let hnsw = HnswConfiguration { space, sync_threshold: 20, batch_size: 7, ef_search: 10, ..HnswConfiguration::default() };
-    let options =
-        CollectionOptions { schema: Some(IndexSchema::new(&hnsw, None)), get_or_create: true, ..CollectionOptions::default() };
+    let hnsw =
+        HnswConfiguration { space, sync_threshold: 20, batch_size: 7, ef_search: 10, ..HnswConfiguration::default() };
+    let options = CollectionOptions {
+        schema: Some(IndexSchema::new(&hnsw, None)),
+        get_or_create: true,
+        ..CollectionOptions::default()
+    };
     database.create_collection_in("default_tenant", "default_database", "tests", options).unwrap()
 }
 

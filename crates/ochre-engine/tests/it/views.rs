@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ochre_engine::model::{Filter, Metadata, Scalar, Test, Value, WriteKind};
-use ochre_engine::{Database, DeleteRequest, Error, GetRequest, Idempotency, Include, NewRecords, QueryRequest, StoreError};
+use ochre_engine::{
+    Database, DeleteRequest, Error, GetRequest, Idempotency, Include, NewRecords, QueryRequest, StoreError,
+};
 
 use crate::support::small;
 
@@ -26,10 +28,15 @@ fn check(database: &Database) {
                 while !stop.load(Ordering::Relaxed) {
                     let records = collection.get(&request).unwrap();
                     assert_eq!(records.len(), 40);
-                    let rounds: Vec<Metadata> = records.iter().map(|r| r.metadata.as_ref().unwrap().parse().unwrap()).collect();
+                    let rounds: Vec<Metadata> =
+                        records.iter().map(|r| r.metadata.as_ref().unwrap().parse().unwrap()).collect();
                     assert!(rounds.windows(2).all(|pair| pair[0] == pair[1]), "two states in one answer");
                     let first = records[0].embedding.as_ref().unwrap()[0];
-                    assert_eq!(rounds[0].get("round"), Some(&Value::Int(first as i64)), "vector and metadata of one state");
+                    assert_eq!(
+                        rounds[0].get("round"),
+                        Some(&Value::Int(first as i64)),
+                        "vector and metadata of one state"
+                    );
                     let answer = collection.query(&QueryRequest::nearest_to([0.0, 0.0, 0.0]).k(40)).unwrap();
                     let distances: Vec<f32> = answer.results[0].iter().map(|hit| hit.distance).collect();
                     assert!(distances.len() == 40 && distances.windows(2).all(|pair| pair[0] == pair[1]));

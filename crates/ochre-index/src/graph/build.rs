@@ -186,7 +186,11 @@ impl Graph {
                 }
             }
         }
-        (0u32..).zip(&reached).filter(|(node, reached)| !**reached && (*node as usize) < self.linked().len()).map(|(node, _)| node).collect()
+        (0u32..)
+            .zip(&reached)
+            .filter(|(node, reached)| !**reached && (*node as usize) < self.linked().len())
+            .map(|(node, _)| node)
+            .collect()
     }
 
     /// Gives an orphan a link from the nearest node that has room, else from the orphan adopted before it

@@ -215,14 +215,16 @@ fn mean(space: Space, dimension: usize, sample: &[&[f32]]) -> Vec<f32> {
 fn kept_share(codes: &Codes, space: Space, sample: &[&[f32]]) -> f32 {
     let Codes::Bytes(bytes) = codes else { return 1.0 };
     let floats: Vec<Vec<f32>> = sample.iter().map(|vector| prepared(space, vector)).collect();
-    let exact = Floats { space, dimension: bytes.mean.len(), values: Arena::with_capacity(sample.len() * bytes.mean.len()) };
+    let exact =
+        Floats { space, dimension: bytes.mean.len(), values: Arena::with_capacity(sample.len() * bytes.mean.len()) };
     let coded = Codes::bytes(space, bytes.mean.clone(), sample.len());
     for (vector, values) in sample.iter().zip(&floats) {
         let fits = exact.values.append(values) && coded.append(&coded.encode(vector));
         debug_assert!(fits, "made for exactly this many");
     }
     let nearest = |distance: &dyn Fn(u32) -> f32, count: usize| {
-        let mut all: Vec<(f32, u32)> = (0..sample.len()).map(|node| u32::try_from(node).unwrap_or(0)).map(|node| (distance(node), node)).collect();
+        let mut all: Vec<(f32, u32)> =
+            (0..sample.len()).map(|node| u32::try_from(node).unwrap_or(0)).map(|node| (distance(node), node)).collect();
         all.sort_by(|a, b| a.0.total_cmp(&b.0));
         all.truncate(count);
         all

@@ -24,8 +24,8 @@ use ochre_model::{HnswConfiguration, Space};
 use parking_lot::Mutex;
 
 pub use build::BuildOptions;
-pub(crate) use codes::Encoded;
 use codes::Codes;
+pub(crate) use codes::Encoded;
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError, SnapshotHeader};
 use walk::Visited;
 

@@ -110,7 +110,9 @@ impl Graph {
         out.write_all(&header.collection)?;
         out.write_all(&header.position.to_le_bytes())?;
         let space = parameters.space as u32;
-        for number in [space, to_u32(parameters.dimension), to_u32(parameters.max_neighbors), to_u32(parameters.ef_construction)] {
+        for number in
+            [space, to_u32(parameters.dimension), to_u32(parameters.max_neighbors), to_u32(parameters.ef_construction)]
+        {
             out.write_all(&number.to_le_bytes())?;
         }
         out.write_all(&(nodes.len() as u64).to_le_bytes())?;

@@ -68,7 +68,9 @@ impl Graph {
     /// crossed but not returned. Stops after measuring `visit_max` nodes.
     ///
     /// Source: Malkov & Yashunin, arXiv:1603.09320, algorithms 2 and 5.
-    pub(crate) fn walk(&self, query: &Encoded, ef: usize, visit_max: usize, accept: &mut dyn FnMut(u32) -> bool) -> Walk {
+    pub(crate) fn walk(
+        &self, query: &Encoded, ef: usize, visit_max: usize, accept: &mut dyn FnMut(u32) -> bool,
+    ) -> Walk {
         let Some((level, entry)) = self.entry() else { return Walk::default() };
         let mut visited = self.take_visited();
         let mut near = Near { distance: self.codes.distance(query, entry), node: entry };

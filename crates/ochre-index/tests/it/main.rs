@@ -1,5 +1,4 @@
 //! Columns against the meaning of filters for one record, and graphs read and written at once.
-#![expect(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -69,7 +68,8 @@ fn columns_mean_what_filters_mean_for_one_record() {
 fn graph(count: usize, equal: bool, threads: usize) -> Graph {
     let mut rng = fastrand::Rng::with_seed(3);
     let mut row = || -> Vec<f32> { (0..40).map(|_| rng.f32()).collect() };
-    let vectors: Vec<Vec<f32>> = (0..count).map(|index| if equal && index % 2 == 0 { vec![0.5; 40] } else { row() }).collect();
+    let vectors: Vec<Vec<f32>> =
+        (0..count).map(|index| if equal && index % 2 == 0 { vec![0.5; 40] } else { row() }).collect();
     let parameters = GraphParameters::new(&HnswConfiguration::default(), 40);
     let sample: Vec<&[f32]> = vectors.iter().take(200).map(Vec::as_slice).collect();
     let graph = Graph::new(parameters, count, &sample);
@@ -102,9 +102,8 @@ fn a_snapshot_holds_the_whole_graph_and_fits_only_what_it_is_of() {
     let header = ochre_index::SnapshotHeader { epoch: 7, collection: [3; 16], position: 11 };
     let mut bytes = Vec::new();
     graph.write_snapshot(&header, &mut bytes).unwrap();
-    let read = |epoch, collection, parameters| {
-        Graph::read_snapshot(epoch, collection, parameters, 1.2, &mut bytes.as_slice())
-    };
+    let read =
+        |epoch, collection, parameters| Graph::read_snapshot(epoch, collection, parameters, 1.2, &mut bytes.as_slice());
     let (copy, position) = read(7, [3; 16], graph.parameters()).map_err(|error| error.to_string()).unwrap();
     assert_eq!((copy.linked(), position), (graph.linked(), 11));
     let mut again = Vec::new();

@@ -14,14 +14,70 @@ use crate::body::{JsonBytes, PageQuery, Query};
 use crate::error::ApiError;
 
 pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}/collections", summary: "The collections of a database, by id", request: None, response: (200, "Vec_Collection"), query: &["limit", "offset"] },
-    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections", summary: "Make a collection", request: Some("CreateCollectionPayload"), response: (200, "Collection"), query: &[] },
-    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}/collections_count", summary: "How many collections there are", request: None, response: (200, "integer"), query: &[] },
-    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}", summary: "A collection, by name", request: None, response: (200, "Collection"), query: &[] },
-    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/by-id/{collection}", summary: "A collection, by id", request: None, response: (200, "Collection"), query: &[] },
-    Operation { method: "put", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}", summary: "Change a collection, by id", request: Some("UpdateCollectionPayload"), response: (200, "object"), query: &[] },
-    Operation { method: "delete", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}", summary: "Delete a collection, by name", request: None, response: (200, "object"), query: &[] },
-    Operation { method: "get", path: "/api/v2/collections/{crn}", summary: "A collection, by its resource name tenant_resource_name:database:collection", request: None, response: (200, "Collection"), query: &[] },
+    Operation {
+        method: "get",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections",
+        summary: "The collections of a database, by id",
+        request: None,
+        response: (200, "Vec_Collection"),
+        query: &["limit", "offset"],
+    },
+    Operation {
+        method: "post",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections",
+        summary: "Make a collection",
+        request: Some("CreateCollectionPayload"),
+        response: (200, "Collection"),
+        query: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections_count",
+        summary: "How many collections there are",
+        request: None,
+        response: (200, "integer"),
+        query: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
+        summary: "A collection, by name",
+        request: None,
+        response: (200, "Collection"),
+        query: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/by-id/{collection}",
+        summary: "A collection, by id",
+        request: None,
+        response: (200, "Collection"),
+        query: &[],
+    },
+    Operation {
+        method: "put",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
+        summary: "Change a collection, by id",
+        request: Some("UpdateCollectionPayload"),
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "delete",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
+        summary: "Delete a collection, by name",
+        request: None,
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v2/collections/{crn}",
+        summary: "A collection, by its resource name tenant_resource_name:database:collection",
+        request: None,
+        response: (200, "Collection"),
+        query: &[],
+    },
 ];
 
 pub(super) fn router() -> Router<App> {
@@ -54,7 +110,9 @@ async fn list(
     .await
 }
 
-async fn create(State(app): State<App>, Path(path): Path<DatabasePath>, body: JsonBytes) -> Result<Json<Collection>, ApiError> {
+async fn create(
+    State(app): State<App>, Path(path): Path<DatabasePath>, body: JsonBytes,
+) -> Result<Json<Collection>, ApiError> {
     app.run(move |database| {
         let payload: CreateCollectionPayload = body.parse()?;
         let name = payload.name.clone();
@@ -81,7 +139,8 @@ async fn read(State(app): State<App>, Path(path): Path<CollectionPath>) -> Resul
     app.run(move |database| {
         let found = database.collection_in(&path.tenant, &path.database, &path.collection);
         let found = found.and_then(|collection| collection.info());
-        let row = found.map_err(|error| if error.not_found().is_some() { missing(&path.collection) } else { error.into() })?;
+        let row = found
+            .map_err(|error| if error.not_found().is_some() { missing(&path.collection) } else { error.into() })?;
         Ok(Json(shown(&row)))
     })
     .await
@@ -93,7 +152,8 @@ async fn read_by_id(State(app): State<App>, Path(path): Path<CollectionPath>) ->
     })?;
     app.run(move |database| {
         let found = database.collection_by_id(id).and_then(|collection| collection.info());
-        let row = found.map_err(|error| if error.not_found().is_some() { missing(&id.to_string()) } else { error.into() })?;
+        let row =
+            found.map_err(|error| if error.not_found().is_some() { missing(&id.to_string()) } else { error.into() })?;
         if row.tenant != path.tenant || row.database != path.database {
             return Err(missing(&id.to_string()));
         }
@@ -111,7 +171,8 @@ async fn read_by_crn(State(app): State<App>, Path(crn): Path<String>) -> Result<
     let (resource, database_name, name) = (resource.to_owned(), database_name.to_owned(), name.to_owned());
     app.run(move |database| {
         let tenant = database.tenant_by_resource_name(&resource)?.ok_or_else(|| missing(&crn))?;
-        let found = database.collection_in(&tenant.name, &database_name, &name).and_then(|collection| collection.info());
+        let found =
+            database.collection_in(&tenant.name, &database_name, &name).and_then(|collection| collection.info());
         let row = found.map_err(|error| if error.not_found().is_some() { missing(&crn) } else { error.into() })?;
         Ok(Json(shown(&row)))
     })
@@ -124,7 +185,9 @@ fn bad_crn() -> ApiError {
     )
 }
 
-async fn update(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
+async fn update(
+    State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
+) -> Result<Json<Json_>, ApiError> {
     app.run(move |database| {
         let mut payload: UpdateCollectionPayload = body.parse()?;
         path.uuid()?;

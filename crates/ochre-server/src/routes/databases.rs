@@ -13,10 +13,38 @@ use crate::body::{JsonBytes, PageQuery, Query};
 use crate::error::ApiError;
 
 pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases", summary: "The databases of a tenant, by name", request: None, response: (200, "Vec_Database"), query: &["limit", "offset"] },
-    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases", summary: "Make a database", request: Some("CreateDatabasePayload"), response: (200, "object"), query: &[] },
-    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}", summary: "A database", request: None, response: (200, "Database"), query: &[] },
-    Operation { method: "delete", path: "/api/v2/tenants/{tenant}/databases/{database}", summary: "Delete a database with its collections", request: None, response: (200, "object"), query: &[] },
+    Operation {
+        method: "get",
+        path: "/api/v2/tenants/{tenant}/databases",
+        summary: "The databases of a tenant, by name",
+        request: None,
+        response: (200, "Vec_Database"),
+        query: &["limit", "offset"],
+    },
+    Operation {
+        method: "post",
+        path: "/api/v2/tenants/{tenant}/databases",
+        summary: "Make a database",
+        request: Some("CreateDatabasePayload"),
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v2/tenants/{tenant}/databases/{database}",
+        summary: "A database",
+        request: None,
+        response: (200, "Database"),
+        query: &[],
+    },
+    Operation {
+        method: "delete",
+        path: "/api/v2/tenants/{tenant}/databases/{database}",
+        summary: "Delete a database with its collections",
+        request: None,
+        response: (200, "object"),
+        query: &[],
+    },
 ];
 
 pub(super) fn router() -> Router<App> {
@@ -54,8 +82,9 @@ async fn read(State(app): State<App>, Path(path): Path<DatabasePath>) -> Result<
     }
     app.run(move |database| {
         let row = database.database(&path.tenant, &path.database)?;
-        row.map(|row| Json(shown(row)))
-            .ok_or_else(|| ApiError::not_found(format!("Database [{}] not found. Are you sure it exists?", path.database)))
+        row.map(|row| Json(shown(row))).ok_or_else(|| {
+            ApiError::not_found(format!("Database [{}] not found. Are you sure it exists?", path.database))
+        })
     })
     .await
 }

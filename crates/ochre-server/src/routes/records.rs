@@ -6,10 +6,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use ochre_engine::model::WriteKind;
-use ochre_engine::{DeleteRequest, GetRequest, Include as Parts, NewRecords, Query as Search, QueryHit, QueryRequest, Record};
+use ochre_engine::{
+    DeleteRequest, GetRequest, Include as Parts, NewRecords, Query as Search, QueryHit, QueryRequest, Record,
+};
 use ochre_wire::{
-    AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, GetRequestPayload, Include, IncludeList, QueryRequestPayload,
-    Row, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload, get_response, query_response,
+    AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, GetRequestPayload, Include, IncludeList,
+    QueryRequestPayload, Row, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload, get_response,
+    query_response,
 };
 use serde_json::{Value as Json_, json};
 
@@ -19,13 +22,62 @@ use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
 
 pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/add", summary: "Add records; ids that exist are left as they are", request: Some("AddCollectionRecordsPayload"), response: (201, "object"), query: &[] },
-    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/update", summary: "Change records; unknown ids are skipped", request: Some("UpdateCollectionRecordsPayload"), response: (200, "object"), query: &[] },
-    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/upsert", summary: "Add or change records", request: Some("UpsertCollectionRecordsPayload"), response: (200, "object"), query: &[] },
-    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/delete", summary: "Delete records by id, filter or both", request: Some("DeleteCollectionRecordsPayload"), response: (200, "object"), query: &[] },
-    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/get", summary: "Fetch records by id, filter or both", request: Some("GetRequestPayload"), response: (200, "object"), query: &[] },
-    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/query", summary: "The records nearest to each query embedding", request: Some("QueryRequestPayload"), response: (200, "object"), query: &[] },
-    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/count", summary: "How many records there are", request: None, response: (200, "integer"), query: &["read_level"] },
+    Operation {
+        method: "post",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/add",
+        summary: "Add records; ids that exist are left as they are",
+        request: Some("AddCollectionRecordsPayload"),
+        response: (201, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "post",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/update",
+        summary: "Change records; unknown ids are skipped",
+        request: Some("UpdateCollectionRecordsPayload"),
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "post",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/upsert",
+        summary: "Add or change records",
+        request: Some("UpsertCollectionRecordsPayload"),
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "post",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/delete",
+        summary: "Delete records by id, filter or both",
+        request: Some("DeleteCollectionRecordsPayload"),
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "post",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/get",
+        summary: "Fetch records by id, filter or both",
+        request: Some("GetRequestPayload"),
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "post",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/query",
+        summary: "The records nearest to each query embedding",
+        request: Some("QueryRequestPayload"),
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/count",
+        summary: "How many records there are",
+        request: None,
+        response: (200, "integer"),
+        query: &["read_level"],
+    },
 ];
 
 pub(super) fn router() -> Router<App> {
@@ -51,7 +103,9 @@ async fn add(State(app): State<App>, Path(path): Path<CollectionPath>, body: Jso
     .await
 }
 
-async fn update(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
+async fn update(
+    State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
+) -> Result<Json<Json_>, ApiError> {
     app.run_write(move |database| {
         let payload: UpdateCollectionRecordsPayload = body.parse()?;
         let records = NewRecords::from(payload.into_batch()?);
@@ -62,7 +116,9 @@ async fn update(State(app): State<App>, Path(path): Path<CollectionPath>, body: 
     .await
 }
 
-async fn upsert(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
+async fn upsert(
+    State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
+) -> Result<Json<Json_>, ApiError> {
     app.run_write(move |database| {
         let payload: UpsertCollectionRecordsPayload = body.parse()?;
         let records = NewRecords::from(payload.into_batch()?);
@@ -73,7 +129,9 @@ async fn upsert(State(app): State<App>, Path(path): Path<CollectionPath>, body: 
     .await
 }
 
-async fn delete(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
+async fn delete(
+    State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
+) -> Result<Json<Json_>, ApiError> {
     app.run_write(move |database| {
         let payload: DeleteCollectionRecordsPayload = body.parse()?;
         let filter = payload.filter()?;
@@ -88,7 +146,9 @@ async fn delete(State(app): State<App>, Path(path): Path<CollectionPath>, body: 
     .await
 }
 
-async fn fetch(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Response, ApiError> {
+async fn fetch(
+    State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
+) -> Result<Response, ApiError> {
     app.run(move |database| {
         let payload: GetRequestPayload = body.parse()?;
         let filter = payload.filter()?;
@@ -107,12 +167,15 @@ async fn fetch(State(app): State<App>, Path(path): Path<CollectionPath>, body: J
     .await
 }
 
-async fn query(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Response, ApiError> {
+async fn query(
+    State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
+) -> Result<Response, ApiError> {
     app.run(move |database| {
         let payload: QueryRequestPayload = body.parse()?;
         let filter = payload.filter()?;
         let include = payload.include;
-        let embeddings = payload.query_embeddings.iter().map(|row| row.iter().map(|number| number.0).collect()).collect();
+        let embeddings =
+            payload.query_embeddings.iter().map(|row| row.iter().map(|number| number.0).collect()).collect();
         let request = QueryRequest {
             query: Search { embeddings, k: payload.n_results.unwrap_or(10) as usize },
             ids: payload.ids,
@@ -131,6 +194,7 @@ async fn query(State(app): State<App>, Path(path): Path<CollectionPath>, body: J
 /// Every read is of the newest state, so the levels differ in nothing but their names.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "Chroma's names, which its error text lists")]
 enum ReadLevel {
     IndexAndWal,
     IndexOnly,
@@ -182,7 +246,7 @@ impl Row for Shown {
     }
 
     fn metadata(&self) -> Option<&str> {
-        self.record.metadata.as_ref().map(|metadata| metadata.as_json())
+        self.record.metadata.as_ref().map(ochre_engine::StoredMetadata::as_json)
     }
 
     fn uri(&self) -> Option<&str> {

@@ -17,13 +17,62 @@ use crate::error::ApiError;
 const BATCH_ADVISED: u32 = 5461;
 
 pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { method: "get", path: "/api/v2", summary: "Heartbeat", request: None, response: (200, "object"), query: &[] },
-    Operation { method: "get", path: "/api/v2/heartbeat", summary: "Heartbeat: nanoseconds since the Unix epoch", request: None, response: (200, "object"), query: &[] },
-    Operation { method: "get", path: "/api/v2/healthcheck", summary: "Whether requests are served", request: None, response: (200, "object"), query: &[] },
-    Operation { method: "get", path: "/api/v2/version", summary: "The version of the API", request: None, response: (200, "string"), query: &[] },
-    Operation { method: "get", path: "/api/v2/pre-flight-checks", summary: "What the server can take", request: None, response: (200, "object"), query: &[] },
-    Operation { method: "get", path: "/api/v2/auth/identity", summary: "Who the caller is", request: None, response: (200, "object"), query: &[] },
-    Operation { method: "post", path: "/api/v2/reset", summary: "Delete everything; only if the configuration allows it", request: None, response: (200, "boolean"), query: &[] },
+    Operation {
+        method: "get",
+        path: "/api/v2",
+        summary: "Heartbeat",
+        request: None,
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v2/heartbeat",
+        summary: "Heartbeat: nanoseconds since the Unix epoch",
+        request: None,
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v2/healthcheck",
+        summary: "Whether requests are served",
+        request: None,
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v2/version",
+        summary: "The version of the API",
+        request: None,
+        response: (200, "string"),
+        query: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v2/pre-flight-checks",
+        summary: "What the server can take",
+        request: None,
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v2/auth/identity",
+        summary: "Who the caller is",
+        request: None,
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "post",
+        path: "/api/v2/reset",
+        summary: "Delete everything; only if the configuration allows it",
+        request: None,
+        response: (200, "boolean"),
+        query: &[],
+    },
 ];
 
 pub(super) fn router() -> Router<App> {

@@ -12,15 +12,34 @@ use crate::body::JsonBytes;
 use crate::error::ApiError;
 
 pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { method: "post", path: "/api/v2/tenants", summary: "Make a tenant", request: Some("CreateTenantPayload"), response: (200, "object"), query: &[] },
-    Operation { method: "get", path: "/api/v2/tenants/{tenant}", summary: "A tenant", request: None, response: (200, "object"), query: &[] },
-    Operation { method: "patch", path: "/api/v2/tenants/{tenant}", summary: "Give a tenant a resource name", request: Some("UpdateTenantPayload"), response: (200, "object"), query: &[] },
+    Operation {
+        method: "post",
+        path: "/api/v2/tenants",
+        summary: "Make a tenant",
+        request: Some("CreateTenantPayload"),
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v2/tenants/{tenant}",
+        summary: "A tenant",
+        request: None,
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "patch",
+        path: "/api/v2/tenants/{tenant}",
+        summary: "Give a tenant a resource name",
+        request: Some("UpdateTenantPayload"),
+        response: (200, "object"),
+        query: &[],
+    },
 ];
 
 pub(super) fn router() -> Router<App> {
-    Router::new()
-        .route("/api/v2/tenants", post(create))
-        .route("/api/v2/tenants/{tenant}", get(read).patch(update))
+    Router::new().route("/api/v2/tenants", post(create)).route("/api/v2/tenants/{tenant}", get(read).patch(update))
 }
 
 async fn create(State(app): State<App>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {

@@ -13,13 +13,62 @@ use crate::body::JsonBytes;
 use crate::error::ApiError;
 
 pub(super) const OPERATIONS: &[Operation] = &[
-    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/search", summary: "Hybrid search; not served yet", request: Some("SearchRequestPayload"), response: (501, "object"), query: &[] },
-    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork", summary: "Copy a collection; not served yet", request: Some("ForkCollectionPayload"), response: (501, "object"), query: &[] },
-    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork_count", summary: "How many copies there are; not served yet", request: None, response: (501, "object"), query: &[] },
-    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/indexing_status", summary: "How much is indexed", request: None, response: (200, "object"), query: &[] },
-    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/functions/attach", summary: "Attach a function; not served", request: None, response: (501, "object"), query: &[] },
-    Operation { method: "get", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/functions/{function}", summary: "An attached function", request: None, response: (200, "object"), query: &[] },
-    Operation { method: "post", path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/attached_functions/{function}/detach", summary: "Detach a function; not served", request: None, response: (501, "object"), query: &[] },
+    Operation {
+        method: "post",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/search",
+        summary: "Hybrid search; not served yet",
+        request: Some("SearchRequestPayload"),
+        response: (501, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "post",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork",
+        summary: "Copy a collection; not served yet",
+        request: Some("ForkCollectionPayload"),
+        response: (501, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork_count",
+        summary: "How many copies there are; not served yet",
+        request: None,
+        response: (501, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/indexing_status",
+        summary: "How much is indexed",
+        request: None,
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "post",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/functions/attach",
+        summary: "Attach a function; not served",
+        request: None,
+        response: (501, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "get",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/functions/{function}",
+        summary: "An attached function",
+        request: None,
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "post",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/attached_functions/{function}/detach",
+        summary: "Detach a function; not served",
+        request: None,
+        response: (501, "object"),
+        query: &[],
+    },
 ];
 
 pub(super) fn router() -> Router<App> {
@@ -49,7 +98,9 @@ async fn fork(body: JsonBytes) -> Result<Json<Json_>, ApiError> {
 }
 
 async fn fork_count() -> Result<Json<Json_>, ApiError> {
-    Err(ApiError::unimplemented("fork_count is not served by this version: no collection has copies, since fork is not served"))
+    Err(ApiError::unimplemented(
+        "fork_count is not served by this version: no collection has copies, since fork is not served",
+    ))
 }
 
 /// Every write is visible at once; indexing only changes how fast it is found.
@@ -72,7 +123,9 @@ async fn indexing_status(State(app): State<App>, Path(path): Path<CollectionPath
 }
 
 async fn functions() -> Result<Json<Json_>, ApiError> {
-    Err(ApiError::unimplemented("attached functions are not served: compute in the client, and write the results with upsert()"))
+    Err(ApiError::unimplemented(
+        "attached functions are not served: compute in the client, and write the results with upsert()",
+    ))
 }
 
 async fn no_function() -> Result<Json<Json_>, ApiError> {

@@ -8,7 +8,8 @@ use uuid::Uuid;
 use super::{not_found, writer::Failure};
 use crate::error::{Error, Resource};
 use crate::store::{
-    Alteration, CollectionNumber, CollectionRow, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, NewCollection, Page, Tenant,
+    Alteration, CollectionNumber, CollectionRow, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, NewCollection, Page,
+    Tenant,
 };
 
 type Sqlite<T> = rusqlite::Result<T>;
@@ -42,7 +43,8 @@ pub(super) fn tenant(connection: &Connection, name: &str) -> Sqlite<Option<Tenan
 }
 
 pub(super) fn tenant_by_resource_name(connection: &Connection, resource_name: &str) -> Sqlite<Option<Tenant>> {
-    let mut statement = connection.prepare_cached("SELECT name, resource_name FROM tenants WHERE resource_name = ?1")?;
+    let mut statement =
+        connection.prepare_cached("SELECT name, resource_name FROM tenants WHERE resource_name = ?1")?;
     let tenant = |row: &Row<'_>| Ok(Tenant { name: row.get(0)?, resource_name: row.get(1)? });
     statement.query_row([resource_name], tenant).optional()
 }
@@ -81,9 +83,8 @@ pub(super) fn database(connection: &Connection, tenant: &str, name: &str) -> Sql
 }
 
 pub(super) fn databases(connection: &Connection, tenant: &str, page: Page) -> Sqlite<Vec<DatabaseRow>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, name, tenant FROM databases WHERE tenant = ?1 ORDER BY name LIMIT ?2 OFFSET ?3",
-    )?;
+    let mut statement = connection
+        .prepare_cached("SELECT id, name, tenant FROM databases WHERE tenant = ?1 ORDER BY name LIMIT ?2 OFFSET ?3")?;
     statement.query_map(params![tenant, limit(page), page.offset], database_row)?.collect()
 }
 
@@ -172,9 +173,8 @@ pub(super) fn collections(
 }
 
 pub(super) fn count_collections(connection: &Connection, tenant: &str, database: &str) -> Sqlite<u64> {
-    let mut statement = connection.prepare_cached(
-        "SELECT count(*) FROM collections WHERE tenant = ?1 AND database = ?2 AND deleted = 0",
-    )?;
+    let mut statement = connection
+        .prepare_cached("SELECT count(*) FROM collections WHERE tenant = ?1 AND database = ?2 AND deleted = 0")?;
     statement.query_row([tenant, database], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
 }
 

@@ -62,8 +62,7 @@ CREATE TABLE idempotency (
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
     let sqlite = |error: rusqlite::Error| Error::sqlite("migrate", path, &error);
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let (version, application) =
-        (pragma("user_version").map_err(sqlite)?, pragma("application_id").map_err(sqlite)?);
+    let (version, application) = (pragma("user_version").map_err(sqlite)?, pragma("application_id").map_err(sqlite)?);
     if version > SCHEMA_VERSION {
         return Err(Error::TooNew { path: path.to_owned(), found: version, supported: SCHEMA_VERSION });
     }

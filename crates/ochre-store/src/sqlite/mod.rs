@@ -29,8 +29,8 @@ use crate::error::{Error, Resource, Result};
 use crate::lock::Owner;
 use crate::segments::{SegmentRow, Segments};
 use crate::store::{
-    Alteration, CollectionNumber, CollectionRow, DatabaseRow, NewCollection, Observer, Outcome, Page, Reader, Statistics,
-    Store, Tenant, Upkeep, Write,
+    Alteration, CollectionNumber, CollectionRow, DatabaseRow, NewCollection, Observer, Outcome, Page, Reader,
+    Statistics, Store, Tenant, Upkeep, Write,
 };
 
 pub use migrations::SCHEMA_VERSION;
@@ -304,6 +304,6 @@ pub(crate) const fn first_rowid(collection: CollectionNumber) -> i64 {
     (collection as i64) << 32
 }
 
-fn not_found(kind: Resource, name: impl ToString) -> Error {
+fn not_found(kind: Resource, name: impl std::fmt::Display) -> Error {
     Error::NotFound { kind, name: name.to_string() }
 }

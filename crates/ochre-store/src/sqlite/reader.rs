@@ -33,7 +33,9 @@ impl<'a> SqliteReader<'a> {
     }
 
     /// Runs a query, with errors in the store's terms.
-    pub(super) fn ask<T>(&self, action: &'static str, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+    pub(super) fn ask<T>(
+        &self, action: &'static str, query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
         query(self.connection()).map_err(self.store.error(action))
     }
 
@@ -80,7 +82,8 @@ impl Reader for SqliteReader<'_> {
                 }
                 return Ok(());
             }
-            let mut statement = connection.prepare_cached(&format!("SELECT {columns} FROM records WHERE rowid = ?1"))?;
+            let mut statement =
+                connection.prepare_cached(&format!("SELECT {columns} FROM records WHERE rowid = ?1"))?;
             for offset in offsets {
                 let mut rows = statement.query([first_rowid(collection) + i64::from(*offset)])?;
                 if let Some(row) = rows.next()?
@@ -93,9 +96,7 @@ impl Reader for SqliteReader<'_> {
         })
     }
 
-    fn documents(
-        &self, collection: CollectionNumber, offsets: &[u32], visit: &mut dyn FnMut(u32, &str),
-    ) -> Result<()> {
+    fn documents(&self, collection: CollectionNumber, offsets: &[u32], visit: &mut dyn FnMut(u32, &str)) -> Result<()> {
         let (Some(first), Some(last)) = (offsets.first().copied(), offsets.last().copied()) else { return Ok(()) };
         let base = first_rowid(collection);
         self.ask("read documents", |connection| {
@@ -155,7 +156,8 @@ impl Reader for SqliteReader<'_> {
 
     fn offsets(&self, collection: CollectionNumber, ids: &mut dyn Iterator<Item = &str>) -> Result<Vec<u32>> {
         self.ask("look up ids", |connection| {
-            let mut statement = connection.prepare_cached("SELECT rowid FROM records WHERE collection = ?1 AND id = ?2")?;
+            let mut statement =
+                connection.prepare_cached("SELECT rowid FROM records WHERE collection = ?1 AND id = ?2")?;
             let mut offsets = Vec::new();
             for id in ids {
                 let rowid: Option<i64> = statement.query_row(params![collection, id], |row| row.get(0)).optional()?;

@@ -23,7 +23,8 @@ impl SqliteStore {
                 let grown = std::mem::take(&mut self.writer.lock().grown);
                 self.change_quietly(|connection| {
                     grown.iter().try_for_each(|number| prune_log(connection, *number))?;
-                    connection.execute("DELETE FROM idempotency WHERE created_at < ?1", [now() - IDEMPOTENCY_SECONDS])?;
+                    connection
+                        .execute("DELETE FROM idempotency WHERE created_at < ?1", [now() - IDEMPOTENCY_SECONDS])?;
                     connection.execute(
                         "DELETE FROM catalog_log WHERE position <= (SELECT max(position) FROM catalog_log) - ?1",
                         [LOG_ENTRIES_MAX.cast_signed()],
@@ -66,7 +67,9 @@ impl SqliteStore {
     fn checkpoint(&self) -> Result<bool> {
         // Passive: neither waits for readers nor keeps the writer out.
         let connection = connect(&self.path, self.vfs.as_deref())?;
-        connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE); PRAGMA optimize;").map_err(self.error("checkpoint"))?;
+        connection
+            .execute_batch("PRAGMA wal_checkpoint(PASSIVE); PRAGMA optimize;")
+            .map_err(self.error("checkpoint"))?;
         Ok(false)
     }
 
@@ -75,7 +78,9 @@ impl SqliteStore {
         self.revive(&mut writer)?;
         let Some(connection) = writer.connection() else { return Ok(false) };
         let step = || -> rusqlite::Result<bool> {
-            let free = |connection: &Connection| connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0));
+            let free = |connection: &Connection| {
+                connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0))
+            };
             let before = free(connection)?;
             if before <= FREE_PAGES_MAX {
                 return Ok(false);
@@ -99,8 +104,10 @@ impl SqliteStore {
                      AND EXISTS (SELECT 1 FROM collections WHERE number = ?3 AND deleted = 0)",
                 )?;
                 let base = first_rowid(collection);
-                let ids = statement.query_map(params![base, base + i64::from(u32::MAX), collection], |row| row.get(0))?;
-                let mut ids: Vec<u64> = ids.map(|id: rusqlite::Result<i64>| id.map(i64::cast_unsigned)).collect::<Result<_, _>>()?;
+                let ids =
+                    statement.query_map(params![base, base + i64::from(u32::MAX), collection], |row| row.get(0))?;
+                let mut ids: Vec<u64> =
+                    ids.map(|id: rusqlite::Result<i64>| id.map(i64::cast_unsigned)).collect::<Result<_, _>>()?;
                 ids.sort_unstable();
                 Ok(ids)
             })

@@ -156,7 +156,8 @@ impl SqliteStore {
         }
         writer.in_group = true;
         let mut applied = Vec::with_capacity(group.len());
-        let committed = self.apply_group(writer, group, &mut applied).and_then(|()| self.commit_applied(writer, &mut applied));
+        let committed =
+            self.apply_group(writer, group, &mut applied).and_then(|()| self.commit_applied(writer, &mut applied));
         match committed {
             Ok(()) => {
                 for Applied { ticket, outcome, .. } in applied {
@@ -173,7 +174,9 @@ impl SqliteStore {
     }
 
     /// Runs each request in a savepoint; refused ones are answered at once.
-    fn apply_group(&self, writer: &mut Writer, group: &[Arc<Ticket>], applied: &mut Vec<Applied>) -> Result<(), Abandoned> {
+    fn apply_group(
+        &self, writer: &mut Writer, group: &[Arc<Ticket>], applied: &mut Vec<Applied>,
+    ) -> Result<(), Abandoned> {
         let failed = |error: rusqlite::Error| Abandoned::Refused(self.error("write")(error));
         self.execute(writer, "BEGIN IMMEDIATE").map_err(failed)?;
         for ticket in group {
@@ -197,7 +200,9 @@ impl SqliteStore {
         Ok(())
     }
 
-    fn apply(&self, writer: &mut Writer, write: &Write, earlier: &[Applied]) -> Result<(Outcome, Option<Draft>), Failure> {
+    fn apply(
+        &self, writer: &mut Writer, write: &Write, earlier: &[Applied],
+    ) -> Result<(Outcome, Option<Draft>), Failure> {
         let connection = writer.connection.as_ref().expect("revived before the group began");
         if let Some(key) = &write.idempotency
             && let Some(outcome) = stored_outcome(connection, key)?
@@ -212,8 +217,8 @@ impl SqliteStore {
             }
         };
         writer.rows.insert(row.id, Arc::clone(&row));
-        let head = reader::head(connection, row.number)?
-            .ok_or_else(|| not_found(Resource::Collection, write.collection))?;
+        let head =
+            reader::head(connection, row.number)?.ok_or_else(|| not_found(Resource::Collection, write.collection))?;
         let staged = |id| {
             let vectors = earlier.iter().filter_map(|applied| applied.draft.as_ref()?.vectors.as_ref());
             vectors.filter_map(|vectors| vectors.get(id)).map(<[f32]>::to_vec).next()
@@ -297,7 +302,9 @@ impl SqliteStore {
 
     /// Commits the open transaction and makes its vectors visible; no reader comes in between. Which
     /// collections' vectors lie elsewhere now.
-    fn commit_and_publish(&self, connection: &Connection, pending: Pending) -> Result<Vec<CollectionNumber>, Abandoned> {
+    fn commit_and_publish(
+        &self, connection: &Connection, pending: Pending,
+    ) -> Result<Vec<CollectionNumber>, Abandoned> {
         let _publishing = self.publishing.write();
         match connection.execute_batch("COMMIT").map_err(self.error("commit")) {
             Ok(()) => Ok(self.segments.publish(pending)),

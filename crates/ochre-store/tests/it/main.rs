@@ -5,11 +5,12 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
 use ochre_model::{
-    Embeddings, Filter, HnswConfiguration, IndexSchema, Metadata, MetadataPatch, RecordBatch, Scalar, Test, Value, WriteKind,
+    Embeddings, Filter, HnswConfiguration, IndexSchema, Metadata, MetadataPatch, RecordBatch, Scalar, Test, Value,
+    WriteKind,
 };
 use ochre_store::{
-    Alteration, Change, CollectionNumber, CollectionRow, Committed, Error, Idempotency, MemoryStore, NewCollection, Observer,
-    Operation, Outcome, Page, Parts, Selection, SqliteOptions, SqliteStore, Store, Upkeep, Write,
+    Alteration, Change, CollectionNumber, CollectionRow, Committed, Error, Idempotency, MemoryStore, NewCollection,
+    Observer, Operation, Outcome, Page, Parts, Selection, SqliteOptions, SqliteStore, Store, Upkeep, Write,
 };
 use uuid::Uuid;
 
@@ -146,7 +147,11 @@ fn an_idempotency_key_replays_its_outcome_and_refuses_another_request() {
         let notes = collection(store, "notes");
         let keyed = |id: &str, request| {
             let operation = Operation::Records { kind: WriteKind::Add, batch: batch(&[id], 0.0) };
-            store.commit(Write { collection: notes.id, operation, idempotency: Some(Idempotency { key: "k".into(), request }) })
+            store.commit(Write {
+                collection: notes.id,
+                operation,
+                idempotency: Some(Idempotency { key: "k".into(), request }),
+            })
         };
         assert!(!keyed("a", 1).unwrap().replayed);
         delete(store, notes.id, Selection::Ids(vec!["a".into()])).unwrap();

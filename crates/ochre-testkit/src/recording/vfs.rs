@@ -102,7 +102,8 @@ unsafe extern "C" fn open(
             return result;
         }
         (*shim).base.pMethods = methods();
-        let is_recorded = flags & (ffi::SQLITE_OPEN_MAIN_DB | ffi::SQLITE_OPEN_WAL | ffi::SQLITE_OPEN_MAIN_JOURNAL) != 0;
+        let is_recorded =
+            flags & (ffi::SQLITE_OPEN_MAIN_DB | ffi::SQLITE_OPEN_WAL | ffi::SQLITE_OPEN_MAIN_JOURNAL) != 0;
         if is_recorded && !name.is_null() {
             let shim_name = CStr::from_ptr((*vfs).zName).to_string_lossy().into_owned();
             if let Some(recorder) = registered(&shim_name) {
@@ -132,7 +133,9 @@ unsafe extern "C" fn delete(vfs: *mut ffi::sqlite3_vfs, name: *const c_char, syn
 ///
 /// # Safety
 /// `file` is one that `open` filled in.
-unsafe fn parts<'a>(file: *mut ffi::sqlite3_file) -> (*mut ffi::sqlite3_file, &'a ffi::sqlite3_io_methods, Option<&'a Tracked>) {
+unsafe fn parts<'a>(
+    file: *mut ffi::sqlite3_file,
+) -> (*mut ffi::sqlite3_file, &'a ffi::sqlite3_io_methods, Option<&'a Tracked>) {
     // SAFETY: `open` set all three fields, and they live until `close`.
     unsafe {
         let shim = file.cast::<ShimFile>();
