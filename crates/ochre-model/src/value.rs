@@ -263,7 +263,7 @@ impl MetadataPatch {
                 Some(Value::Float(f)) if f.is_finite() => *f += 0.0,
                 Some(Value::Float(_)) => return Err(InvalidMetadata::NotFinite(key)),
                 Some(Value::Floats(list)) if list.iter().all(|f| f.is_finite()) => {
-                    list.iter_mut().for_each(|f| *f += 0.0)
+                    list.iter_mut().for_each(|f| *f += 0.0);
                 }
                 Some(Value::Floats(_)) => return Err(InvalidMetadata::NotFinite(key)),
                 _ => {}
