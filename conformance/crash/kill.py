@@ -1,4 +1,5 @@
 """kill -9 in a loop: the server dies at random moments while clients write, and nothing acknowledged is lost.
+With `--signal TERM` it is asked to stop instead, and must do so with exit code 0.
 
 Three threads write, each to ids of its own: a batch carries one number in every record, so that a batch
 kept in part would show. After each kill `ochre check` must be clean, and after a restart every id must hold
@@ -92,6 +93,7 @@ def found(port, collection, number):
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000)
     arguments = parser.parse_args()
     chance = random.Random(arguments.seed)
@@ -109,9 +111,10 @@ def main() -> int:
             for writer in writers:
                 writer.start()
             time.sleep(chance.uniform(0.02, 0.35))
-            server.process.send_signal(signal.SIGKILL)
+            server.process.send_signal(signal.Signals[f"SIG{arguments.signal}"])
             waiting = [writer.in_flight for writer in writers]
-            server.process.wait(timeout=60)
+            code = server.process.wait(timeout=60)
+            assert arguments.signal == "KILL" or code == 0, f"kill {kill}: asked to stop it exits with {code}"
             for writer in writers:
                 writer.join(timeout=60)
             in_flight += any(waiting)

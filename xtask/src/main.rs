@@ -65,6 +65,7 @@ fn test() -> Result<()> {
     conformance(&["python".into()])?;
     conformance(&["javascript".into()])?;
     conformance(&["crash".into(), "--kills".into(), "60".into()])?;
+    conformance(&["crash".into(), "--kills".into(), "15".into(), "--signal".into(), "TERM".into()])?;
     conformance(&["upstream".into()])?;
     println!("all tests passed");
     Ok(())

@@ -18,6 +18,8 @@ use crate::loaded::Loaded;
 const SAMPLE: usize = 1024;
 /// A view is published after about this many nodes were linked.
 const PUBLISH_EVERY: usize = 2000;
+/// Orphans are looked for once this share of the graph was added since the last time.
+const CHECK_SHARE: usize = 50;
 /// A snapshot is worth writing once this share of the graph is not in it.
 const SNAPSHOT_SHARE: usize = 10;
 
@@ -91,6 +93,7 @@ impl Inner {
             }
         }
         self.signals.note_snapshot(loaded.number, 0);
+        self.signals.note_checked(loaded.number, 0);
         let graph = Arc::new(graph);
         loaded.change(|view| view.set_graph(Some(graph)));
     }
@@ -146,9 +149,14 @@ impl Inner {
     fn finish(&self, loaded: &Loaded, row: &CollectionRow, all: bool) -> Result<(), Error> {
         let Some(view) = loaded.view() else { return Ok(()) };
         let Some(graph) = view.graph().cloned() else { return Ok(()) };
-        let lost = graph.relink_orphans();
-        if !lost.is_empty() {
-            loaded.change(|view| unmark(view, &lost));
+        // Looking at every link costs as much as the graph is large, so it has to have grown by some share.
+        let unchecked = graph.len() - self.signals.checked(loaded.number).min(graph.len());
+        if unchecked > graph.len() / CHECK_SHARE || (all && unchecked > 0) {
+            let lost = graph.relink_orphans();
+            if !lost.is_empty() {
+                loaded.change(|view| unmark(view, &lost));
+            }
+            self.signals.note_checked(loaded.number, graph.len());
         }
         let written = self.signals.snapshot(loaded.number);
         let fresh = graph.len() - written.min(graph.len());

@@ -38,6 +38,8 @@ struct Work {
     relocate: BTreeSet<CollectionNumber>,
     /// Nodes in the newest snapshot of each graph.
     snapshots: BTreeMap<CollectionNumber, usize>,
+    /// Nodes of each graph when its links were last looked at.
+    checked: BTreeMap<CollectionNumber, usize>,
 }
 
 impl Signals {
@@ -74,6 +76,14 @@ impl Signals {
 
     pub(crate) fn snapshot(&self, collection: CollectionNumber) -> usize {
         self.work.lock().snapshots.get(&collection).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn note_checked(&self, collection: CollectionNumber, nodes: usize) {
+        self.work.lock().checked.insert(collection, nodes);
+    }
+
+    pub(crate) fn checked(&self, collection: CollectionNumber) -> usize {
+        self.work.lock().checked.get(&collection).copied().unwrap_or(0)
     }
 
     fn is_stopped(&self) -> bool {

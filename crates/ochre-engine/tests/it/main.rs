@@ -3,6 +3,7 @@
 
 mod crash;
 mod faults;
+mod formats;
 mod graph;
 mod model;
 mod space;

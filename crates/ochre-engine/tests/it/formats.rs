@@ -1,0 +1,44 @@
+//! Databases written by released versions: each opens, is clean, and holds what was written.
+//!
+//! `tests/fixtures/v1` was written by version 0.1.0: three records in `notes`, of which one was changed and
+//! one deleted, and 80 points in `points`, 70 of them in the graph of its snapshot.
+
+use std::path::{Path, PathBuf};
+
+use ochre_engine::{Database, GetRequest, Include, QueryRequest, Strategy};
+
+use crate::support::small;
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_database_of_version_1_opens_and_holds_what_was_written() {
+    let fixture = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1");
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("v1");
+    copy(&fixture, &home);
+    assert!(ochre_engine::check(&home).unwrap().is_clean());
+    let database = Database::open_with(&home, small()).unwrap();
+    let notes = database.collection("notes").unwrap();
+    let records = notes.get(&GetRequest { include: Include::ALL, ..GetRequest::default() }).unwrap();
+    let shown: Vec<_> = records
+        .iter()
+        .map(|record| (record.id.as_str(), record.document.as_deref(), record.metadata.as_ref().map(|m| m.as_json())))
+        .collect();
+    assert_eq!(shown, [("a", Some("first"), Some(r#"{"n":1}"#)), ("b", Some("changed"), Some(r#"{"n":2.5,"s":"x"}"#))]);
+    let points = database.collection("points").unwrap();
+    let answer = points.query(&QueryRequest::nearest_to([7.0, 0.0]).k(3)).unwrap();
+    assert_eq!(answer.plans[0].strategy, Strategy::Graph, "the snapshot of the older version is used");
+    let ids: Vec<&str> = answer.results[0].iter().map(|hit| hit.record.id.as_str()).collect();
+    assert_eq!(ids, ["7", "6", "8"]);
+}
