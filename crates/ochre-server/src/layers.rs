@@ -28,8 +28,11 @@ pub(crate) async fn request_id(request: Request, next: Next) -> Response {
 /// Between processes of one machine compressing costs more than it saves: pretend not to be asked.
 pub(crate) async fn no_local_compression(mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    if peer.is_none_or(|peer| peer.0.ip().is_loopback()) {
-        request.headers_mut().remove(header::ACCEPT_ENCODING);
+    if peer.is_some_and(|peer| !peer.0.ip().is_loopback()) {
+        return next.run(request).await;
     }
-    next.run(request).await
+    request.headers_mut().remove(header::ACCEPT_ENCODING);
+    let mut response = next.run(request).await;
+    response.headers_mut().remove(header::VARY);
+    response
 }
