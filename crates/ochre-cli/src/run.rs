@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use ochre_engine::{Database, Options};
-use ochre_server::{App, Config, Server, Source};
+use ochre_server::{App, Config, ConfigError, Server, Source};
 use tracing_subscriber::EnvFilter;
 
 use crate::output::{Exit, Output};
@@ -48,7 +48,7 @@ impl Settings {
             flags.push(("server.allow_reset", "true".to_owned()));
         }
         let source = Source {
-            file: self.config.or_else(|| usual.is_file().then_some(usual)),
+            file: self.config.filter(|file| !file.as_os_str().is_empty()).or_else(|| usual.is_file().then_some(usual)),
             // Names and values that are no Unicode cannot be ours.
             environment: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -82,10 +82,22 @@ async fn serve(config: Config, output: &mut Output) -> anyhow::Result<Exit> {
     let is_exposed = !is_loopback(&config.server.host);
     let address = format!("{}:{}", config.server.host, config.server.port);
     let stop = stop_signal()?;
+    anyhow::ensure!(
+        path.join("ochre.sqlite3").exists() || !path.join("chroma.sqlite3").exists(),
+        "{} holds a database of Chroma's, which this version cannot import; choose another directory with --path",
+        path.display()
+    );
+    let bind = async || {
+        Server::bind(&config).await.with_context(|| format!("cannot listen on {address}; choose another with --port"))
+    };
+    // Nothing is made for a server that cannot listen; but whose database is in use is told that first.
+    let early = if path.exists() { None } else { Some(bind().await?) };
     let database = Database::open_with(&path, options)?;
+    let server = match early {
+        Some(server) => server,
+        None => bind().await?,
+    };
     let app = App::new(database.clone(), config);
-    let server =
-        Server::bind(app).await.with_context(|| format!("cannot listen on {address}; choose another with --port"))?;
     let url = format!("http://{}", server.address()?);
     if is_exposed {
         tracing::warn!(
@@ -98,7 +110,7 @@ async fn serve(config: Config, output: &mut Output) -> anyhow::Result<Exit> {
         env!("CARGO_PKG_VERSION"),
         shown.display()
     ));
-    server.run(stop).await;
+    server.run(app, stop).await;
     output.words("stopping: finishing what was begun");
     tokio::task::spawn_blocking(move || database.close()).await?;
     Ok(Exit::Ok)
@@ -137,7 +149,11 @@ fn network_file_system(path: &std::path::Path) -> Option<&'static str> {
 }
 
 fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log.filter).context("log.filter is not a filter")?;
+    let filter = EnvFilter::try_new(&config.log.filter).map_err(|error| ConfigError::Value {
+        source_name: "the configuration".into(),
+        key: "log.filter".into(),
+        reason: format!("is no filter: {error}"),
+    })?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let set = if config.log.format == "json" { log.json().try_init() } else { log.compact().try_init() };
     set.map_err(|error| anyhow::anyhow!("cannot set up logging: {error}"))

@@ -163,7 +163,8 @@ impl Inner {
         if fresh > graph.len() / SNAPSHOT_SHARE || (all && fresh > 0) {
             self.write_snapshot(row, &view, &graph);
             // Vectors of a finished graph are best read from mapped files.
-            self.store.upkeep(ochre_store::Upkeep::SealVectors { min_bytes: 4 << 20 })?;
+            let dead_share_max = self.options.segment_dead_share_max;
+            self.store.upkeep(ochre_store::Upkeep::SealVectors { min_bytes: 4 << 20, dead_share_max })?;
         }
         Ok(())
     }

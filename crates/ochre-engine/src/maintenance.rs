@@ -18,6 +18,8 @@ use crate::error::Error;
 const TICK: Duration = Duration::from_secs(2);
 /// How often space is given back and logs are pruned.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
+/// A segment with this many bytes is sealed by housekeeping.
+const SEAL_BYTES: u64 = 32 << 20;
 /// Steps of one kind of upkeep in a row.
 const STEPS_MAX: usize = 32;
 /// A write-ahead log larger than this is copied back into the database, in bytes.
@@ -203,6 +205,8 @@ impl Inner {
         let steps = [
             Upkeep::SweepDeleted,
             Upkeep::PruneLog,
+            // What is sealed is mapped rather than held in memory, and can be compacted.
+            Upkeep::SealVectors { min_bytes: SEAL_BYTES, dead_share_max: self.options.segment_dead_share_max },
             Upkeep::CompactVectors { dead_share_max: self.options.segment_dead_share_max },
             Upkeep::Vacuum,
         ];

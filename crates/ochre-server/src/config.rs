@@ -184,10 +184,12 @@ impl Config {
             let flag = format!("--{}", key.rsplit('.').next().unwrap_or(key).replace('_', "-"));
             set_text(&mut table, &flag, key, value)?;
         }
-        let config: Self = Value::Table(table).try_into().map_err(|error: toml::de::Error| ConfigError::Syntax {
-            source_name: "the configuration".into(),
-            reason: error.message().to_owned(),
-        })?;
+        let config: Self =
+            serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| ConfigError::Value {
+                source_name: "the configuration".into(),
+                key: error.path().to_string(),
+                reason: format!("is out of range: {}", error.inner().message()),
+            })?;
         config.check()
     }
 
@@ -202,6 +204,22 @@ impl Config {
         }
         if self.server.max_payload_size_bytes == 0 {
             return Err(wrong("server.max_payload_size_bytes", "must be at least 1"));
+        }
+        if self.server.request_timeout_ms == 0 {
+            return Err(wrong("server.request_timeout_ms", "must be at least 1"));
+        }
+        if let Some(bad) = self.server.cors_allow_origins.iter().find(|origin| {
+            let is_url = origin.starts_with("http://") || origin.starts_with("https://");
+            *origin != "*" && (!is_url || axum::http::HeaderValue::from_str(origin).is_err())
+        }) {
+            let reason = format!("must hold \"*\" or origins such as \"https://example.org\", not \"{bad}\"");
+            return Err(wrong("server.cors_allow_origins", &reason));
+        }
+        if self.database.path.as_os_str().is_empty() {
+            return Err(wrong("database.path", "must name a directory"));
+        }
+        if self.database.segment_bytes < 1 << 16 {
+            return Err(wrong("database.segment_bytes", "must be at least 65536"));
         }
         if !["text", "json"].contains(&self.log.format.as_str()) {
             return Err(wrong("log.format", "must be \"text\" or \"json\""));
@@ -227,9 +245,13 @@ fn overlay_file(table: &mut Table, file: &Path) -> Result<(), ConfigError> {
         reason: error.to_string(),
     })?;
     for (section, values) in given {
+        let known = table.get(&section).is_some();
         let Value::Table(values) = values else {
             return Err(unknown(table, &source_name, &section));
         };
+        if !known && values.is_empty() {
+            return Err(unknown(table, &source_name, &section));
+        }
         for (key, value) in values {
             set_value(table, &source_name, &format!("{section}.{key}"), value)?;
         }
@@ -409,6 +431,22 @@ mod tests {
         let error = from_file("ochre.toml", "[server]\nprot = 1\n").unwrap_err().to_string();
         assert!(error.contains("`server.prot`") && error.contains("`server.port`"), "{error}");
         assert!(from_file("x.yaml", "persist_pth: y\n").unwrap_err().to_string().contains("persist_path"));
+    }
+
+    #[test]
+    fn values_out_of_range_name_their_setting() {
+        for (text, key) in [
+            ("[server]\nport = 70000\n", "server.port"),
+            ("[server]\nrequest_timeout_ms = 0\n", "server.request_timeout_ms"),
+            ("[server]\ncors_allow_origins = [\"nonsense\"]\n", "server.cors_allow_origins"),
+            ("[database]\nsegment_bytes = 0\n", "database.segment_bytes"),
+            ("[database]\npath = \"\"\n", "database.path"),
+            ("[log]\nformat = \"xml\"\n", "log.format"),
+            ("[bogus]\n", "bogus"),
+        ] {
+            let error = from_file("ochre.toml", text).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
     }
 
     #[test]

@@ -14,11 +14,14 @@ use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use crate::app::App;
+use crate::config::Config;
 use crate::layers;
 use crate::routes;
 
 /// A client has this long to send the head of a request.
 const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+/// The head of a request takes at most this many bytes.
+const HEAD_BYTES_MAX: usize = 256 << 10;
 /// Requests in flight have this long to finish once the server is asked to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -41,18 +44,16 @@ pub fn router(app: App) -> Router {
 /// A server bound to its address.
 pub struct Server {
     listener: TcpListener,
-    app: App,
 }
 
 impl Server {
-    /// Binds the address of the configuration.
+    /// Binds the address of the configuration. Requests wait until [`Server::run`].
     ///
     /// # Errors
-    /// Whatever the operating system says; nothing was opened then.
-    pub async fn bind(app: App) -> std::io::Result<Self> {
-        let server = &app.config().server;
-        let listener = TcpListener::bind((server.host.as_str(), server.port)).await?;
-        Ok(Self { listener, app })
+    /// Whatever the operating system says.
+    pub async fn bind(config: &Config) -> std::io::Result<Self> {
+        let listener = TcpListener::bind((config.server.host.as_str(), config.server.port)).await?;
+        Ok(Self { listener })
     }
 
     /// The address it listens on.
@@ -64,10 +65,10 @@ impl Server {
     }
 
     /// Serves until `stop` completes; then takes no new requests, finishes those in flight, and returns.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
-        let router = router(self.app);
+    pub async fn run(self, app: App, stop: impl Future<Output = ()>) {
+        let router = router(app);
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
+        http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HEAD_BYTES_MAX);
         let graceful = GracefulShutdown::new();
         let mut stop = std::pin::pin!(stop);
         loop {

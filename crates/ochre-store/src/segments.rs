@@ -24,6 +24,9 @@ use crate::store::CollectionNumber;
 /// A block holds at most this many bytes of vectors, so that verifying one on first touch stays cheap.
 const BLOCK_BYTES_MAX: usize = 1 << 20;
 
+/// A segment is not sealed early for fewer dead bytes than this.
+const DEAD_BYTES_MIN: u64 = 1 << 20;
+
 /// A segment as the catalog has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentRow {
@@ -222,15 +225,19 @@ impl Segments {
         Ok(())
     }
 
-    /// Writes the table of the segment being appended to, if it holds at least `min_bytes`; `None` if
-    /// there is nothing to seal.
-    pub(crate) fn seal(&self, min_bytes: u64) -> Result<Option<Pending>> {
+    /// Writes the table of the segment being appended to, if it holds at least `min_bytes`, or enough
+    /// that is dead; `None` if there is nothing to seal.
+    pub(crate) fn seal(&self, min_bytes: u64, dead_share_max: f64) -> Result<Option<Pending>> {
         let active = {
             let state = self.state.read();
             let unsealed = state.files.values().find(|file| file.is_open() && file.row.committed_bytes > HEADER_BYTES);
-            unsealed.map(|file| (Arc::clone(&file.segment), file.row))
+            let is_due = |file: &&File| {
+                let is_dead = file.row.dead_bytes >= DEAD_BYTES_MIN && file.dead_share() > dead_share_max;
+                is_dead || file.row.committed_bytes >= min_bytes
+            };
+            unsealed.filter(is_due).map(|file| (Arc::clone(&file.segment), file.row))
         };
-        let Some((segment, row)) = active.filter(|(_, row)| row.committed_bytes >= min_bytes) else { return Ok(None) };
+        let Some((segment, row)) = active else { return Ok(None) };
         let mut pending = Pending::default();
         let written = self.write_seal(&mut pending, &segment, row);
         Self::keep_or_take_back(pending, written).map(Some)

@@ -296,10 +296,13 @@ pub enum Upkeep {
         /// Between 0 and 1.
         dead_share_max: f64,
     },
-    /// Seals the segment being written if it holds at least this many bytes.
+    /// Seals the segment being written, so that it can be mapped and compacted: if it holds at least this
+    /// many bytes, or at least a MiB of dead vectors that are more than this share of it.
     SealVectors {
         /// In bytes.
         min_bytes: u64,
+        /// Between 0 and 1.
+        dead_share_max: f64,
     },
 }
 

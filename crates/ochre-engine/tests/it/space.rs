@@ -130,3 +130,41 @@ fn a_segment_shorter_than_committed_is_damage_and_said_to_be() {
     let database = Database::open_with(folder.path(), options()).unwrap();
     assert_eq!(database.collection("notes").unwrap().count().unwrap(), 100);
 }
+
+#[test]
+fn an_empty_catalog_beside_vectors_is_refused_and_nothing_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    drop(fill(&database, "notes", 100));
+    database.close();
+    let segments = folder.path().join("segments");
+    let before = bytes(&segments);
+    let catalog = folder.path().join("ochre.sqlite3");
+    for is_emptied in [true, false] {
+        if is_emptied {
+            std::fs::write(&catalog, "").unwrap();
+        } else {
+            std::fs::remove_file(&catalog).unwrap();
+        }
+        let error = Database::open_with(folder.path(), options()).map(drop).unwrap_err();
+        assert!(matches!(error, Error::Store(StoreError::Corrupt { .. })), "{error}");
+        assert_eq!(bytes(&segments), before);
+    }
+}
+
+#[test]
+fn rewriting_the_same_records_takes_no_more_space_in_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open_with(folder.path(), Options { background: false, ..Options::default() }).unwrap();
+    let notes = database.create_collection("notes").unwrap();
+    let mut rng = fastrand::Rng::with_seed(1);
+    for _ in 0..100 {
+        let rows: Vec<Vec<f32>> = (0..200).map(|_| (0..128).map(|_| rng.f32()).collect()).collect();
+        notes.upsert(NewRecords::new((0..200).map(|i| i.to_string()), rows)).unwrap();
+    }
+    assert!(notes.memory().unwrap().vectors_bytes > 8 << 20);
+    database.maintain().unwrap();
+    let (memory, disk) = (notes.memory().unwrap().vectors_bytes, bytes(&folder.path().join("segments")));
+    assert!(memory < 1 << 20 && disk < 1 << 20, "{memory} bytes in memory, {disk} on disk");
+    assert_eq!(notes.count().unwrap(), 200);
+}

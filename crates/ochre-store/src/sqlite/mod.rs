@@ -92,8 +92,10 @@ impl SqliteStore {
         let path = directory.join(DATABASE_FILE);
         let vfs = options.vfs;
         let folder = directory.join(SEGMENTS_FOLDER);
-        if !path.exists() && std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
-            let reason = format!("it is missing, but {} holds vectors: restore it from a backup", folder.display());
+        let is_empty = std::fs::metadata(&path).map_or(0, |file| file.len()) == 0;
+        if is_empty && std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
+            let reason =
+                format!("it is missing or empty, but {} holds vectors: restore it from a backup", folder.display());
             return Err(Error::Corrupt { path, reason });
         }
         let mut connection = connect(&path, vfs.as_deref())?;

@@ -35,10 +35,10 @@ impl SqliteStore {
             Upkeep::Checkpoint => self.checkpoint(),
             Upkeep::Vacuum => self.vacuum(),
             Upkeep::CompactVectors { dead_share_max } => self.compact_vectors(dead_share_max),
-            Upkeep::SealVectors { min_bytes } => {
+            Upkeep::SealVectors { min_bytes, dead_share_max } => {
                 let mut writer = self.writer.lock();
                 self.revive(&mut writer)?;
-                match self.segments.seal(min_bytes)? {
+                match self.segments.seal(min_bytes, dead_share_max)? {
                     Some(pending) => self.commit_segments(&mut writer, pending).map(|()| false),
                     None => Ok(false),
                 }
