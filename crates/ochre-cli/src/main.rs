@@ -12,9 +12,6 @@ mod run;
 use clap::{Parser, Subcommand};
 use output::{Exit, Output};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// An embedding database that looks after itself, speaking Chroma's HTTP API.
 #[derive(Parser)]
 #[command(name = "ochre", version, disable_help_subcommand = true)]
