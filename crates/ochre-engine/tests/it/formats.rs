@@ -33,7 +33,13 @@ fn a_database_of_version_1_opens_and_holds_what_was_written() {
     let records = notes.get(&GetRequest { include: Include::ALL, ..GetRequest::default() }).unwrap();
     let shown: Vec<_> = records
         .iter()
-        .map(|record| (record.id.as_str(), record.document.as_deref(), record.metadata.as_ref().map(|m| m.as_json())))
+        .map(|record| {
+            (
+                record.id.as_str(),
+                record.document.as_deref(),
+                record.metadata.as_ref().map(ochre_engine::StoredMetadata::as_json),
+            )
+        })
         .collect();
     assert_eq!(shown, [("a", Some("first"), Some(r#"{"n":1}"#)), ("b", Some("changed"), Some(r#"{"n":2.5,"s":"x"}"#))]);
     let points = database.collection("points").unwrap();
