@@ -15,11 +15,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ochre-model", &[]),
     ("ochre-store", &["ochre-model"]),
     ("ochre-index", &["ochre-kernels", "ochre-model"]),
-    ("ochre-engine", &["ochre-index", "ochre-kernels", "ochre-model", "ochre-store"]),
+    ("ochre-engine", &["ochre-index", "ochre-model", "ochre-store"]),
     ("ochre-wire", &["ochre-model"]),
-    ("ochre-server", &["ochre-engine", "ochre-model", "ochre-wire"]),
-    ("ochre-cli", &["ochre-engine", "ochre-model", "ochre-server"]),
-    ("ochre-testkit", &["ochre-engine", "ochre-model", "ochre-store"]),
+    ("ochre-server", &["ochre-engine", "ochre-wire"]),
+    ("ochre-cli", &["ochre-engine", "ochre-server"]),
+    ("ochre-testkit", &["ochre-engine", "ochre-model"]),
     ("xtask", &["ochre-server"]),
 ];
 

@@ -25,15 +25,11 @@ pub struct Oracle {
 impl Oracle {
     /// Does what an add, update or upsert means.
     pub fn write(&mut self, kind: WriteKind, batch: &RecordBatch) {
-        let before = self.records.len();
-        let added_now =
-            |records: &[OracleRecord], id: &str| records[before.min(records.len())..].iter().any(|r| r.id == id);
         for (index, id) in batch.ids.iter().enumerate() {
             let at = self.records.iter().position(|record| record.id == *id);
             match (at, kind) {
                 (Some(_), WriteKind::Add) | (None, WriteKind::Update) => {}
                 (Some(at), WriteKind::Update | WriteKind::Upsert) => {
-                    debug_assert!(kind == WriteKind::Upsert || !added_now(&self.records, id) || before == 0);
                     let record = &mut self.records[at];
                     if let Some(row) = batch.embeddings.as_ref().and_then(|embeddings| embeddings.row(index)) {
                         record.embedding = row.to_vec();

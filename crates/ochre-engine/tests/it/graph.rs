@@ -1,6 +1,6 @@
 //! The graph: recall, few vectors visited, snapshots that are loaded, damage that is repaired.
 
-use ochre_engine::model::{Filter, Metadata, Scalar, Space, Test, Value};
+use ochre_engine::model::{Filter, Metadata, Scalar, Test, Value};
 use ochre_engine::{Collection, Database, NewRecords, Options, QueryRequest, Strategy};
 
 const COUNT: usize = 12_000;
@@ -106,14 +106,12 @@ fn a_large_collection_is_searched_through_its_graph_and_survives_restarts() {
 
 #[test]
 fn every_byte_of_a_snapshot_counts() {
-    use ochre_engine::model::HnswConfiguration;
     let folder = tempfile::tempdir().unwrap();
     let options = || Options { background: false, graph_records_min: 50, ..Options::default() };
     let database = Database::open_with(folder.path(), options()).unwrap();
     let collection = fill(&database, &points(300, 3));
     database.maintain().unwrap();
-    let (id, epochless) = (collection.id(), HnswConfiguration::default());
-    assert_eq!(epochless.space, Space::L2);
+    let id = collection.id();
     database.close();
     drop(collection);
     let snapshot = folder.path().join("cache").join(id.to_string()).join("graph.snapshot");
