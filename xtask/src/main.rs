@@ -55,7 +55,7 @@ fn test() -> Result<()> {
     }
     run("cargo", &["test", "--release", "--workspace", "--doc"])?;
     run("cargo", &["build", "--release", "--workspace", "--examples"])?;
-    for tier in ["scalar", "avx2"] {
+    for tier in ["scalar", "avx2", "avx512"] {
         command::run_with(
             "cargo",
             &["test", "--release", "-p", "ochre-kernels", "-p", "ochre-index", "-q"],

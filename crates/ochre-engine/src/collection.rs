@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use ochre_index::Graph;
+use ochre_index::{Graph, Memory};
 use ochre_model::WriteKind;
 use ochre_store::{Alteration, CollectionRow, Idempotency, Outcome};
 use uuid::Uuid;
 
 use crate::database::Database;
 use crate::error::Error;
-use crate::loaded::CollectionMemory;
+
 use crate::read::{GetRequest, Include, QueryRequest, QueryResults, Record};
 use crate::write::{DeleteRequest, NewRecords};
 
@@ -143,7 +143,7 @@ impl Collection {
     ///
     /// # Errors
     /// [`Error::Store`] if it was deleted.
-    pub fn memory(&self) -> Result<CollectionMemory, Error> {
+    pub fn memory(&self) -> Result<Memory, Error> {
         let row = self.info()?;
         Ok(self.database.inner.slot(&row).memory())
     }

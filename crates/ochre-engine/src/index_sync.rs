@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::loaded::Loaded;
 
 /// Vectors that decide how a graph codes its vectors.
-const SAMPLE: usize = 1024;
+const SAMPLE: usize = 4096;
 /// A view is published after about this many nodes were linked.
 const PUBLISH_EVERY: usize = 2000;
 /// Orphans are looked for once this share of the graph was added since the last time.
@@ -124,9 +124,7 @@ impl Inner {
                 }
             }
             loaded.change(|view| {
-                for node in &graph.linked()[before..] {
-                    view.mark_linked(node.offset, node.vector_id);
-                }
+                view.mark_linked(before, &graph.linked()[before..]);
             });
         }
     }

@@ -32,12 +32,11 @@ mod write;
 pub use collection::Collection;
 pub use database::{CollectionOptions, Database};
 pub use error::Error;
-pub use loaded::CollectionMemory;
 pub use options::Options;
 pub use read::{GetRequest, Include, Query, QueryHit, QueryRequest, QueryResults, Record, StoredMetadata};
 pub use write::{DeleteRequest, NewRecords};
 
-pub use ochre_index::{Plan, Strategy};
+pub use ochre_index::{Memory, Plan, Strategy};
 pub use ochre_model as model;
 pub use ochre_store::{
     Alteration, CollectionRow, DatabaseRow, Disk, DiskFile, Error as StoreError, Finding, Idempotency, Outcome, Page,

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ochre_index::View;
+use ochre_index::{Memory, View};
 use ochre_model::Metadata;
 use ochre_store::{Change, CollectionNumber, CollectionRow, Committed, Reader, Store};
 use parking_lot::{Mutex, MutexGuard};
@@ -23,17 +23,6 @@ use crate::error::Error;
 const HISTORY_MAX: usize = 8;
 /// How long a reader waits for the view of a commit it can already see.
 const PUBLISH_WAIT: Duration = Duration::from_secs(30);
-
-/// Bytes of memory a loaded collection holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CollectionMemory {
-    /// Typed columns.
-    pub columns_bytes: usize,
-    /// Vectors that are not yet in mapped files.
-    pub vectors_bytes: usize,
-    /// The graph with its codes.
-    pub graph_bytes: usize,
-}
 
 pub(crate) struct Loaded {
     pub(crate) number: CollectionNumber,
@@ -165,10 +154,8 @@ impl Loaded {
         Ok(())
     }
 
-    pub(crate) fn memory(&self) -> CollectionMemory {
-        let Some(view) = self.view() else { return CollectionMemory::default() };
-        let (columns_bytes, vectors_bytes, graph_bytes) = view.heap_bytes();
-        CollectionMemory { columns_bytes, vectors_bytes, graph_bytes }
+    pub(crate) fn memory(&self) -> Memory {
+        self.view().map_or_else(Memory::default, |view| view.memory())
     }
 }
 

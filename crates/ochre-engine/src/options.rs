@@ -17,7 +17,7 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Collections with fewer records have no graph: measuring all is faster.
     pub graph_records_min: usize,
-    /// Up to this many matches of a filter are all measured, without a look at the graph.
+    /// Up to this many matches of a filter are all measured exactly, without a look at the graph or its codes.
     pub exact_records_max: usize,
     /// Vectors that may wait outside the graph, in bytes; writes wait past it.
     pub tail_bytes_max: usize,
@@ -39,7 +39,7 @@ impl Default for Options {
             map_segments: true,
             segment_bytes: 256 << 20,
             graph_records_min: 10_000,
-            exact_records_max: 512,
+            exact_records_max: 64,
             tail_bytes_max: 512 << 20,
             tail_wait_ms: 30_000,
             graph_dead_share_max: 0.3,

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use ochre_index::{Bitmap, Nearest, Plan, Rows, View, evaluate, nearest};
+use ochre_index::{Bitmap, Nearest, Plan, Rows, Strategy, View, evaluate, nearest};
 use ochre_model::{
     DOCUMENT_KEY, DocumentTest, Filter, HIDDEN_PREFIX, InvalidMetadata, Metadata, Scalar, Test, ValueType,
 };
@@ -104,13 +104,15 @@ pub struct QueryRequest {
     pub filter: Option<Filter>,
     /// What to return of each record found.
     pub include: Include,
+    /// How to search, whatever it costs, as far as that is possible; the planner's choice if absent.
+    pub hint: Option<Strategy>,
 }
 
 impl QueryRequest {
     /// The ten records nearest to one embedding, ids and distances only.
     pub fn nearest_to(embedding: impl Into<Vec<f32>>) -> Self {
         let query = Query { embeddings: vec![embedding.into()], k: 10 };
-        Self { query, ids: None, filter: None, include: Include::NONE }
+        Self { query, ids: None, filter: None, include: Include::NONE, hint: None }
     }
 
     /// How many to find.
@@ -245,8 +247,14 @@ impl Inner {
         let (ef_search, exact_max) = (row.schema.hnsw().ef_search, self.options.exact_records_max);
         let mut found = Vec::with_capacity(request.query.embeddings.len());
         for embedding in &request.query.embeddings {
-            let wanted =
-                Nearest { query: embedding, k: request.query.k, ef_search, exact_max, matches: matches.as_ref() };
+            let wanted = Nearest {
+                query: embedding,
+                k: request.query.k,
+                ef_search,
+                exact_max,
+                matches: matches.as_ref(),
+                hint: request.hint,
+            };
             let (hits, plan) = nearest(&pinned.view, wanted)?;
             found.push(hits);
             answer.plans.push(plan);

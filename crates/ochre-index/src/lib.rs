@@ -19,4 +19,4 @@ pub use distance::Metric;
 pub use evaluate::{Rows, evaluate};
 pub use graph::{BuildOptions, Graph, GraphParameters, Node, SNAPSHOT_VERSION, SnapshotError, SnapshotHeader};
 pub use search::{Hit, Nearest, Plan, Strategy, nearest};
-pub use view::{Damaged, VectorBlock, View};
+pub use view::{Damaged, Memory, VectorBlock, View};

@@ -1,15 +1,28 @@
-//! The planner: exact search or a walk of the graph, whichever is cheaper, and exact whenever the graph
-//! cannot give what was asked.
+//! The planner: measure all matches, scan their codes, or walk the graph, whichever is cheapest, with a
+//! scan to fall back on whenever a walk cannot give what was asked or takes longer than that.
+//!
+//! Whatever finds them, candidates are measured exactly, nearest by code first, until no other can be
+//! among the best, given how far codes are known to err.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+use ochre_kernels::prefetch_row;
+
 use crate::bitmap::Bitmap;
 use crate::distance::Metric;
+use crate::graph::{Graph, Near, Query};
 use crate::view::{Damaged, View};
 
-/// A walk measures about this many nodes for each candidate it keeps.
-const MEASURED_PER_KEPT: usize = 12;
+/// A walk measures about this many nodes on its way down to the lowest level …
+const WALK_START: usize = 150;
+/// … and this many for each candidate it keeps or crosses there.
+const WALK_EACH: usize = 15;
+/// Measuring a node on a walk takes about as long as measuring this many in a scan: a scan knows what
+/// comes next, a walk waits for memory.
+const WALK_COST: usize = 4;
+/// Vectors asked for ahead of the one that is measured.
+const AHEAD: usize = 6;
 
 /// What to look for.
 #[derive(Clone, Copy, Debug)]
@@ -20,10 +33,12 @@ pub struct Nearest<'a> {
     pub k: usize,
     /// Candidates a walk keeps; raised to `k` if lower.
     pub ef_search: usize,
-    /// Up to this many matches are all measured: that beats any walk.
+    /// Up to this many matches are all measured exactly, without a look at codes.
     pub exact_max: usize,
     /// Only these offsets, if given; they must be live.
     pub matches: Option<&'a Bitmap>,
+    /// How to search, whatever it costs, as far as that is possible; the planner's choice if absent.
+    pub hint: Option<Strategy>,
 }
 
 /// A record that was found.
@@ -40,12 +55,14 @@ pub struct Hit {
 pub enum Strategy {
     /// There was nothing to search.
     Empty,
-    /// Every match was measured.
+    /// Every match was measured exactly.
     Exact,
+    /// The codes of every match were scanned, and the tail measured.
+    Scan,
     /// The graph was walked, and the tail measured.
     Graph,
-    /// The graph was walked, found too few or took too long, and every match was measured after all.
-    GraphThenExact,
+    /// The graph was walked, found too few or took too long, and codes were scanned after all.
+    GraphThenScan,
 }
 
 /// What a search did.
@@ -53,8 +70,10 @@ pub enum Strategy {
 pub struct Plan {
     /// How the answer was found.
     pub strategy: Strategy,
-    /// Nodes of the graph that were measured by code.
+    /// Nodes of the graph that a walk measured by code.
     pub visited: usize,
+    /// Codes that a scan measured.
+    pub scanned: usize,
     /// Vectors that were measured exactly.
     pub measured: usize,
     /// Records the filter left, the whole collection without one.
@@ -70,69 +89,125 @@ pub struct Plan {
 /// [`Damaged`] if a vector that had to be measured cannot be read.
 pub fn nearest(view: &View, wanted: Nearest<'_>) -> Result<(Vec<Hit>, Plan), Damaged> {
     let matches = wanted.matches.unwrap_or_else(|| view.live());
-    let mut plan = Plan { strategy: Strategy::Empty, visited: 0, measured: 0, matches: matches.len(), tail: 0 };
+    let mut plan =
+        Plan { strategy: Strategy::Empty, visited: 0, scanned: 0, measured: 0, matches: matches.len(), tail: 0 };
     if wanted.k == 0 || matches.is_empty() {
         return Ok((Vec::new(), plan));
     }
-    let metric = Metric::new(view.space(), wanted.query);
-    if let Some(hits) = walk(view, &wanted, matches, &metric, &mut plan)? {
-        return Ok((hits, plan));
-    }
-    plan.strategy = if plan.visited > 0 { Strategy::GraphThenExact } else { Strategy::Exact };
-    let mut best = Best::new(wanted.k);
-    for offset in matches.iter() {
-        measure(view, &metric, offset, &mut best)?;
-    }
-    plan.measured += matches.len();
-    Ok((best.into_sorted(), plan))
-}
-
-/// Walks the graph if that is worth it; `None` if every match has to be measured.
-fn walk(
-    view: &View, wanted: &Nearest<'_>, matches: &Bitmap, metric: &Metric<'_>, plan: &mut Plan,
-) -> Result<Option<Vec<Hit>>, Damaged> {
-    let Some(graph) = view.graph().filter(|graph| !graph.is_empty()) else { return Ok(None) };
-    let ef = wanted.ef_search.max(wanted.k);
-    // With a filter that lets through one node in s, a walk crosses s times as many for each it keeps.
-    let walked = ef.saturating_mul(MEASURED_PER_KEPT).saturating_mul(view.live().len()) / matches.len();
-    if matches.len() <= wanted.exact_max || walked >= matches.len() {
-        return Ok(None);
-    }
-    let query = graph.encode(wanted.query);
-    let mut accept = |node| {
-        let node = graph.node(node);
-        view.vector_id(node.offset) == Some(node.vector_id)
-            && view.in_graph().contains(node.offset)
-            && wanted.matches.is_none_or(|matches| matches.contains(node.offset))
+    let mut search = Search { view, metric: Metric::new(view.space(), wanted.query), best: Best::new(wanted.k) };
+    let is_exact = match wanted.hint {
+        None => matches.len() <= wanted.exact_max,
+        Some(hint) => hint == Strategy::Exact,
     };
-    let found = graph.walk(&query, ef, matches.len(), &mut accept);
-    plan.visited = found.visited;
-    // A vector that was lost from the graph and added again has two nodes.
-    let mut offsets: Vec<u32> = found.nodes.iter().map(|node| graph.node(*node).offset).collect();
-    offsets.sort_unstable();
-    offsets.dedup();
-    let in_graph = matches.and(view.in_graph()).len();
-    if found.gave_up || offsets.len() < wanted.k.min(in_graph) || found.nodes.len() < ef.min(in_graph) {
-        return Ok(None);
-    }
-    plan.strategy = Strategy::Graph;
-    let mut best = Best::new(wanted.k);
-    for offset in &offsets {
-        measure(view, metric, *offset, &mut best)?;
-    }
-    let tail = matches.and_not(view.in_graph());
-    for offset in tail.iter() {
-        measure(view, metric, offset, &mut best)?;
-    }
+    let graph = view.graph().filter(|graph| !graph.is_empty() && !is_exact);
+    let Some(graph) = graph else {
+        plan.strategy = Strategy::Exact;
+        search.measure_all(matches)?;
+        plan.measured = matches.len();
+        return Ok((search.best.into_sorted(), plan));
+    };
+    let (coded, tail) = if view.tail_len() == 0 {
+        (None, Bitmap::new())
+    } else {
+        (Some(matches.and(view.in_graph())), matches.and_not(view.in_graph()))
+    };
+    let coded = coded.as_ref().unwrap_or(matches);
+    search.measure_all(&tail)?;
     plan.tail = tail.len();
-    plan.measured = offsets.len() + tail.len();
-    Ok(Some(best.into_sorted()))
+
+    let query = graph.query(wanted.query);
+    let candidates = match walk(view, graph, &query, &wanted, coded, &mut plan) {
+        Some(candidates) => candidates,
+        None => scan(view, graph, &query, coded, wanted.k, &mut plan),
+    };
+    plan.measured = tail.len() + search.measure_candidates(graph, &candidates, graph.margin(&query))?;
+    Ok((search.best.into_sorted(), plan))
 }
 
-fn measure(view: &View, metric: &Metric<'_>, offset: u32, best: &mut Best) -> Result<(), Damaged> {
-    let (vector, norm) = view.vector(offset)?;
-    best.offer(Hit { offset, distance: metric.distance(vector, norm) });
-    Ok(())
+/// Walks the graph if that is worth it; `None` if codes have to be scanned.
+fn walk(
+    view: &View, graph: &Graph, query: &Query, wanted: &Nearest<'_>, coded: &Bitmap, plan: &mut Plan,
+) -> Option<Vec<Near>> {
+    let ef = wanted.ef_search.max(wanted.k).min(coded.len());
+    // A walk that may return one node in s crosses s of them for each it keeps.
+    let crossed = ef.saturating_mul(view.live().len()) / coded.len().max(1);
+    let visits = WALK_START + crossed.saturating_mul(WALK_EACH);
+    let is_forced = wanted.hint == Some(Strategy::Graph);
+    let is_dear = visits.saturating_mul(WALK_COST) >= coded.len();
+    if coded.is_empty() || wanted.hint == Some(Strategy::Scan) || (is_dear && !is_forced) {
+        return None;
+    }
+    let visit_max = if is_forced { usize::MAX } else { coded.len() / WALK_COST };
+    let (len, matches) = (graph.len(), wanted.matches);
+    let is_whole = matches.is_none() && view.in_graph().len() == len;
+    let mut accept = |node: u32| {
+        if is_whole {
+            // Nodes that were added since are not in this view.
+            return (node as usize) < len;
+        }
+        let offset = graph.node(node).offset;
+        view.node(offset) == Some(node) && matches.is_none_or(|matches| matches.contains(offset))
+    };
+    let found = graph.walk(query, ef, visit_max, &mut accept);
+    plan.visited = found.visited;
+    plan.strategy = Strategy::Graph;
+    (!found.gave_up && found.nodes.len() == ef).then_some(found.nodes)
+}
+
+/// Measures the codes of all of `coded`; those that may be among the `k` nearest, nearest first.
+fn scan(view: &View, graph: &Graph, query: &Query, coded: &Bitmap, k: usize, plan: &mut Plan) -> Vec<Near> {
+    plan.strategy = if plan.visited > 0 { Strategy::GraphThenScan } else { Strategy::Scan };
+    plan.scanned = coded.len();
+    let nodes: Vec<u32> = coded.iter().filter_map(|offset| view.node(offset)).collect();
+    let mut distances = vec![0.0; nodes.len()];
+    graph.distances(query, &nodes, &mut distances);
+    let nodes = nodes.iter().zip(&distances);
+    let mut all: Vec<Near> = nodes.map(|(node, distance)| Near { distance: *distance, node: *node }).collect();
+    if k < all.len() {
+        let (_, kth, _) = all.select_nth_unstable(k - 1);
+        // Both this one and any other may be off by the margin.
+        let farthest = kth.distance + 2.0 * graph.margin(query);
+        all.retain(|near| near.distance <= farthest || farthest.is_nan());
+    }
+    all.sort_unstable();
+    all
+}
+
+/// A search under way.
+struct Search<'a> {
+    view: &'a View,
+    metric: Metric<'a>,
+    best: Best,
+}
+
+impl Search<'_> {
+    fn measure(&mut self, offset: u32) -> Result<(), Damaged> {
+        let (vector, norm) = self.view.vector(offset)?;
+        self.best.offer(Hit { offset, distance: self.metric.distance(vector, norm) });
+        Ok(())
+    }
+
+    fn measure_all(&mut self, offsets: &Bitmap) -> Result<(), Damaged> {
+        offsets.iter().try_for_each(|offset| self.measure(offset))
+    }
+
+    /// Measures candidates, nearest by code first, until the rest cannot be among the best; how many.
+    fn measure_candidates(&mut self, graph: &Graph, candidates: &[Near], margin: f32) -> Result<usize, Damaged> {
+        let ask = |near: &Near| {
+            if let Ok((vector, _)) = self.view.vector(graph.node(near.node).offset) {
+                prefetch_row(vector);
+            }
+        };
+        candidates.iter().take(AHEAD).for_each(ask);
+        for (index, near) in candidates.iter().enumerate() {
+            if self.best.worst().is_some_and(|worst| near.distance - margin > worst.distance) {
+                return Ok(index);
+            }
+            candidates.get(index + AHEAD).into_iter().for_each(ask);
+            self.measure(graph.node(near.node).offset)?;
+        }
+        Ok(candidates.len())
+    }
 }
 
 impl Eq for Hit {}
@@ -168,6 +243,11 @@ impl Best {
             self.hits.pop();
             self.hits.push(hit);
         }
+    }
+
+    /// The worst of the best, once there are `k`.
+    fn worst(&self) -> Option<&Hit> {
+        self.hits.peek().filter(|_| self.hits.len() == self.k)
     }
 
     fn into_sorted(self) -> Vec<Hit> {

@@ -5,8 +5,8 @@
 //!
 //! Invariants:
 //! - `slots[offset]` names the current vector of every live offset, and nothing for any other.
-//! - `in_graph` holds offsets whose *current* vector is a linked node of `graph`; every other live
-//!   offset is the tail, which is always searched exactly.
+//! - `in_graph` holds offsets whose *current* vector is a linked node of `graph`, and `nodes` says which;
+//!   every other live offset is the tail, which is always searched exactly.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use ochre_model::{Metadata, Space};
 
 use crate::bitmap::{Bitmap, CHUNK};
 use crate::column::Column;
-use crate::graph::Graph;
+use crate::graph::{Graph, Node};
 
 /// Vectors that cannot be read; the text says which file, where and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +54,8 @@ struct Slot {
 const NO_SLOT: Slot = Slot { vector_id: 0, block: u32::MAX, row: 0 };
 /// A slot whose vector is in no readable block.
 const LOST: u32 = u32::MAX;
+/// An offset that is not in the graph.
+const NO_NODE: u32 = u32::MAX;
 /// Blocks per shared chunk of the block list.
 const BLOCK_CHUNK: usize = 1024;
 
@@ -69,6 +71,7 @@ pub struct View {
     blocks: Vec<Arc<Vec<Arc<dyn VectorBlock>>>>,
     graph: Option<Arc<Graph>>,
     in_graph: Bitmap,
+    nodes: Vec<Arc<Vec<u32>>>,
 }
 
 impl View {
@@ -84,6 +87,7 @@ impl View {
             blocks: Vec::new(),
             graph: None,
             in_graph: Bitmap::new(),
+            nodes: Vec::new(),
         }
     }
 
@@ -124,6 +128,27 @@ impl View {
     /// The offsets whose current vector is in the graph.
     pub fn in_graph(&self) -> &Bitmap {
         &self.in_graph
+    }
+
+    /// The node of an offset's current vector, if it is in the graph.
+    pub(crate) fn node(&self, offset: u32) -> Option<u32> {
+        let node = *self.nodes.get(offset as usize / CHUNK)?.get(offset as usize % CHUNK)?;
+        (node != NO_NODE).then_some(node)
+    }
+
+    fn set_node(&mut self, offset: u32, node: u32) {
+        let (chunk, local) = (offset as usize / CHUNK, offset as usize % CHUNK);
+        if self.nodes.len() <= chunk {
+            if node == NO_NODE {
+                return;
+            }
+            self.nodes.resize_with(chunk + 1, Arc::default);
+        }
+        let nodes = Arc::make_mut(&mut self.nodes[chunk]);
+        if nodes.len() <= local {
+            nodes.resize(local + 1, NO_NODE);
+        }
+        nodes[local] = node;
     }
 
     /// How many live vectors are not in the graph.
@@ -188,7 +213,7 @@ impl View {
         let (block, row) = place.unwrap_or((LOST, 0));
         self.set_slot(offset, Slot { vector_id, block, row });
         self.live.insert(offset);
-        self.in_graph.remove(offset);
+        self.unmark_linked(offset);
     }
 
     /// Says where the vector an offset already has lies now.
@@ -234,7 +259,7 @@ impl View {
     pub fn remove(&mut self, offset: u32) {
         self.set_slot(offset, NO_SLOT);
         self.live.remove(offset);
-        self.in_graph.remove(offset);
+        self.unmark_linked(offset);
         self.with_document.remove(offset);
         for column in self.columns.values_mut().filter(|column| column.has(offset)) {
             Arc::make_mut(column).set(offset, None);
@@ -245,18 +270,21 @@ impl View {
     /// comparing ids, so any graph over the same offsets may be given, however old.
     pub fn set_graph(&mut self, graph: Option<Arc<Graph>>) {
         self.in_graph = Bitmap::new();
+        self.nodes = Vec::new();
         if let Some(graph) = &graph {
-            for node in graph.linked() {
-                self.mark_linked(node.offset, node.vector_id);
-            }
+            self.mark_linked(0, graph.linked());
         }
         self.graph = graph;
     }
 
-    /// Notes that the graph has this vector now, if it still is the offset's current one.
-    pub fn mark_linked(&mut self, offset: u32, vector_id: u64) {
-        if self.vector_id(offset) == Some(vector_id) {
-            self.in_graph.insert(offset);
+    /// Notes that the graph has these nodes now, numbered from `first`; those that no longer are their
+    /// offset's current vector are passed over.
+    pub fn mark_linked(&mut self, first: usize, nodes: &[Node]) {
+        for (index, node) in nodes.iter().enumerate() {
+            if self.vector_id(node.offset) == Some(node.vector_id) {
+                self.in_graph.insert(node.offset);
+                self.set_node(node.offset, u32::try_from(first + index).expect("nodes are numbered by u32"));
+            }
         }
     }
 
@@ -267,13 +295,36 @@ impl View {
 
     /// Puts an offset back into the tail, because no walk would find it.
     pub fn unmark_linked(&mut self, offset: u32) {
-        self.in_graph.remove(offset);
+        if self.in_graph.remove(offset) {
+            self.set_node(offset, NO_NODE);
+        }
     }
 
-    /// Bytes of the heap by part: columns, vectors not yet in mapped files, graph.
-    pub fn heap_bytes(&self) -> (usize, usize, usize) {
-        let columns = self.columns.values().map(|column| column.heap_bytes()).sum();
-        let blocks = self.blocks.iter().flat_map(|chunk| chunk.iter()).map(|block| block.heap_bytes()).sum();
-        (columns, blocks, self.graph.as_ref().map_or(0, |graph| graph.heap_bytes()))
+    /// Bytes of the heap by part. What the view shares with others counts in full.
+    pub fn memory(&self) -> Memory {
+        let chunks = |len: usize, each: usize| len * CHUNK * each;
+        let graph = self.graph.as_ref();
+        Memory {
+            columns: self.columns.values().map(|column| column.heap_bytes()).sum(),
+            vectors: self.blocks.iter().flat_map(|chunk| chunk.iter()).map(|block| block.heap_bytes()).sum(),
+            places: chunks(self.slots.len(), size_of::<Slot>()) + chunks(self.nodes.len(), size_of::<u32>()),
+            codes: graph.map_or(0, |graph| graph.codes_bytes()),
+            links: graph.map_or(0, |graph| graph.links_bytes()),
+        }
     }
+}
+
+/// Bytes of the heap that a view holds, by part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Typed columns and their dictionaries.
+    pub columns: usize,
+    /// Vectors that are not in mapped files.
+    pub vectors: usize,
+    /// Where the vector and the node of each record are.
+    pub places: usize,
+    /// The graph's codes of vectors.
+    pub codes: usize,
+    /// The graph's nodes and links.
+    pub links: usize,
 }

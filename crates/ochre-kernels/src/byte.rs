@@ -18,6 +18,9 @@ pub fn byte_dot(a: &[i8], b: &[i8]) -> i32 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Tier::Avx512 => unsafe { byte_dot_avx512(a, b) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Tier::Avx512Vnni => unsafe { byte_dot_vnni(a, b) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => byte_dot_scalar(a, b),
     }
@@ -69,9 +72,32 @@ mod x86 {
         }
         _mm512_reduce_add_epi32(sum) + super::byte_dot_scalar(&a[blocks..], &b[blocks..])
     }
+
+    /// The instruction multiplies unsigned by signed bytes: `a` is raised by 128, and what that adds, 128
+    /// times the sum of `b`, is taken off again.
+    ///
+    /// # Safety
+    /// Needs AVX-512 F, BW and VNNI, and slices of equal length.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub(super) unsafe fn byte_dot_vnni(a: &[i8], b: &[i8]) -> i32 {
+        let blocks = a.len() / 64 * 64;
+        let raised = _mm512_set1_epi8(i8::MIN);
+        let (mut sum, mut excess) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+        let mut i = 0;
+        while i < blocks {
+            // SAFETY: `i + 64 <= blocks <= len` of both slices; the loads are unaligned ones.
+            let (x, y) =
+                unsafe { (_mm512_loadu_si512(a.as_ptr().add(i).cast()), _mm512_loadu_si512(b.as_ptr().add(i).cast())) };
+            sum = _mm512_dpbusd_epi32(sum, _mm512_xor_si512(x, raised), y);
+            excess = _mm512_dpbusd_epi32(excess, raised, y);
+            i += 64;
+        }
+        let sum = _mm512_reduce_add_epi32(_mm512_sub_epi32(sum, excess));
+        sum + super::byte_dot_scalar(&a[blocks..], &b[blocks..])
+    }
 }
 #[cfg(target_arch = "x86_64")]
-use x86::{byte_dot_avx2, byte_dot_avx512};
+use x86::{byte_dot_avx2, byte_dot_avx512, byte_dot_vnni};
 
 #[cfg(test)]
 mod tests {
@@ -95,6 +121,10 @@ mod tests {
                 if crate::tier::supported() >= Tier::Avx512 {
                     // SAFETY: as above.
                     assert_eq!(i64::from(unsafe { byte_dot_avx512(&a, &b) }), exact, "avx512, len {len}");
+                }
+                if crate::tier::supported() >= Tier::Avx512Vnni {
+                    // SAFETY: as above.
+                    assert_eq!(i64::from(unsafe { byte_dot_vnni(&a, &b) }), exact, "avx512-vnni, len {len}");
                 }
             }
         }

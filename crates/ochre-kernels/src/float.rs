@@ -19,7 +19,7 @@ pub fn l2_squared(a: &[f32], b: &[f32]) -> f32 {
         Tier::Avx2 => unsafe { l2_squared_avx2(a, b) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Tier::Avx512 => unsafe { l2_squared_avx512(a, b) },
+        Tier::Avx512 | Tier::Avx512Vnni => unsafe { l2_squared_avx512(a, b) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => l2_squared_scalar(a, b),
     }
@@ -38,7 +38,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
         Tier::Avx2 => unsafe { dot_avx2(a, b) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Tier::Avx512 => unsafe { dot_avx512(a, b) },
+        Tier::Avx512 | Tier::Avx512Vnni => unsafe { dot_avx512(a, b) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => dot_scalar(a, b),
     }

@@ -2,16 +2,20 @@
 //!
 //! Owns the project's SIMD and its lock-free storage, and with them nearly all of its `unsafe`. Every
 //! kernel has a scalar twin that a property test compares it with; every tier can be forced with the
-//! environment variable `OCHRE_KERNELS` (`scalar`, `avx2`, `avx512`).
+//! environment variable `OCHRE_KERNELS` (`scalar`, `avx2`, `avx512`, `avx512-vnni`).
 //!
 //! Not here: what a distance means for a space (`ochre-index`), where vectors come from.
 
 mod arena;
 mod byte;
 mod float;
+mod nibble;
+mod prefetch;
 mod tier;
 
 pub use arena::Arena;
 pub use byte::byte_dot;
 pub use float::{dot, l2_squared};
+pub use nibble::{LINE_NIBBLES, Line, nibble_dots, nibble_pair};
+pub use prefetch::{prefetch, prefetch_row};
 pub use tier::{Tier, tier};

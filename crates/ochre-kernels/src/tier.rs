@@ -11,6 +11,8 @@ pub enum Tier {
     Avx2,
     /// AVX-512 F and BW: 16 floats or 64 bytes at a time.
     Avx512,
+    /// AVX-512 with VNNI: four products of bytes summed in one instruction.
+    Avx512Vnni,
 }
 
 impl Tier {
@@ -20,6 +22,7 @@ impl Tier {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512-vnni",
         }
     }
 }
@@ -32,6 +35,7 @@ pub fn tier() -> Tier {
         match std::env::var("OCHRE_KERNELS").as_deref() {
             Ok("scalar") => Tier::Scalar,
             Ok("avx2") => best.min(Tier::Avx2),
+            Ok("avx512") => best.min(Tier::Avx512),
             _ => best,
         }
     })
@@ -41,7 +45,7 @@ pub fn tier() -> Tier {
 pub(crate) fn supported() -> Tier {
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     if avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-        Tier::Avx512
+        if is_x86_feature_detected!("avx512vnni") { Tier::Avx512Vnni } else { Tier::Avx512 }
     } else if avx2 {
         Tier::Avx2
     } else {

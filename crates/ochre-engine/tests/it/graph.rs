@@ -39,11 +39,14 @@ fn nearest(vectors: &[Vec<f32>], query: &[f32], keep: impl Fn(usize) -> bool) ->
 type Restriction = (Filter, fn(usize) -> bool);
 
 /// Recall@10 over some queries, and the largest share of the vectors that one of them visited.
-fn recall(collection: &Collection, vectors: &[Vec<f32>], filter: Option<&Restriction>) -> (f64, f64) {
+fn recall(
+    collection: &Collection, vectors: &[Vec<f32>], filter: Option<&Restriction>, hint: Option<Strategy>,
+) -> (f64, f64) {
     let (mut found, mut visited) = (0, 0);
     let queries = points(100, 7);
     for query in &queries {
         let mut request = QueryRequest::nearest_to(query.clone());
+        request.hint = hint;
         request.filter = filter.map(|(filter, _)| filter.clone());
         let answer = collection.query(&request).unwrap();
         assert_eq!(answer.results[0].len(), 10);
@@ -64,15 +67,18 @@ fn a_large_collection_is_searched_through_its_graph_and_survives_restarts() {
     database.maintain().unwrap();
     assert_eq!(collection.index_progress().unwrap(), (COUNT, 0));
 
-    let (unfiltered, visited) = recall(&collection, &vectors, None);
+    let (unfiltered, visited) = recall(&collection, &vectors, None, None);
     assert!(unfiltered >= 0.98, "recall {unfiltered}");
     assert!(visited < 0.2, "a query visited {visited} of the vectors");
     let even = Filter::Key { key: "mod2".into(), test: Test::Eq(Scalar::Bool(true)) };
-    let (half, _) = recall(&collection, &vectors, Some(&(even, |index| index % 2 == 0)));
+    let (half, _) = recall(&collection, &vectors, Some(&(even, |index| index % 2 == 0)), Some(Strategy::Graph));
     assert!(half >= 0.98, "recall {half} with half of the records");
     let third = Filter::Key { key: "mod10".into(), test: Test::Eq(Scalar::Int(3)) };
-    let (tenth, _) = recall(&collection, &vectors, Some(&(third, |index| index % 10 == 3)));
+    let third = (third, (|index| index % 10 == 3) as fn(usize) -> bool);
+    let (tenth, _) = recall(&collection, &vectors, Some(&third), Some(Strategy::Graph));
     assert!(tenth >= 0.98, "recall {tenth} with a tenth of the records");
+    let (scanned, _) = recall(&collection, &vectors, Some(&third), None);
+    assert!(scanned >= 0.999, "recall {scanned} of a scan");
 
     // A restart loads the snapshot: the graph is there before any maintenance ran.
     let nodes = collection.graph_nodes().unwrap();

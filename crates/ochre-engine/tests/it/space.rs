@@ -162,9 +162,9 @@ fn rewriting_the_same_records_takes_no_more_space_in_the_end() {
         let rows: Vec<Vec<f32>> = (0..200).map(|_| (0..128).map(|_| rng.f32()).collect()).collect();
         notes.upsert(NewRecords::new((0..200).map(|i| i.to_string()), rows)).unwrap();
     }
-    assert!(notes.memory().unwrap().vectors_bytes > 8 << 20);
+    assert!(notes.memory().unwrap().vectors > 8 << 20);
     database.maintain().unwrap();
-    let (memory, disk) = (notes.memory().unwrap().vectors_bytes, bytes(&folder.path().join("segments")));
+    let (memory, disk) = (notes.memory().unwrap().vectors, bytes(&folder.path().join("segments")));
     assert!(memory < 1 << 20 && disk < 1 << 20, "{memory} bytes in memory, {disk} on disk");
     assert_eq!(notes.count().unwrap(), 200);
 }

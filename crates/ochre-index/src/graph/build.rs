@@ -2,8 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::walk::Near;
-use super::{Encoded, Graph, NO_ENTRY, Node, STRIPES, level_of};
+use super::codes::{Encoded, Query};
+use super::walk::Search;
+use super::{Graph, NO_ENTRY, Near, Node, STRIPES, level_of};
+
+/// A link is left out if another one leads to a node that is nearer to its target by this factor. Above 1
+/// some longer links stay, which saves steps.
+const ALPHA: f32 = 1.2;
 
 /// How nodes are added.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +29,7 @@ impl Graph {
         if self.capacity() - first < nodes.len() {
             return false;
         }
-        let encoded: Vec<Encoded> = nodes.iter().map(|(_, vector)| self.codes.encode(vector)).collect();
+        let encoded = self.encode_all(nodes, options.threads);
         let identities: Vec<Node> = nodes.iter().map(|(node, _)| *node).collect();
         // Codes before identities: a node that can be named can be measured.
         if !encoded.iter().all(|encoded| self.codes.append(encoded)) || !self.nodes.append(&identities) {
@@ -34,10 +39,11 @@ impl Graph {
         let work = || {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
-                if index >= encoded.len() || options.stop.load(Ordering::Relaxed) {
+                let Some((_, vector)) = nodes.get(index).filter(|_| !options.stop.load(Ordering::Relaxed)) else {
                     return;
-                }
-                self.link(u32::try_from(first + index).expect("nodes are numbered by u32"), &encoded[index]);
+                };
+                let node = u32::try_from(first + index).expect("nodes are numbered by u32");
+                self.link(node, &self.codes.query(vector));
             }
         };
         let threads = options.threads.min(nodes.len() / 16).max(1);
@@ -57,10 +63,30 @@ impl Graph {
         true
     }
 
+    fn encode_all(&self, nodes: &[(Node, &[f32])], threads: usize) -> Vec<Encoded> {
+        let encode = |part: &[(Node, &[f32])]| -> Vec<Encoded> {
+            part.iter().map(|(_, vector)| self.codes.encode(vector)).collect()
+        };
+        let (mine, others) = nodes.split_at(nodes.len() / threads.max(1));
+        std::thread::scope(|scope| {
+            let parts: Vec<_> = others
+                .chunks(nodes.len().div_ceil(threads.max(1)).max(16))
+                .map(|part| (part, std::thread::Builder::new().spawn_scoped(scope, move || encode(part))))
+                .collect();
+            let mut encoded = encode(mine);
+            for (part, thread) in parts {
+                // A thread that the system does not give is done without.
+                let done = thread.ok().and_then(|thread| thread.join().ok());
+                encoded.extend(done.unwrap_or_else(|| encode(part)));
+            }
+            encoded
+        })
+    }
+
     /// Links one node into every level it has.
     ///
     /// Source: Malkov & Yashunin, arXiv:1603.09320, algorithm 1.
-    fn link(&self, node: u32, encoded: &Encoded) {
+    fn link(&self, node: u32, query: &Query) {
         let level = level_of(node as usize, self.parameters.max_neighbors);
         let mut entry_guard = None;
         let (top, entry) = loop {
@@ -74,19 +100,23 @@ impl Graph {
                 _ => entry_guard = Some(self.entry_lock.lock()),
             }
         };
-        let mut visited = self.take_visited();
-        let mut count = 0;
-        let mut near = Near { distance: self.codes.distance(encoded, entry), node: entry };
+        let mut scratch = self.take_scratch();
+        let mut visited = 0;
+        let mut near = self.near(query, entry);
         for level in (level + 1..=top).rev() {
-            near = self.descend(encoded, near, level, &mut count);
+            near = self.descend(query, near, level, &mut scratch, &mut visited);
         }
         let mut entries = vec![near];
         for level in (0..=level.min(top)).rev() {
-            let ef = self.parameters.ef_construction;
             let accept = &mut |found| found != node;
-            let (found, _) =
-                self.search_level(encoded, &entries, ef, level, &mut visited, usize::MAX, &mut count, accept);
-            let chosen = self.choose(&found, self.parameters.max_neighbors);
+            let search = Search { ef: self.parameters.ef_construction, visit_max: usize::MAX, accept };
+            self.search_level(query, &entries, level, search, &mut scratch, &mut visited);
+            let found: Vec<Near> = scratch.found().collect();
+            // Measured like the links among themselves, so that equal vectors are equally far.
+            let between = |near: &Near| Near { distance: self.codes.between(node, near.node), node: near.node };
+            let mut candidates: Vec<Near> = found.iter().map(between).collect();
+            candidates.sort_unstable();
+            let chosen = self.thin_out(&candidates, self.links_max(level));
             self.set_links(node, level, &chosen);
             for near in &chosen {
                 self.add_link(near.node, level, Near { distance: near.distance, node });
@@ -95,64 +125,76 @@ impl Graph {
                 entries = found;
             }
         }
-        self.give_visited(visited);
+        self.give_scratch(scratch);
         if entry_guard.is_some() && level > top {
             self.entry.store((level as u64) << 32 | u64::from(node), Ordering::Release);
         }
     }
 
-    /// Picks links that lead in different directions: a candidate is taken unless one already taken is
-    /// nearer to it than the node itself.
+    /// Picks links that lead in different directions out of candidates, which stand nearest first: one is
+    /// left out if it is nearer to one already taken than to the node itself; then, while there is room,
+    /// if it is nearer by the factor [`ALPHA`].
     ///
-    /// Source: Malkov & Yashunin, arXiv:1603.09320, algorithm 4.
-    fn choose(&self, candidates: &[Near], count_max: usize) -> Vec<Near> {
-        let mut chosen: Vec<Near> = Vec::with_capacity(count_max);
-        for candidate in candidates {
-            if chosen.len() == count_max {
-                break;
-            }
-            if chosen.iter().all(|taken| self.codes.between(candidate.node, taken.node) >= candidate.distance) {
-                chosen.push(*candidate);
+    /// Source: Jayaram Subramanya et al., DiskANN, NeurIPS 2019, algorithm 2, in two rounds.
+    fn thin_out(&self, candidates: &[Near], count_max: usize) -> Vec<Near> {
+        /// The candidate was taken.
+        const TAKEN: f32 = f32::INFINITY;
+        // How much nearer each candidate is to one that was taken than to the node.
+        let mut factors = vec![0.0f32; candidates.len()];
+        let mut taken = Vec::with_capacity(count_max);
+        for bar in [1.0, ALPHA] {
+            for index in 0..candidates.len() {
+                if taken.len() == count_max {
+                    return taken;
+                }
+                if factors[index] > bar {
+                    continue;
+                }
+                factors[index] = TAKEN;
+                taken.push(candidates[index]);
+                for (other, factor) in candidates.iter().zip(&mut factors) {
+                    if *factor <= ALPHA {
+                        let apart = self.codes.between(other.node, candidates[index].node);
+                        // Inner products can be anything: what is no distance is near.
+                        let is_distance = apart > 0.0 && other.distance > 0.0;
+                        let nearer = if apart < other.distance { f32::MAX } else { 0.0 };
+                        *factor = factor.max(if is_distance { other.distance / apart } else { nearer });
+                    }
+                }
             }
         }
-        chosen
+        taken
     }
 
     /// Sets a node's own links. Others may have linked to the node meanwhile, and it back to them.
     fn set_links(&self, node: u32, level: usize, chosen: &[Near]) {
+        let (table, list) = self.list(node, level);
         let _lock = self.stripes[node as usize % STRIPES].lock();
         let mut links: Vec<u32> = chosen.iter().map(|near| near.node).collect();
-        links.extend(self.links(node, level).filter(|link| chosen.iter().all(|near| near.node != *link)));
-        self.write_list(node, level, links);
+        links.extend(table.get(list).filter(|link| chosen.iter().all(|near| near.node != *link)));
+        table.set(list, links);
     }
 
     /// Adds a link to a node's list, thinning the list out if it is full.
     fn add_link(&self, node: u32, level: usize, near: Near) {
+        let (table, list) = self.list(node, level);
         let _lock = self.stripes[node as usize % STRIPES].lock();
-        let mut links: Vec<u32> = self.links(node, level).collect();
+        let mut links: Vec<u32> = table.get(list).collect();
         if links.contains(&near.node) {
             return;
         }
-        if links.len() < self.list(node, level).len() - 1 {
+        if links.len() < table.length() {
             links.push(near.node);
         } else {
             let mut all: Vec<Near> =
                 links.iter().map(|link| Near { distance: self.codes.between(node, *link), node: *link }).collect();
             all.push(near);
             all.sort_unstable();
-            links = self.choose(&all, self.list(node, level).len() - 1).iter().map(|near| near.node).collect();
+            // Some room is left, so that the next link does not thin the list out again.
+            let keep = (table.length() * 7 / 8).max(1);
+            links = self.thin_out(&all, keep).iter().map(|near| near.node).collect();
         }
-        self.write_list(node, level, links);
-    }
-
-    /// Replaces a list; the caller holds the node's lock.
-    fn write_list(&self, node: u32, level: usize, links: Vec<u32>) {
-        let list = self.list(node, level);
-        let count = links.len().min(list.len() - 1);
-        for (slot, link) in list[1..].iter().zip(links) {
-            slot.store(link, Ordering::Release);
-        }
-        list[0].store(u32::try_from(count).expect("a short list"), Ordering::Release);
+        table.set(list, links);
     }
 
     /// Makes every linked node reachable on the lowest level from the entry point: links to a node are
@@ -195,31 +237,28 @@ impl Graph {
 
     /// Gives an orphan a link from the nearest node that has room, else from the orphan adopted before it
     /// (many equal vectors crowd around the same full lists, and are strung together like this), else in
-    /// place of a node's last link.
+    /// place of a node's last link, which the orphan takes over.
     fn adopt(&self, orphan: u32, previous: Option<u32>) {
-        let encoded = match &self.codes {
-            super::codes::Codes::Bytes(bytes) => {
-                let dimension = bytes.mean.len();
-                let row = &bytes.codes.as_slice()[orphan as usize * dimension..(orphan as usize + 1) * dimension];
-                Encoded::Bytes { codes: row.to_vec(), extra: bytes.extras.as_slice()[orphan as usize] }
-            }
-            super::codes::Codes::Floats(floats) => {
-                let dimension = floats.dimension;
-                let row = &floats.values.as_slice()[orphan as usize * dimension..(orphan as usize + 1) * dimension];
-                Encoded::Floats(row.to_vec())
-            }
-        };
-        let walk = self.walk(&encoded, self.parameters.ef_construction, usize::MAX, &mut |node| node != orphan);
-        let room = |node: &&u32| self.links(**node, 0).count() < self.list(**node, 0).len() - 1;
-        let strung = previous.as_ref().filter(room);
-        let Some(parent) = walk.nodes.iter().find(room).or(strung).or(walk.nodes.first()) else { return };
-        let _lock = self.stripes[*parent as usize % STRIPES].lock();
-        let mut links: Vec<u32> = self.links(*parent, 0).collect();
-        if links.len() == self.list(*parent, 0).len() - 1 {
-            links.pop();
+        let query = self.codes.query_of(orphan);
+        let walk = self.walk(&query, self.parameters.ef_construction, usize::MAX, &mut |node| node != orphan);
+        let has_room = |node: &u32| self.links(*node, 0).count() < self.links_max(0);
+        let nearest = walk.nodes.iter().map(|near| near.node);
+        let parent = nearest.clone().find(has_room).or(previous.filter(has_room)).or(nearest.clone().next());
+        let Some(parent) = parent else { return };
+        let mut links: Vec<u32> = self.links(parent, 0).collect();
+        if links.len() == self.links_max(0)
+            && let Some(displaced) = links.pop()
+        {
+            // It stays reachable, by way of the orphan; what the orphan lets go of, nobody reached through it.
+            let mut own: Vec<u32> = self.links(orphan, 0).filter(|link| *link != displaced).collect();
+            own.truncate(self.links_max(0) - 1);
+            own.push(displaced);
+            let _lock = self.stripes[orphan as usize % STRIPES].lock();
+            self.lowest.set(orphan as usize, own);
         }
         links.push(orphan);
-        self.write_list(*parent, 0, links);
+        let _lock = self.stripes[parent as usize % STRIPES].lock();
+        self.lowest.set(parent as usize, links);
     }
 
     /// Whether anything can be found.

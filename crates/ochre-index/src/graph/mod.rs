@@ -1,7 +1,8 @@
 //! A navigable graph over quantised vectors (HNSW), with concurrent readers.
 //!
 //! The graph holds its own copy of the vectors as codes, so a walk never touches the truth; what it finds
-//! is measured again exactly by the caller. Nodes are vectors, not records: a record whose vector
+//! is measured again exactly by the caller. Links are thinned out as in Vamana, which keeps some longer
+//! ones: fewer candidates then give the same recall. Nodes are vectors, not records: a record whose vector
 //! changes gets a new node, and who is current is the view's business.
 //!
 //! Invariants:
@@ -10,13 +11,16 @@
 //!   is being rewritten: each entry is a valid node at any time.
 //! - Capacity is fixed; a fuller graph is a copy ([`Graph::grown`]).
 //!
-//! Source: Malkov & Yashunin, arXiv:1603.09320.
+//! Sources: Malkov & Yashunin, arXiv:1603.09320 (levels); Jayaram Subramanya et al., DiskANN, NeurIPS 2019
+//! (thinning out).
 
 mod build;
 mod codes;
+mod links;
 mod snapshot;
 mod walk;
 
+use std::cmp::Ordering as Order;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use ochre_kernels::Arena;
@@ -25,9 +29,10 @@ use parking_lot::Mutex;
 
 pub use build::BuildOptions;
 use codes::Codes;
-pub(crate) use codes::Encoded;
+pub(crate) use codes::Query;
+use links::Links;
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError, SnapshotHeader};
-use walk::Visited;
+use walk::Scratch;
 
 /// What fixes the shape of a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,13 +49,14 @@ pub struct GraphParameters {
 
 impl GraphParameters {
     /// The parameters of a collection, brought into the range a graph can be built with: at least 2
-    /// links (below that it falls apart), at most 512, and at least 8 candidates while inserting.
+    /// links (below that it falls apart), at most 512, and at least 8 candidates while inserting. Half as
+    /// many candidates again are kept as was asked for: thinning out links profits from a larger choice.
     pub fn new(configuration: &HnswConfiguration, dimension: usize) -> Self {
         Self {
             space: configuration.space,
             dimension,
             max_neighbors: configuration.max_neighbors.clamp(2, 512),
-            ef_construction: configuration.ef_construction.clamp(8, 10_000),
+            ef_construction: (configuration.ef_construction * 3 / 2).clamp(8, 10_000),
         }
     }
 }
@@ -62,6 +68,27 @@ pub struct Node {
     pub offset: u32,
     /// The vector's id: a record whose vector changed has another.
     pub vector_id: u64,
+}
+
+/// A node with its distance, ordered by distance and then by number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Near {
+    pub(crate) distance: f32,
+    pub(crate) node: u32,
+}
+
+impl Eq for Near {}
+
+impl PartialOrd for Near {
+    fn partial_cmp(&self, other: &Self) -> Option<Order> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Near {
+    fn cmp(&self, other: &Self) -> Order {
+        self.distance.total_cmp(&other.distance).then(self.node.cmp(&other.node))
+    }
 }
 
 /// Locks for changing a node's links; nodes share them.
@@ -78,16 +105,16 @@ pub struct Graph {
     nodes: Arena<Node>,
     /// Nodes whose links are complete: all numbers below this.
     linked: AtomicU32,
-    /// Per node: the number of links, then the links.
-    lowest: Box<[AtomicU32]>,
-    /// Where a node's links above the lowest level begin in `upper`.
+    /// By node, the links on the lowest level.
+    lowest: Links,
+    /// By node, where its lists above the lowest level begin in `upper`.
     upper_start: Box<[u32]>,
-    upper: Box<[AtomicU32]>,
+    upper: Links,
     /// Level and number of the node that walks begin at.
     entry: AtomicU64,
     entry_lock: Mutex<()>,
     stripes: Box<[Mutex<()>]>,
-    visited: Mutex<Vec<Visited>>,
+    scratch: Mutex<Vec<Scratch>>,
 }
 
 impl Graph {
@@ -98,12 +125,11 @@ impl Graph {
     }
 
     fn with_codes(parameters: GraphParameters, capacity: usize, codes: Codes) -> Self {
-        let stride = 1 + parameters.max_neighbors * 2;
         let mut start = 0;
         let upper_start = (0..capacity).map(|node| {
             let here = start;
-            start += level_of(node, parameters.max_neighbors) * (1 + parameters.max_neighbors);
-            u32::try_from(here).expect("upper links of a graph fit u32")
+            start += level_of(node, parameters.max_neighbors);
+            u32::try_from(here).expect("a graph has fewer lists above the lowest level than nodes")
         });
         let upper_start = upper_start.collect();
         Self {
@@ -111,13 +137,13 @@ impl Graph {
             codes,
             nodes: Arena::with_capacity(capacity),
             linked: AtomicU32::new(0),
-            lowest: zeros(capacity * stride),
+            lowest: Links::new(capacity, parameters.max_neighbors * 2),
             upper_start,
-            upper: zeros(start),
+            upper: Links::new(start, parameters.max_neighbors),
             entry: AtomicU64::new(NO_ENTRY),
             entry_lock: Mutex::new(()),
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
-            visited: Mutex::default(),
+            scratch: Mutex::default(),
         }
     }
 
@@ -126,8 +152,8 @@ impl Graph {
         let copy = Self::with_codes(self.parameters, capacity, self.codes.grown(capacity));
         let appended = copy.nodes.append(self.nodes.as_slice());
         debug_assert!(appended, "a grown graph has room for what it grew from");
-        copy_links(&copy.lowest, &self.lowest);
-        copy_links(&copy.upper, &self.upper);
+        copy.lowest.copy_from(&self.lowest);
+        copy.upper.copy_from(&self.upper);
         copy.linked.store(self.linked.load(Ordering::Acquire), Ordering::Release);
         copy.entry.store(self.entry.load(Ordering::Acquire), Ordering::Release);
         copy
@@ -168,15 +194,29 @@ impl Graph {
     }
 
     /// A vector in the graph's code, to measure nodes against.
-    pub(crate) fn encode(&self, vector: &[f32]) -> Encoded {
-        self.codes.encode(vector)
+    pub(crate) fn query(&self, vector: &[f32]) -> Query {
+        self.codes.query(vector)
     }
 
-    /// Bytes of the heap the graph holds.
-    pub fn heap_bytes(&self) -> usize {
-        (self.lowest.len() + self.upper.len() + self.upper_start.len()) * 4
-            + self.nodes.capacity() * size_of::<Node>()
-            + self.codes.heap_bytes()
+    /// How far each node is from a query by code; `out` is as long as `nodes`.
+    pub(crate) fn distances(&self, query: &Query, nodes: &[u32], out: &mut [f32]) {
+        self.codes.distances(query, nodes, out);
+    }
+
+    /// How far a coded distance from this query may be from the exact one.
+    pub(crate) fn margin(&self, query: &Query) -> f32 {
+        self.codes.margin(query)
+    }
+
+    /// Bytes of the heap that codes take.
+    pub fn codes_bytes(&self) -> usize {
+        self.codes.heap_bytes()
+    }
+
+    /// Bytes of the heap that nodes and links take.
+    pub fn links_bytes(&self) -> usize {
+        let nodes = self.nodes.capacity() * size_of::<Node>() + self.upper_start.len() * 4;
+        nodes + self.lowest.heap_bytes() + self.upper.heap_bytes()
     }
 
     fn entry(&self) -> Option<(usize, u32)> {
@@ -186,23 +226,27 @@ impl Graph {
         (entry != NO_ENTRY).then_some(parts)
     }
 
-    /// The link list of a node on a level: its count, then its links.
-    fn list(&self, node: u32, level: usize) -> &[AtomicU32] {
-        let neighbors = self.parameters.max_neighbors;
-        if level == 0 {
-            let stride = 1 + neighbors * 2;
-            &self.lowest[node as usize * stride..(node as usize + 1) * stride]
-        } else {
-            let start = self.upper_start[node as usize] as usize + (level - 1) * (1 + neighbors);
-            &self.upper[start..start + 1 + neighbors]
+    /// The table that has the links of a level, and the list of a node in it.
+    fn list(&self, node: u32, level: usize) -> (&Links, usize) {
+        match level.checked_sub(1) {
+            None => (&self.lowest, node as usize),
+            Some(above) => (&self.upper, self.upper_start[node as usize] as usize + above),
         }
     }
 
     fn links(&self, node: u32, level: usize) -> impl Iterator<Item = u32> {
-        let list = self.list(node, level);
-        let count = (list[0].load(Ordering::Acquire) as usize).min(list.len() - 1);
-        // Acquire: whoever sees a link sees the codes of the node it leads to.
-        list[1..=count].iter().map(|link| link.load(Ordering::Acquire))
+        let (table, list) = self.list(node, level);
+        table.get(list)
+    }
+
+    fn prefetch_links(&self, node: u32, level: usize) {
+        let (table, list) = self.list(node, level);
+        table.prefetch(list);
+    }
+
+    /// Links a list of this level has room for.
+    fn links_max(&self, level: usize) -> usize {
+        if level == 0 { self.lowest.length() } else { self.upper.length() }
     }
 }
 
@@ -220,14 +264,4 @@ fn level_of(node: usize, max_neighbors: usize) -> usize {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 53")]
     let level = level as usize;
     level.min(LEVEL_MAX)
-}
-
-fn zeros(len: usize) -> Box<[AtomicU32]> {
-    (0..len).map(|_| AtomicU32::new(0)).collect()
-}
-
-fn copy_links(to: &[AtomicU32], from: &[AtomicU32]) {
-    for (to, from) in to.iter().zip(from) {
-        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
 }

@@ -6,13 +6,14 @@
 use std::io::{self, Read, Write};
 use std::sync::atomic::Ordering;
 
+use ochre_kernels::Line;
 use ochre_model::Space;
 
-use super::codes::{Codes, Extra};
+use super::codes::{ByteExtra, Codes, NibbleExtra};
 use super::{Graph, GraphParameters, Node};
 
 /// The version of the snapshot format.
-pub const SNAPSHOT_VERSION: u32 = 1;
+pub const SNAPSHOT_VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"OCHREGRF";
 /// Refuses sizes that no graph has before memory is reserved for them.
 const NODES_MAX: u64 = 1 << 31;
@@ -122,12 +123,23 @@ impl Graph {
             out.write_all(&node.vector_id.to_le_bytes())?;
         }
         match &self.codes {
+            Codes::Nibbles(nibbles) => {
+                out.write_all(&2u32.to_le_bytes())?;
+                out.write_all(&nibbles.deviation.to_le_bytes())?;
+                nibbles.mean.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))?;
+                for extra in &nibbles.extras.as_slice()[..nodes.len()] {
+                    [extra.scale, extra.bias, extra.sum].iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))?;
+                }
+                for line in &nibbles.rows.as_slice()[..nodes.len() * nibbles.lines()] {
+                    out.write_all(&line.0)?;
+                }
+            }
             Codes::Bytes(bytes) => {
                 out.write_all(&1u32.to_le_bytes())?;
+                out.write_all(&bytes.deviation.to_le_bytes())?;
                 bytes.mean.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))?;
                 for extra in &bytes.extras.as_slice()[..nodes.len()] {
-                    out.write_all(&extra.scale.to_le_bytes())?;
-                    out.write_all(&extra.bias.to_le_bytes())?;
+                    [extra.scale, extra.bias].iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))?;
                 }
                 for chunk in bytes.codes.as_slice()[..nodes.len() * parameters.dimension].chunks(8192) {
                     let raw: Vec<u8> = chunk.iter().map(|code| code.cast_unsigned()).collect();
@@ -202,21 +214,25 @@ impl Graph {
         if !graph.nodes.append(&nodes) {
             return Err(Unusable("its nodes do not fit"));
         }
+        let mut list = Vec::new();
         for node in 0..to_u32(count) {
             for level in 0..=super::level_of(node as usize, parameters.max_neighbors) {
-                let list = graph.list(node, level);
-                let links = from.u32()?;
-                if links as usize >= list.len() {
+                let links = from.u32()? as usize;
+                if links > graph.links_max(level) {
                     return Err(Unusable("a node has too many links"));
                 }
-                for slot in &list[1..=links as usize] {
+                list.clear();
+                for _ in 0..links {
                     let link = from.u32()?;
-                    if link as usize >= count || super::level_of(link as usize, parameters.max_neighbors) < level {
+                    let leads_nowhere = link as usize >= count
+                        || (level > 0 && super::level_of(link as usize, parameters.max_neighbors) < level);
+                    if leads_nowhere {
                         return Err(Unusable("a link leads nowhere"));
                     }
-                    slot.store(link, Ordering::Relaxed);
+                    list.push(link);
                 }
-                list[0].store(links, Ordering::Relaxed);
+                let (table, number) = graph.list(node, level);
+                table.set(number, list.iter().copied());
             }
         }
         let checksum = from.checksum;
@@ -240,13 +256,28 @@ fn read_codes<R: Read>(
 ) -> Result<Codes, SnapshotError> {
     let unfit = SnapshotError::Unusable("its vectors do not fit");
     match from.u32()? {
-        1 => {
+        2 => {
+            let deviation = from.f32()?;
             let mean = (0..parameters.dimension).map(|_| from.f32()).collect::<io::Result<Vec<_>>>()?;
-            let codes = Codes::bytes(parameters.space, mean, capacity);
+            let codes = Codes::nibbles(parameters.space, mean, deviation, capacity);
+            let Codes::Nibbles(nibbles) = &codes else { return Err(unfit) };
+            let extras =
+                (0..count).map(|_| Ok(NibbleExtra { scale: from.f32()?, bias: from.f32()?, sum: from.f32()? }));
+            let mut fits = nibbles.extras.append(&extras.collect::<io::Result<Vec<_>>>()?);
+            let mut row = vec![Line([0; 64]); nibbles.lines()];
+            for _ in 0..count {
+                row.iter_mut().try_for_each(|line| from.fill(&mut line.0))?;
+                fits &= nibbles.rows.append(&row);
+            }
+            if fits { Ok(codes) } else { Err(unfit) }
+        }
+        1 => {
+            let deviation = from.f32()?;
+            let mean = (0..parameters.dimension).map(|_| from.f32()).collect::<io::Result<Vec<_>>>()?;
+            let codes = Codes::bytes(parameters.space, mean, deviation, capacity);
             let Codes::Bytes(bytes) = &codes else { return Err(unfit) };
-            let extras = (0..count).map(|_| Ok(Extra { scale: from.f32()?, bias: from.f32()? }));
-            let extras = extras.collect::<io::Result<Vec<_>>>()?;
-            let mut fits = bytes.extras.append(&extras);
+            let extras = (0..count).map(|_| Ok(ByteExtra { scale: from.f32()?, bias: from.f32()? }));
+            let mut fits = bytes.extras.append(&extras.collect::<io::Result<Vec<_>>>()?);
             let mut raw = vec![0u8; parameters.dimension];
             for _ in 0..count {
                 from.fill(&mut raw)?;

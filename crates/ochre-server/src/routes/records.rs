@@ -181,6 +181,7 @@ async fn query(
             ids: payload.ids,
             filter,
             include: parts(&include),
+            hint: None,
         };
         let answer = collection(database, &path)?.query(&request).map_err(gone(&path))?;
         let shown = |hit: QueryHit| Shown { record: hit.record, distance: Some(hit.distance) };

@@ -1,0 +1,320 @@
+//! How a graph keeps its vectors: as 4-bit codes where those keep neighbours apart, else as 8-bit codes,
+//! else as they are.
+//!
+//! Codes are of a vector minus the mean of the collection; cosine is the inner product of normalised
+//! vectors. A walk compares codes, what it finds is measured again exactly, so codes need only keep the
+//! true neighbours among the candidates. That is judged on a sample before they are used: vectors that
+//! lie far apart in tight clusters, or have few dimensions, do not survive coding.
+
+mod bytes;
+mod floats;
+mod nibbles;
+
+use ochre_kernels::dot;
+use ochre_model::{Space, norm};
+
+use super::GraphParameters;
+pub(super) use bytes::{ByteExtra, Bytes};
+pub(super) use floats::Floats;
+pub(super) use nibbles::{NibbleExtra, Nibbles};
+
+/// Below this many dimensions, 4-bit codes err too much to be worth a try.
+const NIBBLE_DIMENSION_MIN: usize = 64;
+/// Below this many dimensions, 8-bit codes save nothing worth their error.
+const BYTE_DIMENSION_MIN: usize = 32;
+/// Vectors of the sample that are used as queries when codes are judged.
+const JUDGED: usize = 32;
+/// Of the nearest this many by exact distance …
+const NEAREST: usize = 10;
+/// … this share must be among the `2 · NEAREST` nearest by code.
+const KEPT_MIN: f32 = 0.95;
+/// A coded distance errs by less than this many standard deviations, for all that a search can tell.
+const DEVIATIONS: f32 = 3.0;
+
+/// The vectors of a graph, by node number.
+pub(super) enum Codes {
+    Nibbles(Nibbles),
+    Bytes(Bytes),
+    Floats(Floats),
+}
+
+/// A vector that nodes are measured against.
+pub(crate) enum Query {
+    Nibbles(nibbles::Query),
+    Bytes(bytes::Query),
+    Floats(Vec<f32>),
+}
+
+/// A vector as a node keeps it.
+pub(super) enum Encoded {
+    Nibbles(nibbles::Encoded),
+    Bytes(bytes::Encoded),
+    Floats(Vec<f32>),
+}
+
+/// From how many dimensions on a code is tried, and how it is made: space, mean, deviation, capacity.
+type Make = (usize, fn(Space, Vec<f32>, f32, usize) -> Codes);
+
+impl Codes {
+    pub(super) fn choose(parameters: GraphParameters, capacity: usize, sample: &[&[f32]]) -> Self {
+        let GraphParameters { space, dimension, .. } = parameters;
+        let mean = mean(space, dimension, sample);
+        let nibbles: Make = (NIBBLE_DIMENSION_MIN, Self::nibbles);
+        for (dimension_min, make) in [nibbles, (BYTE_DIMENSION_MIN, Self::bytes)] {
+            if dimension < dimension_min {
+                continue;
+            }
+            // Nothing is known of the error: everything a walk finds is measured exactly.
+            if sample.len() <= 2 * NEAREST {
+                return make(space, mean, f32::INFINITY, capacity);
+            }
+            let judged = judge(&make(space, mean.clone(), 0.0, sample.len()), space, sample);
+            if judged.kept >= KEPT_MIN {
+                return make(space, mean, judged.deviation, capacity);
+            }
+        }
+        Self::floats(space, dimension, capacity)
+    }
+
+    pub(super) fn nibbles(space: Space, mean: Vec<f32>, deviation: f32, capacity: usize) -> Self {
+        Self::Nibbles(Nibbles::new(space, mean, deviation, capacity))
+    }
+
+    pub(super) fn bytes(space: Space, mean: Vec<f32>, deviation: f32, capacity: usize) -> Self {
+        Self::Bytes(Bytes::new(space, mean, deviation, capacity))
+    }
+
+    pub(super) fn floats(space: Space, dimension: usize, capacity: usize) -> Self {
+        Self::Floats(Floats::new(space, dimension, capacity))
+    }
+
+    /// A copy with room for `capacity` nodes.
+    pub(super) fn grown(&self, capacity: usize) -> Self {
+        match self {
+            Self::Nibbles(nibbles) => Self::Nibbles(nibbles.grown(capacity)),
+            Self::Bytes(bytes) => Self::Bytes(bytes.grown(capacity)),
+            Self::Floats(floats) => Self::Floats(floats.grown(capacity)),
+        }
+    }
+
+    pub(super) fn encode(&self, vector: &[f32]) -> Encoded {
+        match self {
+            Self::Nibbles(nibbles) => Encoded::Nibbles(nibbles.encode(vector)),
+            Self::Bytes(bytes) => Encoded::Bytes(bytes.encode(vector)),
+            Self::Floats(floats) => Encoded::Floats(prepared(floats.space, vector)),
+        }
+    }
+
+    /// Appends the next node's vector; `false` if there is no room.
+    pub(super) fn append(&self, encoded: &Encoded) -> bool {
+        match (self, encoded) {
+            (Self::Nibbles(nibbles), Encoded::Nibbles(encoded)) => nibbles.append(encoded),
+            (Self::Bytes(bytes), Encoded::Bytes(encoded)) => bytes.append(encoded),
+            (Self::Floats(floats), Encoded::Floats(values)) => floats.values.append(values),
+            _ => unreachable!("a vector is coded by the graph it is added to"),
+        }
+    }
+
+    pub(super) fn query(&self, vector: &[f32]) -> Query {
+        match self {
+            Self::Nibbles(nibbles) => Query::Nibbles(nibbles.query(vector)),
+            Self::Bytes(bytes) => Query::Bytes(bytes.query(vector)),
+            Self::Floats(floats) => Query::Floats(prepared(floats.space, vector)),
+        }
+    }
+
+    /// A node's vector as a query, as far as its code tells.
+    pub(super) fn query_of(&self, node: u32) -> Query {
+        match self {
+            Self::Nibbles(nibbles) => Query::Nibbles(nibbles.query_of(node)),
+            Self::Bytes(bytes) => Query::Bytes(bytes.query_of(node)),
+            Self::Floats(floats) => Query::Floats(floats.row(node).to_vec()),
+        }
+    }
+
+    /// How far each node is from a query, about in the measure of the space; `out` is as long as `nodes`.
+    pub(super) fn distances(&self, query: &Query, nodes: &[u32], out: &mut [f32]) {
+        match (self, query) {
+            (Self::Nibbles(nibbles), Query::Nibbles(query)) => nibbles.distances(query, nodes, out),
+            (Self::Bytes(bytes), Query::Bytes(query)) => bytes.distances(query, nodes, out),
+            (Self::Floats(floats), Query::Floats(values)) => floats.distances(values, nodes, out),
+            _ => unreachable!("a query is coded by the graph it is asked of"),
+        }
+    }
+
+    /// How far two nodes are from each other.
+    pub(super) fn between(&self, a: u32, b: u32) -> f32 {
+        match self {
+            Self::Nibbles(nibbles) => nibbles.between(a, b),
+            Self::Bytes(bytes) => bytes.between(a, b),
+            Self::Floats(floats) => floats.distance(floats.row(a), b),
+        }
+    }
+
+    /// How far a coded distance from this query may be from the exact one.
+    pub(super) fn margin(&self, query: &Query) -> f32 {
+        match (self, query) {
+            (Self::Nibbles(nibbles), Query::Nibbles(query)) => DEVIATIONS * nibbles.deviation * query.reach,
+            (Self::Bytes(bytes), Query::Bytes(query)) => DEVIATIONS * bytes.deviation * query.reach,
+            _ => 0.0,
+        }
+    }
+
+    /// Bytes of the heap that the vectors take.
+    pub(super) fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Nibbles(nibbles) => nibbles.heap_bytes(),
+            Self::Bytes(bytes) => bytes.heap_bytes(),
+            Self::Floats(floats) => floats.values.capacity() * 4,
+        }
+    }
+}
+
+/// The vector whose plain distances order neighbours as the space does: normalised for cosine.
+fn prepared(space: Space, vector: &[f32]) -> Vec<f32> {
+    let length = if space == Space::Cosine { norm(vector) } else { 1.0 };
+    if length == 1.0 || length == 0.0 { vector.to_vec() } else { vector.iter().map(|x| x / length).collect() }
+}
+
+/// A prepared vector minus the mean.
+fn centred(space: Space, vector: &[f32], mean: &[f32]) -> Vec<f32> {
+    let mut centred = prepared(space, vector);
+    centred.iter_mut().zip(mean).for_each(|(x, mean)| *x -= mean);
+    centred
+}
+
+/// The largest component, as a magnitude.
+fn largest(vector: &[f32]) -> f32 {
+    vector.iter().fold(0.0f32, |largest, x| largest.max(x.abs()))
+}
+
+/// A vector as signed bytes and the number that one step stands for.
+fn signed(vector: &[f32]) -> (Vec<i8>, f32) {
+    let largest = largest(vector);
+    let step = if largest > 0.0 && largest.is_finite() { largest / 127.0 } else { 1.0 };
+    #[expect(clippy::cast_possible_truncation, reason = "within −127..=127; `as` saturates")]
+    let codes = vector.iter().map(|x| (x / step).round().clamp(-127.0, 127.0) as i8).collect();
+    (codes, step)
+}
+
+fn mean(space: Space, dimension: usize, sample: &[&[f32]]) -> Vec<f32> {
+    let mut sum = vec![0.0f64; dimension];
+    for vector in sample {
+        for (sum, x) in sum.iter_mut().zip(prepared(space, vector)) {
+            *sum += f64::from(x);
+        }
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a mean of f32")]
+    let mean: Vec<f32> = sum.iter().map(|sum| (sum / sample.len().max(1) as f64) as f32).collect();
+    if dot(&mean, &mean).is_finite() { mean } else { vec![0.0; dimension] }
+}
+
+/// What a sample says of codes.
+struct Judged {
+    /// The share of exact nearest neighbours, within the sample, that are near by code too.
+    kept: f32,
+    /// The standard deviation of coded from exact distances, per unit of the query's reach.
+    deviation: f32,
+}
+
+/// Compares coded with exact distances within a sample, on empty codes with room for it.
+fn judge(coded: &Codes, space: Space, sample: &[&[f32]]) -> Judged {
+    let dimension = sample.first().map_or(0, |vector| vector.len());
+    let exact = Floats::new(space, dimension, sample.len());
+    for vector in sample {
+        let fits = exact.values.append(&prepared(space, vector)) && coded.append(&coded.encode(vector));
+        debug_assert!(fits, "made for exactly this many");
+    }
+    let nodes: Vec<u32> = (0..u32::try_from(sample.len()).unwrap_or(u32::MAX)).collect();
+    let nearest = |distances: &[f32], count: usize| {
+        let mut all: Vec<(f32, u32)> = distances.iter().copied().zip(nodes.iter().copied()).collect();
+        let count = count.min(all.len());
+        all.select_nth_unstable_by(count - 1, |a, b| a.0.total_cmp(&b.0));
+        all.truncate(count);
+        all
+    };
+    let (mut kept, mut wanted, mut squares, mut pairs) = (0usize, 0usize, 0.0f64, 0usize);
+    let (mut by_float, mut by_code) = (vec![0.0; nodes.len()], vec![0.0; nodes.len()]);
+    for vector in sample.iter().step_by((sample.len() / JUDGED).max(1)) {
+        exact.distances(&prepared(space, vector), &nodes, &mut by_float);
+        let query = coded.query(vector);
+        coded.distances(&query, &nodes, &mut by_code);
+        let reach = match &query {
+            Query::Nibbles(query) => query.reach,
+            Query::Bytes(query) => query.reach,
+            Query::Floats(_) => 1.0,
+        };
+        squares +=
+            by_float.iter().zip(&by_code).map(|(a, b)| f64::from((a - b) / reach.max(1e-30)).powi(2)).sum::<f64>();
+        pairs += nodes.len();
+        let (near, coded_near) = (nearest(&by_float, NEAREST), nearest(&by_code, 2 * NEAREST));
+        wanted += near.len();
+        kept += near.iter().filter(|(_, node)| coded_near.iter().any(|(_, other)| other == node)).count();
+    }
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a share and a deviation")]
+    let judged =
+        Judged { kept: kept as f32 / wanted.max(1) as f32, deviation: (squares / pairs.max(1) as f64).sqrt() as f32 };
+    judged
+}
+
+#[cfg(test)]
+mod tests {
+    use ochre_kernels::l2_squared;
+
+    use super::*;
+
+    fn parameters(space: Space, dimension: usize) -> GraphParameters {
+        GraphParameters { space, dimension, max_neighbors: 16, ef_construction: 100 }
+    }
+
+    fn vectors(count: usize, dimension: usize, mut value: impl FnMut(usize) -> f32) -> Vec<Vec<f32>> {
+        (0..count).map(|row| (0..dimension).map(|_| value(row)).collect()).collect()
+    }
+
+    /// Coded distances against exact ones, from a query and between nodes, in every space.
+    fn distances_are_close(dimension: usize, allowed: f32, is_chosen: impl Fn(&Codes) -> bool) {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let data = vectors(300, dimension, |_| rng.f32() - 0.3);
+        let sample: Vec<&[f32]> = data.iter().map(Vec::as_slice).collect();
+        for space in [Space::L2, Space::Cosine, Space::Ip] {
+            let codes = Codes::choose(parameters(space, dimension), 300, &sample);
+            assert!(is_chosen(&codes), "{space:?}");
+            assert!(data.iter().all(|vector| codes.append(&codes.encode(vector))));
+            let (vector, query) = (prepared(space, &data[7]), codes.query(&data[7]));
+            let (margin, mut out) = (codes.margin(&query), vec![0.0; 300]);
+            codes.distances(&query, &(0..300).collect::<Vec<u32>>(), &mut out);
+            let mut inside = 0;
+            for (node, other) in (0u32..).zip(&data) {
+                let other = prepared(space, other);
+                let exact = if space == Space::L2 { l2_squared(&vector, &other) } else { 1.0 - dot(&vector, &other) };
+                for coded in [out[node as usize], codes.between(7, node)] {
+                    let error = (exact - coded).abs() / (1.0 + exact.abs());
+                    assert!(error < allowed, "{space:?}: {exact} against {coded}");
+                }
+                inside += usize::from((exact - out[node as usize]).abs() <= margin);
+            }
+            assert!(inside >= 297, "{space:?}: the margin holds for {inside} of 300");
+            let mut own = [0.0];
+            codes.distances(&codes.query_of(7), &[9], &mut own);
+            assert!((own[0] - out[9]).abs() < allowed * (1.0 + out[9].abs()), "a node's own query");
+        }
+    }
+
+    #[test]
+    fn nibble_distances_are_close_to_exact_ones() {
+        distances_are_close(200, 0.2, |codes| matches!(codes, Codes::Nibbles(_)));
+    }
+
+    #[test]
+    fn byte_distances_are_close_to_exact_ones() {
+        distances_are_close(40, 0.05, |codes| matches!(codes, Codes::Bytes(_)));
+    }
+
+    #[test]
+    fn tight_clusters_far_apart_are_not_coded() {
+        let mut rng = fastrand::Rng::with_seed(2);
+        let data = vectors(400, 64, |row| if row % 2 == 0 { 1e4 } else { -1e4 } + rng.f32());
+        let sample: Vec<&[f32]> = data.iter().map(Vec::as_slice).collect();
+        assert!(matches!(Codes::choose(parameters(Space::L2, 64), 400, &sample), Codes::Floats(_)));
+    }
+}

@@ -1,0 +1,265 @@
+//! Inner products over 4-bit codes, two to a byte: what a graph walk computes most.
+//!
+//! A row of codes is a whole number of [`Line`]s, `B` bytes. Byte `j` holds component `j` in its low half
+//! and component `B + j` in its high half, so a row is unpacked with one mask and one shift, and a query
+//! is two plain runs of `B` signed bytes: first those for the low halves, then those for the high ones.
+//! Components past the dimension are 0 on both sides.
+#![expect(unsafe_code, reason = "intrinsics need it; each use is guarded by the tier and the lengths")]
+
+use crate::tier::{Tier, tier};
+
+/// 64 bytes of codes, aligned so that a row touches no cache line in part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(64))]
+pub struct Line(pub [u8; 64]);
+
+/// Codes in a line.
+pub const LINE_NIBBLES: usize = 128;
+
+/// The inner products of a query with some of the rows, `sums[i] = Σ query · rows[which[i]]`, exact.
+/// Codes lie in 0..=15 and query components in −127..=127; up to 2¹⁶ components fit an `i32`.
+///
+/// # Panics
+/// If `sums` and `which` differ in length, or a row is not there.
+pub fn nibble_dots(query: &[i8], rows: &[Line], which: &[u32], sums: &mut [i32]) {
+    let lines = query.len() / LINE_NIBBLES;
+    assert_eq!(which.len(), sums.len(), "one sum for each row");
+    assert_eq!(query.len(), lines * LINE_NIBBLES, "a query fills whole lines");
+    match tier() {
+        Tier::Scalar => each(rows, lines, which, sums, |row| nibble_dot_scalar(query, row)),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `tier` never names an instruction set that the processor lacks; the query has
+        // `LINE_NIBBLES` components for each line of a row.
+        Tier::Avx2 | Tier::Avx512 => unsafe { nibble_dots_avx2(query, rows, which, sums) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Tier::Avx512Vnni => unsafe { nibble_dots_vnni(query, rows, which, sums) },
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => each(rows, lines, which, sums, |row| nibble_dot_scalar(query, row)),
+    }
+}
+
+#[inline(always)]
+fn each(rows: &[Line], lines: usize, which: &[u32], sums: &mut [i32], dot: impl Fn(&[Line]) -> i32) {
+    for (row, sum) in which.iter().zip(sums) {
+        *sum = dot(&rows[*row as usize * lines..(*row as usize + 1) * lines]);
+    }
+}
+
+/// The inner product of two rows of codes, `Σ aᵢ·bᵢ`, exact.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn nibble_pair(a: &[Line], b: &[Line]) -> i32 {
+    assert_eq!(a.len(), b.len(), "rows of different dimension");
+    match tier() {
+        Tier::Scalar => nibble_pair_scalar(a, b),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `tier` never names an instruction set that the processor lacks; lengths are equal.
+        Tier::Avx2 | Tier::Avx512 => unsafe { nibble_pair_avx2(a, b) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Tier::Avx512Vnni => unsafe { nibble_pair_vnni(a, b) },
+        #[cfg(not(target_arch = "x86_64"))]
+        _ => nibble_pair_scalar(a, b),
+    }
+}
+
+fn nibble_dot_scalar(query: &[i8], row: &[Line]) -> i32 {
+    let (low, high) = query.split_at(query.len() / 2);
+    let mut sum = 0;
+    for ((line, low), high) in row.iter().zip(low.as_chunks::<64>().0).zip(high.as_chunks::<64>().0) {
+        for ((codes, low), high) in line.0.iter().zip(low).zip(high) {
+            sum += i32::from(codes & 15) * i32::from(*low) + i32::from(codes >> 4) * i32::from(*high);
+        }
+    }
+    sum
+}
+
+fn nibble_pair_scalar(a: &[Line], b: &[Line]) -> i32 {
+    let mut sum = 0;
+    for (a, b) in a.iter().zip(b) {
+        for (x, y) in a.0.iter().zip(&b.0) {
+            sum += i32::from(x & 15) * i32::from(y & 15) + i32::from(x >> 4) * i32::from(y >> 4);
+        }
+    }
+    sum
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{LINE_NIBBLES, Line, each};
+
+    /// # Safety
+    /// Needs AVX2, and 128 query components for each line of a row.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn nibble_dots_avx2(query: &[i8], rows: &[Line], which: &[u32], sums: &mut [i32]) {
+        // SAFETY: the caller's promise.
+        each(rows, query.len() / LINE_NIBBLES, which, sums, |row| unsafe { nibble_dot_avx2(query, row) });
+    }
+
+    /// # Safety
+    /// Needs AVX-512 F, BW and VNNI, and 128 query components for each line of a row.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub(super) unsafe fn nibble_dots_vnni(query: &[i8], rows: &[Line], which: &[u32], sums: &mut [i32]) {
+        // SAFETY: the caller's promise.
+        each(rows, query.len() / LINE_NIBBLES, which, sums, |row| unsafe { nibble_dot_vnni(query, row) });
+    }
+
+    /// # Safety
+    /// Needs AVX2, and 128 query components for each line.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) unsafe fn nibble_dot_avx2(query: &[i8], row: &[Line]) -> i32 {
+        let (low, high) = query.split_at(query.len() / 2);
+        let mut sum = _mm256_setzero_si256();
+        for (index, line) in row.iter().enumerate() {
+            for half in [0, 32] {
+                // SAFETY: `half + 32 <= 64`, and both runs have 64 bytes for each line; unaligned loads.
+                let (codes, low, high) = unsafe {
+                    (
+                        _mm256_loadu_si256(line.0.as_ptr().add(half).cast()),
+                        _mm256_loadu_si256(low.as_ptr().add(index * 64 + half).cast()),
+                        _mm256_loadu_si256(high.as_ptr().add(index * 64 + half).cast()),
+                    )
+                };
+                let (x, y) = halves_256(codes);
+                // Two products of at most 15 · 127 stay far below what 16 bits hold, and so do four.
+                let products = _mm256_add_epi16(_mm256_maddubs_epi16(x, low), _mm256_maddubs_epi16(y, high));
+                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
+            }
+        }
+        sum_256(sum)
+    }
+
+    /// # Safety
+    /// Needs AVX2, and rows of equal length.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn nibble_pair_avx2(a: &[Line], b: &[Line]) -> i32 {
+        let mut sum = _mm256_setzero_si256();
+        for (a, b) in a.iter().zip(b) {
+            for half in [0, 32] {
+                // SAFETY: `half + 32 <= 64`, the size of a line; the loads are unaligned ones.
+                let (a, b) = unsafe {
+                    (
+                        _mm256_loadu_si256(a.0.as_ptr().add(half).cast()),
+                        _mm256_loadu_si256(b.0.as_ptr().add(half).cast()),
+                    )
+                };
+                let ((a_low, a_high), (b_low, b_high)) = (halves_256(a), halves_256(b));
+                let products =
+                    _mm256_add_epi16(_mm256_maddubs_epi16(a_low, b_low), _mm256_maddubs_epi16(a_high, b_high));
+                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
+            }
+        }
+        sum_256(sum)
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn halves_256(codes: __m256i) -> (__m256i, __m256i) {
+        let mask = _mm256_set1_epi8(15);
+        (_mm256_and_si256(codes, mask), _mm256_and_si256(_mm256_srli_epi16::<4>(codes), mask))
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn sum_256(sum: __m256i) -> i32 {
+        let half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+        let quarter = _mm_add_epi32(half, _mm_shuffle_epi32::<0b01_00_11_10>(half));
+        _mm_cvtsi128_si32(_mm_add_epi32(quarter, _mm_shuffle_epi32::<0b10_11_00_01>(quarter)))
+    }
+
+    /// # Safety
+    /// Needs AVX-512 F, BW and VNNI, and 128 query components for each line.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    #[inline]
+    pub(super) unsafe fn nibble_dot_vnni(query: &[i8], row: &[Line]) -> i32 {
+        let (low, high) = query.split_at(query.len() / 2);
+        let (mut s0, mut s1) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+        for (index, line) in row.iter().enumerate() {
+            // SAFETY: a line is 64 bytes, and both runs have 64 bytes for each; unaligned loads.
+            let (codes, low, high) = unsafe {
+                (
+                    _mm512_loadu_si512(line.0.as_ptr().cast()),
+                    _mm512_loadu_si512(low.as_ptr().add(index * 64).cast()),
+                    _mm512_loadu_si512(high.as_ptr().add(index * 64).cast()),
+                )
+            };
+            let (x, y) = halves_512(codes);
+            s0 = _mm512_dpbusd_epi32(s0, x, low);
+            s1 = _mm512_dpbusd_epi32(s1, y, high);
+        }
+        _mm512_reduce_add_epi32(_mm512_add_epi32(s0, s1))
+    }
+
+    /// # Safety
+    /// Needs AVX-512 F, BW and VNNI, and rows of equal length.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub(super) unsafe fn nibble_pair_vnni(a: &[Line], b: &[Line]) -> i32 {
+        let (mut s0, mut s1) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+        for (a, b) in a.iter().zip(b) {
+            // SAFETY: a line is 64 bytes; the loads are unaligned ones.
+            let (a, b) = unsafe { (_mm512_loadu_si512(a.0.as_ptr().cast()), _mm512_loadu_si512(b.0.as_ptr().cast())) };
+            let ((a_low, a_high), (b_low, b_high)) = (halves_512(a), halves_512(b));
+            s0 = _mm512_dpbusd_epi32(s0, a_low, b_low);
+            s1 = _mm512_dpbusd_epi32(s1, a_high, b_high);
+        }
+        _mm512_reduce_add_epi32(_mm512_add_epi32(s0, s1))
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn halves_512(codes: __m512i) -> (__m512i, __m512i) {
+        let mask = _mm512_set1_epi8(15);
+        (_mm512_and_si512(codes, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(codes), mask))
+    }
+}
+#[cfg(all(test, target_arch = "x86_64"))]
+use x86::{nibble_dot_avx2, nibble_dot_vnni};
+#[cfg(target_arch = "x86_64")]
+use x86::{nibble_dots_avx2, nibble_dots_vnni, nibble_pair_avx2, nibble_pair_vnni};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tier_gives_the_exact_sums() {
+        let mut rng = fastrand::Rng::with_seed(5);
+        for lines in [1, 2, 3, 6, 12, 512] {
+            let rows: Vec<Line> = (0..lines * 20).map(|_| Line(std::array::from_fn(|_| rng.u8(..)))).collect();
+            // The extremes too: all sums at their largest must not overflow anywhere.
+            let query: Vec<i8> =
+                (0..lines * LINE_NIBBLES).map(|_| if lines == 512 { 127 } else { rng.i8(-127..=127) }).collect();
+            let which: Vec<u32> = (0..20).map(|_| rng.u32(0..20)).collect();
+            let mut sums = vec![0; which.len()];
+            nibble_dots(&query, &rows, &which, &mut sums);
+            let unpack = |row: u32| -> Vec<i64> {
+                let bytes = rows[row as usize * lines..][..lines].iter().flat_map(|line| line.0);
+                bytes.clone().map(|b| i64::from(b & 15)).chain(bytes.map(|b| i64::from(b >> 4))).collect()
+            };
+            for (row, sum) in which.iter().zip(sums) {
+                let exact: i64 = unpack(*row).iter().zip(&query).map(|(c, q)| c * i64::from(*q)).sum();
+                assert_eq!(i64::from(sum), exact, "dispatched, {lines} lines");
+                let (codes, first) = (&rows[*row as usize * lines..][..lines], &rows[..lines]);
+                let pair: i64 = unpack(*row).iter().zip(unpack(0)).map(|(a, b)| a * b).sum();
+                assert_eq!(i64::from(nibble_dot_scalar(&query, codes)), exact, "scalar, {lines} lines");
+                assert_eq!(i64::from(nibble_pair_scalar(codes, first)), pair, "scalar pair, {lines} lines");
+                assert_eq!(i64::from(nibble_pair(codes, first)), pair, "dispatched pair, {lines} lines");
+                #[cfg(target_arch = "x86_64")]
+                {
+                    if crate::tier::supported() >= Tier::Avx2 {
+                        // SAFETY: the processor has the instructions; the lengths fit.
+                        let (dot, two) = unsafe { (nibble_dot_avx2(&query, codes), nibble_pair_avx2(codes, first)) };
+                        assert_eq!((i64::from(dot), i64::from(two)), (exact, pair), "avx2, {lines} lines");
+                    }
+                    if crate::tier::supported() >= Tier::Avx512Vnni {
+                        // SAFETY: as above.
+                        let (dot, two) = unsafe { (nibble_dot_vnni(&query, codes), nibble_pair_vnni(codes, first)) };
+                        assert_eq!((i64::from(dot), i64::from(two)), (exact, pair), "avx512-vnni, {lines} lines");
+                    }
+                }
+            }
+        }
+    }
+}
