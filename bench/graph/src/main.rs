@@ -105,9 +105,11 @@ fn main() -> Result<(), Failure> {
                 Ok((Node { offset, vector_id: u64::from(offset) + 1 }, rows.row(row)?))
             })
             .collect();
-        if !graph.add(&nodes?, BuildOptions { threads: arguments.threads, stop: &stop }) {
+        if !graph.append(&nodes?, arguments.threads) {
             return Err("the graph is full".into());
         }
+        let vector = |node: Node| rows.row(node.offset as usize).ok();
+        graph.link_next(usize::MAX, vector, BuildOptions { threads: arguments.threads, stop: &stop });
     }
     graph.relink_orphans();
     let build_seconds = begun.elapsed().as_secs_f64();

@@ -18,6 +18,8 @@ use crate::loaded::Loaded;
 const SAMPLE: usize = 4096;
 /// A view is published after about this many nodes were linked.
 const PUBLISH_EVERY: usize = 2000;
+/// Vectors that are coded in one step.
+const CODE_AT_ONCE: usize = 10_000;
 /// Orphans are looked for once this share of the graph was added since the last time.
 const CHECK_SHARE: usize = 50;
 /// A snapshot is worth writing once this share of the graph is not in it.
@@ -73,74 +75,76 @@ impl Inner {
     }
 
     fn is_decayed(&self, view: &View, graph: &Graph) -> bool {
-        let dead = graph.len() - view.in_graph().len().min(graph.len());
+        let nodes = graph.linked().len();
+        let dead = nodes - view.in_graph().len().min(nodes);
         #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 53 bits")]
-        let share = dead as f64 / graph.len().max(1) as f64;
+        let share = dead as f64 / nodes.max(1) as f64;
         share > self.options.graph_dead_share_max
     }
 
-    /// Builds a graph over everything live, beside the one that serves.
+    /// A graph for everything live: published at once, coded but not linked, if there was none; else built
+    /// beside the one that serves.
     fn rebuild(&self, loaded: &Loaded, view: &View, parameters: GraphParameters, hnsw: &HnswConfiguration) {
         let live = view.live();
         let step = (live.len() / SAMPLE).max(1);
         let sample: Vec<&[f32]> =
             live.iter().step_by(step).filter_map(|offset| Some(view.vector(offset).ok()?.0)).collect();
-        let graph = Graph::new(parameters, Graph::capacity_for(live.len(), hnsw.resize_factor), &sample);
-        let offsets: Vec<u32> = live.iter().collect();
-        for batch in offsets.chunks(hnsw.batch_size.clamp(64, PUBLISH_EVERY)) {
-            if !self.add_nodes(&graph, view, batch, hnsw) {
-                return;
+        let graph = Arc::new(Graph::new(parameters, Graph::capacity_for(live.len(), hnsw.resize_factor), &sample));
+        if view.graph().is_some() {
+            let offsets: Vec<u32> = live.iter().collect();
+            for batch in offsets.chunks(PUBLISH_EVERY) {
+                if !append(&graph, view, batch, hnsw) || !self.link_next(&graph, view, hnsw) {
+                    return;
+                }
             }
         }
         self.signals.note_snapshot(loaded.number, 0);
         self.signals.note_checked(loaded.number, 0);
-        let graph = Arc::new(graph);
         loaded.change(|view| view.set_graph(Some(graph)));
     }
 
-    /// Moves the whole tail into the graph, batch by batch.
+    /// Moves the whole tail into the graph, batch by batch: what has no code yet is coded first.
     fn drain_tail(&self, loaded: &Loaded, hnsw: &HnswConfiguration) {
         let mut tried = ochre_index::Bitmap::new();
         loop {
             let Some(view) = loaded.view() else { return };
             let Some(graph) = view.graph() else { return };
-            // A vector that cannot be read stays in the tail; it is not tried twice.
-            let tail: Vec<u32> =
-                view.live().and_not(view.in_graph()).and_not(&tried).iter().take(PUBLISH_EVERY).collect();
-            if tail.is_empty() {
-                return;
-            }
-            tried = tried.or(&tail.iter().copied().collect());
             let mut graph = Arc::clone(graph);
-            if graph.capacity() - graph.len() < tail.len() {
-                graph = Arc::new(graph.grown(Graph::capacity_for(graph.len() + tail.len(), hnsw.resize_factor)));
-                let grown = Arc::clone(&graph);
-                loaded.change(|view| view.replace_graph(grown));
-            }
-            let before = graph.linked().len();
-            for batch in tail.chunks(hnsw.batch_size.clamp(64, PUBLISH_EVERY)) {
-                if !self.add_nodes(&graph, &view, batch, hnsw) {
+            // A vector that cannot be read stays in the tail; it is not tried twice.
+            let tail = view.live().and_not(view.in_graph()).and_not(&tried);
+            let uncoded: Vec<u32> = tail.iter().filter(|offset| !view.is_coded(*offset)).take(CODE_AT_ONCE).collect();
+            if !uncoded.is_empty() {
+                tried = tried.or(&uncoded.iter().copied().collect());
+                if graph.capacity() - graph.len() < uncoded.len() {
+                    let capacity = Graph::capacity_for(graph.len() + uncoded.len(), hnsw.resize_factor);
+                    graph = Arc::new(graph.grown(capacity));
+                    let grown = Arc::clone(&graph);
+                    loaded.change(|view| view.replace_graph(grown));
+                }
+                let before = graph.len();
+                if !append(&graph, &view, &uncoded, hnsw) {
                     return;
                 }
+                loaded.change(|view| view.mark_coded(before, &graph.nodes()[before..]));
+                continue;
             }
-            loaded.change(|view| {
-                view.mark_linked(before, &graph.linked()[before..]);
-            });
+            let before = graph.linked().len();
+            if before == graph.len() || !self.link_next(&graph, &view, hnsw) {
+                return;
+            }
+            loaded.change(|view| view.mark_linked(&graph.linked()[before..]));
         }
     }
 
-    /// Adds the current vectors of these offsets; `false` when maintenance has to stop.
-    fn add_nodes(&self, graph: &Graph, view: &View, offsets: &[u32], hnsw: &HnswConfiguration) -> bool {
-        let nodes: Vec<(Node, &[f32])> = offsets
-            .iter()
-            .filter_map(|offset| {
-                let node = Node { offset: *offset, vector_id: view.vector_id(*offset)? };
-                Some((node, view.vector(*offset).ok()?.0))
-            })
-            .collect();
+    /// Links some nodes; `false` when maintenance has to stop.
+    fn link_next(&self, graph: &Graph, view: &View, hnsw: &HnswConfiguration) -> bool {
         let stop = self.signals.stopped();
-        let options = BuildOptions { threads: hnsw.num_threads.clamp(1, 64), stop };
-        graph.add(&nodes, options) && !stop.load(Ordering::Relaxed)
+        let vector = |node: Node| {
+            let is_current = view.vector_id(node.offset) == Some(node.vector_id);
+            view.vector(node.offset).ok().filter(|_| is_current).map(|(vector, _)| vector)
+        };
+        graph.link_next(PUBLISH_EVERY, vector, BuildOptions { threads: threads(hnsw), stop });
+        !stop.load(Ordering::Relaxed)
     }
 
     /// Makes sure that everything can be found, and writes a snapshot if that is worth it.
@@ -191,6 +195,22 @@ impl Inner {
             }
         }
     }
+}
+
+/// Adds the codes of the current vectors of these offsets.
+fn append(graph: &Graph, view: &View, offsets: &[u32], hnsw: &HnswConfiguration) -> bool {
+    let nodes: Vec<(Node, &[f32])> = offsets
+        .iter()
+        .filter_map(|offset| {
+            let node = Node { offset: *offset, vector_id: view.vector_id(*offset)? };
+            Some((node, view.vector(*offset).ok()?.0))
+        })
+        .collect();
+    graph.append(&nodes, threads(hnsw))
+}
+
+fn threads(hnsw: &HnswConfiguration) -> usize {
+    hnsw.num_threads.clamp(1, 64)
 }
 
 /// Puts the vectors of nodes that no walk finds back into the tail.

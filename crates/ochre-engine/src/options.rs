@@ -11,7 +11,7 @@ pub struct Options {
     pub disk: Arc<dyn Disk>,
     /// The SQLite VFS; the platform's own if absent.
     pub vfs: Option<String>,
-    /// Map sealed vector segments into memory. Turn it off on network file systems.
+    /// Map sealed vector segments and database pages into memory. Turn it off on network file systems.
     pub map_segments: bool,
     /// Size at which a vector segment is sealed, in bytes.
     pub segment_bytes: u64,

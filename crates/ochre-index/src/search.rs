@@ -57,9 +57,9 @@ pub enum Strategy {
     Empty,
     /// Every match was measured exactly.
     Exact,
-    /// The codes of every match were scanned, and the tail measured.
+    /// The codes of every match were scanned.
     Scan,
-    /// The graph was walked, and the tail measured.
+    /// The graph was walked, and the tail scanned.
     Graph,
     /// The graph was walked, found too few or took too long, and codes were scanned after all.
     GraphThenScan,
@@ -78,7 +78,7 @@ pub struct Plan {
     pub measured: usize,
     /// Records the filter left, the whole collection without one.
     pub matches: usize,
-    /// How many of the measured ones were in the tail.
+    /// How many matches no walk finds, because they are not linked yet.
     pub tail: usize,
 }
 
@@ -106,38 +106,43 @@ pub fn nearest(view: &View, wanted: Nearest<'_>) -> Result<(Vec<Hit>, Plan), Dam
         plan.measured = matches.len();
         return Ok((search.best.into_sorted(), plan));
     };
-    let (coded, tail) = if view.tail_len() == 0 {
-        (None, Bitmap::new())
-    } else {
-        (Some(matches.and(view.in_graph())), matches.and_not(view.in_graph()))
-    };
-    let coded = coded.as_ref().unwrap_or(matches);
-    search.measure_all(&tail)?;
+    let tail = if view.tail_len() == 0 { Bitmap::new() } else { matches.and_not(view.in_graph()) };
     plan.tail = tail.len();
-
     let query = graph.query(wanted.query);
-    let candidates = match walk(view, graph, &query, &wanted, coded, &mut plan) {
-        Some(candidates) => candidates,
-        None => scan(view, graph, &query, coded, wanted.k, &mut plan),
+    let linked = matches.len() - tail.len();
+    let candidates = match walk(view, graph, &query, &wanted, linked, &mut plan) {
+        Some(mut candidates) => {
+            candidates.extend(scan(view, graph, &query, &tail, wanted.k, &mut plan));
+            candidates.sort_unstable();
+            candidates
+        }
+        None => {
+            plan.strategy = if plan.visited > 0 { Strategy::GraphThenScan } else { Strategy::Scan };
+            scan(view, graph, &query, matches, wanted.k, &mut plan)
+        }
     };
-    plan.measured = tail.len() + search.measure_candidates(graph, &candidates, graph.margin(&query))?;
+    for offset in tail.iter().filter(|offset| !view.is_coded(*offset)) {
+        search.measure(offset)?;
+        plan.measured += 1;
+    }
+    plan.measured += search.measure_candidates(graph, &candidates, graph.margin(&query))?;
     Ok((search.best.into_sorted(), plan))
 }
 
 /// Walks the graph if that is worth it; `None` if codes have to be scanned.
 fn walk(
-    view: &View, graph: &Graph, query: &Query, wanted: &Nearest<'_>, coded: &Bitmap, plan: &mut Plan,
+    view: &View, graph: &Graph, query: &Query, wanted: &Nearest<'_>, linked: usize, plan: &mut Plan,
 ) -> Option<Vec<Near>> {
-    let ef = wanted.ef_search.max(wanted.k).min(coded.len());
+    let ef = wanted.ef_search.max(wanted.k).min(linked);
     // A walk that may return one node in s crosses s of them for each it keeps.
-    let crossed = ef.saturating_mul(view.live().len()) / coded.len().max(1);
+    let crossed = ef.saturating_mul(view.in_graph().len()) / linked.max(1);
     let visits = WALK_START + crossed.saturating_mul(WALK_EACH);
     let is_forced = wanted.hint == Some(Strategy::Graph);
-    let is_dear = visits.saturating_mul(WALK_COST) >= coded.len();
-    if coded.is_empty() || wanted.hint == Some(Strategy::Scan) || (is_dear && !is_forced) {
+    let is_dear = visits.saturating_mul(WALK_COST) >= linked;
+    if linked == 0 || wanted.hint == Some(Strategy::Scan) || (is_dear && !is_forced) {
         return None;
     }
-    let visit_max = if is_forced { usize::MAX } else { coded.len() / WALK_COST };
+    let visit_max = if is_forced { usize::MAX } else { linked / WALK_COST };
     let (len, matches) = (graph.len(), wanted.matches);
     let is_whole = matches.is_none() && view.in_graph().len() == len;
     let mut accept = |node: u32| {
@@ -146,7 +151,9 @@ fn walk(
             return (node as usize) < len;
         }
         let offset = graph.node(node).offset;
-        view.node(offset) == Some(node) && matches.is_none_or(|matches| matches.contains(offset))
+        view.node(offset) == Some(node)
+            && view.in_graph().contains(offset)
+            && matches.is_none_or(|matches| matches.contains(offset))
     };
     let found = graph.walk(query, ef, visit_max, &mut accept);
     plan.visited = found.visited;
@@ -154,11 +161,11 @@ fn walk(
     (!found.gave_up && found.nodes.len() == ef).then_some(found.nodes)
 }
 
-/// Measures the codes of all of `coded`; those that may be among the `k` nearest, nearest first.
-fn scan(view: &View, graph: &Graph, query: &Query, coded: &Bitmap, k: usize, plan: &mut Plan) -> Vec<Near> {
-    plan.strategy = if plan.visited > 0 { Strategy::GraphThenScan } else { Strategy::Scan };
-    plan.scanned = coded.len();
-    let nodes: Vec<u32> = coded.iter().filter_map(|offset| view.node(offset)).collect();
+/// Measures the codes of all these offsets that have one; those that may be among the `k` nearest, nearest
+/// first.
+fn scan(view: &View, graph: &Graph, query: &Query, offsets: &Bitmap, k: usize, plan: &mut Plan) -> Vec<Near> {
+    let nodes: Vec<u32> = offsets.iter().filter_map(|offset| view.node(offset)).collect();
+    plan.scanned += nodes.len();
     let mut distances = vec![0.0; nodes.len()];
     graph.distances(query, &nodes, &mut distances);
     let nodes = nodes.iter().zip(&distances);

@@ -5,8 +5,9 @@
 //!
 //! Invariants:
 //! - `slots[offset]` names the current vector of every live offset, and nothing for any other.
-//! - `in_graph` holds offsets whose *current* vector is a linked node of `graph`, and `nodes` says which;
-//!   every other live offset is the tail, which is always searched exactly.
+//! - `nodes` says which node of `graph` has the code of an offset's *current* vector, and `in_graph` holds
+//!   the offsets whose node is linked. Every other live offset is the tail: no walk finds it, so its code
+//!   is scanned if there is one, else its vector measured.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -130,7 +131,7 @@ impl View {
         &self.in_graph
     }
 
-    /// The node of an offset's current vector, if it is in the graph.
+    /// The node that has the code of an offset's current vector, if there is one.
     pub(crate) fn node(&self, offset: u32) -> Option<u32> {
         let node = *self.nodes.get(offset as usize / CHUNK)?.get(offset as usize % CHUNK)?;
         (node != NO_NODE).then_some(node)
@@ -213,7 +214,7 @@ impl View {
         let (block, row) = place.unwrap_or((LOST, 0));
         self.set_slot(offset, Slot { vector_id, block, row });
         self.live.insert(offset);
-        self.unmark_linked(offset);
+        self.forget_node(offset);
     }
 
     /// Says where the vector an offset already has lies now.
@@ -259,7 +260,7 @@ impl View {
     pub fn remove(&mut self, offset: u32) {
         self.set_slot(offset, NO_SLOT);
         self.live.remove(offset);
-        self.unmark_linked(offset);
+        self.forget_node(offset);
         self.with_document.remove(offset);
         for column in self.columns.values_mut().filter(|column| column.has(offset)) {
             Arc::make_mut(column).set(offset, None);
@@ -272,20 +273,34 @@ impl View {
         self.in_graph = Bitmap::new();
         self.nodes = Vec::new();
         if let Some(graph) = &graph {
-            self.mark_linked(0, graph.linked());
+            self.mark_coded(0, graph.nodes());
+            self.mark_linked(graph.linked());
         }
         self.graph = graph;
     }
 
-    /// Notes that the graph has these nodes now, numbered from `first`; those that no longer are their
-    /// offset's current vector are passed over.
-    pub fn mark_linked(&mut self, first: usize, nodes: &[Node]) {
+    /// Notes that the graph has the codes of these nodes now, numbered from `first`; those that no longer
+    /// are their offset's current vector are passed over.
+    pub fn mark_coded(&mut self, first: usize, nodes: &[Node]) {
         for (index, node) in nodes.iter().enumerate() {
             if self.vector_id(node.offset) == Some(node.vector_id) {
-                self.in_graph.insert(node.offset);
                 self.set_node(node.offset, u32::try_from(first + index).expect("nodes are numbered by u32"));
             }
         }
+    }
+
+    /// Notes that walks find these nodes now.
+    pub fn mark_linked(&mut self, nodes: &[Node]) {
+        for node in nodes {
+            if self.vector_id(node.offset) == Some(node.vector_id) {
+                self.in_graph.insert(node.offset);
+            }
+        }
+    }
+
+    /// Whether an offset's current vector has a code.
+    pub fn is_coded(&self, offset: u32) -> bool {
+        self.node(offset).is_some()
     }
 
     /// Puts a copy of the same graph, with more room or fewer orphans, in its place.
@@ -295,7 +310,12 @@ impl View {
 
     /// Puts an offset back into the tail, because no walk would find it.
     pub fn unmark_linked(&mut self, offset: u32) {
-        if self.in_graph.remove(offset) {
+        self.in_graph.remove(offset);
+    }
+
+    fn forget_node(&mut self, offset: u32) {
+        self.in_graph.remove(offset);
+        if self.node(offset).is_some() {
             self.set_node(offset, NO_NODE);
         }
     }

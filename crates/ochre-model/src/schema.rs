@@ -6,6 +6,8 @@
 //!
 //! Not here: `chroma:schema`, the validation of metadata.
 
+use std::sync::OnceLock;
+
 use serde_json::{Value as Json, json};
 
 use crate::space::Space;
@@ -39,12 +41,18 @@ impl Default for HnswConfiguration {
             ef_construction: 100,
             ef_search: 100,
             max_neighbors: 16,
-            num_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            num_threads: processors(),
             resize_factor: 1.2,
             sync_threshold: 1000,
             batch_size: 100,
         }
     }
+}
+
+/// Processors this process may use. Asked once: the answer takes several system calls.
+fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Why an index schema was refused.

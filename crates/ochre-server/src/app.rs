@@ -15,6 +15,9 @@ pub struct App {
     database: Database,
     config: Arc<Config>,
     running: Arc<Semaphore>,
+    /// Threads of the runtime that may work on requests themselves: all but one, which goes on
+    /// answering whatever else comes in.
+    inline: Arc<Semaphore>,
     writing: Arc<Semaphore>,
     /// Kibibytes of request bodies that may be in memory before they are worked on.
     arriving: Arc<Semaphore>,
@@ -30,7 +33,16 @@ impl App {
         // Writes that wait for the index to catch up must leave room for reads.
         let writing = Arc::new(Semaphore::new(config.server.concurrent_requests_max.div_ceil(2)));
         let arriving = ARRIVING_KIB_MAX.max(config.server.max_payload_size_bytes / 1024 + 1);
-        Self { database, config: Arc::new(config), running, writing, arriving: Arc::new(Semaphore::new(arriving)) }
+        let threads = tokio::runtime::Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers());
+        let inline = Arc::new(Semaphore::new(threads - 1));
+        Self {
+            database,
+            config: Arc::new(config),
+            running,
+            inline,
+            writing,
+            arriving: Arc::new(Semaphore::new(arriving)),
+        }
     }
 
     /// Waits until a body of this many bytes may be read into memory.
@@ -56,6 +68,19 @@ impl App {
     /// The database, for closing it once the server has stopped.
     pub fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// As [`App::run`], for reads that are `short`: on the thread that took the request, if enough other
+    /// threads are left, which saves handing it over and back.
+    pub(crate) async fn run_read<T, F>(&self, short: bool, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
+    {
+        let (Ok(_permit), true) = (self.inline.try_acquire(), short) else { return self.run(work).await };
+        let Ok(_running) = self.running.try_acquire() else { return self.run(work).await };
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&self.database)));
+        done.unwrap_or_else(|_| Err(ApiError::internal("the request failed inside the server: it panicked")))
     }
 
     /// Runs `work` on a blocking thread, once there is room. A client that goes away does not stop it: a

@@ -21,7 +21,10 @@ const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Routes whose refusal of a large body has no JSON in Chroma.
 const PLAIN_REFUSALS: [&str; 5] = ["/add", "/update", "/upsert", "/query", "/search"];
 
-/// A whole JSON body, not parsed yet: that is done where the engine is called, off the async threads.
+/// Requests with bodies up to this size are answered soon, in bytes.
+const SMALL_BYTES_MAX: usize = 64 << 10;
+
+/// A whole JSON body, not parsed yet: that is done where the engine is called.
 pub(crate) struct JsonBytes {
     bytes: Bytes,
     path: String,
@@ -31,6 +34,11 @@ pub(crate) struct JsonBytes {
 }
 
 impl JsonBytes {
+    /// Whether the body is so small that the request is answered soon.
+    pub(crate) fn is_small(&self) -> bool {
+        self.bytes.len() <= SMALL_BYTES_MAX
+    }
+
     /// Parses the body.
     pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         parse(&self.bytes)
@@ -44,6 +52,10 @@ impl JsonBytes {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // Keeping track of where in the document an error would be costs more than reading it again.
+    if let Ok(value) = serde_json::from_slice(bytes) {
+        return Ok(value);
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut deserializer);
     let located = |error: &dyn std::fmt::Display, data: bool| {

@@ -1,4 +1,5 @@
-//! Adding nodes: codes are published first, then nodes are linked, by several threads at once.
+//! Adding nodes: their codes are published first, which makes them fast to scan, then they are linked, by
+//! several threads at once.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -20,30 +21,40 @@ pub struct BuildOptions<'a> {
 }
 
 impl Graph {
-    /// Adds nodes and links them; `false`, and nothing added, if they do not fit.
+    /// Adds nodes with their codes, not linked yet; `false`, and nothing added, if they do not fit.
     ///
-    /// One caller at a time. Readers may walk meanwhile; they find a node once links lead to it.
+    /// One caller at a time. Readers may walk meanwhile.
     #[must_use]
-    pub fn add(&self, nodes: &[(Node, &[f32])], options: BuildOptions<'_>) -> bool {
-        let first = self.nodes.len();
-        if self.capacity() - first < nodes.len() {
+    pub fn append(&self, nodes: &[(Node, &[f32])], threads: usize) -> bool {
+        if self.capacity() - self.nodes.len() < nodes.len() {
             return false;
         }
-        let encoded = self.encode_all(nodes, options.threads);
+        let encoded = self.encode_all(nodes, threads);
         let identities: Vec<Node> = nodes.iter().map(|(node, _)| *node).collect();
         // Codes before identities: a node that can be named can be measured.
-        if !encoded.iter().all(|encoded| self.codes.append(encoded)) || !self.nodes.append(&identities) {
-            return false;
-        }
+        encoded.iter().all(|encoded| self.codes.append(encoded)) && self.nodes.append(&identities)
+    }
+
+    /// Links the next nodes that are not linked yet, at most `count_max`. `vector` gives a node's vector if
+    /// it is still to be had; else its code has to do.
+    ///
+    /// One caller at a time. Readers may walk meanwhile; they find a node once links lead to it.
+    pub fn link_next<'v>(
+        &self, count_max: usize, vector: impl Fn(Node) -> Option<&'v [f32]> + Sync, options: BuildOptions<'_>,
+    ) {
+        let first = self.linked().len();
+        let nodes = &self.nodes.as_slice()[first..];
+        let nodes = &nodes[..nodes.len().min(count_max)];
         let next = AtomicUsize::new(0);
         let work = || {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some((_, vector)) = nodes.get(index).filter(|_| !options.stop.load(Ordering::Relaxed)) else {
+                let Some(identity) = nodes.get(index).filter(|_| !options.stop.load(Ordering::Relaxed)) else {
                     return;
                 };
                 let node = u32::try_from(first + index).expect("nodes are numbered by u32");
-                self.link(node, &self.codes.query(vector));
+                let query = vector(*identity).map(|vector| self.codes.query(vector));
+                self.link(node, &query.unwrap_or_else(|| self.codes.query_of(node)));
             }
         };
         let threads = options.threads.min(nodes.len() / 16).max(1);
@@ -60,7 +71,6 @@ impl Graph {
             let linked = u32::try_from(first + nodes.len()).expect("nodes are numbered by u32");
             self.linked.store(linked, Ordering::Release);
         }
-        true
     }
 
     fn encode_all(&self, nodes: &[(Node, &[f32])], threads: usize) -> Vec<Encoded> {

@@ -189,6 +189,11 @@ impl Graph {
         &self.nodes.as_slice()[..self.linked.load(Ordering::Acquire) as usize]
     }
 
+    /// All nodes, those whose links are not complete included.
+    pub fn nodes(&self) -> &[Node] {
+        self.nodes.as_slice()
+    }
+
     pub(crate) fn node(&self, node: u32) -> Node {
         self.nodes.as_slice()[node as usize]
     }

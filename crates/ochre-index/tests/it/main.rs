@@ -2,10 +2,14 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use ochre_index::{Bitmap, BuildOptions, Graph, GraphParameters, Node, Rows, View, evaluate};
-use ochre_model::{HnswConfiguration, Space};
+use ochre_index::{
+    Bitmap, BuildOptions, Damaged, Graph, GraphParameters, Nearest, Node, Rows, Strategy, VectorBlock, View, evaluate,
+    nearest,
+};
+use ochre_model::{HnswConfiguration, Space, norm};
 use ochre_testkit::{Generator, Oracle, OracleRecord, filter_matches};
 
 /// Ids and documents for evaluation, straight from the oracle's records; the offset is the index.
@@ -82,7 +86,9 @@ fn graph(count: usize, equal: bool, threads: usize) -> Graph {
                 (Node { offset, vector_id: u64::from(offset) + 1 }, vector.as_slice())
             })
             .collect();
-        assert!(graph.add(&nodes, BuildOptions { threads, stop: &stop }));
+        assert!(graph.append(&nodes, threads));
+        let vector = |node: Node| Some(vectors[node.offset as usize].as_slice());
+        graph.link_next(usize::MAX, vector, BuildOptions { threads, stop: &stop });
     }
     graph
 }
@@ -93,6 +99,65 @@ fn every_node_is_reachable_after_orphans_are_relinked() {
         let graph = graph(6000, equal, threads);
         assert_eq!(graph.linked().len(), 6000);
         assert_eq!(graph.relink_orphans(), [], "equal vectors: {equal}, threads: {threads}");
+    }
+}
+
+/// Vectors in memory, as a view reads them.
+struct InMemory(Vec<Vec<f32>>);
+
+impl VectorBlock for InMemory {
+    fn row(&self, row: usize) -> Result<&[f32], Damaged> {
+        Ok(&self.0[row])
+    }
+
+    fn norm(&self, row: usize) -> f32 {
+        norm(&self.0[row])
+    }
+
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
+
+#[test]
+fn what_is_not_linked_yet_is_scanned_or_measured_and_never_missed() {
+    let mut rng = fastrand::Rng::with_seed(8);
+    let vectors: Vec<Vec<f32>> = (0..3000).map(|_| (0..96).map(|_| rng.f32() - 0.5).collect()).collect();
+    let sample: Vec<&[f32]> = vectors.iter().take(500).map(Vec::as_slice).collect();
+    let graph = Arc::new(Graph::new(GraphParameters::new(&HnswConfiguration::default(), 96), 3000, &sample));
+    let stop = AtomicBool::new(false);
+    let nodes: Vec<(Node, &[f32])> = (0u32..)
+        .zip(&vectors)
+        .map(|(offset, vector)| (Node { offset, vector_id: u64::from(offset) + 1 }, vector.as_slice()))
+        .collect();
+    let mut view = View::new(Space::L2);
+    let block = view.add_block(Arc::new(InMemory(vectors.clone())));
+    for offset in 0..3000 {
+        view.set_vector(offset, u64::from(offset) + 1, Some((block, offset)));
+    }
+    // A thousand linked, a thousand coded only, a thousand in no graph at all.
+    assert!(graph.append(&nodes[..2000], 2));
+    let vector = |node: Node| Some(vectors[node.offset as usize].as_slice());
+    graph.link_next(1000, vector, BuildOptions { threads: 2, stop: &stop });
+    view.set_graph(Some(Arc::clone(&graph)));
+    assert_eq!((view.in_graph().len(), view.tail_len()), (1000, 2000));
+    for hint in [Strategy::Graph, Strategy::Scan] {
+        let (mut found, mut of_thirds) = (0, [0; 3]);
+        for _ in 0..50 {
+            let query: Vec<f32> = (0..96).map(|_| rng.f32() - 0.5).collect();
+            let wanted =
+                Nearest { query: &query, k: 10, ef_search: 200, exact_max: 0, matches: None, hint: Some(hint) };
+            let (hits, plan) = nearest(&view, wanted).unwrap();
+            assert_eq!((plan.strategy, plan.tail), (hint, 2000));
+            assert_eq!(plan.scanned, if hint == Strategy::Graph { 1000 } else { 2000 });
+            let exact = Nearest { hint: Some(Strategy::Exact), ..wanted };
+            let (expected, _) = nearest(&view, exact).unwrap();
+            assert_eq!(hits.len(), 10);
+            found += hits.iter().filter(|hit| expected.contains(hit)).count();
+            expected.iter().for_each(|hit| of_thirds[hit.offset as usize / 1000] += 1);
+        }
+        assert!(found >= 490, "{hint:?} found {found} of 500");
+        assert!(of_thirds.iter().all(|count| *count > 100), "every third has neighbours: {of_thirds:?}");
     }
 }
 

@@ -149,7 +149,7 @@ async fn delete(
 async fn fetch(
     State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
-    app.run(move |database| {
+    app.run_read(body.is_small(), move |database| {
         let payload: GetRequestPayload = body.parse()?;
         let filter = payload.filter()?;
         let include = payload.include;
@@ -170,7 +170,7 @@ async fn fetch(
 async fn query(
     State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
-    app.run(move |database| {
+    app.run_read(body.is_small(), move |database| {
         let payload: QueryRequestPayload = body.parse()?;
         let filter = payload.filter()?;
         let include = payload.include;

@@ -63,10 +63,14 @@ impl Default for SqliteOptions {
     }
 }
 
+/// Readers map at most this much of the database file, in bytes; the rest is read page by page.
+const MAPPED_BYTES_MAX: i64 = 1 << 30;
+
 /// The truth in a directory.
 pub struct SqliteStore {
     path: PathBuf,
     vfs: Option<String>,
+    map_pages: bool,
     queue: Mutex<VecDeque<Arc<Ticket>>>,
     writer: Mutex<Writer>,
     readers: Mutex<Vec<Connection>>,
@@ -108,6 +112,7 @@ impl SqliteStore {
             writer: Mutex::new(Writer::new(connection).map_err(sqlite)?),
             path,
             vfs,
+            map_pages: options.map_segments,
             queue: Mutex::default(),
             readers: Mutex::default(),
             segments,
@@ -136,9 +141,18 @@ impl SqliteStore {
         let idle = self.readers.lock().pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => connect(&self.path, self.vfs.as_deref())?,
+            None => self.open_reader()?,
         };
         reader::SqliteReader::begin(self, connection)
+    }
+
+    /// A connection that reads pages where the system has them, rather than copying each.
+    fn open_reader(&self) -> Result<Connection> {
+        let connection = connect(&self.path, self.vfs.as_deref())?;
+        if self.map_pages {
+            connection.pragma_update(None, "mmap_size", MAPPED_BYTES_MAX).map_err(self.error("open"))?;
+        }
+        Ok(connection)
     }
 
     fn give_back(&self, connection: Connection) {

@@ -26,7 +26,7 @@ impl<'a> SqliteReader<'a> {
         let reader = Self { store, connection: Some(connection) };
         // The snapshot is taken by the first read, so one is made at once.
         reader.ask("begin reading", |connection| {
-            connection.execute_batch("BEGIN")?;
+            connection.prepare_cached("BEGIN")?.execute([])?;
             super::read_meta(connection, "epoch")
         })?;
         Ok(reader)
@@ -47,7 +47,7 @@ impl<'a> SqliteReader<'a> {
 impl Drop for SqliteReader<'_> {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take()
-            && connection.execute_batch("ROLLBACK").is_ok()
+            && connection.prepare_cached("ROLLBACK").and_then(|mut statement| statement.execute([])).is_ok()
         {
             self.store.give_back(connection);
         }
