@@ -110,8 +110,8 @@ impl Database {
         let background = options.background;
         let inner = Arc::new(Inner {
             store,
+            snapshots: Snapshots::new(directory, options.map_segments),
             options,
-            snapshots: Snapshots::new(directory),
             rows: RwLock::default(),
             loaded: RwLock::default(),
             signals: crate::maintenance::Signals::default(),

@@ -27,6 +27,7 @@ mod maintenance;
 mod options;
 mod read;
 mod snapshot;
+mod text_sync;
 mod write;
 
 pub use collection::Collection;

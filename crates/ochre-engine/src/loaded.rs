@@ -53,19 +53,20 @@ impl Loaded {
     }
 
     /// The current view, loading the collection if need be. `prepare` finishes a loaded view before it is
-    /// published.
+    /// published; it is told at which position each record was last changed, by ascending offset.
     pub(crate) fn load(
-        &self, store: &dyn Store, row: &CollectionRow, prepare: impl FnOnce(&mut View),
+        &self, store: &dyn Store, row: &CollectionRow, prepare: impl FnOnce(&mut View, &[(u32, u64)]),
     ) -> Result<Arc<View>, Error> {
         let _loading = self.loading.lock();
         if let Some(view) = self.view() {
             return Ok(view);
         }
-        let mut view = {
+        let (mut view, positions) = {
             let reader = store.read()?;
             read_view(&*reader, row)?
         };
-        prepare(&mut view);
+        prepare(&mut view, &positions);
+        drop(positions);
         let mut state = self.state.lock();
         if let State::Loading(commits) = &mut *state {
             for commit in std::mem::take(commits) {
@@ -189,18 +190,19 @@ impl Places {
     }
 }
 
-/// Reads a collection's state as `reader` sees it.
-fn read_view(reader: &dyn Reader, row: &CollectionRow) -> Result<View, Error> {
+/// Reads a collection's state as `reader` sees it, and the offset and position of each record.
+fn read_view(reader: &dyn Reader, row: &CollectionRow) -> Result<(View, Vec<(u32, u64)>), Error> {
     let head = reader.head(row.number)?.ok_or_else(|| Error::no_collection(row.id))?;
     let mut view = View::new(row.schema.hnsw().space);
     view.set_position(head.position);
     // A block that is newer than the snapshot does no harm, one that went since belongs to vectors that
     // commits after the snapshot replaced.
     let places = Places::add_all(&mut view, reader.vector_blocks(row.number)?);
-    let mut bad = None;
+    let (mut bad, mut positions) = (None, Vec::new());
     reader.scan(row.number, &mut |record| {
         view.set_vector(record.offset, record.vector_id, places.find(record.vector_id));
-        view.set_document(record.offset, record.has_document);
+        view.set_document(record.offset, record.has_document, true);
+        positions.push((record.offset, record.position));
         match record.metadata.map(Metadata::from_text).transpose() {
             Ok(Some(metadata)) => view.set_metadata(record.offset, &metadata),
             Ok(None) => {}
@@ -211,7 +213,7 @@ fn read_view(reader: &dyn Reader, row: &CollectionRow) -> Result<View, Error> {
         }
         ControlFlow::Continue(())
     })?;
-    bad.map_or(Ok(view), Err)
+    bad.map_or(Ok((view, positions)), Err)
 }
 
 /// Brings a view from one position to the next.
@@ -229,7 +231,7 @@ fn apply(view: &mut View, commit: &Committed) {
                 if let Some(metadata) = &put.metadata {
                     view.set_metadata(put.offset, metadata);
                 }
-                view.set_document(put.offset, put.has_document);
+                view.set_document(put.offset, put.has_document, put.document_changed);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What the database does by itself: indexing, sweeping, compacting, pruning, checkpoints, vacuum.
+//! What the database does by itself: indexing vectors and text, sweeping, compacting, pruning, checkpoints, vacuum.
 //!
 //! One thread, woken by writes and by the clock, one bounded step at a time. Every step decides from the
 //! database's state whether there is anything to do, changes no answer, and may be killed anywhere.
@@ -191,7 +191,7 @@ impl Inner {
             }
         }
         for number in index {
-            if let Err(error) = self.sync_index(number, all) {
+            if let Err(error) = self.sync_index(number, all).and_then(|()| self.sync_text(number, all)) {
                 self.signals.index(number);
                 failed = Some(error);
             }

@@ -19,6 +19,8 @@ pub struct Options {
     pub graph_records_min: usize,
     /// Up to this many matches of a filter are all measured exactly, without a look at the graph or its codes.
     pub exact_records_max: usize,
+    /// Documents that are read when a text is looked for; once there are more, they are indexed.
+    pub text_unindexed_max: usize,
     /// Vectors that may wait outside the graph, in bytes; writes wait past it.
     pub tail_bytes_max: usize,
     /// How long a write waits for the tail to shrink before it is refused, in milliseconds.
@@ -40,6 +42,7 @@ impl Default for Options {
             segment_bytes: 256 << 20,
             graph_records_min: 10_000,
             exact_records_max: 64,
+            text_unindexed_max: 2000,
             tail_bytes_max: 512 << 20,
             tail_wait_ms: 30_000,
             graph_dead_share_max: 0.3,

@@ -169,7 +169,10 @@ impl Inner {
         let view = match slot.view() {
             Some(view) => view,
             None => {
-                let loaded = slot.load(&*self.store, row, |view| self.load_graph(row, view));
+                let loaded = slot.load(&*self.store, row, |view, positions| {
+                    self.load_graph(row, view);
+                    self.load_text(row, view, positions);
+                });
                 if loaded.is_err() {
                     // Nobody must go on collecting commits for a load that failed.
                     self.loaded.write().remove(&row.number);

@@ -1,34 +1,41 @@
-//! Graph snapshots in `cache/<collection>/`: written beside and renamed, read once, deleted when useless.
+//! Derived files in `cache/<collection>/`, graph snapshots and text segments: written beside and renamed,
+//! deleted when useless.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use ochre_index::{Graph, GraphParameters, SnapshotError, SnapshotHeader};
+use ochre_index::{Graph, GraphParameters, SnapshotError, SnapshotHeader, TextSegment};
+use ochre_store::{SharedBytes, read_shared};
 use uuid::Uuid;
 
 const FOLDER: &str = "cache";
 const FILE: &str = "graph.snapshot";
+/// The extension of text segments.
+const TEXT: &str = "text";
 
 /// The snapshots of a database; none are kept for one without a directory.
 pub(crate) struct Snapshots {
     folder: Option<PathBuf>,
+    map: bool,
 }
 
 impl Snapshots {
-    pub(crate) fn new(directory: Option<&Path>) -> Self {
-        Self { folder: directory.map(|directory| directory.join(FOLDER)) }
+    /// Files are mapped if `map` says so.
+    pub(crate) fn new(directory: Option<&Path>, map: bool) -> Self {
+        Self { folder: directory.map(|directory| directory.join(FOLDER)), map }
     }
 
-    fn path(&self, collection: Uuid) -> Option<PathBuf> {
-        Some(self.folder.as_ref()?.join(collection.to_string()).join(FILE))
+    fn path(&self, collection: Uuid, name: &str) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join(collection.to_string()).join(name))
     }
 
     /// The snapshot of a collection, if there is a usable one. Others are removed: they never will be.
     pub(crate) fn read(
         &self, epoch: u64, collection: Uuid, parameters: GraphParameters, resize_factor: f64,
     ) -> Option<Graph> {
-        let path = self.path(collection)?;
+        let path = self.path(collection, FILE)?;
         let file = File::open(&path).ok()?;
         let mut file = BufReader::with_capacity(1 << 20, file);
         match Graph::read_snapshot(epoch, collection.into_bytes(), parameters, resize_factor, &mut file) {
@@ -48,23 +55,52 @@ impl Snapshots {
 
     /// Writes a snapshot durably, or not at all.
     pub(crate) fn write(&self, header: &SnapshotHeader, graph: &Graph) -> std::io::Result<()> {
-        let Some(path) = self.path(Uuid::from_bytes(header.collection)) else { return Ok(()) };
-        let folder = path.parent().expect("a snapshot lies in its collection's folder");
-        std::fs::create_dir_all(folder)?;
-        let beside = path.with_extension("writing");
-        let written = (|| {
-            let mut file = BufWriter::with_capacity(1 << 20, File::create(&beside)?);
-            graph.write_snapshot(header, &mut file)?;
-            file.flush()?;
-            file.get_ref().sync_all()?;
-            std::fs::rename(&beside, &path)?;
-            File::open(folder)?.sync_all()
-        })();
-        if written.is_err() {
-            // On a full disk a half-written file would only take more of it.
-            let _ = std::fs::remove_file(&beside);
+        let Some(path) = self.path(Uuid::from_bytes(header.collection), FILE) else { return Ok(()) };
+        write_whole(&path, |out| graph.write_snapshot(header, out))
+    }
+
+    /// The usable text segments of a collection. Others are removed.
+    pub(crate) fn read_text(&self, epoch: u64, collection: Uuid) -> Vec<Arc<TextSegment>> {
+        let Some(folder) = self.path(collection, "") else { return Vec::new() };
+        let mut segments = Vec::new();
+        for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if path.extension().is_none_or(|extension| extension != TEXT) {
+                continue;
+            }
+            let opened = read_shared(&path, self.map)
+                .map_err(|error| error.to_string())
+                .and_then(|bytes| Ok(TextSegment::open(bytes, epoch, collection.into_bytes())?));
+            match opened {
+                Ok(segment) => segments.push(Arc::new(segment)),
+                Err(error) => {
+                    tracing::warn!(%collection, file = %path.display(), error, "discarded a text segment; it is built anew");
+                    let _ = std::fs::remove_file(&path);
+                }
+            }
         }
-        written
+        segments
+    }
+
+    /// Puts a text segment into its file, and gives it back from there.
+    pub(crate) fn write_text(&self, epoch: u64, collection: Uuid, bytes: Vec<u8>) -> std::io::Result<TextSegment> {
+        let open = |bytes: SharedBytes| {
+            TextSegment::open(bytes, epoch, collection.into_bytes()).map_err(std::io::Error::other)
+        };
+        let bytes: Arc<Vec<u8>> = Arc::new(bytes);
+        let segment = open(Arc::clone(&bytes) as SharedBytes)?;
+        let Some(path) = self.path(collection, &text_name(&segment)) else { return Ok(segment) };
+        write_whole(&path, |out| out.write_all(&bytes))?;
+        open(read_shared(&path, self.map)?)
+    }
+
+    /// Removes the files of text segments, unless others took their place.
+    pub(crate) fn remove_text(&self, collection: Uuid, gone: &[Arc<TextSegment>], new: &[Arc<TextSegment>]) {
+        let kept: Vec<String> = new.iter().map(|segment| text_name(segment)).collect();
+        for name in gone.iter().map(|segment| text_name(segment)).filter(|name| !kept.contains(name)) {
+            if let Some(path) = self.path(collection, &name) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
     }
 
     /// Removes what is kept of a collection.
@@ -84,4 +120,29 @@ impl Snapshots {
             }
         }
     }
+}
+
+/// Where a segment's documents were read, and which comes first: no two current ones share both.
+fn text_name(segment: &TextSegment) -> String {
+    format!("{}-{}.{TEXT}", segment.position(), segment.offsets().next().unwrap_or(0))
+}
+
+/// Writes a file beside its place, durably, and renames it; nothing is left of it if that fails.
+fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> std::io::Result<()> {
+    let folder = path.parent().expect("a derived file lies in its collection's folder");
+    std::fs::create_dir_all(folder)?;
+    let beside = path.with_extension("writing");
+    let written = (|| {
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(&beside)?);
+        write(&mut file)?;
+        file.flush()?;
+        file.get_ref().sync_all()?;
+        std::fs::rename(&beside, path)?;
+        File::open(folder)?.sync_all()
+    })();
+    if written.is_err() {
+        // On a full disk a half-written file would only take more of it.
+        let _ = std::fs::remove_file(&beside);
+    }
+    written
 }

@@ -1,5 +1,5 @@
-//! From a filter to the set of records that pass it: column scans first, documents last and only for
-//! what is left.
+//! From a filter to the set of records that pass it: column scans first, documents last, and of those only
+//! what is left and cannot be told from their trigrams.
 //!
 //! Means exactly what `Filter::matches` means for one record; a property test compares the two.
 
@@ -11,6 +11,7 @@ use ochre_model::{DocumentTest, Filter, Scalar, Test, Value, compare_int_float};
 
 use crate::bitmap::{Bitmap, WORDS, Words};
 use crate::column::{Chunk, Column};
+use crate::text::Needs;
 use crate::view::View;
 
 /// What evaluation has to ask of the store: ids and documents are not in memory.
@@ -69,30 +70,40 @@ pub fn evaluate<R: Rows>(filter: &Filter, view: &View, candidates: &Bitmap, rows
 
 fn documents<R: Rows>(test: &DocumentTest, view: &View, candidates: &Bitmap, rows: &mut R) -> Result<Bitmap, R::Error> {
     let with_document = candidates.and(view.with_document());
-    let mut passed = if test.is_negative() { candidates.and_not(&with_document) } else { Bitmap::new() };
+    let passed = if test.is_negative() { candidates.and_not(&with_document) } else { Bitmap::new() };
     match test {
         // No document needs to be read to know that it contains the empty text.
         DocumentTest::Contains(text) if text.is_empty() => return Ok(with_document),
         DocumentTest::NotContains(text) if text.is_empty() => return Ok(passed),
         _ => {}
     }
+    // Of the documents that are indexed, those are read that have what passing takes.
+    let (needs, is_exact) = Needs::of(test);
+    let mut suspects = with_document.clone();
+    let mut known = Bitmap::new();
+    if needs != Needs::Anything && !view.text().is_empty() {
+        let found = view.find_text(&needs).and(&with_document);
+        suspects = with_document.and_not(view.in_text());
+        if is_exact { known = found } else { suspects = suspects.or(&found) }
+    }
+    let mut positive = known;
     match test {
         // The searcher is made once for all documents.
         DocumentTest::Contains(needle) | DocumentTest::NotContains(needle) => {
-            let (finder, wanted) = (Finder::new(needle.as_bytes()), !test.is_negative());
-            rows.documents(&with_document, &mut |offset, text| {
-                if finder.find(text.as_bytes()).is_some() == wanted {
-                    passed.insert(offset);
+            let finder = Finder::new(needle.as_bytes());
+            rows.documents(&suspects, &mut |offset, text| {
+                if finder.find(text.as_bytes()).is_some() {
+                    positive.insert(offset);
                 }
             })?;
         }
-        _ => rows.documents(&with_document, &mut |offset, text| {
-            if test.matches(Some(text)) {
-                passed.insert(offset);
+        _ => rows.documents(&suspects, &mut |offset, text| {
+            if test.matches(Some(text)) != test.is_negative() {
+                positive.insert(offset);
             }
         })?,
     }
-    Ok(passed)
+    Ok(if test.is_negative() { passed.or(&with_document.and_not(&positive)) } else { positive })
 }
 
 /// Scans the chunks of a column that have candidates, with a positive test.

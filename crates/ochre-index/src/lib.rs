@@ -1,5 +1,5 @@
-//! Read structures over the truth: typed columns, views, the graph, and the planner that picks between
-//! exact search and the graph.
+//! Read structures over the truth: typed columns, views, the graph, the trigrams of documents, and the
+//! planner that picks between exact search, scans of codes and the graph.
 //!
 //! Everything here is derived and may be thrown away at any moment. No I/O of its own: what has to be
 //! read while a filter is evaluated is asked for through [`Rows`], snapshots go to any `Write`.
@@ -12,6 +12,7 @@ mod distance;
 mod evaluate;
 mod graph;
 mod search;
+mod text;
 mod view;
 
 pub use bitmap::{Bitmap, CHUNK};
@@ -19,4 +20,5 @@ pub use distance::Metric;
 pub use evaluate::{Rows, evaluate};
 pub use graph::{BuildOptions, Graph, GraphParameters, Node, SNAPSHOT_VERSION, SnapshotError, SnapshotHeader};
 pub use search::{Hit, Nearest, Plan, Strategy, nearest};
+pub use text::{TEXT_VERSION, TextBuilder, TextHeader, TextSegment};
 pub use view::{Damaged, Memory, VectorBlock, View};

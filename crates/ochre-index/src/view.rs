@@ -17,6 +17,7 @@ use ochre_model::{Metadata, Space};
 use crate::bitmap::{Bitmap, CHUNK};
 use crate::column::Column;
 use crate::graph::{Graph, Node};
+use crate::text::{Needs, TextSegment};
 
 /// Vectors that cannot be read; the text says which file, where and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +74,14 @@ pub struct View {
     graph: Option<Arc<Graph>>,
     in_graph: Bitmap,
     nodes: Vec<Arc<Vec<u32>>>,
+    /// Segments, each with the offsets whose document it has as it is now; no offset is in two of these.
+    text: Vec<(Arc<TextSegment>, Bitmap)>,
+    /// All of those offsets.
+    in_text: Bitmap,
+    /// Documents that changed since [`View::begin_text`].
+    text_changed: Bitmap,
+    /// Who began to note them.
+    text_token: u64,
 }
 
 impl View {
@@ -89,6 +98,10 @@ impl View {
             graph: None,
             in_graph: Bitmap::new(),
             nodes: Vec::new(),
+            text: Vec::new(),
+            in_text: Bitmap::new(),
+            text_changed: Bitmap::new(),
+            text_token: 0,
         }
     }
 
@@ -247,13 +260,70 @@ impl View {
         }
     }
 
-    /// Says whether an offset has a document.
-    pub fn set_document(&mut self, offset: u32, has_document: bool) {
+    /// Says whether an offset has a document, and whether that changed.
+    pub fn set_document(&mut self, offset: u32, has_document: bool, changed: bool) {
         if has_document {
             self.with_document.insert(offset);
         } else {
             self.with_document.remove(offset);
         }
+        if changed {
+            if self.in_text.remove(offset) {
+                for (_, current) in &mut self.text {
+                    current.remove(offset);
+                }
+            }
+            self.text_changed.insert(offset);
+        }
+    }
+
+    /// Documents that no text segment knows: they are read when one is looked for.
+    pub fn outside_text(&self) -> Bitmap {
+        self.with_document.and_not(&self.in_text)
+    }
+
+    /// The text segments, each with the offsets whose document it has as it is now.
+    pub fn text(&self) -> &[(Arc<TextSegment>, Bitmap)] {
+        &self.text
+    }
+
+    /// The documents that are in a segment as they are now.
+    pub fn in_text(&self) -> &Bitmap {
+        &self.in_text
+    }
+
+    /// Begins to note which documents change, until [`View::replace_text`] with the same token, which is not
+    /// to be used again.
+    pub fn begin_text(&mut self, token: u64) {
+        (self.text_token, self.text_changed) = (token, Bitmap::new());
+    }
+
+    /// Puts new segments, read after [`View::begin_text`], in place of those that are `gone`; `false`, and
+    /// nothing done, if the view was loaded anew since.
+    pub fn replace_text(&mut self, token: u64, gone: &[Arc<TextSegment>], new: &[Arc<TextSegment>]) -> bool {
+        if self.text_token != token {
+            return false;
+        }
+        self.text.retain(|(segment, _)| gone.iter().all(|gone| !Arc::ptr_eq(gone, segment)));
+        for segment in new {
+            let offsets: Bitmap = segment.offsets().filter(|offset| !self.text_changed.contains(*offset)).collect();
+            self.text.push((Arc::clone(segment), offsets.and(&self.with_document)));
+        }
+        self.in_text = self.text.iter().fold(Bitmap::new(), |all, (_, current)| all.or(current));
+        true
+    }
+
+    /// Uses segments that were found when the collection was loaded, each with the offsets whose document is
+    /// the one that was indexed; no offset in two of these.
+    pub fn load_text(&mut self, segments: Vec<(Arc<TextSegment>, Bitmap)>) {
+        self.text = segments;
+        self.text.iter_mut().for_each(|(_, current)| *current = current.and(&self.with_document));
+        self.in_text = self.text.iter().fold(Bitmap::new(), |all, (_, current)| all.or(current));
+    }
+
+    /// The documents in text segments that meet a condition, and maybe some more.
+    pub(crate) fn find_text(&self, needs: &Needs) -> Bitmap {
+        self.text.iter().fold(Bitmap::new(), |all, (segment, current)| all.or(&segment.find(needs).and(current)))
     }
 
     /// Removes a record.
@@ -261,7 +331,7 @@ impl View {
         self.set_slot(offset, NO_SLOT);
         self.live.remove(offset);
         self.forget_node(offset);
-        self.with_document.remove(offset);
+        self.set_document(offset, false, true);
         for column in self.columns.values_mut().filter(|column| column.has(offset)) {
             Arc::make_mut(column).set(offset, None);
         }
@@ -320,7 +390,7 @@ impl View {
         }
     }
 
-    /// Bytes of the heap by part. What the view shares with others counts in full.
+    /// Bytes of memory by part. What the view shares with others counts in full.
     pub fn memory(&self) -> Memory {
         let chunks = |len: usize, each: usize| len * CHUNK * each;
         let graph = self.graph.as_ref();
@@ -328,13 +398,14 @@ impl View {
             columns: self.columns.values().map(|column| column.heap_bytes()).sum(),
             vectors: self.blocks.iter().flat_map(|chunk| chunk.iter()).map(|block| block.heap_bytes()).sum(),
             places: chunks(self.slots.len(), size_of::<Slot>()) + chunks(self.nodes.len(), size_of::<u32>()),
+            text: self.text.iter().map(|(segment, _)| segment.bytes()).sum(),
             codes: graph.map_or(0, |graph| graph.codes_bytes()),
             links: graph.map_or(0, |graph| graph.links_bytes()),
         }
     }
 }
 
-/// Bytes of the heap that a view holds, by part.
+/// Bytes of memory that a view holds, by part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Typed columns and their dictionaries.
@@ -343,6 +414,8 @@ pub struct Memory {
     pub vectors: usize,
     /// Where the vector and the node of each record are.
     pub places: usize,
+    /// Trigrams of documents; mapped files if the database is on disk.
+    pub text: usize,
     /// The graph's codes of vectors.
     pub codes: usize,
     /// The graph's nodes and links.

@@ -24,6 +24,7 @@ pub use check::{Finding, Report, check};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{Error, Resource, Result};
 pub use lock::Owner;
+pub use mapping::{SharedBytes, read_shared};
 pub use memory::MemoryStore;
 pub use segment::SEGMENT_VERSION;
 pub use sqlite::{SCHEMA_VERSION, SqliteOptions, SqliteStore};

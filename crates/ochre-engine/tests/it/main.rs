@@ -8,4 +8,5 @@ mod graph;
 mod model;
 mod space;
 mod support;
+mod text;
 mod views;

@@ -15,6 +15,7 @@ struct Ways {
     tail: usize,
     reopened_with_graph: usize,
     rebuilt: usize,
+    reopened_with_text: usize,
 }
 
 impl Ways {
@@ -65,13 +66,14 @@ fn check(space: Space, seed: u64, steps: usize) {
             database = open(folder.path());
             let tests = collection(&database, space);
             same_records(&tests, &oracle);
+            ways.reopened_with_text += usize::from(tests.memory().unwrap().text > 0);
             ways.reopened_with_graph += usize::from(tests.index_progress().unwrap().0 > 0);
         }
     }
     same_records(&collection(&database, space), &oracle);
     // A workload that never reaches a path proves nothing about it.
     assert!(ways.exact > 0 && ways.scan > 0 && ways.graph > 0 && ways.tail > 0, "{ways:?}");
-    assert!(ways.reopened_with_graph > 0 && ways.rebuilt > 0, "{ways:?}");
+    assert!(ways.reopened_with_graph > 0 && ways.reopened_with_text > 0 && ways.rebuilt > 0, "{ways:?}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub(crate) fn small() -> Options {
         segment_bytes: 16 << 10,
         graph_records_min: 60,
         exact_records_max: 20,
+        text_unindexed_max: 20,
         background: false,
         ..Options::default()
     }

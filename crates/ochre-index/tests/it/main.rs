@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ochre_index::{
-    Bitmap, BuildOptions, Damaged, Graph, GraphParameters, Nearest, Node, Rows, Strategy, VectorBlock, View, evaluate,
-    nearest,
+    Bitmap, BuildOptions, Damaged, Graph, GraphParameters, Nearest, Node, Rows, Strategy, TextBuilder, TextHeader,
+    TextSegment, VectorBlock, View, evaluate, nearest,
 };
-use ochre_model::{HnswConfiguration, Space, norm};
+use ochre_model::{DocumentTest, Filter, HnswConfiguration, Space, norm};
 use ochre_testkit::{Generator, Oracle, OracleRecord, filter_matches};
+use regex::Regex;
 
 /// Ids and documents for evaluation, straight from the oracle's records; the offset is the index.
 struct Records<'a>(&'a [OracleRecord]);
@@ -43,7 +44,7 @@ fn columns_mean_what_filters_mean_for_one_record() {
     let mut view = View::new(Space::L2);
     for (offset, record) in (0u32..).zip(&oracle.records) {
         view.set_vector(offset, u64::from(offset) + 1, None);
-        view.set_document(offset, record.document.is_some());
+        view.set_document(offset, record.document.is_some(), true);
         if let Some(metadata) = &record.metadata {
             view.set_metadata(offset, metadata);
         }
@@ -66,6 +67,56 @@ fn columns_mean_what_filters_mean_for_one_record() {
         hits += usize::from(!found.is_empty());
     }
     assert!(hits > 200, "filters that match nothing prove nothing: {hits}");
+}
+
+/// Documents that count how often they are read.
+struct Counted<'a>(&'a [String], usize);
+
+impl Rows for Counted<'_> {
+    type Error = Infallible;
+
+    fn documents(&mut self, offsets: &Bitmap, visit: &mut dyn FnMut(u32, &str)) -> Result<(), Infallible> {
+        self.1 += offsets.len();
+        offsets.iter().for_each(|offset| visit(offset, &self.0[offset as usize]));
+        Ok(())
+    }
+
+    fn offsets(&mut self, _: &HashSet<String>) -> Result<Bitmap, Infallible> {
+        unreachable!("no filter here names ids")
+    }
+}
+
+#[test]
+fn text_segments_spare_reading_documents() {
+    let documents: Vec<String> = (0..5000).map(|number| format!("entry {number} of the 日記")).collect();
+    let mut builder = TextBuilder::default();
+    (0u32..).zip(&documents).take(4000).for_each(|(offset, document)| builder.add(offset, document));
+    let header = TextHeader { epoch: 1, collection: [0; 16], position: 1 };
+    let segment = TextSegment::open(Arc::new(builder.finish(&header)), 1, [0; 16]).unwrap();
+    let mut view = View::new(Space::L2);
+    for offset in 0..5000 {
+        view.set_vector(offset, u64::from(offset) + 1, None);
+        view.set_document(offset, true, true);
+    }
+    view.load_text(vec![(Arc::new(segment), (0..4000).collect())]);
+    // Changed since: what the segment says of it no longer counts.
+    view.set_document(17, true, true);
+    let outside = 1001;
+    let check = |test: DocumentTest, expected: usize, read: std::ops::RangeInclusive<usize>| {
+        let mut rows = Counted(&documents, 0);
+        let filter = Filter::Document(test);
+        let found = evaluate(&filter, &view, view.live(), &mut rows).unwrap();
+        assert_eq!(found.len(), expected, "{filter:?}");
+        assert!(read.contains(&(rows.1 - outside)), "{filter:?} read {} indexed documents", rows.1 - outside);
+    };
+    check(DocumentTest::Contains("entry 1234 ".into()), 1, 1..=1);
+    check(DocumentTest::NotContains("entry 1234 ".into()), 4999, 1..=1);
+    check(DocumentTest::Matches(Regex::new("(?i)ENTRY 12[0-9]4 of").unwrap()), 10, 10..=400);
+    // Of up to three bytes the index is sure, in any script.
+    check(DocumentTest::Contains("7".into()), documents.iter().filter(|d| d.contains('7')).count(), 0..=0);
+    check(DocumentTest::Contains("日".into()), 5000, 0..=0);
+    check(DocumentTest::Contains("zebra".into()), 0, 0..=0);
+    check(DocumentTest::Matches(Regex::new(".").unwrap()), 5000, 3999..=3999);
 }
 
 /// A graph over random vectors, half of them equal to each other if asked for.

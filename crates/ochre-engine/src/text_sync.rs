@@ -1,0 +1,132 @@
+//! Indexing the text of documents: segments of trigrams, built from what no segment has yet.
+//!
+//! Runs on the maintenance thread only. Killed at any point it leaves what there was: documents outside
+//! any segment are read when one is looked for.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ochre_index::{Bitmap, TextBuilder, TextHeader, TextSegment, View};
+use ochre_store::{CollectionRow, Parts};
+
+use crate::database::Inner;
+use crate::error::Error;
+
+/// A segment with this many documents is full.
+const FULL_DOCUMENTS: usize = 1 << 17;
+/// A segment is full once it took this many bytes to build.
+const FULL_BYTES: usize = 64 << 20;
+/// A segment is merged with new documents if it has at most so many times as many as there are new ones.
+const MERGE_RATIO: usize = 4;
+
+/// Tells one round of indexing from any other.
+static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
+
+impl Inner {
+    /// Indexes documents that are in no segment, if enough are. With `all`, any number in a collection
+    /// large enough.
+    pub(crate) fn sync_text(&self, number: u32, all: bool) -> Result<(), Error> {
+        let Some(loaded) = self.loaded.read().get(&number).cloned() else { return Ok(()) };
+        let (Some(view), Ok(row)) = (loaded.view(), self.row(loaded.id)) else { return Ok(()) };
+        let outside = view.outside_text().len();
+        let enough = self.options.text_unindexed_max;
+        let is_large = view.with_document().len() > enough;
+        if outside == 0 || !is_large || !row.schema.is_text_searchable() || (outside <= enough && !all) {
+            return Ok(());
+        }
+        // Whatever changes from here on is noted; the rows are read after that.
+        let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed);
+        loaded.change(|view| view.begin_text(token));
+        let Some(view) = loaded.view() else { return Ok(()) };
+        let gone = worn(&view, outside);
+        let kept = view.text().iter().filter(|(segment, _)| gone.iter().all(|gone| !Arc::ptr_eq(gone, segment)));
+        let outside = kept.fold(view.with_document().clone(), |all, (_, current)| all.and_not(current));
+        let new = self.index_text(&row, &outside)?;
+        let Some(new) = new else { return Ok(()) };
+        let mut is_replaced = false;
+        loaded.change(|view| is_replaced = view.replace_text(token, &gone, &new));
+        if is_replaced {
+            self.snapshots.remove_text(row.id, &gone, &new);
+        }
+        tracing::debug!(collection = %row.id, documents = outside.len(), "indexed the text of documents");
+        Ok(())
+    }
+
+    /// Segments over the documents of these offsets; `None` if maintenance has to stop or the disk
+    /// does not take them.
+    fn index_text(&self, row: &CollectionRow, offsets: &Bitmap) -> Result<Option<Vec<Arc<TextSegment>>>, Error> {
+        let reader = self.store.read()?;
+        let Some(head) = reader.head(row.number)? else { return Ok(None) };
+        let (epoch, collection) = (self.store.epoch(), row.id);
+        let header = TextHeader { epoch, collection: collection.into_bytes(), position: head.position };
+        let (mut segments, mut builder) = (Vec::new(), TextBuilder::default());
+        let mut finish = |builder: &mut TextBuilder| {
+            let bytes = std::mem::take(builder).finish(&header);
+            self.snapshots.write_text(epoch, collection, bytes).map(|segment| segments.push(Arc::new(segment)))
+        };
+        let offsets: Vec<u32> = offsets.iter().collect();
+        let mut failed = None;
+        let parts = Parts { document: true, ..Parts::default() };
+        for chunk in offsets.chunks(10_000) {
+            if self.signals.stopped().load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            reader.rows(row.number, chunk, parts, &mut |record| {
+                if let Some(document) = record.document {
+                    builder.add(record.offset, document);
+                }
+                if (builder.len() >= FULL_DOCUMENTS || builder.heap_bytes() >= FULL_BYTES)
+                    && let Err(error) = finish(&mut builder)
+                {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        let finished =
+            failed.map_or(Ok(()), Err).and_then(|()| if builder.is_empty() { Ok(()) } else { finish(&mut builder) });
+        if let Err(error) = finished {
+            tracing::warn!(collection = %row.id, %error, "could not write a text segment; documents are read instead");
+            return Ok(None);
+        }
+        Ok(Some(segments))
+    }
+
+    /// Puts the text segments of a collection into a view that is being loaded. `positions` gives, by
+    /// ascending offset, the position at which each record was last changed.
+    pub(crate) fn load_text(&self, row: &CollectionRow, view: &mut View, positions: &[(u32, u64)]) {
+        let (mut segments, mut seen) = (Vec::new(), Bitmap::new());
+        let mut found = self.snapshots.read_text(self.store.epoch(), row.id);
+        found.sort_by_key(|segment| std::cmp::Reverse(segment.position()));
+        for segment in found {
+            let mut records = positions.iter().peekable();
+            let mut current = Bitmap::new();
+            for offset in segment.offsets() {
+                while records.next_if(|(other, _)| *other < offset).is_some() {}
+                let is_current = records.next_if(|(other, at)| *other == offset && *at <= segment.position()).is_some();
+                if is_current && seen.insert(offset) {
+                    current.insert(offset);
+                }
+            }
+            // One that says nothing new was replaced just before the end, or all it has is gone.
+            if current.is_empty() {
+                self.snapshots.remove_text(row.id, &[segment], &[]);
+            } else {
+                segments.push((segment, current));
+            }
+        }
+        view.load_text(segments);
+    }
+}
+
+/// Segments to be built anew along with so many documents: small ones, and those that are mostly out of date.
+fn worn(view: &View, outside: usize) -> Vec<Arc<TextSegment>> {
+    let is_worn = |segment: &TextSegment, current: &Bitmap| {
+        let is_small = segment.len() <= outside.saturating_mul(MERGE_RATIO).min(FULL_DOCUMENTS / 2);
+        is_small || current.len() < segment.len() / 2
+    };
+    let worn = view.text().iter().filter(|(segment, current)| is_worn(segment, current));
+    worn.map(|(segment, _)| Arc::clone(segment)).collect()
+}

@@ -1,0 +1,95 @@
+//! Text segments: found again after a restart, right after changes, built anew after damage.
+
+use ochre_engine::model::{DocumentTest, Filter};
+use ochre_engine::{Collection, Database, DeleteRequest, GetRequest, NewRecords, Options};
+
+fn options() -> Options {
+    Options { background: false, text_unindexed_max: 100, ..Options::default() }
+}
+
+/// The ids of the records whose document contains a text.
+fn containing(collection: &Collection, text: &str) -> Vec<String> {
+    let filter = Filter::Document(DocumentTest::Contains(text.into()));
+    let request = GetRequest { filter: Some(filter), ..GetRequest::default() };
+    collection.get(&request).unwrap().into_iter().map(|record| record.id).collect()
+}
+
+fn files(folder: &std::path::Path, collection: &Collection) -> Vec<std::path::PathBuf> {
+    let cache = folder.join("cache").join(collection.id().to_string());
+    let entries = std::fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_some_and(|extension| extension == "text")).collect()
+}
+
+#[test]
+fn text_segments_survive_restarts_changes_and_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    let notes = database.create_collection("notes").unwrap();
+    let ids = |range: std::ops::Range<usize>| range.map(|number| number.to_string()).collect::<Vec<_>>();
+    let documents =
+        |range: std::ops::Range<usize>| range.map(|number| format!("note {number} about größe")).collect::<Vec<_>>();
+    let add = |range: std::ops::Range<usize>| {
+        let records = NewRecords::new(ids(range.clone()), range.clone().map(|number| [number as f32]));
+        notes.add(records.documents(documents(range))).unwrap();
+    };
+    add(0..1000);
+    assert_eq!(containing(&notes, "note 77 "), ["77"]);
+    assert_eq!(notes.memory().unwrap().text, 0);
+    database.maintain().unwrap();
+    assert!(notes.memory().unwrap().text > 0);
+    assert_eq!(files(folder.path(), &notes).len(), 1);
+    assert_eq!(containing(&notes, "note 77 "), ["77"]);
+
+    // Changed, deleted and new documents are found as they are now, indexed or not.
+    notes.update(NewRecords::ids(["77"]).documents(["another thing"])).unwrap();
+    notes.delete(DeleteRequest { ids: Some(vec!["78".into()]), ..DeleteRequest::default() }).unwrap();
+    add(1000..1050);
+    let is_right = |notes: &Collection| {
+        assert_eq!(containing(notes, "note 77 "), Vec::<String>::new());
+        assert_eq!(containing(notes, "another"), ["77"]);
+        assert_eq!(
+            containing(notes, "note 78"),
+            ids(780..790).iter().filter(|id| *id != "78").cloned().collect::<Vec<_>>()
+        );
+        assert_eq!(containing(notes, "note 1049"), ["1049"]);
+        assert_eq!(containing(notes, "ö").len(), 1048);
+    };
+    is_right(&notes);
+    database.maintain().unwrap();
+    is_right(&notes);
+    add(1050..3000);
+    database.maintain().unwrap();
+    is_right_with_more(&notes);
+    let (sound, id) = (files(folder.path(), &notes), notes.id());
+    database.close();
+    drop(notes);
+
+    // A restart finds the segments, before any maintenance.
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    let notes = database.collection("notes").unwrap();
+    is_right_with_more(&notes);
+    assert!(notes.memory().unwrap().text > 0);
+    assert_eq!((files(folder.path(), &notes), notes.id()), (sound.clone(), id));
+    database.close();
+    drop(notes);
+
+    // A damaged one is noticed, done without, and built anew.
+    let mut bytes = std::fs::read(&sound[0]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    std::fs::write(&sound[0], bytes).unwrap();
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    let notes = database.collection("notes").unwrap();
+    is_right_with_more(&notes);
+    assert!(!sound[0].exists());
+    database.maintain().unwrap();
+    assert!(!files(folder.path(), &notes).is_empty());
+    is_right_with_more(&notes);
+}
+
+fn is_right_with_more(notes: &Collection) {
+    assert_eq!(containing(notes, "note 77 "), Vec::<String>::new());
+    assert_eq!(containing(notes, "another"), ["77"]);
+    assert_eq!(containing(notes, "note 2999"), ["2999"]);
+    assert_eq!(containing(notes, "ö").len(), 2998);
+}
