@@ -53,3 +53,21 @@ def curves(path, lines, x_label, y_label, x_range=None, x_log=False):
     axes.legend()
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
+
+
+def bars(path, values, x_label):
+    """Draws a bar for each name, on a logarithmic scale, as SVG."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "ochre"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 0.4 * len(values) + 1))
+    names = list(values)[::-1]
+    axes.barh(names, [values[name] for name in names])
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xlabel(x_label)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})

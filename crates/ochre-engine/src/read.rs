@@ -210,9 +210,10 @@ impl Inner {
             self.check_filterable(row, filter)?;
         }
         let pinned = self.pin(row)?;
-        let matches = pinned.matches(request.ids.as_deref(), request.filter.as_ref())?;
-        let offsets = matches.as_ref().unwrap_or_else(|| pinned.view.live()).iter();
         let limit = request.limit.map_or(usize::MAX, |limit| limit as usize);
+        let enough = limit.saturating_add(request.offset as usize);
+        let matches = pinned.first_matches(request.ids.as_deref(), request.filter.as_ref(), enough)?;
+        let offsets = matches.as_ref().unwrap_or_else(|| pinned.view.live()).iter();
         let offsets: Vec<u32> = offsets.skip(request.offset as usize).take(limit).collect();
         let mut records = Vec::with_capacity(offsets.len());
         pinned.fetch(&offsets, request.include, &mut |_, record| records.push(record))?;
@@ -348,6 +349,26 @@ impl Pinned<'_> {
             None => Ok(Some(candidates)),
             Some(filter) => evaluate(filter, &self.view, &candidates, &mut ReaderRows(self)).map(Some),
         }
+    }
+
+    /// As [`Pinned::matches`], but maybe only the first ones, if those are `enough`: documents are read from
+    /// the front, in steps that double.
+    fn first_matches(
+        &self, ids: Option<&[String]>, filter: Option<&Filter>, enough: usize,
+    ) -> Result<Option<Bitmap>, Error> {
+        let reading = filter.filter(|filter| filter.reads_documents() && enough < self.view.live().len());
+        let Some(filter) = reading else { return self.matches(ids, filter) };
+        let candidates = self.matches(ids, None)?;
+        let candidates = candidates.as_ref().unwrap_or_else(|| self.view.live());
+        let (mut passed, mut done, mut step) = (Bitmap::new(), 0, 1);
+        while done < candidates.chunk_count() && passed.len() < enough {
+            let part = candidates.within(done..done + step);
+            if !part.is_empty() {
+                passed = passed.or(&evaluate(filter, &self.view, &part, &mut ReaderRows(self))?);
+            }
+            (done, step) = (done + step, step * 2);
+        }
+        Ok(Some(passed))
     }
 
     fn fetch(&self, offsets: &[u32], include: Include, visit: &mut dyn FnMut(u32, Record)) -> Result<(), Error> {

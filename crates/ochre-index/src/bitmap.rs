@@ -87,6 +87,15 @@ impl Bitmap {
         self.combine(other, |a, b| a & !b)
     }
 
+    /// The part of the set that lies in these chunks of [`CHUNK`] offsets.
+    pub fn within(&self, chunks: std::ops::Range<usize>) -> Self {
+        let mut part = Self::new();
+        for chunk in 0..chunks.end.min(self.chunks.len()) {
+            part.push_chunk(self.chunk(chunk).filter(|_| chunks.contains(&chunk)).unwrap_or(&[0; WORDS]));
+        }
+        part
+    }
+
     fn combine(&self, other: &Self, op: impl Fn(u64, u64) -> u64) -> Self {
         const EMPTY: Words = [0; WORDS];
         let mut result = Self::new();
@@ -101,8 +110,8 @@ impl Bitmap {
         result
     }
 
-    /// How many chunks the set spans.
-    pub(crate) fn chunk_count(&self) -> usize {
+    /// How many chunks of [`CHUNK`] offsets the set spans.
+    pub fn chunk_count(&self) -> usize {
         self.chunks.len()
     }
 
