@@ -63,10 +63,7 @@ impl Run {
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let config = self.settings.resolve()?;
         log_to_stderr(&config)?;
-        // One more than work at once: it goes on taking requests while the others are busy.
-        let threads = std::thread::available_parallelism().map_or(1, usize::from) + 1;
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        runtime.worker_threads(threads).enable_all().build()?.block_on(serve(config, output))
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, output))
     }
 }
 

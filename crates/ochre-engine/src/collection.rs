@@ -139,6 +139,12 @@ impl Collection {
         self.get(&GetRequest { limit: Some(limit), include: Include::ALL, ..GetRequest::default() })
     }
 
+    /// How many records there are, if the collection is in memory; reading is slower the first time.
+    pub fn loaded_records(&self) -> Option<usize> {
+        let row = self.info().ok()?;
+        self.database.inner.slot(&row).view().map(|view| view.live().len())
+    }
+
     /// Bytes of memory it holds.
     ///
     /// # Errors

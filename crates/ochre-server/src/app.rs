@@ -15,9 +15,6 @@ pub struct App {
     database: Database,
     config: Arc<Config>,
     running: Arc<Semaphore>,
-    /// Threads of the runtime that may work on requests themselves: all but one, which goes on
-    /// answering whatever else comes in.
-    inline: Arc<Semaphore>,
     writing: Arc<Semaphore>,
     /// Kibibytes of request bodies that may be in memory before they are worked on.
     arriving: Arc<Semaphore>,
@@ -26,6 +23,11 @@ pub struct App {
 /// Bodies that may be in memory before they are worked on, in KiB: 1 GiB.
 const ARRIVING_KIB_MAX: usize = 1 << 20;
 
+/// A short read returns at most so many records.
+const RETURNED_SHORT_MAX: usize = 1000;
+/// A short read that looks into documents does so in a collection of at most so many records.
+const DOCUMENTS_SHORT_MAX: usize = 200_000;
+
 impl App {
     /// A server over this database.
     pub fn new(database: Database, config: Config) -> Self {
@@ -33,16 +35,7 @@ impl App {
         // Writes that wait for the index to catch up must leave room for reads.
         let writing = Arc::new(Semaphore::new(config.server.concurrent_requests_max.div_ceil(2)));
         let arriving = ARRIVING_KIB_MAX.max(config.server.max_payload_size_bytes / 1024 + 1);
-        let threads = tokio::runtime::Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers());
-        let inline = Arc::new(Semaphore::new(threads - 1));
-        Self {
-            database,
-            config: Arc::new(config),
-            running,
-            inline,
-            writing,
-            arriving: Arc::new(Semaphore::new(arriving)),
-        }
+        Self { database, config: Arc::new(config), running, writing, arriving: Arc::new(Semaphore::new(arriving)) }
     }
 
     /// Waits until a body of this many bytes may be read into memory.
@@ -70,17 +63,25 @@ impl App {
         &self.database
     }
 
-    /// As [`App::run`], for reads that are `short`: on the thread that took the request, if enough other
-    /// threads are left, which saves handing it over and back.
+    /// As [`App::run`], for reads: those that are `short` run on the thread that took the request. Handing
+    /// them over would take longer than they do, and more threads than processors only wait for each other.
     pub(crate) async fn run_read<T, F>(&self, short: bool, work: F) -> Result<T, ApiError>
     where
         T: Send + 'static,
         F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
     {
-        let (Ok(_permit), true) = (self.inline.try_acquire(), short) else { return self.run(work).await };
-        let Ok(_running) = self.running.try_acquire() else { return self.run(work).await };
+        let (true, Ok(_permit)) = (short, self.running.try_acquire()) else { return self.run(work).await };
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&self.database)));
         done.unwrap_or_else(|_| Err(ApiError::internal("the request failed inside the server: it panicked")))
+    }
+
+    /// Whether reading a collection takes at most some milliseconds: it is in memory, few records are
+    /// `returned`, and if documents have to be read, there are not too many.
+    pub(crate) fn is_short(&self, path: &CollectionPath, reads_documents: bool, returned: usize) -> bool {
+        let Some(records) = collection(&self.database, path).ok().and_then(|found| found.loaded_records()) else {
+            return false;
+        };
+        returned.min(records) <= RETURNED_SHORT_MAX && !(reads_documents && records > DOCUMENTS_SHORT_MAX)
     }
 
     /// Runs `work` on a blocking thread, once there is room. A client that goes away does not stop it: a

@@ -47,7 +47,8 @@ fn serve(stream: &TcpStream) -> std::io::Result<()> {
         body.resize(length, 0);
         reader.read_exact(&mut body)?;
         let answer = answer(&path);
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", answer.len());
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", answer.len());
         let mut stream = stream;
         stream.write_all(format!("{head}{answer}").as_bytes())?;
     }

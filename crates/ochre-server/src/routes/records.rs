@@ -7,7 +7,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use ochre_engine::model::WriteKind;
 use ochre_engine::{
-    DeleteRequest, GetRequest, Include as Parts, NewRecords, Query as Search, QueryHit, QueryRequest, Record,
+    Database, DeleteRequest, GetRequest, Include as Parts, NewRecords, Query as Search, QueryHit, QueryRequest, Record,
 };
 use ochre_wire::{
     AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, GetRequestPayload, Include, IncludeList,
@@ -149,47 +149,60 @@ async fn delete(
 async fn fetch(
     State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
-    app.run_read(body.is_small(), move |database| {
-        let payload: GetRequestPayload = body.parse()?;
-        let filter = payload.filter()?;
-        let include = payload.include;
-        let request = GetRequest {
-            ids: payload.ids,
-            filter,
-            limit: payload.limit,
-            offset: payload.offset.unwrap_or(0),
-            include: parts(&include),
-        };
-        let records = collection(database, &path)?.get(&request).map_err(gone(&path))?;
-        let rows: Vec<Shown> = records.into_iter().map(|record| Shown { record, distance: None }).collect();
-        Ok(json_bytes(get_response(&rows, &include)))
-    })
-    .await
+    if !body.is_small() {
+        return app.run(move |database| fetch_now(database, &path, body.parse()?)).await;
+    }
+    let payload: GetRequestPayload = body.parse()?;
+    let returned = payload.ids.as_ref().map_or(usize::MAX, Vec::len);
+    let returned = returned.min(payload.limit.map_or(usize::MAX, |limit| limit as usize));
+    let is_short = app.is_short(&path, payload.where_document.is_some(), returned);
+    app.run_read(is_short, move |database| fetch_now(database, &path, payload)).await
+}
+
+fn fetch_now(database: &Database, path: &CollectionPath, payload: GetRequestPayload) -> Result<Response, ApiError> {
+    let filter = payload.filter()?;
+    let include = payload.include;
+    let request = GetRequest {
+        ids: payload.ids,
+        filter,
+        limit: payload.limit,
+        offset: payload.offset.unwrap_or(0),
+        include: parts(&include),
+    };
+    let records = collection(database, path)?.get(&request).map_err(gone(path))?;
+    let rows: Vec<Shown> = records.into_iter().map(|record| Shown { record, distance: None }).collect();
+    Ok(json_bytes(get_response(&rows, &include)))
 }
 
 async fn query(
     State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
-    app.run_read(body.is_small(), move |database| {
-        let payload: QueryRequestPayload = body.parse()?;
-        let filter = payload.filter()?;
-        let include = payload.include;
-        let embeddings =
-            payload.query_embeddings.iter().map(|row| row.iter().map(|number| number.0).collect()).collect();
-        let request = QueryRequest {
-            query: Search { embeddings, k: payload.n_results.unwrap_or(10) as usize },
-            ids: payload.ids,
-            filter,
-            include: parts(&include),
-            hint: None,
-        };
-        let answer = collection(database, &path)?.query(&request).map_err(gone(&path))?;
-        let shown = |hit: QueryHit| Shown { record: hit.record, distance: Some(hit.distance) };
-        let results: Vec<Vec<Shown>> =
-            answer.results.into_iter().map(|hits| hits.into_iter().map(shown).collect()).collect();
-        Ok(json_bytes(query_response(&results, &include)))
-    })
-    .await
+    if !body.is_small() {
+        return app.run(move |database| query_now(database, &path, body.parse()?)).await;
+    }
+    let payload: QueryRequestPayload = body.parse()?;
+    // Searching takes time for each embedding, however few records it finds.
+    let returned = (payload.n_results.unwrap_or(10) as usize).max(10).saturating_mul(payload.query_embeddings.len());
+    let is_short = app.is_short(&path, payload.where_document.is_some(), returned);
+    app.run_read(is_short, move |database| query_now(database, &path, payload)).await
+}
+
+fn query_now(database: &Database, path: &CollectionPath, payload: QueryRequestPayload) -> Result<Response, ApiError> {
+    let filter = payload.filter()?;
+    let include = payload.include;
+    let embeddings = payload.query_embeddings.iter().map(|row| row.iter().map(|number| number.0).collect()).collect();
+    let request = QueryRequest {
+        query: Search { embeddings, k: payload.n_results.unwrap_or(10) as usize },
+        ids: payload.ids,
+        filter,
+        include: parts(&include),
+        hint: None,
+    };
+    let answer = collection(database, path)?.query(&request).map_err(gone(path))?;
+    let shown = |hit: QueryHit| Shown { record: hit.record, distance: Some(hit.distance) };
+    let results: Vec<Vec<Shown>> =
+        answer.results.into_iter().map(|hits| hits.into_iter().map(shown).collect()).collect();
+    Ok(json_bytes(query_response(&results, &include)))
 }
 
 /// Every read is of the newest state, so the levels differ in nothing but their names.
