@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ochre-model", &[]),
     ("ochre-store", &["ochre-model"]),
     ("ochre-index", &["ochre-kernels", "ochre-model"]),
-    ("ochre-engine", &["ochre-index", "ochre-model", "ochre-store"]),
+    ("ochre-engine", &["ochre-index", "ochre-kernels", "ochre-model", "ochre-store"]),
     ("ochre-wire", &["ochre-model"]),
     ("ochre-server", &["ochre-engine", "ochre-wire"]),
     ("ochre-cli", &["ochre-engine", "ochre-server"]),

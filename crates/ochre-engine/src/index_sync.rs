@@ -26,20 +26,18 @@ const CHECK_SHARE: usize = 50;
 const SNAPSHOT_SHARE: usize = 10;
 
 impl Inner {
-    /// Puts the graph's snapshot into a view that is being loaded.
-    pub(crate) fn load_graph(&self, row: &CollectionRow, view: &mut View) {
-        let Some(dimension) = row.dimension else { return };
-        if view.live().len() < self.options.graph_records_min {
-            return;
+    /// The graph of a collection that is being loaded, from its snapshot; and the nodes that no walk finds.
+    pub(crate) fn read_graph(&self, row: &CollectionRow, records: u64) -> Option<(Arc<Graph>, Vec<Node>)> {
+        let dimension = row.dimension?;
+        if records < self.options.graph_records_min as u64 {
+            return None;
         }
         let hnsw = row.schema.hnsw();
         let parameters = GraphParameters::new(&hnsw, dimension);
-        if let Some(graph) = self.snapshots.read(self.store.epoch(), row.id, parameters, hnsw.resize_factor) {
-            self.signals.note_snapshot(row.number, graph.len());
-            let lost = graph.relink_orphans();
-            view.set_graph(Some(Arc::new(graph)));
-            unmark(view, &lost);
-        }
+        let graph = self.snapshots.read(self.store.epoch(), row.id, parameters, hnsw.resize_factor)?;
+        self.signals.note_snapshot(row.number, graph.len());
+        let lost = graph.relink_orphans();
+        Some((Arc::new(graph), lost))
     }
 
     /// Brings the graph of a collection up to date, if enough waits for it. With `all`, everything.
@@ -214,7 +212,7 @@ fn threads(hnsw: &HnswConfiguration) -> usize {
 }
 
 /// Puts the vectors of nodes that no walk finds back into the tail.
-fn unmark(view: &mut View, lost: &[Node]) {
+pub(crate) fn unmark(view: &mut View, lost: &[Node]) {
     for node in lost {
         if view.vector_id(node.offset) == Some(node.vector_id) {
             view.unmark_linked(node.offset);

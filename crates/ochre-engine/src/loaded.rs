@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ochre_index::{Memory, View};
-use ochre_model::Metadata;
+use ochre_model::{Metadata, Value};
 use ochre_store::{Change, CollectionNumber, CollectionRow, Committed, Reader, Store};
 use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
@@ -52,21 +52,13 @@ impl Loaded {
         }
     }
 
-    /// The current view, loading the collection if need be. `prepare` finishes a loaded view before it is
-    /// published; it is told at which position each record was last changed, by ascending offset.
-    pub(crate) fn load(
-        &self, store: &dyn Store, row: &CollectionRow, prepare: impl FnOnce(&mut View, &[(u32, u64)]),
-    ) -> Result<Arc<View>, Error> {
+    /// The current view, loading the collection with `read` if need be.
+    pub(crate) fn load(&self, read: impl FnOnce() -> Result<View, Error>) -> Result<Arc<View>, Error> {
         let _loading = self.loading.lock();
         if let Some(view) = self.view() {
             return Ok(view);
         }
-        let (mut view, positions) = {
-            let reader = store.read()?;
-            read_view(&*reader, row)?
-        };
-        prepare(&mut view, &positions);
-        drop(positions);
+        let mut view = read()?;
         let mut state = self.state.lock();
         if let State::Loading(commits) = &mut *state {
             for commit in std::mem::take(commits) {
@@ -190,8 +182,9 @@ impl Places {
     }
 }
 
-/// Reads a collection's state as `reader` sees it, and the offset and position of each record.
-fn read_view(reader: &dyn Reader, row: &CollectionRow) -> Result<(View, Vec<(u32, u64)>), Error> {
+/// Reads a collection's state as `reader` sees it, without graph and text; and of each record its offset and
+/// the position at which it was last changed, by ascending offset.
+pub(crate) fn read_view(reader: &dyn Reader, row: &CollectionRow) -> Result<(View, Vec<(u32, u64)>), Error> {
     let head = reader.head(row.number)?.ok_or_else(|| Error::no_collection(row.id))?;
     let mut view = View::new(row.schema.hnsw().space);
     view.set_position(head.position);
@@ -203,9 +196,9 @@ fn read_view(reader: &dyn Reader, row: &CollectionRow) -> Result<(View, Vec<(u32
         view.set_vector(record.offset, record.vector_id, places.find(record.vector_id));
         view.set_document(record.offset, record.has_document, true);
         positions.push((record.offset, record.position));
-        match record.metadata.map(Metadata::from_text).transpose() {
-            Ok(Some(metadata)) => view.set_metadata(record.offset, &metadata),
-            Ok(None) => {}
+        let mut set = |key: &str, value: Value| view.set_value(record.offset, key, &value);
+        match record.metadata.map_or(Ok(()), |text| Metadata::visit_text(text, &mut set)) {
+            Ok(()) => {}
             Err(error) => {
                 bad = Some(Error::Damaged(format!("record '{}' of collection '{}': {error}", record.id, row.name)));
                 return ControlFlow::Break(());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use ochre_kernels::give_back_memory;
 use ochre_store::{CollectionNumber, Upkeep};
 use parking_lot::{Condvar, Mutex};
 
@@ -88,6 +89,12 @@ impl Signals {
         self.work.lock().checked.get(&collection).copied().unwrap_or(0)
     }
 
+    /// Whether nothing asks for maintenance.
+    fn is_quiet(&self) -> bool {
+        let work = self.work.lock();
+        !work.wake && work.index.is_empty() && work.relocate.is_empty()
+    }
+
     fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -130,6 +137,8 @@ impl Drop for Worker {
 impl Inner {
     fn run(&self) {
         let mut kept_house = Instant::now();
+        // Loading, indexing and large requests free much at once.
+        let mut may_hold_memory = true;
         self.remove_strays();
         while !self.signals.is_stopped() {
             {
@@ -141,6 +150,7 @@ impl Inner {
             if self.signals.is_stopped() {
                 return;
             }
+            let is_quiet = self.signals.is_quiet();
             let due = kept_house.elapsed() > HOUSEKEEPING;
             let maintaining = self.maintaining.lock();
             let round = || {
@@ -148,8 +158,12 @@ impl Inner {
                     .and_then(|woken| if due || woken { self.keep_house(STEPS_MAX) } else { Ok(()) })
             };
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(round));
+            may_hold_memory |= !is_quiet;
             if due {
                 kept_house = Instant::now();
+                if is_quiet && std::mem::take(&mut may_hold_memory) {
+                    give_back_memory();
+                }
             }
             if let Ok(Ok(())) = result {
                 continue;

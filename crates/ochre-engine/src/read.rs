@@ -15,6 +15,8 @@ use ochre_store::{CollectionRow, Error as StoreError, Parts, Reader, Resource};
 
 use crate::database::Inner;
 use crate::error::Error;
+use crate::index_sync::unmark;
+use crate::loaded::read_view;
 
 /// How often a read starts over because its snapshot was too old for any view that is kept.
 const RETRIES_MAX: usize = 100;
@@ -169,10 +171,7 @@ impl Inner {
         let view = match slot.view() {
             Some(view) => view,
             None => {
-                let loaded = slot.load(&*self.store, row, |view, positions| {
-                    self.load_graph(row, view);
-                    self.load_text(row, view, positions);
-                });
+                let loaded = slot.load(|| self.load_view(row));
                 if loaded.is_err() {
                     // Nobody must go on collecting commits for a load that failed.
                     self.loaded.write().remove(&row.number);
@@ -183,6 +182,29 @@ impl Inner {
             }
         };
         Ok(view)
+    }
+
+    /// Reads a collection: its records on this thread, its graph meanwhile on another.
+    fn load_view(&self, row: &CollectionRow) -> Result<View, Error> {
+        let reader = self.store.read()?;
+        let records = reader.head(row.number)?.map_or(0, |head| head.records);
+        std::thread::scope(|scope| {
+            let read_graph = || self.read_graph(row, records);
+            let graph = std::thread::Builder::new().spawn_scoped(scope, read_graph);
+            let read = read_view(&*reader, row);
+            let graph = match graph {
+                // A snapshot is only a shortcut: whatever went wrong with it was logged.
+                Ok(graph) => graph.join().unwrap_or_default(),
+                Err(_) => read_graph(),
+            };
+            let (mut view, positions) = read?;
+            self.load_text(row, &mut view, &positions);
+            if let Some((graph, lost)) = graph {
+                view.set_graph(Some(graph));
+                unmark(&mut view, &lost);
+            }
+            Ok(view)
+        })
     }
 
     fn pin(&self, row: &CollectionRow) -> Result<Pinned<'_>, Error> {

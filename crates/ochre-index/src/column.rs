@@ -36,6 +36,8 @@ pub(crate) struct Chunk {
 pub(crate) struct Lane<T> {
     /// Which offsets have a value; absent when none has.
     present: Option<Box<Words>>,
+    /// No offset from here on ever had a value.
+    end: u16,
     /// One value per present offset, in order; empty while all are equal to `constant`.
     values: Vec<T>,
     constant: Option<T>,
@@ -43,7 +45,7 @@ pub(crate) struct Lane<T> {
 
 impl<T> Default for Lane<T> {
     fn default() -> Self {
-        Self { present: None, values: Vec::new(), constant: None }
+        Self { present: None, end: 0, values: Vec::new(), constant: None }
     }
 }
 
@@ -73,7 +75,8 @@ impl Column {
         if self.chunks.len() <= index {
             self.chunks.resize(index + 1, None);
         }
-        let had = self.has(offset);
+        // Records mostly come in the order of their offsets: then there is nothing to replace.
+        let had = self.chunk(index).is_some_and(|chunk| local < chunk.end()) && self.has(offset);
         let chunk = Arc::make_mut(self.chunks[index].get_or_insert_with(Arc::default));
         if had {
             chunk.clear(local);
@@ -98,6 +101,12 @@ impl Column {
 }
 
 impl Chunk {
+    /// No offset from here on has a value.
+    fn end(&self) -> u16 {
+        let lists = self.lists.last_key_value().map_or(0, |(local, _)| local + 1);
+        self.bools.end.max(self.ints.end).max(self.floats.end).max(self.strings.end).max(lists)
+    }
+
     fn clear(&mut self, local: u16) {
         self.bools.unset(local);
         self.ints.unset(local);
@@ -138,6 +147,13 @@ impl<T: Copy + PartialEq> Lane<T> {
                 self.constant = Some(value);
             }
         }
+        if local >= self.end {
+            self.mark(local);
+            if self.constant.is_none() {
+                self.values.push(value);
+            }
+            return;
+        }
         match (self.rank(local), self.constant) {
             (_, Some(_)) => self.mark(local),
             (Some(rank), None) => self.values[rank] = value,
@@ -152,6 +168,7 @@ impl<T: Copy + PartialEq> Lane<T> {
     fn mark(&mut self, local: u16) {
         let present = self.present.get_or_insert_with(|| Box::new([0; WORDS]));
         present[local as usize / 64] |= 1 << (local % 64);
+        self.end = self.end.max(local + 1);
     }
 
     fn unset(&mut self, local: u16) {

@@ -9,10 +9,10 @@
 //!   the offsets whose node is linked. Every other live offset is the tail: no walk finds it, so its code
 //!   is scanned if there is one, else its vector measured.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use ochre_model::{Metadata, Space};
+use hashbrown::HashMap;
+use ochre_model::{Metadata, Space, Value};
 
 use crate::bitmap::{Bitmap, CHUNK};
 use crate::column::Column;
@@ -251,13 +251,16 @@ impl View {
                 Arc::make_mut(column).set(offset, None);
             }
         }
-        for (key, value) in metadata.iter() {
-            let column = match self.columns.get_mut(key) {
-                Some(column) => column,
-                None => self.columns.entry(key.into()).or_default(),
-            };
-            Arc::make_mut(column).set(offset, Some(value));
-        }
+        metadata.iter().for_each(|(key, value)| self.set_value(offset, key, value));
+    }
+
+    /// Sets one key of an offset.
+    pub fn set_value(&mut self, offset: u32, key: &str, value: &Value) {
+        let column = match self.columns.get_mut(key) {
+            Some(column) => column,
+            None => self.columns.entry(key.into()).or_default(),
+        };
+        Arc::make_mut(column).set(offset, Some(value));
     }
 
     /// Says whether an offset has a document, and whether that changed.

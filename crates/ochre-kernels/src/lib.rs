@@ -9,6 +9,7 @@
 mod arena;
 mod byte;
 mod float;
+mod memory;
 mod nibble;
 mod prefetch;
 mod tier;
@@ -16,6 +17,7 @@ mod tier;
 pub use arena::Arena;
 pub use byte::byte_dot;
 pub use float::{dot, l2_squared};
+pub use memory::give_back_memory;
 pub use nibble::{LINE_NIBBLES, Line, nibble_dots, nibble_pair};
 pub use prefetch::{prefetch, prefetch_row};
 pub use tier::{Tier, tier};

@@ -1,6 +1,10 @@
 //! Metadata: typed values under keys, and their one text form (JSON with sorted keys) in the store.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// One metadata value. Lists are homogeneous and never empty.
 #[derive(Clone, Debug, PartialEq)]
@@ -229,14 +233,118 @@ impl Metadata {
     /// # Errors
     /// [`InvalidMetadata::Text`] if it is anything else.
     pub fn from_text(text: &str) -> Result<Self, InvalidMetadata> {
-        let map: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_str(text).map_err(|error| InvalidMetadata::Text(error.to_string()))?;
-        let mut metadata = Self::new();
-        for (key, json) in map {
-            let value = Value::from_json(json).map_err(|NotAValue| InvalidMetadata::Text(format!("key '{key}'")))?;
-            metadata.set(key, value);
+        let mut pairs = Vec::new();
+        Self::visit_text(text, &mut |key, value| pairs.push((key.to_owned(), value)))?;
+        Ok(Self(pairs.into_iter().collect()))
+    }
+
+    /// Reads the text form without keeping it: calls `visit` for each key with its value.
+    ///
+    /// # Errors
+    /// As [`Metadata::from_text`]; keys before the bad one were visited.
+    pub fn visit_text(text: &str, visit: &mut dyn FnMut(&str, Value)) -> Result<(), InvalidMetadata> {
+        let failed = |error: serde_json::Error| InvalidMetadata::Text(error.to_string());
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        deserializer.deserialize_map(PairsVisitor(visit)).map_err(failed)?;
+        deserializer.end().map_err(failed)
+    }
+}
+
+/// Visits the pairs of an object.
+struct PairsVisitor<'v>(&'v mut dyn FnMut(&str, Value));
+
+impl<'de> Visitor<'de> for PairsVisitor<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of metadata values")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<Key<'de>>()? {
+            let StoredValue(value) = map.next_value()?;
+            if let Some(value) = value {
+                (self.0)(&key.0, value);
+            }
         }
-        Ok(metadata)
+        Ok(())
+    }
+}
+
+/// A key, borrowed from the text unless it has escapes.
+struct Key<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+        impl<'de> Visitor<'de> for KeyVisitor {
+            type Value = Key<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(key)))
+            }
+
+            fn visit_str<E>(self, key: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(key.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(KeyVisitor)
+    }
+}
+
+/// A value as stored; none for an empty list.
+struct StoredValue(Option<Value>);
+
+impl<'de> Deserialize<'de> for StoredValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ValueVisitor;
+        impl<'de> Visitor<'de> for ValueVisitor {
+            type Value = Option<Value>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a boolean, number, string or list")
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Option<Value>, E> {
+                Ok(Some(Value::Bool(value)))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Option<Value>, E> {
+                Ok(Some(Value::Int(value)))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Option<Value>, E> {
+                self.visit_number(value.into())
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Option<Value>, E> {
+                let number = serde_json::Number::from_f64(value).ok_or_else(|| E::custom("a number is not finite"))?;
+                self.visit_number(number)
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Option<Value>, E> {
+                Ok(Some(Value::Str(value.to_owned())))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Option<Value>, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = list.next_element()? {
+                    items.push(item);
+                }
+                Value::from_list(items).map_err(|NotAValue| serde::de::Error::custom("a list is mixed or nested"))
+            }
+        }
+        impl ValueVisitor {
+            fn visit_number<E: serde::de::Error>(self, number: serde_json::Number) -> Result<Option<Value>, E> {
+                let json = serde_json::Value::Number(number);
+                Value::from_json(json).map_err(|NotAValue| E::custom("a number is not finite"))
+            }
+        }
+        deserializer.deserialize_any(ValueVisitor).map(Self)
     }
 }
 
