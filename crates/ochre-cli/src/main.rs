@@ -3,9 +3,11 @@
 //! Data goes to standard output, words to standard error. Exit codes: 0 fine, 1 failed, 2 bad usage or
 //! configuration, 3 damage found, 4 the directory is in use, 5 the server is not healthy.
 
+mod ask;
 mod check;
 mod config;
 mod health;
+mod memory;
 mod output;
 mod run;
 
@@ -28,6 +30,7 @@ enum Command {
     Run(run::Run),
     Check(check::Check),
     Health(health::Health),
+    Memory(memory::Memory),
     #[command(subcommand)]
     Config(config::Config),
     /// Print the version.
@@ -40,6 +43,7 @@ fn main() -> std::process::ExitCode {
         Command::Run(run) => run.run(&mut output),
         Command::Check(check) => check.run(&mut output),
         Command::Health(health) => health.run(&mut output),
+        Command::Memory(memory) => memory.run(&mut output),
         Command::Config(config) => config.run(&mut output),
         Command::Version => output.data(&format!("ochre {}", env!("CARGO_PKG_VERSION"))).map(|()| Exit::Ok),
     };

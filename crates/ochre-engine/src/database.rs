@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use ochre_index::Memory;
 use ochre_model::{IndexSchema, Metadata, check_collection_name, check_database_name, check_tenant_name};
 use ochre_store::{
     Alteration, CollectionNumber, CollectionRow, Committed, DatabaseRow, MemoryStore, NewCollection, Observer, Page,
@@ -285,6 +286,17 @@ impl Database {
     pub fn collection_by_id(&self, id: Uuid) -> Result<Collection, Error> {
         self.inner.row(id)?;
         Ok(Collection::new(self.clone(), id))
+    }
+
+    /// Bytes of memory that each collection in memory holds, by part, largest first.
+    pub fn memory(&self) -> Vec<(Arc<CollectionRow>, Memory)> {
+        let loaded: Vec<Arc<Loaded>> = self.inner.loaded.read().values().cloned().collect();
+        let held = loaded.iter().filter(|loaded| loaded.view().is_some());
+        // One that was deleted meanwhile holds nothing any more.
+        let mut held: Vec<_> =
+            held.filter_map(|loaded| Some((self.inner.row(loaded.id).ok()?, loaded.memory()))).collect();
+        held.sort_by_key(|(row, memory)| (std::cmp::Reverse(memory.total()), row.id));
+        held
     }
 
     /// The collections of a database, by id.

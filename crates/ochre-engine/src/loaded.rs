@@ -30,6 +30,7 @@ pub(crate) struct Loaded {
     /// Held while loading, so that it happens once.
     loading: Mutex<()>,
     state: Mutex<State>,
+    used: Mutex<Instant>,
 }
 
 enum State {
@@ -41,7 +42,20 @@ enum State {
 
 impl Loaded {
     pub(crate) fn new(row: &CollectionRow) -> Self {
-        Self { number: row.number, id: row.id, loading: Mutex::new(()), state: Mutex::new(State::Loading(Vec::new())) }
+        let state = Mutex::new(State::Loading(Vec::new()));
+        Self { number: row.number, id: row.id, loading: Mutex::new(()), state, used: Mutex::new(Instant::now()) }
+    }
+
+    /// Notes that a request uses the collection.
+    pub(crate) fn touch(&self) {
+        *self.used.lock() = Instant::now();
+    }
+
+    /// Whether forgetting it costs next to nothing: no request used it for a while, and it has no graph to
+    /// be read again.
+    pub(crate) fn is_idle(&self, patience: Duration) -> bool {
+        let has_no_graph = self.view().is_some_and(|view| view.graph().is_none());
+        has_no_graph && self.used.lock().elapsed() >= patience
     }
 
     /// The current view, if the collection is loaded.

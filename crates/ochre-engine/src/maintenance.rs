@@ -234,6 +234,8 @@ impl Inner {
                 }
             }
         }
+        // Whoever is reading it goes on with what it has; a request that comes just now loads it anew.
+        self.loaded.write().retain(|_, loaded| !loaded.is_idle(self.options.idle_unload));
         if self.store.statistics()?.wal_bytes > WAL_BYTES_MAX {
             self.store.upkeep(Upkeep::Checkpoint)?;
         }

@@ -1,6 +1,7 @@
 //! How a database is opened: every knob with its default.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ochre_store::{Disk, RealDisk};
 
@@ -29,6 +30,9 @@ pub struct Options {
     pub graph_dead_share_max: f64,
     /// A sealed segment with a larger share of dead vectors is compacted.
     pub segment_dead_share_max: f64,
+    /// A collection without a graph that no request used for this long is dropped from memory; the next
+    /// request reads it again.
+    pub idle_unload: Duration,
     /// Run maintenance on a thread of its own. Without, call `Database::maintain`.
     pub background: bool,
 }
@@ -47,6 +51,7 @@ impl Default for Options {
             tail_wait_ms: 30_000,
             graph_dead_share_max: 0.3,
             segment_dead_share_max: 0.3,
+            idle_unload: Duration::from_secs(300),
             background: true,
         }
     }

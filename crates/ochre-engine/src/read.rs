@@ -168,6 +168,7 @@ impl Inner {
     /// The current view of a collection, loaded if need be.
     pub(crate) fn view(&self, row: &CollectionRow) -> Result<Arc<View>, Error> {
         let slot = self.slot(row);
+        slot.touch();
         let view = match slot.view() {
             Some(view) => view,
             None => {

@@ -424,3 +424,11 @@ pub struct Memory {
     /// The graph's nodes and links.
     pub links: usize,
 }
+
+impl Memory {
+    /// All parts together.
+    pub fn total(&self) -> usize {
+        let Self { columns, vectors, places, text, codes, links } = self;
+        columns + vectors + places + text + codes + links
+    }
+}

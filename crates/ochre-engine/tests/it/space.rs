@@ -168,3 +168,30 @@ fn rewriting_the_same_records_takes_no_more_space_in_the_end() {
     assert!(memory < 1 << 20 && disk < 1 << 20, "{memory} bytes in memory, {disk} on disk");
     assert_eq!(notes.count().unwrap(), 200);
 }
+
+#[test]
+fn idle_collections_leave_memory_and_come_back_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        background: false,
+        idle_unload: std::time::Duration::ZERO,
+        graph_records_min: 400,
+        ..Options::default()
+    };
+    let database = Database::open_with(folder.path(), options).unwrap();
+    let (small, large) = (database.create_collection("small").unwrap(), database.create_collection("large").unwrap());
+    for (collection, count) in [(&small, 100), (&large, 500)] {
+        let ids = (0..count).map(|number| number.to_string());
+        collection.add(NewRecords::new(ids, (0..count).map(|number| [number as f32, 1.0]))).unwrap();
+    }
+    assert_eq!(database.memory().len(), 2);
+    database.maintain().unwrap();
+    let held: Vec<String> = database.memory().iter().map(|(row, _)| row.name.clone()).collect();
+    assert_eq!(held, ["large"], "what has a graph stays");
+    assert_eq!(small.loaded_records(), None);
+    small.add(NewRecords::new(["new"], [[7.2f32, 1.0]])).unwrap();
+    let answer = small.query(&ochre_engine::QueryRequest::nearest_to([7.3f32, 1.0]).k(2)).unwrap();
+    let ids: Vec<&str> = answer.results[0].iter().map(|hit| hit.record.id.as_str()).collect();
+    assert_eq!(ids, ["new", "7"]);
+    assert_eq!(small.loaded_records(), Some(101));
+}

@@ -17,6 +17,7 @@ pub(crate) fn small() -> Options {
         graph_records_min: 60,
         exact_records_max: 20,
         text_unindexed_max: 20,
+        idle_unload: std::time::Duration::ZERO,
         background: false,
         ..Options::default()
     }

@@ -1,5 +1,6 @@
 //! The routes, a file per resource. Each file has its handlers, its `router()` and its `OPERATIONS`.
 
+mod admin;
 mod collections;
 mod databases;
 mod documentation;
@@ -35,6 +36,7 @@ pub(crate) fn router() -> Router<App> {
         .merge(databases::router())
         .merge(collections::router())
         .merge(records::router())
+        .merge(admin::router())
         .merge(unserved::router())
         .merge(legacy::router())
         .merge(documentation::router())
@@ -48,6 +50,7 @@ pub(crate) fn operations() -> impl Iterator<Item = &'static Operation> {
         databases::OPERATIONS,
         collections::OPERATIONS,
         records::OPERATIONS,
+        admin::OPERATIONS,
         unserved::OPERATIONS,
     ]
     .into_iter()

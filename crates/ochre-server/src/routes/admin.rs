@@ -1,0 +1,75 @@
+//! Administration: what the server holds in memory.
+
+use std::net::IpAddr;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value as Json_, json};
+
+use super::Operation;
+use crate::app::App;
+use crate::error::ApiError;
+
+pub(super) const OPERATIONS: &[Operation] = &[Operation {
+    method: "get",
+    path: "/_admin/memory",
+    summary: "Bytes of memory by collection and part",
+    request: None,
+    response: (200, "object"),
+    query: &[],
+}];
+
+pub(super) fn router() -> Router<App> {
+    Router::new().route("/_admin/memory", get(memory))
+}
+
+async fn memory(State(app): State<App>) -> Result<Json<Json_>, ApiError> {
+    check_loopback(&app)?;
+    app.run(|database| {
+        let collections = database.memory();
+        let collections: Vec<Json_> = collections
+            .iter()
+            .map(|(row, memory)| {
+                json!({
+                    "id": row.id.to_string(),
+                    "name": row.name,
+                    "tenant": row.tenant,
+                    "database": row.database,
+                    "bytes": {
+                        "vectors": memory.vectors,
+                        "codes": memory.codes,
+                        "links": memory.links,
+                        "columns": memory.columns,
+                        "text": memory.text,
+                        "places": memory.places,
+                        "total": memory.total(),
+                    },
+                })
+            })
+            .collect();
+        Ok(Json(json!({"process": process(), "collections": collections})))
+    })
+    .await
+}
+
+/// What the operating system says of this process; null where it does not.
+fn process() -> Json_ {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bytes = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).map(|kib| kib * 1024)
+    };
+    json!({"resident": bytes("VmRSS"), "anonymous": bytes("RssAnon"), "mapped": bytes("RssFile")})
+}
+
+/// Without authentication, administration is only for this machine.
+fn check_loopback(app: &App) -> Result<(), ApiError> {
+    let host = app.config().server.host.as_str();
+    if host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
+        return Ok(());
+    }
+    let text = format!("the server listens on {host}, so /_admin is refused; let it listen on 127.0.0.1 to use it");
+    Err(ApiError::new(StatusCode::FORBIDDEN, "ChromaError", text))
+}
