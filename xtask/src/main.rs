@@ -22,7 +22,8 @@ const HELP: &str = "cargo xtask COMMAND
   check                      formatting of sources, lints, rules, documentation, generated files
   generate                   rewrite the generated references
   conformance WHAT [ARGS]    python | javascript | upstream | crash; see conformance/README.md
-  bench [ARGS]               load a data set into Ochre and Chroma and compare; see bench/README.md";
+  bench [serve|graph|engines] [ARGS]
+                             compare with Chroma, graph libraries, other engines; see bench/README.md";
 
 /// The workspace's root.
 fn root() -> PathBuf {
@@ -102,10 +103,15 @@ fn conformance(arguments: &[String]) -> Result<()> {
 }
 
 fn bench(arguments: &[String]) -> Result<()> {
-    let python = setup::setup()?;
+    let (script, rest) = match arguments.split_first() {
+        Some((what, rest)) if ["serve", "graph", "engines"].contains(&what.as_str()) => (format!("{what}.py"), rest),
+        Some((what, _)) if !what.starts_with('-') => bail!("{HELP}"),
+        _ => ("serve.py".to_owned(), arguments),
+    };
+    let python = setup::bench()?;
     let python = python.to_str().context("the path of the virtual environment is not Unicode")?;
-    run("cargo", &["build", "--release"])?;
-    let mut call = vec!["load.py"];
-    call.extend(arguments.iter().map(String::as_str));
-    command::run_in(&root().join("bench"), python, &call)
+    run("cargo", &["build", "--release", "--workspace"])?;
+    let mut call = vec![script.as_str()];
+    call.extend(rest.iter().map(String::as_str));
+    command::run_in(&root().join("bench/compare"), python, &call)
 }

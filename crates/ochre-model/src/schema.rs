@@ -30,7 +30,7 @@ pub struct HnswConfiguration {
     pub resize_factor: f64,
     /// Vectors that may wait outside the graph before they are moved into it.
     pub sync_threshold: usize,
-    /// Vectors moved into the graph in one step.
+    /// Kept for Chroma's clients; steps are sized by the engine.
     pub batch_size: usize,
 }
 

@@ -2,7 +2,8 @@
 //! does with other libraries.
 //!
 //! Reads commands from standard input, one a line, and answers each with a line of JSON: `search EF` runs
-//! all queries once, one after the other on one thread, and says how many seconds that took. The ids
+//! all queries once, one after the other on one thread, and says how many seconds that took; `scan 0` does
+//! the same by scanning all codes instead of walking. The ids
 //! found lie in the file named by `--found`, as little-endian u32, `k` for each query.
 
 use std::io::{BufRead, Write};
@@ -128,14 +129,14 @@ fn main() -> Result<(), Failure> {
 
     for line in std::io::stdin().lock().lines() {
         let line = line?;
-        let Some(ef_search) = line.strip_prefix("search ") else { break };
+        let Some((command, ef_search)) = line.split_once(' ') else { break };
+        let hint = Some(if command == "scan" { Strategy::Scan } else { Strategy::Graph });
         let ef_search = ef_search.trim().parse()?;
         let mut found: Vec<u32> = Vec::new();
         let (mut visited, mut measured) = (0, 0);
         let begun = Instant::now();
         for query in queries.chunks(dimension) {
-            let wanted =
-                Nearest { query, k: arguments.k, ef_search, exact_max: 0, matches: None, hint: Some(Strategy::Graph) };
+            let wanted = Nearest { query, k: arguments.k, ef_search, exact_max: 0, matches: None, hint };
             let (hits, plan) = nearest(&view, wanted)?;
             found.extend(hits.iter().map(|hit| hit.offset));
             visited += plan.visited;
