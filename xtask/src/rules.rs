@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ochre-server", &["ochre-engine", "ochre-wire"]),
     ("ochre-cli", &["ochre-engine", "ochre-server"]),
     ("ochre-testkit", &["ochre-engine", "ochre-model"]),
-    ("ochre-bench", &["ochre-index", "ochre-model"]),
+    ("ochre-bench", &["ochre-engine", "ochre-index", "ochre-model"]),
     ("xtask", &["ochre-server"]),
 ];
 

@@ -18,8 +18,9 @@ use crate::config::Config;
 use crate::layers;
 use crate::routes;
 
-/// A client has this long to send the head of a request.
-const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+/// A connection may be idle, or take to send the head of a request, this long: longer than load balancers
+/// keep theirs, so that they never send into one that is just being closed.
+const HEAD_PATIENCE: Duration = Duration::from_secs(120);
 /// The head of a request takes at most this many bytes.
 const HEAD_BYTES_MAX: usize = 256 << 10;
 /// Requests in flight have this long to finish once the server is asked to stop.
