@@ -115,22 +115,25 @@ impl Inner {
                 tried = tried.or(&uncoded.iter().copied().collect());
                 if graph.capacity() - graph.len() < uncoded.len() {
                     let capacity = Graph::capacity_for(graph.len() + uncoded.len(), hnsw.resize_factor);
-                    graph = Arc::new(graph.grown(capacity));
-                    let grown = Arc::clone(&graph);
-                    loaded.change(|view| view.replace_graph(grown));
+                    let (grown, mut is_replaced) = (Arc::new(graph.grown(capacity)), false);
+                    loaded.change(|view| is_replaced = view.replace_graph(&graph, Arc::clone(&grown)));
+                    if !is_replaced {
+                        return;
+                    }
+                    graph = grown;
                 }
                 let before = graph.len();
                 if !append(&graph, &view, &uncoded, hnsw) {
                     return;
                 }
-                loaded.change(|view| view.mark_coded(before, &graph.nodes()[before..]));
+                loaded.change(|view| view.mark_coded(&graph, before));
                 continue;
             }
             let before = graph.linked().len();
             if before == graph.len() || !self.link_next(&graph, &view, hnsw) {
                 return;
             }
-            loaded.change(|view| view.mark_linked(&graph.linked()[before..]));
+            loaded.change(|view| view.mark_linked(&graph, before));
         }
     }
 

@@ -169,7 +169,9 @@ fn scan(view: &View, graph: &Graph, query: &Query, offsets: &Bitmap, k: usize, p
     let mut distances = vec![0.0; nodes.len()];
     graph.distances(query, &nodes, &mut distances);
     let nodes = nodes.iter().zip(&distances);
-    let mut all: Vec<Near> = nodes.map(|(node, distance)| Near { distance: *distance, node: *node }).collect();
+    // Of a vector that is too large for codes nothing is known: it is measured.
+    let known = |distance: f32| if distance.is_nan() { f32::NEG_INFINITY } else { distance };
+    let mut all: Vec<Near> = nodes.map(|(node, distance)| Near { distance: known(*distance), node: *node }).collect();
     if k < all.len() {
         let (_, kth, _) = all.select_nth_unstable(k - 1);
         // Both this one and any other may be off by the margin.

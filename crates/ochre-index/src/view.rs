@@ -16,7 +16,7 @@ use ochre_model::{Metadata, Space, Value};
 
 use crate::bitmap::{Bitmap, CHUNK};
 use crate::column::Column;
-use crate::graph::{Graph, Node};
+use crate::graph::Graph;
 use crate::text::{Needs, TextSegment};
 
 /// Vectors that cannot be read; the text says which file, where and why.
@@ -346,29 +346,41 @@ impl View {
         self.in_graph = Bitmap::new();
         self.nodes = Vec::new();
         if let Some(graph) = &graph {
-            self.mark_coded(0, graph.nodes());
-            self.mark_linked(graph.linked());
+            self.graph = Some(Arc::clone(graph));
+            self.mark_coded(graph, 0);
+            self.mark_linked(graph, 0);
         }
         self.graph = graph;
     }
 
-    /// Notes that the graph has the codes of these nodes now, numbered from `first`; those that no longer
-    /// are their offset's current vector are passed over.
-    pub fn mark_coded(&mut self, first: usize, nodes: &[Node]) {
-        for (index, node) in nodes.iter().enumerate() {
+    /// Notes that `graph` has the codes of its nodes from `first` on; those that no longer are their offset's
+    /// current vector are passed over. Nothing happens if the view has another graph by now.
+    pub fn mark_coded(&mut self, graph: &Arc<Graph>, first: usize) {
+        if !self.has_graph(graph) {
+            return;
+        }
+        for (index, node) in graph.nodes().iter().enumerate().skip(first) {
             if self.vector_id(node.offset) == Some(node.vector_id) {
-                self.set_node(node.offset, u32::try_from(first + index).expect("nodes are numbered by u32"));
+                self.set_node(node.offset, u32::try_from(index).expect("nodes are numbered by u32"));
             }
         }
     }
 
-    /// Notes that walks find these nodes now.
-    pub fn mark_linked(&mut self, nodes: &[Node]) {
-        for node in nodes {
+    /// Notes that walks of `graph` find its nodes from `first` on, as far as they are linked. Nothing happens
+    /// if the view has another graph by now.
+    pub fn mark_linked(&mut self, graph: &Arc<Graph>, first: usize) {
+        if !self.has_graph(graph) {
+            return;
+        }
+        for node in graph.linked().iter().skip(first) {
             if self.vector_id(node.offset) == Some(node.vector_id) {
                 self.in_graph.insert(node.offset);
             }
         }
+    }
+
+    fn has_graph(&self, graph: &Arc<Graph>) -> bool {
+        self.graph.as_ref().is_some_and(|own| Arc::ptr_eq(own, graph))
     }
 
     /// Whether an offset's current vector has a code.
@@ -376,9 +388,14 @@ impl View {
         self.node(offset).is_some()
     }
 
-    /// Puts a copy of the same graph, with more room or fewer orphans, in its place.
-    pub fn replace_graph(&mut self, graph: Arc<Graph>) {
-        self.graph = Some(graph);
+    /// Puts a copy of a graph, with more room, in its place; `false`, and nothing done, if the view has
+    /// another graph by now.
+    pub fn replace_graph(&mut self, graph: &Arc<Graph>, copy: Arc<Graph>) -> bool {
+        let is_same = self.has_graph(graph);
+        if is_same {
+            self.graph = Some(copy);
+        }
+        is_same
     }
 
     /// Puts an offset back into the tail, because no walk would find it.

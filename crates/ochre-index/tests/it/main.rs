@@ -212,6 +212,80 @@ fn what_is_not_linked_yet_is_scanned_or_measured_and_never_missed() {
     }
 }
 
+/// Points around centres, their graph, and a view of both.
+fn clustered(count: u32, centres: &[Vec<f32>]) -> (Vec<Vec<f32>>, View) {
+    let mut rng = fastrand::Rng::with_seed(21);
+    let vectors: Vec<Vec<f32>> = (0..count)
+        .map(|_| rng.choice(centres).expect("some centres").iter().map(|x| x + 0.4 * (rng.f32() - 0.5)).collect())
+        .collect();
+    let dimension = centres[0].len();
+    let sample: Vec<&[f32]> = vectors.iter().step_by(8).map(Vec::as_slice).collect();
+    let graph = Graph::new(GraphParameters::new(&HnswConfiguration::default(), dimension), count as usize, &sample);
+    let nodes: Vec<(Node, &[f32])> = (0u32..)
+        .zip(&vectors)
+        .map(|(offset, vector)| (Node { offset, vector_id: u64::from(offset) + 1 }, vector.as_slice()))
+        .collect();
+    assert!(graph.append(&nodes, 2));
+    let vector = |node: Node| Some(vectors[node.offset as usize].as_slice());
+    graph.link_next(usize::MAX, vector, BuildOptions { threads: 2, stop: &AtomicBool::new(false) });
+    let mut view = View::new(Space::L2);
+    let block = view.add_block(Arc::new(InMemory(vectors.clone())));
+    for offset in 0..count {
+        view.set_vector(offset, u64::from(offset) + 1, Some((block, offset)));
+    }
+    view.set_graph(Some(Arc::new(graph)));
+    (vectors, view)
+}
+
+/// Whatever share of the records a filter leaves, and whether those are near the query, far from it or
+/// anywhere: the planner finds the nearest of them.
+#[test]
+fn recall_holds_at_every_selectivity_and_correlation() {
+    const COUNT: u32 = 20_000;
+    let mut rng = fastrand::Rng::with_seed(22);
+    let centres: Vec<Vec<f32>> = (0..100).map(|_| (0..64).map(|_| rng.f32() - 0.5).collect()).collect();
+    let (vectors, view) = clustered(COUNT, &centres);
+    let distance = |a: &[f32], b: &[f32]| -> f32 { a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum() };
+    let mut strategies = HashSet::new();
+    for share in [0.001, 0.005, 0.02, 0.1, 0.3, 0.5, 0.8, 1.0] {
+        for correlation in ["none", "near", "far"] {
+            let (mut found, mut wanted) = (0, 0);
+            for _ in 0..12 {
+                let query: Vec<f32> =
+                    rng.choice(&centres).unwrap().iter().map(|x| x + 0.4 * (rng.f32() - 0.5)).collect();
+                let mut order: Vec<u32> = (0..COUNT).collect();
+                match correlation {
+                    "none" => rng.shuffle(&mut order),
+                    _ => order.sort_by(|a, b| {
+                        let (a, b) = (distance(&vectors[*a as usize], &query), distance(&vectors[*b as usize], &query));
+                        if correlation == "near" { a.total_cmp(&b) } else { b.total_cmp(&a) }
+                    }),
+                }
+                let matches: Bitmap = order.iter().take((f64::from(COUNT) * share) as usize).copied().collect();
+                let asked = Nearest {
+                    query: &query,
+                    k: 10,
+                    ef_search: 100,
+                    exact_max: 64,
+                    matches: Some(&matches),
+                    hint: None,
+                };
+                let (hits, plan) = nearest(&view, asked).unwrap();
+                let (expected, _) = nearest(&view, Nearest { hint: Some(Strategy::Exact), ..asked }).unwrap();
+                assert_eq!(hits.len(), 10, "always min(k, matches)");
+                assert!(hits.iter().all(|hit| matches.contains(hit.offset)), "only matches");
+                found += hits.iter().filter(|hit| expected.contains(hit)).count();
+                wanted += 10;
+                strategies.insert(format!("{:?}", plan.strategy));
+            }
+            assert!(found * 100 >= wanted * 98, "share {share}, correlation {correlation}: {found} of {wanted}");
+        }
+    }
+    for strategy in ["Exact", "Scan", "Graph"] {
+        assert!(strategies.contains(strategy), "no query went this way: {strategy}; {strategies:?}");
+    }
+}
+
 #[test]
 fn a_snapshot_holds_the_whole_graph_and_fits_only_what_it_is_of() {
     let graph = graph(1500, false, 1);
