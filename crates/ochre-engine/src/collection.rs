@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ochre_index::{Graph, Memory};
+use ochre_index::{Graph, Memory, View};
 use ochre_model::WriteKind;
 use ochre_store::{Alteration, CollectionRow, Idempotency, Outcome};
 use uuid::Uuid;
@@ -139,10 +139,15 @@ impl Collection {
         self.get(&GetRequest { limit: Some(limit), include: Include::ALL, ..GetRequest::default() })
     }
 
+    /// The view, if the collection is in memory. Asking does not bring it there.
+    fn loaded_view(&self, row: &CollectionRow) -> Option<Arc<View>> {
+        self.database.inner.loaded.read().get(&row.number)?.view()
+    }
+
     /// How many records there are, if the collection is in memory; reading is slower the first time.
     pub fn loaded_records(&self) -> Option<usize> {
         let row = self.info().ok()?;
-        self.database.inner.slot(&row).view().map(|view| view.live().len())
+        self.loaded_view(&row).map(|view| view.live().len())
     }
 
     /// Bytes of memory it holds.
@@ -151,7 +156,7 @@ impl Collection {
     /// [`Error::Store`] if it was deleted.
     pub fn memory(&self) -> Result<Memory, Error> {
         let row = self.info()?;
-        Ok(self.database.inner.slot(&row).memory())
+        Ok(self.loaded_view(&row).map_or_else(Memory::default, |view| view.memory()))
     }
 
     /// How many vectors are in the graph, and how many wait outside it; both 0 before the collection
@@ -161,7 +166,7 @@ impl Collection {
     /// [`Error::Store`] if it was deleted.
     pub fn index_progress(&self) -> Result<(usize, usize), Error> {
         let row = self.info()?;
-        let view = self.database.inner.slot(&row).view();
+        let view = self.loaded_view(&row);
         Ok(view.map_or((0, 0), |view| (view.in_graph().len(), view.tail_len())))
     }
 
@@ -171,7 +176,7 @@ impl Collection {
     /// [`Error::Store`] if it was deleted.
     pub fn graph_nodes(&self) -> Result<usize, Error> {
         let row = self.info()?;
-        let view = self.database.inner.slot(&row).view();
+        let view = self.loaded_view(&row);
         Ok(view.and_then(|view| view.graph().map(|graph| Graph::len(graph))).unwrap_or(0))
     }
 }

@@ -52,7 +52,7 @@ impl Inner {
             // Far below the limit the graph goes; near it, it stays, so that it does not come and go.
             if view.graph().is_some() && records < self.options.graph_records_min / 2 {
                 loaded.change(|view| view.set_graph(None));
-                self.snapshots.remove(row.id);
+                self.snapshots.remove_graph(row.id);
             }
             return Ok(());
         }
@@ -127,7 +127,11 @@ impl Inner {
                     return;
                 }
                 loaded.change(|view| view.mark_coded(&graph, before));
-                continue;
+                // While many wait, all are coded first: that alone makes them fast to find. A few that keep
+                // coming must not hold up linking.
+                if uncoded.len() == CODE_AT_ONCE {
+                    continue;
+                }
             }
             let before = graph.linked().len();
             if before == graph.len() || !self.link_next(&graph, &view, hnsw) {

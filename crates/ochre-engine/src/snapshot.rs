@@ -14,6 +14,8 @@ const FOLDER: &str = "cache";
 const FILE: &str = "graph.snapshot";
 /// The extension of text segments.
 const TEXT: &str = "text";
+/// The extension of files that are being written.
+const WRITING: &str = "writing";
 
 /// The snapshots of a database; none are kept for one without a directory.
 pub(crate) struct Snapshots {
@@ -110,13 +112,27 @@ impl Snapshots {
         }
     }
 
-    /// Removes what is kept of collections that are no more.
+    /// Removes the graph that is kept of a collection.
+    pub(crate) fn remove_graph(&self, collection: Uuid) {
+        if let Some(path) = self.path(collection, FILE) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// Removes what is kept of collections that are no more, and files whose writing was cut short. Nothing
+    /// may be written meanwhile.
     pub(crate) fn remove_strays(&self, exists: impl Fn(Uuid) -> bool) {
         let Some(folder) = &self.folder else { return };
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let id = entry.file_name().to_str().and_then(|name| Uuid::parse_str(name).ok());
             if id.is_some_and(|id| !exists(id)) {
                 let _ = std::fs::remove_dir_all(entry.path());
+                continue;
+            }
+            for file in std::fs::read_dir(entry.path()).into_iter().flatten().flatten().map(|file| file.path()) {
+                if file.extension().is_some_and(|extension| extension == WRITING) {
+                    let _ = std::fs::remove_file(file);
+                }
             }
         }
     }
@@ -131,7 +147,7 @@ fn text_name(segment: &TextSegment) -> String {
 fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> std::io::Result<()> {
     let folder = path.parent().expect("a derived file lies in its collection's folder");
     std::fs::create_dir_all(folder)?;
-    let beside = path.with_extension("writing");
+    let beside = path.with_extension(WRITING);
     let written = (|| {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(&beside)?);
         write(&mut file)?;

@@ -12,6 +12,7 @@ use ochre_store::{CollectionRow, Parts};
 
 use crate::database::Inner;
 use crate::error::Error;
+use crate::loaded::Loaded;
 
 /// A segment with this many documents is full.
 const FULL_DOCUMENTS: usize = 1 << 17;
@@ -42,25 +43,44 @@ impl Inner {
         let gone = worn(&view, outside);
         let kept = view.text().iter().filter(|(segment, _)| gone.iter().all(|gone| !Arc::ptr_eq(gone, segment)));
         let outside = kept.fold(view.with_document().clone(), |all, (_, current)| all.and_not(current));
-        let new = self.index_text(&row, &outside)?;
-        let Some(new) = new else { return Ok(()) };
+        let mut new = Vec::new();
+        let indexed = self.index_text(&row, &outside, &mut new);
+        if !matches!(indexed, Ok(true)) {
+            self.discard(&loaded, &new);
+            return indexed.map(drop);
+        }
         let mut is_replaced = false;
         loaded.change(|view| is_replaced = view.replace_text(token, &gone, &new));
         if is_replaced {
             self.snapshots.remove_text(row.id, &gone, &new);
+        } else {
+            // The next round tries again.
+            self.discard(&loaded, &new);
+            return Ok(());
         }
         tracing::debug!(collection = %row.id, documents = outside.len(), "indexed the text of documents");
         Ok(())
     }
 
-    /// Segments over the documents of these offsets; `None` if maintenance has to stop or the disk
-    /// does not take them.
-    fn index_text(&self, row: &CollectionRow, offsets: &Bitmap) -> Result<Option<Vec<Arc<TextSegment>>>, Error> {
+    /// Removes the files of segments that nothing uses.
+    fn discard(&self, loaded: &Loaded, unused: &[Arc<TextSegment>]) {
+        let used: Vec<Arc<TextSegment>> = loaded
+            .view()
+            .map(|view| view.text().iter().map(|(segment, _)| Arc::clone(segment)).collect())
+            .unwrap_or_default();
+        self.snapshots.remove_text(loaded.id, unused, &used);
+    }
+
+    /// Makes segments over the documents of these offsets; `false` if maintenance has to stop or the disk does
+    /// not take them.
+    fn index_text(
+        &self, row: &CollectionRow, offsets: &Bitmap, segments: &mut Vec<Arc<TextSegment>>,
+    ) -> Result<bool, Error> {
         let reader = self.store.read()?;
-        let Some(head) = reader.head(row.number)? else { return Ok(None) };
+        let Some(head) = reader.head(row.number)? else { return Ok(false) };
         let (epoch, collection) = (self.store.epoch(), row.id);
         let header = TextHeader { epoch, collection: collection.into_bytes(), position: head.position };
-        let (mut segments, mut builder) = (Vec::new(), TextBuilder::default());
+        let mut builder = TextBuilder::default();
         let mut finish = |builder: &mut TextBuilder| {
             let bytes = std::mem::take(builder).finish(&header);
             self.snapshots.write_text(epoch, collection, bytes).map(|segment| segments.push(Arc::new(segment)))
@@ -70,7 +90,7 @@ impl Inner {
         let parts = Parts { document: true, ..Parts::default() };
         for chunk in offsets.chunks(10_000) {
             if self.signals.stopped().load(Ordering::Relaxed) {
-                return Ok(None);
+                return Ok(false);
             }
             reader.rows(row.number, chunk, parts, &mut |record| {
                 if let Some(document) = record.document {
@@ -84,14 +104,17 @@ impl Inner {
                 }
                 ControlFlow::Continue(())
             })?;
+            if failed.is_some() {
+                break;
+            }
         }
         let finished =
             failed.map_or(Ok(()), Err).and_then(|()| if builder.is_empty() { Ok(()) } else { finish(&mut builder) });
         if let Err(error) = finished {
             tracing::warn!(collection = %row.id, %error, "could not write a text segment; documents are read instead");
-            return Ok(None);
+            return Ok(false);
         }
-        Ok(Some(segments))
+        Ok(true)
     }
 
     /// Puts the text segments of a collection into a view that is being loaded. `positions` gives, by
@@ -101,17 +124,19 @@ impl Inner {
         let mut found = self.snapshots.read_text(self.store.epoch(), row.id);
         found.sort_by_key(|segment| std::cmp::Reverse(segment.position()));
         for segment in found {
+            let is_ahead = segment.position() > view.position();
             let mut records = positions.iter().peekable();
             let mut current = Bitmap::new();
             for offset in segment.offsets() {
                 while records.next_if(|(other, _)| *other < offset).is_some() {}
                 let is_current = records.next_if(|(other, at)| *other == offset && *at <= segment.position()).is_some();
-                if is_current && seen.insert(offset) {
+                if is_current && !is_ahead && seen.insert(offset) {
                     current.insert(offset);
                 }
             }
-            // One that says nothing new was replaced just before the end, or all it has is gone.
-            if current.is_empty() {
+            // One that says nothing new was replaced just before the end, or all it has is gone. One that is
+            // ahead of the collection is of another history.
+            if current.is_empty() || is_ahead {
                 self.snapshots.remove_text(row.id, &[segment], &[]);
             } else {
                 segments.push((segment, current));

@@ -127,8 +127,26 @@ enum Scanner<'a> {
     Bool(bool),
     String(u32),
     Number { orders: &'static [Ordering], operand: &'a Scalar },
-    Set { bools: [bool; 2], ints: HashSet<i64>, floats: HashSet<u64>, strings: HashSet<u32> },
+    Set { bools: [bool; 2], ints: HashSet<i64>, floats: HashSet<u64>, strings: CodeSet },
     ListContains(&'a Scalar),
+}
+
+/// A set of codes of a dictionary: a bit for each, up to the largest.
+#[derive(Default)]
+struct CodeSet(Vec<u64>);
+
+impl CodeSet {
+    fn insert(&mut self, code: u32) {
+        let word = code as usize / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (code % 64);
+    }
+
+    fn contains(&self, code: u32) -> bool {
+        self.0.get(code as usize / 64).is_some_and(|word| word >> (code % 64) & 1 == 1)
+    }
 }
 
 impl<'a> Scanner<'a> {
@@ -146,11 +164,11 @@ impl<'a> Scanner<'a> {
 
     fn set(column: &Column, list: &[Scalar]) -> Self {
         let mut bools = [false; 2];
-        let (mut ints, mut floats, mut strings) = (HashSet::new(), HashSet::new(), HashSet::new());
+        let (mut ints, mut floats, mut strings) = (HashSet::new(), HashSet::new(), CodeSet::default());
         for operand in list {
             match operand {
                 Scalar::Bool(b) => bools[usize::from(*b)] = true,
-                Scalar::Str(s) => strings.extend(column.dictionary().find(s)),
+                Scalar::Str(s) => column.dictionary().find(s).into_iter().for_each(|code| strings.insert(code)),
                 Scalar::Int(i) => {
                     ints.insert(*i);
                     #[expect(clippy::cast_precision_loss, reason = "checked: only kept if it is exact")]
@@ -183,7 +201,7 @@ impl<'a> Scanner<'a> {
                 chunk.bools.scan(words, |v| bools[usize::from(v)]);
                 chunk.ints.scan(words, |v| ints.contains(&v));
                 chunk.floats.scan(words, |v| floats.contains(&v.to_bits()));
-                chunk.strings.scan(words, |v| strings.contains(&v));
+                chunk.strings.scan(words, |v| strings.contains(v));
             }
             Self::ListContains(operand) => {
                 for (local, list) in &chunk.lists {

@@ -302,9 +302,10 @@ impl View {
     }
 
     /// Puts new segments, read after [`View::begin_text`], in place of those that are `gone`; `false`, and
-    /// nothing done, if the view was loaded anew since.
+    /// nothing done, if the view was loaded anew since, or is older than they are.
     pub fn replace_text(&mut self, token: u64, gone: &[Arc<TextSegment>], new: &[Arc<TextSegment>]) -> bool {
-        if self.text_token != token {
+        // What was read ahead of this state must not answer for it.
+        if self.text_token != token || new.iter().any(|segment| segment.position() > self.position) {
             return false;
         }
         self.text.retain(|(segment, _)| gone.iter().all(|gone| !Arc::ptr_eq(gone, segment)));

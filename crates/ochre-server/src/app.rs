@@ -70,9 +70,12 @@ impl App {
         T: Send + 'static,
         F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
     {
-        let (true, Ok(_permit)) = (short, self.running.try_acquire()) else { return self.run(work).await };
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&self.database)));
-        done.unwrap_or_else(|_| Err(ApiError::internal("the request failed inside the server: it panicked")))
+        if short && let Ok(_permit) = self.running.try_acquire() {
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&self.database)));
+            return done
+                .unwrap_or_else(|_| Err(ApiError::internal("the request failed inside the server: it panicked")));
+        }
+        self.run(work).await
     }
 
     /// Whether reading a collection takes at most some milliseconds: it is in memory, few records are

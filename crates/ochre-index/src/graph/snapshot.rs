@@ -117,7 +117,7 @@ impl Graph {
             out.write_all(&number.to_le_bytes())?;
         }
         out.write_all(&(nodes.len() as u64).to_le_bytes())?;
-        out.write_all(&self.entry.load(Ordering::Acquire).to_le_bytes())?;
+        out.write_all(&self.entry_below(nodes.len()).to_le_bytes())?;
         for node in nodes {
             out.write_all(&node.offset.to_le_bytes())?;
             out.write_all(&node.vector_id.to_le_bytes())?;
@@ -165,6 +165,18 @@ impl Graph {
         }
         let checksum = out.checksum;
         out.inner.write_all(&checksum.to_le_bytes())
+    }
+
+    /// The entry point, or, if that is a node past the first `count`, whose linking was interrupted, the
+    /// highest of those.
+    fn entry_below(&self, count: usize) -> u64 {
+        let entry = self.entry.load(Ordering::Acquire);
+        if self.entry().is_none_or(|(_, node)| (node as usize) < count) {
+            return entry;
+        }
+        let level = |node: usize| super::level_of(node, self.parameters.max_neighbors);
+        let highest = (0..count).max_by_key(|node| (level(*node), std::cmp::Reverse(*node)));
+        highest.map_or(super::NO_ENTRY, |node| (level(node) as u64) << 32 | node as u64)
     }
 
     /// Reads a snapshot of this epoch and collection with these parameters, with room to grow by

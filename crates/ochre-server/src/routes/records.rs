@@ -155,7 +155,7 @@ async fn fetch(
     let payload: GetRequestPayload = body.parse()?;
     let returned = payload.ids.as_ref().map_or(usize::MAX, Vec::len);
     let returned = returned.min(payload.limit.map_or(usize::MAX, |limit| limit as usize));
-    let is_short = app.is_short(&path, payload.where_document.is_some(), returned);
+    let is_short = app.is_short(&path, payload.filter()?.is_some_and(|filter| filter.reads_documents()), returned);
     app.run_read(is_short, move |database| fetch_now(database, &path, payload)).await
 }
 
@@ -183,7 +183,7 @@ async fn query(
     let payload: QueryRequestPayload = body.parse()?;
     // Searching takes time for each embedding, however few records it finds.
     let returned = (payload.n_results.unwrap_or(10) as usize).max(10).saturating_mul(payload.query_embeddings.len());
-    let is_short = app.is_short(&path, payload.where_document.is_some(), returned);
+    let is_short = app.is_short(&path, payload.filter()?.is_some_and(|filter| filter.reads_documents()), returned);
     app.run_read(is_short, move |database| query_now(database, &path, payload)).await
 }
 
