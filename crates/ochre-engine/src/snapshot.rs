@@ -6,7 +6,7 @@ use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ochre_index::{Graph, GraphParameters, SnapshotError, SnapshotHeader, TextSegment};
+use ochre_index::{Graph, GraphParameters, SnapshotError, SnapshotHeader, TextHeader, TextSegment};
 use ochre_store::{SharedBytes, read_shared};
 use uuid::Uuid;
 
@@ -83,22 +83,25 @@ impl Snapshots {
         segments
     }
 
-    /// Puts a text segment into its file, and gives it back from there.
-    pub(crate) fn write_text(&self, epoch: u64, collection: Uuid, bytes: Vec<u8>) -> std::io::Result<TextSegment> {
-        let open = |bytes: SharedBytes| {
-            TextSegment::open(bytes, epoch, collection.into_bytes()).map_err(std::io::Error::other)
-        };
-        let bytes: Arc<Vec<u8>> = Arc::new(bytes);
-        let segment = open(Arc::clone(&bytes) as SharedBytes)?;
-        let Some(path) = self.path(collection, &text_name(&segment)) else { return Ok(segment) };
-        write_whole(&path, |out| out.write_all(&bytes))?;
-        open(read_shared(&path, self.map)?)
+    /// Puts a text segment, whose first document has the offset `first`, into its file, and gives it back
+    /// from there.
+    pub(crate) fn write_text(&self, header: &TextHeader, first: u32, bytes: Vec<u8>) -> std::io::Result<TextSegment> {
+        let shared: SharedBytes =
+            match self.path(Uuid::from_bytes(header.collection), &text_name(header.position, first)) {
+                None => Arc::new(bytes),
+                Some(path) => {
+                    write_whole(&path, |out| out.write_all(&bytes))?;
+                    read_shared(&path, self.map)?
+                }
+            };
+        TextSegment::open(shared, header.epoch, header.collection).map_err(std::io::Error::other)
     }
 
     /// Removes the files of text segments, unless others took their place.
     pub(crate) fn remove_text(&self, collection: Uuid, gone: &[Arc<TextSegment>], new: &[Arc<TextSegment>]) {
-        let kept: Vec<String> = new.iter().map(|segment| text_name(segment)).collect();
-        for name in gone.iter().map(|segment| text_name(segment)).filter(|name| !kept.contains(name)) {
+        let name = |segment: &Arc<TextSegment>| text_name(segment.position(), segment.offsets().next().unwrap_or(0));
+        let kept: Vec<String> = new.iter().map(name).collect();
+        for name in gone.iter().map(name).filter(|name| !kept.contains(name)) {
             if let Some(path) = self.path(collection, &name) {
                 let _ = std::fs::remove_file(path);
             }
@@ -139,8 +142,8 @@ impl Snapshots {
 }
 
 /// Where a segment's documents were read, and which comes first: no two current ones share both.
-fn text_name(segment: &TextSegment) -> String {
-    format!("{}-{}.{TEXT}", segment.position(), segment.offsets().next().unwrap_or(0))
+fn text_name(position: u64, first: u32) -> String {
+    format!("{position}-{first}.{TEXT}")
 }
 
 /// Writes a file beside its place, durably, and renames it; nothing is left of it if that fails.

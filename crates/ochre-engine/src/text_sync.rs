@@ -78,12 +78,13 @@ impl Inner {
     ) -> Result<bool, Error> {
         let reader = self.store.read()?;
         let Some(head) = reader.head(row.number)? else { return Ok(false) };
-        let (epoch, collection) = (self.store.epoch(), row.id);
-        let header = TextHeader { epoch, collection: collection.into_bytes(), position: head.position };
+        let (epoch, collection) = (self.store.epoch(), row.id.into_bytes());
+        let header = TextHeader { epoch, collection, position: head.position };
         let mut builder = TextBuilder::default();
         let mut finish = |builder: &mut TextBuilder| {
+            let first = builder.first().unwrap_or(0);
             let bytes = std::mem::take(builder).finish(&header);
-            self.snapshots.write_text(epoch, collection, bytes).map(|segment| segments.push(Arc::new(segment)))
+            self.snapshots.write_text(&header, first, bytes).map(|segment| segments.push(Arc::new(segment)))
         };
         let offsets: Vec<u32> = offsets.iter().collect();
         let mut failed = None;

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Parser;
+use ochre_bench::read_floats;
 use ochre_engine::model::{Filter, HnswConfiguration, IndexSchema, Metadata, Scalar, Space, Test, Value};
 use ochre_engine::{CollectionOptions, Database, Include, NewRecords, Options, QueryRequest};
 use serde_json::Value as Json;
@@ -36,10 +37,6 @@ struct Arguments {
     dimension: usize,
 }
 
-fn read(path: &PathBuf) -> Result<Vec<f32>, Failure> {
-    Ok(bytemuck::pod_collect_to_vec(&std::fs::read(path)?))
-}
-
 fn filter(condition: &Json) -> Result<Option<Filter>, Failure> {
     let Some([key, operator, value]) = condition.as_array().map(Vec::as_slice) else { return Ok(None) };
     let operand = match value {
@@ -52,7 +49,7 @@ fn filter(condition: &Json) -> Result<Option<Filter>, Failure> {
 
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
-    let (base, queries) = (read(&arguments.base)?, read(&arguments.queries)?);
+    let (base, queries) = (read_floats(&arguments.base)?, read_floats(&arguments.queries)?);
     let lines: Result<Vec<Json>, _> =
         std::fs::read_to_string(&arguments.records)?.lines().map(serde_json::from_str).collect();
     let lines = lines?;

@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use clap::Parser;
+use ochre_bench::read_floats;
 use ochre_index::{BuildOptions, Damaged, Graph, GraphParameters, Nearest, Node, Strategy, VectorBlock, View, nearest};
 use ochre_model::{HnswConfiguration, Space, norm};
 
@@ -71,10 +72,6 @@ impl VectorBlock for Rows {
     }
 }
 
-fn read(path: &PathBuf) -> Result<Vec<f32>, Failure> {
-    Ok(bytemuck::pod_collect_to_vec(&std::fs::read(path)?))
-}
-
 fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     let dimension = arguments.dimension;
@@ -84,9 +81,9 @@ fn main() -> Result<(), Failure> {
         "ip" => Space::Ip,
         other => return Err(format!("unknown space '{other}'; use l2, cosine or ip").into()),
     };
-    let values = read(&arguments.base)?;
+    let values = read_floats(&arguments.base)?;
     let norms: Vec<f32> = values.chunks(dimension).map(norm).collect();
-    let (count, queries) = (norms.len(), read(&arguments.queries)?);
+    let (count, queries) = (norms.len(), read_floats(&arguments.queries)?);
     let rows: Arc<Rows> = Arc::new(Rows { dimension, values, norms });
 
     let begun = Instant::now();

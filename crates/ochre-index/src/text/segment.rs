@@ -52,6 +52,11 @@ impl TextBuilder {
         self.documents.len()
     }
 
+    /// The offset of the first document.
+    pub fn first(&self) -> Option<u32> {
+        self.documents.first().copied()
+    }
+
     /// Whether none was.
     pub fn is_empty(&self) -> bool {
         self.documents.is_empty()

@@ -5,7 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use ochre_engine::model::WriteKind;
+use ochre_engine::model::{Filter, WriteKind};
 use ochre_engine::{
     Database, DeleteRequest, GetRequest, Include as Parts, NewRecords, Query as Search, QueryHit, QueryRequest, Record,
 };
@@ -150,17 +150,24 @@ async fn fetch(
     State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
     if !body.is_small() {
-        return app.run(move |database| fetch_now(database, &path, body.parse()?)).await;
+        let work = move |database: &Database| {
+            let payload: GetRequestPayload = body.parse()?;
+            let filter = payload.filter()?;
+            fetch_now(database, &path, payload, filter)
+        };
+        return app.run(work).await;
     }
     let payload: GetRequestPayload = body.parse()?;
+    let filter = payload.filter()?;
     let returned = payload.ids.as_ref().map_or(usize::MAX, Vec::len);
     let returned = returned.min(payload.limit.map_or(usize::MAX, |limit| limit as usize));
-    let is_short = app.is_short(&path, payload.filter()?.is_some_and(|filter| filter.reads_documents()), returned);
-    app.run_read(is_short, move |database| fetch_now(database, &path, payload)).await
+    let is_short = app.is_short(&path, filter.as_ref().is_some_and(Filter::reads_documents), returned);
+    app.run_read(is_short, move |database| fetch_now(database, &path, payload, filter)).await
 }
 
-fn fetch_now(database: &Database, path: &CollectionPath, payload: GetRequestPayload) -> Result<Response, ApiError> {
-    let filter = payload.filter()?;
+fn fetch_now(
+    database: &Database, path: &CollectionPath, payload: GetRequestPayload, filter: Option<Filter>,
+) -> Result<Response, ApiError> {
     let include = payload.include;
     let request = GetRequest {
         ids: payload.ids,
@@ -178,17 +185,24 @@ async fn query(
     State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
     if !body.is_small() {
-        return app.run(move |database| query_now(database, &path, body.parse()?)).await;
+        let work = move |database: &Database| {
+            let payload: QueryRequestPayload = body.parse()?;
+            let filter = payload.filter()?;
+            query_now(database, &path, payload, filter)
+        };
+        return app.run(work).await;
     }
     let payload: QueryRequestPayload = body.parse()?;
+    let filter = payload.filter()?;
     // Searching takes time for each embedding, however few records it finds.
     let returned = (payload.n_results.unwrap_or(10) as usize).max(10).saturating_mul(payload.query_embeddings.len());
-    let is_short = app.is_short(&path, payload.filter()?.is_some_and(|filter| filter.reads_documents()), returned);
-    app.run_read(is_short, move |database| query_now(database, &path, payload)).await
+    let is_short = app.is_short(&path, filter.as_ref().is_some_and(Filter::reads_documents), returned);
+    app.run_read(is_short, move |database| query_now(database, &path, payload, filter)).await
 }
 
-fn query_now(database: &Database, path: &CollectionPath, payload: QueryRequestPayload) -> Result<Response, ApiError> {
-    let filter = payload.filter()?;
+fn query_now(
+    database: &Database, path: &CollectionPath, payload: QueryRequestPayload, filter: Option<Filter>,
+) -> Result<Response, ApiError> {
     let include = payload.include;
     let embeddings = payload.query_embeddings.iter().map(|row| row.iter().map(|number| number.0).collect()).collect();
     let request = QueryRequest {
