@@ -1,9 +1,12 @@
 //! One metadata key over all records of a collection: typed values in chunks of [`CHUNK`] offsets.
 //!
 //! A chunk has a lane per type, since a key may hold different types in different records. A lane keeps
-//! which offsets have a value, and the values packed in their order, or just one where all are equal.
-//! Strings are codes into a dictionary per key. Chunks are shared between views and copied on write.
+//! which offsets have a value, the values packed in their order, or just one where all are equal, and
+//! the smallest and the largest of them, so that a filter that none or all of a chunk passes reads no
+//! value (a zone map). Strings are codes into a dictionary per key. Chunks are shared between views and
+//! copied on write.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -41,11 +44,14 @@ pub(crate) struct Lane<T> {
     /// One value per present offset, in order; empty while all are equal to `constant`.
     values: Vec<T>,
     constant: Option<T>,
+    /// No value is less than the first or greater than the second; wider than need be after removals.
+    /// Absent when a value has no order.
+    bounds: Option<(T, T)>,
 }
 
 impl<T> Default for Lane<T> {
     fn default() -> Self {
-        Self { present: None, end: 0, values: Vec::new(), constant: None }
+        Self { present: None, end: 0, values: Vec::new(), constant: None, bounds: None }
     }
 }
 
@@ -122,7 +128,7 @@ impl Chunk {
     }
 }
 
-impl<T: Copy + PartialEq> Lane<T> {
+impl<T: Copy + PartialOrd> Lane<T> {
     /// Where the value of an offset stands among the values, if it has one.
     fn rank(&self, local: u16) -> Option<usize> {
         let present = self.present.as_deref()?;
@@ -139,6 +145,12 @@ impl<T: Copy + PartialEq> Lane<T> {
     }
 
     fn set(&mut self, local: u16, value: T) {
+        self.bounds = match self.bounds {
+            _ if value.partial_cmp(&value).is_none() => None,
+            None if self.present.is_none() => Some((value, value)),
+            None => None,
+            Some((low, high)) => Some((if value < low { value } else { low }, if value > high { value } else { high })),
+        };
         if self.constant != Some(value) {
             if let Some(constant) = self.constant.take() {
                 self.values = vec![constant; self.count()];
@@ -207,6 +219,26 @@ impl<T: Copy + PartialEq> Lane<T> {
                 }
             }
         }
+    }
+
+    /// As [`Lane::scan`], for a test of how a value is ordered against an operand: passed if its order is
+    /// one of `orders`. Reads no value where the lane's bounds decide.
+    pub(crate) fn scan_ordered(
+        &self, result: &mut Words, orders: &[Ordering], order: impl Fn(T) -> Option<Ordering>, test: impl Fn(T) -> bool,
+    ) {
+        if let Some((Some(low), Some(high))) = self.bounds.map(|(low, high)| (order(low), order(high))) {
+            let mut possible = [Ordering::Less, Ordering::Equal, Ordering::Greater]
+                .into_iter()
+                .filter(|order| (low..=high).contains(&order));
+            let passing = possible.clone().filter(|order| orders.contains(order)).count();
+            if passing == 0 {
+                return;
+            }
+            if possible.all(|order| orders.contains(&order)) {
+                return self.scan(result, |_| true);
+            }
+        }
+        self.scan(result, test);
     }
 
     fn heap_bytes(&self) -> usize {
@@ -308,6 +340,33 @@ mod tests {
             }
         }
         same(&column, &map);
+    }
+
+    /// Bounds decide nothing that the values would not, also after values were replaced and removed.
+    #[test]
+    fn bounds_never_change_what_a_scan_finds() {
+        let mut rng = fastrand::Rng::with_seed(12);
+        for round in 0..200 {
+            let (mut lane, spread) = (Lane::<i64>::default(), 1 + round % 7);
+            for local in 0..300u16 {
+                if rng.u8(0..4) > 0 {
+                    lane.set(local, i64::from(local) / 100 + rng.i64(0..spread));
+                }
+            }
+            (0..rng.u16(0..300)).for_each(|_| lane.unset(rng.u16(0..300)));
+            for operand in -1..12 {
+                for orders in [&[Ordering::Equal][..], &[Ordering::Less], &[Ordering::Greater, Ordering::Equal]] {
+                    let (mut bounded, mut plain) = ([0; WORDS], [0; WORDS]);
+                    let test = |v: i64| orders.contains(&v.cmp(&operand));
+                    lane.scan_ordered(&mut bounded, orders, |v| Some(v.cmp(&operand)), test);
+                    lane.scan(&mut plain, test);
+                    assert_eq!(bounded, plain);
+                }
+            }
+        }
+        let mut unordered = Lane::<f64>::default();
+        [1.0, f64::NAN, 3.0].into_iter().zip(0..).for_each(|(value, local)| unordered.set(local, value));
+        assert!(unordered.bounds.is_none(), "a value without an order has no bounds");
     }
 
     fn same(column: &Column, map: &BTreeMap<u32, Value>) {

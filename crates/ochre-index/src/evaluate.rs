@@ -195,7 +195,9 @@ impl<'a> Scanner<'a> {
         match self {
             Self::Nothing => {}
             Self::Bool(b) => chunk.bools.scan(words, |v| v == *b),
-            Self::String(code) => chunk.strings.scan(words, |v| v == *code),
+            Self::String(code) => {
+                chunk.strings.scan_ordered(words, &[Ordering::Equal], |v| Some(v.cmp(code)), |v| v == *code);
+            }
             Self::Number { orders, operand } => scan_numbers(chunk, words, orders, operand),
             Self::Set { bools, ints, floats, strings } => {
                 chunk.bools.scan(words, |v| bools[usize::from(v)]);
@@ -220,15 +222,17 @@ fn scan_numbers(chunk: &Chunk, words: &mut Words, orders: &[Ordering], operand: 
     match operand {
         Scalar::Int(operand) => {
             let operand = *operand;
-            chunk.ints.scan(words, |v| (less & (v < operand)) | (equal & (v == operand)) | (greater & (v > operand)));
-            chunk
-                .floats
-                .scan(words, |v| compare_int_float(operand, v).is_some_and(|order| orders.contains(&order.reverse())));
+            let test = |v| (less & (v < operand)) | (equal & (v == operand)) | (greater & (v > operand));
+            chunk.ints.scan_ordered(words, orders, |v| Some(v.cmp(&operand)), test);
+            let order = |v| compare_int_float(operand, v).map(Ordering::reverse);
+            chunk.floats.scan_ordered(words, orders, order, |v| order(v).is_some_and(|order| orders.contains(&order)));
         }
         Scalar::Float(operand) => {
             let operand = *operand;
-            chunk.floats.scan(words, |v| (less & (v < operand)) | (equal & (v == operand)) | (greater & (v > operand)));
-            chunk.ints.scan(words, |v| compare_int_float(v, operand).is_some_and(|order| orders.contains(&order)));
+            let test = |v| (less & (v < operand)) | (equal & (v == operand)) | (greater & (v > operand));
+            chunk.floats.scan_ordered(words, orders, |v| v.partial_cmp(&operand), test);
+            let order = |v| compare_int_float(v, operand);
+            chunk.ints.scan_ordered(words, orders, order, |v| order(v).is_some_and(|order| orders.contains(&order)));
         }
         Scalar::Bool(_) | Scalar::Str(_) => {}
     }

@@ -11,6 +11,9 @@ use serde::{Deserialize, Deserializer};
 
 use crate::Refused;
 
+/// How many bytes of base64 are decoded at once: whole groups of four characters, and whole numbers.
+const DECODED_AT_ONCE: usize = 12 * 256;
+
 /// Embeddings of add and upsert.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EmbeddingsPayload(Rows);
@@ -72,24 +75,38 @@ impl Rows {
         Ok(Embeddings::from_some_rows(dimension, self.values, &present))
     }
 
+    /// Decodes through a small buffer straight into the array of numbers, never into bytes of its own.
     fn push_base64(&mut self, text: &str) {
-        let bytes = match STANDARD.decode(text) {
-            Ok(bytes) => bytes,
-            Err(error) => return self.note(format!("Invalid base64 string: {error}")),
-        };
-        let (floats, rest) = bytes.as_chunks::<4>();
-        if !rest.is_empty() {
-            let count = bytes.len();
+        let start = self.values.len();
+        self.values.reserve(text.len() / 16 * 3 + 3);
+        let mut buffer = [0; DECODED_AT_ONCE];
+        let mut decoded = 0;
+        let mut pieces = text.as_bytes().chunks(DECODED_AT_ONCE / 3 * 4).peekable();
+        while let Some(piece) = pieces.next() {
+            let bytes = match STANDARD.decode_slice(piece, &mut buffer) {
+                // Only the end of the text may be padded.
+                Ok(count) if count == DECODED_AT_ONCE || pieces.peek().is_none() => &buffer[..count],
+                _ => return self.note_undecodable(text),
+            };
+            decoded += bytes.len();
+            self.values.extend(bytes.as_chunks::<4>().0.iter().map(|float| f32::from_le_bytes(*float)));
+        }
+        if decoded % 4 != 0 {
             return self.note(format!(
-                "Invalid byte length: {count} bytes cannot be converted to f32 values (must be divisible by 4)"
+                "Invalid byte length: {decoded} bytes cannot be converted to f32 values (must be divisible by 4)"
             ));
         }
-        let start = self.values.len();
-        self.values.extend(floats.iter().map(|float| f32::from_le_bytes(*float)));
         if let Some(index) = self.values[start..].iter().position(|value| !value.is_finite()) {
             self.note(format!("Non-finite float value at embedding index {index}: {}", self.values[start + index]));
         }
-        self.lengths.push(Some(floats.len()));
+        self.lengths.push(Some(decoded / 4));
+    }
+
+    /// Reports what is wrong at its place in the whole text.
+    fn note_undecodable(&mut self, text: &str) {
+        if let Err(error) = STANDARD.decode(text) {
+            self.note(format!("Invalid base64 string: {error}"));
+        }
     }
 
     fn note(&mut self, problem: String) {
@@ -303,5 +320,45 @@ impl<'de> Visitor<'de> for NumberVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Number, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Number(None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Rows {
+        let mut rows = Rows::default();
+        rows.push_base64(text);
+        rows
+    }
+
+    #[test]
+    fn base64_of_any_length_is_read_as_it_was_written() {
+        for count in [0, 1, 2, 3, 767, 768, 769, 1536, 5000] {
+            let values: Vec<f32> = (0..count).map(|i| i as f32 * 0.37 - 9.0).collect();
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let rows = read(&STANDARD.encode(bytes));
+            assert_eq!((rows.values, rows.lengths, rows.problem), (values, vec![Some(count)], None));
+        }
+    }
+
+    #[test]
+    fn bad_base64_is_refused_wherever_the_fault_is() {
+        let good = STANDARD.encode(vec![0; 4 * 2000]);
+        for at in [0, 4095, 4096, 9000] {
+            for fault in ["*", "="] {
+                let mut text = good.clone();
+                text.replace_range(at..=at, fault);
+                let problem = read(&text).problem.expect("a fault");
+                assert!(problem.starts_with("Invalid base64 string: "), "{problem}");
+                assert!(problem.contains(&at.to_string()), "{problem}");
+            }
+        }
+        // Padding of its own in the middle, where one piece ends.
+        let padded = [&STANDARD.encode(vec![0; 3071]), good.as_str()].concat();
+        assert!(read(&padded).problem.is_some());
+        let uneven = read(&STANDARD.encode(vec![0; 3075])).problem.expect("not whole numbers");
+        assert!(uneven.contains("3075 bytes"), "{uneven}");
     }
 }
