@@ -1,0 +1,172 @@
+//! A job as it is defined: trigger, policies and knobs, and how a change of them is read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, nearest};
+use crate::policy::Policies;
+use crate::scheduler::{JobState, JobStatus, ScheduleOptions};
+use crate::store::Tally;
+use crate::task::{Knobs, Task};
+use crate::time::Time;
+use crate::trigger::{Span, Trigger};
+
+/// A job as it is defined.
+#[derive(Clone)]
+pub(crate) struct Definition {
+    pub(crate) trigger: Trigger,
+    pub(crate) policies: Policies,
+    /// Those that are set.
+    pub(crate) set: Map<String, Value>,
+    /// All of them.
+    pub(crate) knobs: Knobs,
+    pub(crate) is_enabled: bool,
+}
+
+/// The tasks by name.
+pub(crate) fn collect_tasks(tasks: &[Arc<dyn Task>]) -> Result<BTreeMap<&'static str, Arc<dyn Task>>, Error> {
+    let mut by_name = BTreeMap::new();
+    for task in tasks {
+        if by_name.insert(task.name(), Arc::clone(task)).is_some() {
+            return Err(Error::Duplicate(task.name().to_owned()));
+        }
+    }
+    Ok(by_name)
+}
+
+/// The task of a name.
+pub(crate) fn find_task<'a>(
+    tasks: &'a BTreeMap<&'static str, Arc<dyn Task>>, name: &str,
+) -> Result<&'a Arc<dyn Task>, Error> {
+    tasks
+        .get(name)
+        .ok_or_else(|| Error::UnknownJob { name: name.to_owned(), nearest: nearest(name, tasks.keys().copied()) })
+}
+
+impl Definition {
+    pub(crate) fn new(task: &dyn Task, trigger: Trigger, options: ScheduleOptions) -> Result<Self, Error> {
+        let knobs = Knobs::new(task, &options.knobs)?;
+        check_policies(&options.policies)?;
+        let (policies, set, is_enabled) = (options.policies, options.knobs, !options.is_disabled);
+        Ok(Self { trigger, policies, set, knobs, is_enabled })
+    }
+
+    /// What tells this definition from another, whenever it was made.
+    pub(crate) fn declared(&self) -> Value {
+        let trigger = self.trigger.every().map_or_else(|| json!(self.trigger), |every| json!({"every": Span(every)}));
+        json!({"trigger": trigger, "policies": self.policies, "knobs": self.set, "enabled": self.is_enabled})
+    }
+
+    /// This definition with a change: any of `interval`, `cron` (with `zone`), `once`; `enabled`;
+    /// `policies` and `knobs`, of which those named are changed, and `null` means the default.
+    pub(crate) fn changed(&self, task: &dyn Task, change: &Map<String, Value>, now: Time) -> Result<Self, Error> {
+        const KEYS: [&str; 7] = ["interval", "cron", "zone", "once", "enabled", "policies", "knobs"];
+        if let Some(key) = change.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            let hint = nearest(key, KEYS.into_iter()).map(|near| format!("; did you mean '{near}'?"));
+            let reason = format!("'{key}' cannot be changed{}; {} can", hint.unwrap_or_default(), KEYS.join(", "));
+            return Err(Error::Invalid { what: "change", reason });
+        }
+        let mut changed = self.clone();
+        if let Some(trigger) = self.changed_trigger(change, now)? {
+            changed.trigger = trigger;
+        }
+        if let Some(enabled) = change.get("enabled") {
+            changed.is_enabled = enabled.as_bool().ok_or_else(|| wrong("enabled", "true or false", enabled))?;
+        }
+        if let Some(policies) = change.get("policies") {
+            changed.policies = self.changed_policies(policies)?;
+        }
+        if let Some(knobs) = change.get("knobs") {
+            for (name, value) in object("knobs", knobs)? {
+                Knobs::find(task, name)?;
+                match value {
+                    Value::Null => changed.set.remove(name),
+                    value => changed.set.insert(name.clone(), value.clone()),
+                };
+            }
+            changed.knobs = Knobs::new(task, &changed.set)?;
+        }
+        Ok(changed)
+    }
+
+    fn changed_trigger(&self, change: &Map<String, Value>, now: Time) -> Result<Option<Trigger>, Error> {
+        let text = |key: &'static str| {
+            change.get(key).map(|value| value.as_str().ok_or_else(|| wrong(key, "a text", value))).transpose()
+        };
+        let (interval, cron, once, zone) = (text("interval")?, text("cron")?, text("once")?, text("zone")?);
+        if [interval, cron, once].iter().flatten().count() > 1 {
+            let reason = "give one of interval, cron and once".into();
+            return Err(Error::Invalid { what: "schedule", reason });
+        }
+        match (interval, cron, once, zone, &self.trigger) {
+            (Some(every), ..) => Trigger::interval(every.parse::<Span>()?.0, now).map(Some),
+            (_, Some(expression), ..) => Trigger::cron(expression, zone.unwrap_or("UTC")).map(Some),
+            (_, _, Some(at), ..) => Trigger::once(now, None, Some(at.parse()?)).map(Some),
+            (_, _, _, Some(zone), Trigger::Cron(cron)) => Trigger::cron(cron.expression(), zone).map(Some),
+            (_, _, _, Some(_), _) => {
+                Err(Error::Invalid { what: "schedule", reason: "only a cron expression has a zone".into() })
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn changed_policies(&self, change: &Value) -> Result<Policies, Error> {
+        let (mut all, defaults) = (json!(self.policies), json!(Policies::default()));
+        for (name, value) in object("policies", change)? {
+            let Some(default) = defaults.get(name) else {
+                let known = defaults.as_object().into_iter().flat_map(Map::keys);
+                let hint = nearest(name, known.map(String::as_str)).map(|near| format!("; did you mean '{near}'?"));
+                let reason = format!("there is no policy '{name}'{}", hint.unwrap_or_default());
+                return Err(Error::Invalid { what: "policy", reason });
+            };
+            all[name] = if value.is_null() { default.clone() } else { value.clone() };
+        }
+        let policies: Policies = serde_json::from_value(all)
+            .map_err(|error| Error::Invalid { what: "policy", reason: error.to_string() })?;
+        check_policies(&policies)?;
+        Ok(policies)
+    }
+
+    pub(crate) fn status(&self, task: &dyn Task, state: JobState) -> JobStatus {
+        let warning = match &self.trigger {
+            Trigger::Cron(cron) => cron.warning().map(str::to_owned),
+            _ => None,
+        };
+        JobStatus {
+            name: task.name().to_owned(),
+            about: task.about().to_owned(),
+            state,
+            trigger: self.trigger.to_string(),
+            schedule: Some(self.trigger.clone()),
+            warning,
+            next_runs: Vec::new(),
+            running: None,
+            last_run: None,
+            last_look: None,
+            progress: None,
+            tally: Tally::default(),
+            failures: 0,
+            policies: self.policies.clone(),
+            knobs: self.knobs.as_map().clone(),
+            knobs_about: task.knobs().iter().map(|knob| (knob.name, knob.about)).collect(),
+        }
+    }
+}
+
+fn check_policies(policies: &Policies) -> Result<(), Error> {
+    if !(0.0..=1.0).contains(&policies.jitter) {
+        let reason = format!("jitter is {}; it has to be between 0 and 1", policies.jitter);
+        return Err(Error::Invalid { what: "policy", reason });
+    }
+    Ok(())
+}
+
+fn object<'a>(name: &'static str, value: &'a Value) -> Result<&'a Map<String, Value>, Error> {
+    value.as_object().ok_or_else(|| wrong(name, "an object", value))
+}
+
+fn wrong(name: &str, wanted: &str, value: &Value) -> Error {
+    Error::Invalid { what: "change", reason: format!("'{name}' is {value}; it has to be {wanted}") }
+}

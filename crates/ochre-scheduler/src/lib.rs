@@ -1,0 +1,38 @@
+//! Runs named tasks by interval, by cron expression or once: persisted, with policies, one step at a time.
+//!
+//! A [`Task`] looks whether there is anything to do, and does it in steps; a [`Scheduler`] decides when,
+//! a [`Governor`] whether there is room for the next step, a [`JobStore`] remembers. None of it knows what
+//! the tasks are for.
+
+mod clock;
+mod context;
+mod cron;
+mod definition;
+mod error;
+mod governor;
+mod local;
+mod memory;
+mod off;
+mod policy;
+mod scheduler;
+mod store;
+mod task;
+mod time;
+mod trigger;
+mod window;
+
+pub use clock::{Clock, SystemClock, VirtualClock};
+pub use context::Context;
+pub use cron::CronExpression;
+pub use error::Error;
+pub use governor::{Admission, Governor, NoGovernor};
+pub use local::LocalScheduler;
+pub use memory::MemoryJobStore;
+pub use off::OffScheduler;
+pub use policy::{Class, Misfire, Overlap, Policies};
+pub use scheduler::{Implementations, JobHandle, JobState, JobStatus, Parts, ScheduleOptions, Scheduler};
+pub use store::{Finished, JobStore, Kind, LastLook, Pending, Progress, Run, Schedule, Status, Tally};
+pub use task::{Defaults, Failure, Knob, KnobValue, Knobs, Look, Stop, Task, When};
+pub use time::Time;
+pub use trigger::{Span, Trigger};
+pub use window::Window;

@@ -1,0 +1,368 @@
+//! Which job runs next, and what its policies say about it.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use super::{BACKWARD_MAX, Inner, Job, LEASE, SLEEP_MAX, State};
+use crate::error::Error;
+use crate::local::run::Ready;
+use crate::policy::{Class, Misfire, Overlap, Policies};
+use crate::store::{Finished, Kind, LastLook, Pending, Run, Schedule, Status};
+use crate::task::{Look, Stop};
+use crate::time::Time;
+
+/// A nominal time whose turn it is.
+#[derive(Clone, Debug)]
+struct Due {
+    nominal: Time,
+    kind: Kind,
+    attempt: u32,
+    coalesced: u64,
+    /// It stands in the schedule's list of pending runs.
+    is_pending: bool,
+}
+
+impl Inner {
+    /// Begins the next run that is due, if there is one and there is room for it.
+    pub(super) fn next_run(&self) -> Result<Option<Ready>, Error> {
+        let now = self.now();
+        let names = {
+            let mut state = self.state.lock();
+            state.notice_jump(now);
+            let mut names: Vec<(i32, Time, String)> = Vec::new();
+            for (name, job) in &state.jobs {
+                if let Some(since) = job.due_since(now).filter(|since| *since <= now) {
+                    names.push((-job.schedule.policies.priority, since, name.clone()));
+                }
+            }
+            // Ageing: who waits for a long time comes before who is more important.
+            names.sort_by_key(|(priority, since, _)| {
+                let aged = i32::try_from(now.since(*since).as_secs() / 60).unwrap_or(i32::MAX);
+                (priority.saturating_sub(aged), *since)
+            });
+            names
+        };
+        for (_, _, name) in names {
+            if self.is_stopping() {
+                return Ok(None);
+            }
+            if let Some(ready) = self.consider(&name, now)? {
+                return Ok(Some(ready));
+            }
+        }
+        Ok(None)
+    }
+
+    fn consider(&self, name: &str, now: Time) -> Result<Option<Ready>, Error> {
+        let (due, task, knobs, version) = {
+            let mut state = self.state.lock();
+            let taken = state.locks_taken();
+            let is_full = state.is_full(self.parts.running_max);
+            let Some(job) = state.jobs.get_mut(name) else { return Ok(None) };
+            let Some(due) = job.take_due(now) else { return Ok(None) };
+            let is_free = job.task.locks().iter().all(|lock| !taken.contains(lock));
+            if !is_free || is_full && due.kind != Kind::Manual {
+                return Ok(None);
+            }
+            job.is_looking = true;
+            (due, std::sync::Arc::clone(&job.task), job.knobs.clone(), job.schedule.version)
+        };
+        let look = if due.kind == Kind::Manual {
+            Ok(Look::Work("asked for".into()))
+        } else {
+            let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task.look(&knobs)));
+            looked.unwrap_or_else(|_| Err(crate::task::Failure::Failed("its look panicked".into())))
+        };
+        let mut state = self.state.lock();
+        let Some(job) = state.jobs.get_mut(name) else { return Ok(None) };
+        job.is_looking = false;
+        if job.schedule.version != version || !job.is_on() && due.kind != Kind::Manual {
+            // It was changed meanwhile: it is looked at anew.
+            state.is_woken = true;
+            return Ok(None);
+        }
+        job.is_signalled &= due.kind != Kind::Signalled;
+        let (message, is_urgent, failure) = match look {
+            Ok(Look::Nothing(reason)) => {
+                job.note_nothing(&due, now, reason);
+                return Ok(None);
+            }
+            Ok(Look::Work(reason)) => (reason, false, None),
+            Ok(Look::Urgent(reason)) => (reason, true, None),
+            Err(failure) => ("could not tell whether there is anything to do".to_owned(), false, Some(failure)),
+        };
+        if !is_urgent && due.kind != Kind::Manual && !is_allowed(&job.schedule.policies, now) {
+            return Ok(None);
+        }
+        let schedule = advanced(&job.schedule, &due);
+        let run = Run {
+            job: name.to_owned(),
+            nominal: due.nominal,
+            kind: due.kind,
+            attempt: due.attempt,
+            owner: self.parts.owner.clone(),
+            fence: 0,
+            lease_until: now,
+            started: now,
+            ended: None,
+            status: Status::Running,
+            message,
+            progress: None,
+            coalesced: due.coalesced,
+        };
+        let Some(run) = self.parts.store.begin(&schedule, &run, LEASE)? else {
+            self.reload(job)?;
+            state.is_woken = true;
+            return Ok(None);
+        };
+        job.schedule = Schedule { version: schedule.version + 1, ..schedule };
+        job.is_unsaved = false;
+        let class = if is_urgent { Class::Urgent } else { job.schedule.policies.class };
+        Ok(Some(Ready::new(job, run, class, failure)))
+    }
+
+    /// Ends runs that nobody holds any more, and queues them to be tried again.
+    pub(super) fn take_over(&self) -> Result<(), Error> {
+        for lost in self.parts.store.abandoned(&self.parts.owner)? {
+            let mut state = self.state.lock();
+            let Some(job) = state.jobs.get_mut(&lost.job) else { continue };
+            if job.running.iter().any(|active| active.run.fence == lost.fence) {
+                continue;
+            }
+            let ended = Run {
+                status: Status::Lost,
+                ended: Some(self.now()),
+                message: format!("the process that ran it ({}) is gone", lost.owner),
+                ..lost
+            };
+            loop {
+                let schedule = after_run(&job.schedule, &ended, self.now());
+                match self.parts.store.finish(&schedule, &ended)? {
+                    Finished::Done => {
+                        job.schedule = Schedule { version: schedule.version + 1, ..schedule };
+                        job.is_unsaved = false;
+                        break;
+                    }
+                    Finished::Changed => self.reload(job)?,
+                    Finished::NotHeld => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// When something may be due next.
+    pub(super) fn next_wake(&self) -> Time {
+        let now = self.now();
+        let state = self.state.lock();
+        let soonest = state.jobs.values().filter_map(|job| job.due_since(now)).filter(|time| *time > now).min();
+        // What is due already waits for a run to end, a window to open or the like.
+        soonest.unwrap_or(now + SLEEP_MAX).min(now + SLEEP_MAX)
+    }
+}
+
+impl State {
+    /// A clock that was set back far starts schedules over; one set forward is a matter of misfire policies.
+    fn notice_jump(&mut self, now: Time) {
+        let seen = self.seen.replace(now);
+        let recorded = self.jobs.values().filter_map(|job| job.schedule.last_nominal).max();
+        let Some(latest) = seen.max(recorded).filter(|latest| latest.since(now) > BACKWARD_MAX) else { return };
+        tracing::warn!(%now, was = %latest, "the clock was set back; schedules start over from now");
+        for job in self.jobs.values_mut() {
+            if job.schedule.next.is_some() {
+                job.schedule.next = job.schedule.trigger.next(now);
+            }
+            job.schedule.last_nominal = job.schedule.last_nominal.map(|nominal| nominal.min(now));
+            job.schedule.pending.iter_mut().for_each(|pending| pending.not_before = pending.not_before.min(now));
+            job.is_unsaved = true;
+        }
+    }
+
+    fn locks_taken(&self) -> BTreeSet<&'static str> {
+        let running = self.jobs.values().filter(|job| !job.running.is_empty());
+        running.flat_map(|job| job.task.locks().iter().copied()).collect()
+    }
+
+    fn is_full(&self, running_max: usize) -> bool {
+        let counts = |job: &Job| {
+            let stuck_after = job.schedule.policies.stuck_after.0;
+            job.running.iter().filter(|active| active.control.silence() <= stuck_after).count()
+        };
+        self.jobs.values().map(counts).sum::<usize>() >= running_max
+    }
+}
+
+impl Job {
+    /// Since when something is due, or when it will be.
+    fn due_since(&self, now: Time) -> Option<Time> {
+        if self.is_looking {
+            return None;
+        }
+        let pending = self.schedule.pending.iter().filter(|pending| self.is_on() || pending.kind == Kind::Manual);
+        let pending = pending.map(|pending| pending.not_before).min();
+        if !self.is_on() {
+            return pending;
+        }
+        let scheduled = self.schedule.next.map(|next| next + jitter(&self.schedule, next));
+        let signalled = self.is_signalled.then_some(now);
+        [pending, scheduled, signalled].into_iter().flatten().min()
+    }
+
+    /// The nominal time whose turn it is, after misfire and overlap policies.
+    fn take_due(&mut self, now: Time) -> Option<Due> {
+        let may_overlap = self.running.is_empty() || self.schedule.policies.overlap == Overlap::Allow;
+        let is_on = self.is_on();
+        let ready = |pending: &&Pending| pending.not_before <= now && (is_on || pending.kind == Kind::Manual);
+        if may_overlap && let Some(pending) = self.schedule.pending.iter().filter(ready).min_by_key(|p| p.not_before) {
+            let Pending { nominal, kind, attempt, .. } = *pending;
+            return Some(Due { nominal, kind, attempt, coalesced: 0, is_pending: true });
+        }
+        if !is_on {
+            return None;
+        }
+        if let Some(due) = self.take_scheduled(now) {
+            if may_overlap {
+                return Some(due);
+            }
+            self.overlapped(&due, now);
+        }
+        (self.is_signalled && may_overlap).then_some(Due {
+            nominal: now,
+            kind: Kind::Signalled,
+            attempt: 1,
+            coalesced: 0,
+            is_pending: false,
+        })
+    }
+
+    fn take_scheduled(&mut self, now: Time) -> Option<Due> {
+        let schedule = &mut self.schedule;
+        let next = schedule.next.filter(|next| *next + jitter(schedule, *next) <= now)?;
+        let latest = schedule.trigger.latest(next, now);
+        let before = schedule.trigger.count(next, latest);
+        let due = |nominal, coalesced| Due { nominal, kind: Kind::Scheduled, attempt: 1, coalesced, is_pending: false };
+        match schedule.policies.misfire {
+            Misfire::Latest => Some(due(latest, before)),
+            Misfire::Skip => {
+                let is_late = now.since(latest) > schedule.policies.grace.0 + jitter(schedule, latest);
+                schedule.tally.missed += before + u64::from(is_late);
+                if before > 0 || is_late {
+                    schedule.next = if is_late { schedule.trigger.next(now) } else { Some(latest) };
+                    schedule.last_nominal = Some(latest).filter(|_| is_late).or(schedule.last_nominal);
+                    self.is_unsaved = true;
+                }
+                (!is_late).then(|| due(latest, 0))
+            }
+            Misfire::All => {
+                let surplus = (before + 1).saturating_sub(u64::from(schedule.policies.catch_up.max(1)));
+                let mut nominal = next;
+                if surplus > 0 {
+                    nominal = latest;
+                    for _ in 1..schedule.policies.catch_up.max(1) {
+                        nominal = schedule.trigger.latest(next, nominal - Duration::from_micros(1));
+                    }
+                    schedule.tally.missed += schedule.trigger.count(next, nominal);
+                    schedule.next = Some(nominal);
+                    self.is_unsaved = true;
+                }
+                Some(due(nominal, 0))
+            }
+        }
+    }
+
+    /// A time came while the job still runs.
+    fn overlapped(&mut self, due: &Due, now: Time) {
+        let overlap = self.schedule.policies.overlap;
+        let is_queued = self.schedule.pending.iter().any(|pending| pending.kind == Kind::Scheduled);
+        let mut schedule = moved_on(&self.schedule, due);
+        if overlap == Overlap::Skip || is_queued {
+            schedule.tally.overlapped += 1 + due.coalesced;
+        } else {
+            schedule.tally.coalesced += due.coalesced;
+            let pending = Pending { nominal: due.nominal, kind: due.kind, attempt: 1, not_before: now };
+            schedule.pending.push(pending);
+        }
+        self.schedule = schedule;
+        self.is_unsaved = true;
+        if overlap == Overlap::CancelRunning {
+            self.running.iter().for_each(|active| active.control.stop(Stop::Cancelled));
+        }
+    }
+
+    fn note_nothing(&mut self, due: &Due, now: Time, reason: String) {
+        let mut schedule = moved_on(&self.schedule, due);
+        if due.kind == Kind::Scheduled && due.attempt == 1 {
+            schedule.tally.nothing_to_do += 1;
+            schedule.tally.coalesced += due.coalesced;
+        }
+        schedule.last_look = Some(LastLook { at: now, reason });
+        // What was to be tried again is no longer needed.
+        schedule.failures = if due.attempt > 1 { 0 } else { schedule.failures };
+        self.schedule = schedule;
+        self.is_unsaved = true;
+    }
+}
+
+/// The schedule after this time was dealt with.
+fn moved_on(schedule: &Schedule, due: &Due) -> Schedule {
+    let mut schedule = schedule.clone();
+    if due.is_pending {
+        let is_it = |pending: &Pending| {
+            pending.nominal == due.nominal && pending.kind == due.kind && pending.attempt == due.attempt
+        };
+        schedule.pending.retain(|pending| !is_it(pending));
+    } else if due.kind == Kind::Scheduled {
+        schedule.next = schedule.trigger.next(due.nominal);
+        schedule.last_nominal = Some(due.nominal);
+    }
+    schedule
+}
+
+/// The schedule after a run was begun for this time.
+fn advanced(schedule: &Schedule, due: &Due) -> Schedule {
+    let mut schedule = moved_on(schedule, due);
+    if due.kind == Kind::Scheduled && due.attempt == 1 {
+        schedule.tally.ran += 1;
+        schedule.tally.coalesced += due.coalesced;
+    }
+    schedule
+}
+
+/// The schedule after a run ended.
+pub(super) fn after_run(schedule: &Schedule, run: &Run, now: Time) -> Schedule {
+    let mut schedule = schedule.clone();
+    schedule.last_run = Some(run.clone());
+    let mut again = |not_before| {
+        let pending = Pending { nominal: run.nominal, kind: run.kind, attempt: run.attempt + 1, not_before };
+        schedule.pending.push(pending);
+    };
+    if run.status == Status::Interrupted {
+        again(now);
+    } else if run.status.is_failure() {
+        if run.attempt <= schedule.policies.retries {
+            again(now + schedule.policies.retry_after(run.attempt));
+        }
+        schedule.failures += 1;
+        schedule.is_broken |= schedule.policies.broken_after > 0 && schedule.failures >= schedule.policies.broken_after;
+    } else if run.status == Status::Succeeded {
+        schedule.failures = 0;
+    }
+    schedule
+}
+
+/// How much later than its nominal time a run begins: the same for the same time of the same job.
+fn jitter(schedule: &Schedule, nominal: Time) -> Duration {
+    let Some(every) = schedule.trigger.every() else { return Duration::ZERO };
+    let mut hasher = DefaultHasher::new();
+    (&schedule.name, nominal).hash(&mut hasher);
+    #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 53 bits")]
+    let share = (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64;
+    // Never as much as the interval: then it would be the next time.
+    every.mul_f64(share * schedule.policies.jitter.clamp(0.0, 0.99))
+}
+
+fn is_allowed(policies: &Policies, now: Time) -> bool {
+    let is_open = policies.windows.is_empty() || policies.windows.iter().any(|window| window.contains(now));
+    is_open && !policies.quiet_hours.iter().any(|window| window.contains(now))
+}

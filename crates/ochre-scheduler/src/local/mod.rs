@@ -1,0 +1,483 @@
+//! The scheduler of one process: a thread that looks what is due, and one for each run.
+//!
+//! Invariants:
+//! - Advancing a schedule and beginning its run is one transaction of the store; so is ending a run.
+//! - The lock on the jobs is never held while a task looks or runs.
+//! - A nominal time ends up in exactly one place of the job's tally.
+//!
+//! A look that finds nothing is saved with the next change of its schedule or at the end, not at once: to
+//! lose it costs one look after the next start, to save it would cost a sync of the disk every time.
+
+mod due;
+mod run;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use serde_json::{Map, Value};
+
+use crate::context::Control;
+use crate::definition::{Definition, collect_tasks, find_task};
+use crate::error::Error;
+use crate::scheduler::{JobHandle, JobState, JobStatus, Parts, ScheduleOptions, Scheduler};
+use crate::store::{Kind, Pending, Run, Schedule, Tally};
+use crate::task::{Knobs, Stop, Task};
+use crate::time::Time;
+use crate::trigger::Trigger;
+
+/// The scheduler looks around at least this often, so that it notices when the clock jumps.
+const SLEEP_MAX: Duration = Duration::from_secs(30);
+/// A clock that goes back further than this starts schedules over from where it is now.
+const BACKWARD_MAX: Duration = Duration::from_secs(3 * 3600);
+/// How long a run is held without a step before another process may take it over.
+const LEASE: Duration = Duration::from_secs(30);
+/// Next times shown of a job.
+const SHOWN: usize = 5;
+
+/// The scheduler of one process.
+pub struct LocalScheduler {
+    inner: Arc<Inner>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Inner {
+    name: &'static str,
+    parts: Parts,
+    tasks: BTreeMap<&'static str, Arc<dyn Task>>,
+    state: Mutex<State>,
+    woken: Condvar,
+    stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: BTreeMap<String, Job>,
+    /// What the clock showed last.
+    seen: Option<Time>,
+    /// Something happened since the last look around.
+    is_woken: bool,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Job {
+    task: Arc<dyn Task>,
+    schedule: Schedule,
+    knobs: Knobs,
+    running: Vec<Active>,
+    is_signalled: bool,
+    /// The schedule differs from the stored one.
+    is_unsaved: bool,
+    /// A look is going on.
+    is_looking: bool,
+}
+
+struct Active {
+    run: Run,
+    control: Arc<Control>,
+}
+
+impl LocalScheduler {
+    /// A scheduler under a configured name.
+    ///
+    /// # Errors
+    /// [`Error::Duplicate`] if two tasks have one name.
+    pub fn new(name: &'static str, parts: Parts) -> Result<Self, Error> {
+        let inner = Inner {
+            name,
+            tasks: collect_tasks(&parts.tasks)?,
+            parts,
+            state: Mutex::default(),
+            woken: Condvar::new(),
+            stopping: AtomicBool::new(false),
+        };
+        Ok(Self { inner: Arc::new(inner), thread: Mutex::default() })
+    }
+
+    /// Looks once what is due and runs it here and now; when to look again. For a scheduler that was not
+    /// started: tests, and hosts that have their own clock.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn poll(&self) -> Result<Time, Error> {
+        self.inner.take_over()?;
+        while let Some(run) = self.inner.next_run()? {
+            run.execute(&self.inner);
+        }
+        Ok(self.inner.next_wake())
+    }
+
+    fn declare(&self, job: &str, trigger: Trigger, options: ScheduleOptions) -> Result<JobHandle<'_>, Error> {
+        self.inner.declare(job, trigger, options)?;
+        Ok(JobHandle::new(self, job))
+    }
+}
+
+impl Inner {
+    fn now(&self) -> Time {
+        self.parts.clock.now()
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    fn wake(&self) {
+        self.state.lock().is_woken = true;
+        self.woken.notify_all();
+    }
+
+    /// Adds a job: as the store has it, unless it was declared differently then.
+    fn declare(&self, name: &str, trigger: Trigger, options: ScheduleOptions) -> Result<(), Error> {
+        let task = Arc::clone(find_task(&self.tasks, name)?);
+        let definition = Definition::new(&*task, trigger, options)?;
+        let declared = definition.declared();
+        let mut state = self.state.lock();
+        if state.jobs.contains_key(name) {
+            return Err(Error::Duplicate(name.to_owned()));
+        }
+        let stored = self.parts.store.load()?.into_iter().find(|schedule| schedule.name == name);
+        let stored_version = stored.as_ref().map_or(0, |stored| stored.version);
+        // A change made by hand lasts until the configuration says something new.
+        let kept = stored.filter(|stored| stored.declared == declared).and_then(|stored| {
+            let knobs = Knobs::new(&*task, &stored.knobs).ok()?;
+            Some((stored, knobs))
+        });
+        let is_new = kept.is_none();
+        let (schedule, knobs) = kept.unwrap_or_else(|| {
+            // A time that is right now, or was, still counts if there is no other.
+            let next = match definition.trigger {
+                Trigger::Once(at) => Some(at),
+                _ => definition.trigger.next(self.now()),
+            };
+            let schedule = Schedule {
+                name: name.to_owned(),
+                trigger: definition.trigger,
+                policies: definition.policies,
+                knobs: definition.set,
+                declared,
+                is_enabled: definition.is_enabled,
+                is_paused: false,
+                is_broken: false,
+                next,
+                pending: Vec::new(),
+                last_nominal: None,
+                last_run: None,
+                last_look: None,
+                tally: Tally::default(),
+                failures: 0,
+                version: stored_version,
+            };
+            (schedule, definition.knobs)
+        });
+        let mut job = Job {
+            task,
+            schedule,
+            knobs,
+            running: Vec::new(),
+            is_signalled: false,
+            is_unsaved: is_new,
+            is_looking: false,
+        };
+        if is_new {
+            self.save(&mut job)?;
+        }
+        state.jobs.insert(name.to_owned(), job);
+        state.is_woken = true;
+        drop(state);
+        self.woken.notify_all();
+        Ok(())
+    }
+
+    /// Saves a changed schedule; if someone else changed it meanwhile, theirs is taken over instead.
+    fn save(&self, job: &mut Job) -> Result<bool, Error> {
+        if self.parts.store.save(&job.schedule)? {
+            job.schedule.version += 1;
+            job.is_unsaved = false;
+            return Ok(true);
+        }
+        self.reload(job)?;
+        Ok(false)
+    }
+
+    fn reload(&self, job: &mut Job) -> Result<(), Error> {
+        let stored = self.parts.store.load()?.into_iter().find(|stored| stored.name == job.schedule.name);
+        if let Some(stored) = stored {
+            job.knobs = Knobs::new(&*job.task, &stored.knobs).unwrap_or_else(|_| job.knobs.clone());
+            job.schedule = stored;
+            job.is_unsaved = false;
+        }
+        Ok(())
+    }
+
+    /// Changes a job and saves it, again and again while someone else is faster.
+    fn change<T>(&self, name: &str, mut change: impl FnMut(&mut Job) -> Result<T, Error>) -> Result<T, Error> {
+        find_task(&self.tasks, name)?;
+        let mut state = self.state.lock();
+        let missing = || Error::UnknownJob { name: name.to_owned(), nearest: None };
+        let job = state.jobs.get_mut(name).ok_or_else(missing)?;
+        let changed = loop {
+            let (before, knobs) = (job.schedule.clone(), job.knobs.clone());
+            let changed = change(job).and_then(|changed| Ok(self.save(job)?.then_some(changed)));
+            match changed {
+                Ok(Some(changed)) => break changed,
+                Ok(None) => {}
+                Err(error) => {
+                    (job.schedule, job.knobs) = (before, knobs);
+                    return Err(error);
+                }
+            }
+        };
+        state.is_woken = true;
+        drop(state);
+        self.woken.notify_all();
+        Ok(changed)
+    }
+
+    fn read<T>(&self, name: &str, read: impl FnOnce(&Job) -> T) -> Result<T, Error> {
+        find_task(&self.tasks, name)?;
+        let state = self.state.lock();
+        let missing = || Error::UnknownJob { name: name.to_owned(), nearest: None };
+        state.jobs.get(name).map(read).ok_or_else(missing)
+    }
+
+    fn loop_until_stopped(self: &Arc<Self>) {
+        while !self.is_stopping() {
+            let polled = self.take_over().and_then(|()| {
+                while let Some(run) = self.next_run()? {
+                    run.spawn(self);
+                }
+                Ok(())
+            });
+            if let Err(error) = polled {
+                tracing::warn!(%error, "the scheduler cannot use its store; it tries again");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            self.warn_of_stuck();
+            let sleep = self.next_wake().since(self.now()).clamp(Duration::from_millis(1), SLEEP_MAX);
+            let mut state = self.state.lock();
+            state.threads.retain(|thread| !thread.is_finished());
+            if !std::mem::take(&mut state.is_woken) && !self.is_stopping() {
+                self.woken.wait_for(&mut state, sleep);
+                state.is_woken = false;
+            }
+        }
+    }
+
+    fn warn_of_stuck(&self) {
+        for job in self.state.lock().jobs.values_mut() {
+            let (name, limit) = (job.schedule.name.clone(), job.schedule.policies.stuck_after.0);
+            for active in job.running.iter().filter(|active| active.control.silence() > limit) {
+                tracing::warn!(job = name, "a run takes no step; it is told to stop");
+                active.control.stop(Stop::TimedOut);
+            }
+        }
+    }
+
+    /// Saves what only memory has.
+    fn save_all(&self) {
+        for job in self.state.lock().jobs.values_mut().filter(|job| job.is_unsaved) {
+            if let Err(error) = self.save(job) {
+                tracing::warn!(%error, job = job.schedule.name, "could not save a schedule");
+            }
+        }
+    }
+}
+
+impl Job {
+    fn is_on(&self) -> bool {
+        self.schedule.is_enabled && !self.schedule.is_paused && !self.schedule.is_broken
+    }
+
+    fn state(&self) -> JobState {
+        let stuck_after = self.schedule.policies.stuck_after.0;
+        if self.running.iter().any(|active| active.control.silence() > stuck_after) {
+            return JobState::Stuck;
+        }
+        match self.running.last() {
+            Some(active) if active.control.is_waiting() => JobState::Waiting,
+            Some(_) => JobState::Running,
+            None if !self.schedule.is_enabled => JobState::Off,
+            None if self.schedule.is_paused => JobState::Paused,
+            None if self.schedule.is_broken => JobState::Broken,
+            None if self.schedule.next.is_none() && self.schedule.pending.is_empty() => JobState::Finished,
+            None => JobState::Scheduled,
+        }
+    }
+
+    fn definition(&self) -> Definition {
+        Definition {
+            trigger: self.schedule.trigger.clone(),
+            policies: self.schedule.policies.clone(),
+            set: self.schedule.knobs.clone(),
+            knobs: self.knobs.clone(),
+            is_enabled: self.schedule.is_enabled,
+        }
+    }
+
+    fn status(&self) -> JobStatus {
+        let running = self.running.last();
+        let progress = running.and_then(|active| active.control.progress());
+        JobStatus {
+            next_runs: if self.is_on() { self.next_times(SHOWN) } else { Vec::new() },
+            running: running.map(|active| Run { progress: progress.clone(), ..active.run.clone() }),
+            last_run: self.schedule.last_run.clone(),
+            last_look: self.schedule.last_look.clone(),
+            progress,
+            tally: self.schedule.tally,
+            failures: self.schedule.failures,
+            ..self.definition().status(&*self.task, self.state())
+        }
+    }
+
+    fn next_times(&self, count: usize) -> Vec<Time> {
+        let trigger = &self.schedule.trigger;
+        std::iter::successors(self.schedule.next, |time| trigger.next(*time)).take(count).collect()
+    }
+
+    /// Begins anew from now: what passed meanwhile was missed.
+    fn restart(&mut self, now: Time) {
+        let schedule = &mut self.schedule;
+        if let Some(due) = schedule.next.filter(|due| *due <= now) {
+            schedule.tally.missed += 1 + schedule.trigger.count(due, now);
+            schedule.last_nominal = Some(schedule.trigger.latest(due, now));
+            schedule.next = schedule.trigger.next(now);
+        }
+    }
+}
+
+impl Scheduler for LocalScheduler {
+    fn implementation(&self) -> &'static str {
+        self.inner.name
+    }
+
+    fn schedule_interval(
+        &self, job: &str, interval: Duration, options: ScheduleOptions,
+    ) -> Result<JobHandle<'_>, Error> {
+        self.declare(job, Trigger::interval(interval, self.inner.now())?, options)
+    }
+
+    fn schedule_cron(&self, job: &str, expression: &str, options: ScheduleOptions) -> Result<JobHandle<'_>, Error> {
+        let trigger = Trigger::cron(expression, options.zone.as_deref().unwrap_or("UTC"))?;
+        self.declare(job, trigger, options)
+    }
+
+    fn schedule_once(
+        &self, job: &str, delay: Option<Duration>, at: Option<Time>, options: ScheduleOptions,
+    ) -> Result<JobHandle<'_>, Error> {
+        self.declare(job, Trigger::once(self.inner.now(), delay, at)?, options)
+    }
+
+    fn jobs(&self) -> Vec<JobStatus> {
+        self.inner.state.lock().jobs.values().map(Job::status).collect()
+    }
+
+    fn job(&self, job: &str) -> Result<JobStatus, Error> {
+        self.inner.read(job, Job::status)
+    }
+
+    fn next_times(&self, job: &str, count: usize) -> Result<Vec<Time>, Error> {
+        self.inner.read(job, |job| job.next_times(count))
+    }
+
+    fn pause(&self, job: &str) -> Result<(), Error> {
+        self.inner.change(job, |job| {
+            job.schedule.is_paused = true;
+            Ok(())
+        })
+    }
+
+    fn resume(&self, job: &str) -> Result<(), Error> {
+        let now = self.inner.now();
+        self.inner.change(job, |job| {
+            (job.schedule.is_paused, job.schedule.is_broken, job.schedule.failures) = (false, false, 0);
+            job.restart(now);
+            Ok(())
+        })
+    }
+
+    fn run_now(&self, job: &str) -> Result<(), Error> {
+        let now = self.inner.now();
+        self.inner.change(job, |job| {
+            let manual = Pending { nominal: now, kind: Kind::Manual, attempt: 1, not_before: now };
+            // Asking twice before it begins is asking once.
+            if !job.schedule.pending.iter().any(|pending| pending.kind == Kind::Manual) {
+                job.schedule.pending.push(manual);
+            }
+            Ok(())
+        })
+    }
+
+    fn cancel(&self, job: &str) -> Result<(), Error> {
+        self.inner.read(job, |job| job.running.iter().for_each(|active| active.control.stop(Stop::Cancelled)))
+    }
+
+    fn signal(&self, job: &str) {
+        if let Some(job) = self.inner.state.lock().jobs.get_mut(job) {
+            job.is_signalled = true;
+        }
+        self.inner.wake();
+    }
+
+    fn history(&self, job: &str, limit: usize) -> Result<Vec<Run>, Error> {
+        find_task(&self.inner.tasks, job)?;
+        self.inner.parts.store.history(job, limit)
+    }
+
+    fn alter(&self, job: &str, change: &Map<String, Value>) -> Result<JobStatus, Error> {
+        let now = self.inner.now();
+        self.inner.change(job, |job| {
+            let changed = job.definition().changed(&*job.task, change, now)?;
+            let schedule = &mut job.schedule;
+            if changed.trigger != schedule.trigger {
+                schedule.next = changed.trigger.next(now);
+            } else if changed.is_enabled && !schedule.is_enabled {
+                job.restart(now);
+            }
+            let schedule = &mut job.schedule;
+            schedule.trigger = changed.trigger;
+            schedule.policies = changed.policies;
+            schedule.knobs = changed.set;
+            schedule.is_enabled = changed.is_enabled;
+            job.knobs = changed.knobs;
+            Ok(job.status())
+        })
+    }
+
+    fn start(&self) -> Result<(), Error> {
+        let inner = Arc::clone(&self.inner);
+        let spawned =
+            std::thread::Builder::new().name("ochre-scheduler".into()).spawn(move || inner.loop_until_stopped());
+        let thread = spawned.map_err(|error| Error::Store(format!("its thread cannot be started: {error}")))?;
+        *self.thread.lock() = Some(thread);
+        Ok(())
+    }
+
+    fn stop(&self) {
+        self.inner.stopping.store(true, Ordering::SeqCst);
+        for job in self.inner.state.lock().jobs.values() {
+            job.running.iter().for_each(|active| active.control.stop(Stop::Closing));
+        }
+        self.inner.wake();
+        if let Some(thread) = self.thread.lock().take() {
+            // Panics there were logged by the panic hook; stopping goes on.
+            let _ = thread.join();
+        }
+        let threads = std::mem::take(&mut self.inner.state.lock().threads);
+        for thread in threads {
+            let _ = thread.join();
+        }
+        self.inner.save_all();
+    }
+}
+
+impl Drop for LocalScheduler {
+    fn drop(&mut self) {
+        if self.thread.lock().is_some() {
+            self.stop();
+        }
+    }
+}

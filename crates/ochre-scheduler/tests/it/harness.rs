@@ -1,0 +1,210 @@
+//! A scheduler on a virtual clock, with a task that does what the test says, and a store that may die.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use ochre_scheduler::{
+    Clock, Context, Defaults, Error, Failure, Finished, JobStore, Knob, KnobValue, Knobs, LocalScheduler, Look,
+    MemoryJobStore, Parts, Policies, Progress, Run, Schedule, ScheduleOptions, Scheduler, Span, Task, Time,
+    VirtualClock, When,
+};
+use parking_lot::Mutex;
+
+/// What a task does when it is its turn.
+pub(crate) type Script = dyn Fn(&Context<'_>) -> Result<String, Failure> + Send + Sync;
+
+/// A task that does what the test says.
+pub(crate) struct Scripted {
+    pub(crate) name: &'static str,
+    pub(crate) look: Mutex<Look>,
+    pub(crate) script: Box<Script>,
+    pub(crate) ran: AtomicU64,
+    pub(crate) locks: &'static [&'static str],
+}
+
+impl Scripted {
+    pub(crate) fn new(
+        name: &'static str, script: impl Fn(&Context<'_>) -> Result<String, Failure> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let (look, script) = (Mutex::new(Look::Work("there is work".into())), Box::new(script));
+        Arc::new(Self { name, look, script, ran: AtomicU64::new(0), locks: &[] })
+    }
+
+    pub(crate) fn idle(name: &'static str) -> Arc<Self> {
+        Self::new(name, |_| Ok("done".into()))
+    }
+
+    pub(crate) fn ran(&self) -> u64 {
+        self.ran.load(Ordering::SeqCst)
+    }
+}
+
+impl Task for Scripted {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn about(&self) -> &'static str {
+        "does what the test says"
+    }
+
+    fn defaults(&self) -> Defaults {
+        let when = When::Every(Span(Duration::from_secs(60)));
+        Defaults { when, is_enabled: true, policies: Policies::default() }
+    }
+
+    fn knobs(&self) -> &'static [Knob] {
+        &[
+            Knob { name: "dead_share", about: "a share", default: KnobValue::Share(0.3) },
+            Knob { name: "step_bytes", about: "bytes a step", default: KnobValue::Count(1024) },
+            Knob { name: "keep", about: "how long", default: KnobValue::Seconds(60) },
+        ]
+    }
+
+    fn locks(&self) -> &'static [&'static str] {
+        self.locks
+    }
+
+    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
+        Ok(self.look.lock().clone())
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
+        context.step(Progress::default())?;
+        self.ran.fetch_add(1, Ordering::SeqCst);
+        (self.script)(context)
+    }
+}
+
+/// A store whose process dies at a certain call: that call fails, done or not, and so does every later one.
+pub(crate) struct Mortal {
+    store: Arc<dyn JobStore>,
+    /// Calls left to live; negative once dead.
+    left: AtomicI64,
+    /// Whether the last call still has its effect.
+    is_done: bool,
+}
+
+impl Mortal {
+    pub(crate) fn new(store: Arc<dyn JobStore>, calls: i64, is_done: bool) -> Arc<Self> {
+        Arc::new(Self { store, left: AtomicI64::new(calls), is_done })
+    }
+
+    fn call<T>(&self, call: impl FnOnce(&dyn JobStore) -> Result<T, Error>) -> Result<T, Error> {
+        match self.left.fetch_sub(1, Ordering::SeqCst) {
+            1.. => call(&*self.store),
+            0 if self.is_done => call(&*self.store).and(Err(Error::Store("died after it".into()))),
+            _ => Err(Error::Store("dead".into())),
+        }
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.left.load(Ordering::SeqCst) < 0
+    }
+}
+
+impl JobStore for Mortal {
+    fn is_exclusive(&self) -> bool {
+        self.store.is_exclusive()
+    }
+
+    fn load(&self) -> Result<Vec<Schedule>, Error> {
+        self.call(|store| store.load())
+    }
+
+    fn save(&self, schedule: &Schedule) -> Result<bool, Error> {
+        self.call(|store| store.save(schedule))
+    }
+
+    fn begin(&self, schedule: &Schedule, run: &Run, lease: Duration) -> Result<Option<Run>, Error> {
+        self.call(|store| store.begin(schedule, run, lease))
+    }
+
+    fn beat(&self, run: &Run, lease: Duration) -> Result<bool, Error> {
+        self.call(|store| store.beat(run, lease))
+    }
+
+    fn finish(&self, schedule: &Schedule, run: &Run) -> Result<Finished, Error> {
+        self.call(|store| store.finish(schedule, run))
+    }
+
+    fn abandoned(&self, owner: &str) -> Result<Vec<Run>, Error> {
+        self.call(|store| store.abandoned(owner))
+    }
+
+    fn history(&self, job: &str, limit: usize) -> Result<Vec<Run>, Error> {
+        self.store.history(job, limit)
+    }
+
+    fn prune(&self, job: &str, before: Time, max: usize, step: usize) -> Result<usize, Error> {
+        self.call(|store| store.prune(job, before, max, step))
+    }
+}
+
+/// A clock, and a store that outlives schedulers.
+pub(crate) struct World {
+    pub(crate) clock: Arc<VirtualClock>,
+    pub(crate) store: Arc<MemoryJobStore>,
+    owners: AtomicU64,
+}
+
+impl World {
+    pub(crate) fn new(is_exclusive: bool) -> Self {
+        let clock = Arc::new(VirtualClock::new(at("2026-11-21T00:00:00Z")));
+        let store = Arc::new(MemoryJobStore::new(Arc::clone(&clock) as Arc<dyn Clock>, is_exclusive));
+        Self { clock, store, owners: AtomicU64::new(0) }
+    }
+
+    /// A scheduler over these tasks, on the shared store.
+    pub(crate) fn scheduler(&self, tasks: &[Arc<Scripted>]) -> LocalScheduler {
+        self.scheduler_on(tasks, Arc::clone(&self.store) as Arc<dyn JobStore>)
+    }
+
+    pub(crate) fn scheduler_on(&self, tasks: &[Arc<Scripted>], store: Arc<dyn JobStore>) -> LocalScheduler {
+        let tasks = tasks.iter().map(|task| Arc::clone(task) as Arc<dyn Task>).collect();
+        let owner = format!("node-{}", self.owners.fetch_add(1, Ordering::SeqCst));
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        LocalScheduler::new("local", Parts { store, clock, ..Parts::new(tasks, owner) }).expect("tasks have own names")
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// Lets time pass and looks what is due, as the scheduler's own thread would.
+    pub(crate) fn pass(&self, scheduler: &LocalScheduler, seconds: u64) {
+        let end = self.now() + Duration::from_secs(seconds);
+        loop {
+            let wake = scheduler.poll().expect("the store works");
+            if wake >= end {
+                break;
+            }
+            self.clock.set(wake.max(self.now()));
+        }
+        self.clock.set(end);
+        scheduler.poll().expect("the store works");
+    }
+
+    pub(crate) fn runs(&self, job: &str) -> Vec<Run> {
+        let mut runs = self.store.history(job, usize::MAX).expect("in memory");
+        runs.reverse();
+        runs
+    }
+}
+
+pub(crate) fn at(text: &str) -> Time {
+    text.parse().expect(text)
+}
+
+/// Options without jitter, with these changes.
+pub(crate) fn options(change: impl FnOnce(&mut Policies)) -> ScheduleOptions {
+    let mut policies = Policies { jitter: 0.0, ..Policies::default() };
+    change(&mut policies);
+    ScheduleOptions { policies, ..ScheduleOptions::default() }
+}
+
+/// Every minute, with these policies.
+pub(crate) fn every_minute(scheduler: &LocalScheduler, job: &str, change: impl FnOnce(&mut Policies)) {
+    scheduler.schedule_interval(job, Duration::from_secs(60), options(change)).expect("schedules");
+}

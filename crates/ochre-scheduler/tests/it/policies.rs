@@ -1,0 +1,298 @@
+//! What policies do, each in its own scene on a virtual clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ochre_scheduler::{Failure, JobState, Kind, Look, Misfire, Overlap, Scheduler, Span, Status};
+use parking_lot::Mutex;
+
+use crate::harness::{Scripted, World, at, every_minute, options};
+
+fn minutes(runs: &[ochre_scheduler::Run]) -> Vec<u64> {
+    runs.iter().map(|run| run.nominal.since(at("2026-11-21T00:00:00Z")).as_secs() / 60).collect()
+}
+
+/// Runs for two minutes, is away for so long, and goes on for two; the minutes that ran.
+fn after_absence(seconds: u64, change: impl Fn(&mut ochre_scheduler::Policies)) -> (Vec<u64>, ochre_scheduler::Tally) {
+    let (world, task) = (World::new(true), Scripted::idle("tidy"));
+    let scheduler = world.scheduler(&[Arc::clone(&task)]);
+    every_minute(&scheduler, "tidy", &change);
+    world.pass(&scheduler, 120);
+    drop(scheduler);
+    world.clock.advance(Duration::from_secs(seconds));
+    let scheduler = world.scheduler(&[task]);
+    every_minute(&scheduler, "tidy", &change);
+    world.pass(&scheduler, 120);
+    let tally = scheduler.job("tidy").expect("listed").tally;
+    (minutes(&world.runs("tidy")), tally)
+}
+
+#[test]
+fn missed_times_are_run_once_however_late() {
+    let (ran, tally) = after_absence(600, |_| {});
+    assert_eq!(ran, [1, 2, 12, 13, 14]);
+    assert_eq!((tally.ran, tally.coalesced, tally.missed), (5, 9, 0));
+}
+
+#[test]
+fn missed_times_are_skipped_past_their_grace() {
+    let grace = |seconds| {
+        move |policies: &mut ochre_scheduler::Policies| {
+            (policies.misfire, policies.grace) = (Misfire::Skip, Span(Duration::from_secs(seconds)));
+        }
+    };
+    let (ran, tally) = after_absence(630, grace(10));
+    assert_eq!(ran, [1, 2, 13, 14]);
+    assert_eq!((tally.ran, tally.missed), (4, 10));
+    let (ran, tally) = after_absence(630, grace(40));
+    assert_eq!(ran, [1, 2, 12, 13, 14]);
+    assert_eq!((tally.ran, tally.missed), (5, 9));
+}
+
+#[test]
+fn missed_times_are_caught_up_to_a_cap() {
+    let (ran, tally) = after_absence(600, |policies| (policies.misfire, policies.catch_up) = (Misfire::All, 3));
+    assert_eq!(ran, [1, 2, 10, 11, 12, 13, 14]);
+    assert_eq!((tally.ran, tally.missed), (7, 7));
+}
+
+#[test]
+fn ten_years_of_absence_cost_no_more_than_a_minute() {
+    let (ran, tally) = after_absence(10 * 365 * 86_400, |_| {});
+    assert_eq!(ran.len(), 5);
+    assert_eq!(tally.coalesced, 10 * 365 * 1440 - 1);
+    let (ran, _) = after_absence(10 * 365 * 86_400, |policies| policies.misfire = Misfire::All);
+    assert_eq!(ran.len(), 2 + 10 + 2);
+}
+
+/// A run of 150 seconds, due every minute; the tally and the statuses after it ended.
+fn overlapping(overlap: Overlap) -> (ochre_scheduler::Tally, Vec<Status>) {
+    let world = Arc::new(World::new(true));
+    let inner: Arc<Mutex<Option<Arc<ochre_scheduler::LocalScheduler>>>> = Arc::default();
+    let is_first = Mutex::new(true);
+    let (seen, reach) = (Arc::clone(&world), Arc::clone(&inner));
+    let task = Scripted::new("slow", move |context| {
+        if std::mem::take(&mut *is_first.lock()) {
+            for _ in 0..5 {
+                seen.clock.advance(Duration::from_secs(30));
+                let scheduler = reach.lock().clone().expect("set before it runs");
+                scheduler.poll().expect("the store works");
+                context.step(ochre_scheduler::Progress::default())?;
+            }
+        }
+        Ok("done".into())
+    });
+    let scheduler = Arc::new(world.scheduler(&[task]));
+    *inner.lock() = Some(Arc::clone(&scheduler));
+    every_minute(&scheduler, "slow", |policies| policies.overlap = overlap);
+    world.clock.advance(Duration::from_secs(60));
+    scheduler.poll().expect("the store works");
+    inner.lock().take();
+    let tally = scheduler.job("slow").expect("listed").tally;
+    (tally, world.runs("slow").iter().map(|run| run.status).collect())
+}
+
+#[test]
+fn an_overlapping_time_is_skipped_queued_replaces_or_runs_beside() {
+    use Status::{Cancelled, Succeeded};
+    let (tally, runs) = overlapping(Overlap::Skip);
+    assert_eq!((tally.ran, tally.overlapped, runs), (1, 2, vec![Succeeded]));
+    let (tally, runs) = overlapping(Overlap::Queue);
+    assert_eq!((tally.ran, tally.overlapped, runs), (2, 1, vec![Succeeded, Succeeded]));
+    let (tally, runs) = overlapping(Overlap::CancelRunning);
+    assert_eq!((tally.ran, runs), (2, vec![Cancelled, Succeeded]));
+    let (tally, runs) = overlapping(Overlap::Allow);
+    assert_eq!((tally.ran, tally.overlapped, runs.len()), (3, 0, 3));
+}
+
+#[test]
+fn a_failure_is_tried_again_later_and_later_until_the_job_is_broken() {
+    let (world, task) = (World::new(true), Scripted::new("fails", |_| Err(Failure::Failed("no disk".into()))));
+    let scheduler = world.scheduler(&[Arc::clone(&task)]);
+    let change = |policies: &mut ochre_scheduler::Policies| {
+        (policies.retries, policies.retry_delay) = (3, Span(Duration::from_secs(10)));
+        policies.broken_after = 6;
+    };
+    scheduler.schedule_interval("fails", Duration::from_secs(3600), options(change)).expect("schedules");
+    world.pass(&scheduler, 3600);
+    let first = world.runs("fails")[0].started;
+    world.pass(&scheduler, 3599);
+    let starts: Vec<u64> = world.runs("fails").iter().map(|run| run.started.since(first).as_secs()).collect();
+    assert_eq!(starts, [0, 10, 30, 70]);
+    world.pass(&scheduler, 36_000);
+    let status = scheduler.job("fails").expect("listed");
+    assert_eq!((status.state, status.failures, task.ran()), (JobState::Broken, 6, 6));
+    assert_eq!(status.last_run.expect("it ran").message, "no disk");
+    scheduler.resume("fails").expect("known");
+    world.pass(&scheduler, 3600);
+    assert!(task.ran() > 6, "a resumed job runs again");
+}
+
+#[test]
+fn a_panic_is_a_failure_of_one_run() {
+    let (world, task) = (World::new(true), Scripted::new("panics", |_| panic!("out of luck")));
+    let scheduler = world.scheduler(&[task]);
+    every_minute(&scheduler, "panics", |policies| policies.retries = 0);
+    world.pass(&scheduler, 60);
+    let run = &world.runs("panics")[0];
+    assert!(run.status == Status::Failed && run.message.contains("out of luck"), "{run:?}");
+}
+
+#[test]
+fn a_run_past_its_timeout_stops_at_its_next_step() {
+    let world = Arc::new(World::new(true));
+    let seen = Arc::clone(&world);
+    let task = Scripted::new("slow", move |context| {
+        for _ in 0..1000 {
+            seen.clock.advance(Duration::from_secs(1));
+            context.step(ochre_scheduler::Progress::default())?;
+        }
+        Ok("never".into())
+    });
+    let scheduler = world.scheduler(&[task]);
+    every_minute(&scheduler, "slow", |policies| {
+        (policies.timeout, policies.retries) = (Span(Duration::from_secs(5)), 0);
+    });
+    world.clock.advance(Duration::from_secs(60));
+    scheduler.poll().expect("the store works");
+    let run = &world.runs("slow")[0];
+    assert_eq!((run.status, run.ended.expect("ended").since(run.started)), (Status::TimedOut, Duration::from_secs(6)));
+}
+
+#[test]
+fn a_look_that_finds_nothing_is_recorded_with_its_reason_and_is_no_run() {
+    let (world, task) = (World::new(true), Scripted::idle("tidy"));
+    *task.look.lock() = Look::Nothing("all is tidy".into());
+    let scheduler = world.scheduler(&[Arc::clone(&task)]);
+    every_minute(&scheduler, "tidy", |_| {});
+    world.pass(&scheduler, 300);
+    let status = scheduler.job("tidy").expect("listed");
+    assert_eq!((status.last_look.expect("it looked").reason.as_str(), status.tally.nothing_to_do), ("all is tidy", 5));
+    assert!(task.ran() == 0 && world.runs("tidy").is_empty());
+}
+
+#[test]
+fn windows_and_quiet_hours_hold_runs_back_except_urgent_ones() {
+    let (world, task) = (World::new(true), Scripted::idle("night"));
+    let scheduler = world.scheduler(&[Arc::clone(&task)]);
+    every_minute(&scheduler, "night", |policies| {
+        policies.windows = vec!["02:00-04:00".parse().expect("a window")];
+        policies.quiet_hours = vec!["03:00-03:30".parse().expect("a window")];
+    });
+    world.pass(&scheduler, 2 * 3600 - 1);
+    assert_eq!(task.ran(), 0, "before its window");
+    world.pass(&scheduler, 3600);
+    assert_eq!(task.ran(), 60, "within it");
+    world.pass(&scheduler, 1700);
+    assert_eq!(task.ran(), 60, "quiet hours");
+    *task.look.lock() = Look::Urgent("a hard limit".into());
+    scheduler.poll().expect("the store works");
+    assert_eq!(task.ran(), 61, "urgent");
+}
+
+#[test]
+fn tasks_that_share_a_lock_never_run_at_once() {
+    let world = Arc::new(World::new(true));
+    let inner: Arc<Mutex<Option<Arc<ochre_scheduler::LocalScheduler>>>> = Arc::default();
+    let reach = Arc::clone(&inner);
+    let mut holder = Scripted::new("holder", move |_| {
+        reach.lock().clone().expect("set").poll().expect("the store works");
+        Ok("done".into())
+    });
+    let mut other = Scripted::idle("other");
+    Arc::get_mut(&mut holder).expect("not shared yet").locks = &["disk"];
+    Arc::get_mut(&mut other).expect("not shared yet").locks = &["disk"];
+    let scheduler = Arc::new(world.scheduler(&[holder, Arc::clone(&other)]));
+    *inner.lock() = Some(Arc::clone(&scheduler));
+    every_minute(&scheduler, "holder", |policies| policies.priority = 1);
+    every_minute(&scheduler, "other", |_| {});
+    world.clock.advance(Duration::from_secs(60));
+    scheduler.poll().expect("the store works");
+    inner.lock().take();
+    let order: Vec<u64> = ["holder", "other"].iter().map(|job| world.runs(job)[0].fence).collect();
+    let ended = world.runs("holder")[0].ended.expect("ended");
+    assert!(order[0] < order[1] && ended <= world.runs("other")[0].started);
+}
+
+#[test]
+fn a_paused_job_runs_only_by_hand_and_misses_what_passes() {
+    let (world, task) = (World::new(true), Scripted::idle("tidy"));
+    let scheduler = world.scheduler(&[Arc::clone(&task)]);
+    every_minute(&scheduler, "tidy", |_| {});
+    scheduler.pause("tidy").expect("known");
+    world.pass(&scheduler, 300);
+    let status = scheduler.job("tidy").expect("listed");
+    assert!(task.ran() == 0 && status.state == JobState::Paused && status.next_runs.is_empty());
+    scheduler.run_now("tidy").expect("known");
+    scheduler.run_now("tidy").expect("twice is once");
+    world.pass(&scheduler, 1);
+    assert_eq!((task.ran(), world.runs("tidy")[0].kind), (1, Kind::Manual));
+    scheduler.resume("tidy").expect("known");
+    world.pass(&scheduler, 30);
+    let tally = scheduler.job("tidy").expect("listed").tally;
+    assert_eq!((task.ran(), tally.missed), (1, 5));
+    world.pass(&scheduler, 60);
+    assert_eq!(task.ran(), 2);
+}
+
+#[test]
+fn a_clock_set_back_far_does_not_stop_jobs_for_as_long() {
+    let (world, task) = (World::new(true), Scripted::idle("tidy"));
+    let scheduler = world.scheduler(&[Arc::clone(&task)]);
+    every_minute(&scheduler, "tidy", |_| {});
+    world.pass(&scheduler, 120);
+    world.clock.set(at("2025-01-01T00:00:00Z"));
+    world.pass(&scheduler, 120);
+    assert!(task.ran() >= 3, "ran {} times", task.ran());
+    // A little back: what was done is not done again.
+    let ran = task.ran();
+    let now = world.now();
+    world.clock.set(now - Duration::from_secs(90));
+    world.pass(&scheduler, 60);
+    assert_eq!(task.ran(), ran);
+}
+
+#[test]
+fn jitter_spreads_starts_the_same_way_every_time_and_never_past_the_next() {
+    let starts = || {
+        let (world, task) = (World::new(true), Scripted::idle("tidy"));
+        let scheduler = world.scheduler(&[task]);
+        every_minute(&scheduler, "tidy", |policies| policies.jitter = 1.0);
+        world.pass(&scheduler, 1200);
+        let late = |run: &ochre_scheduler::Run| run.started.since(run.nominal);
+        world.runs("tidy").iter().map(late).collect::<Vec<_>>()
+    };
+    let (first, second) = (starts(), starts());
+    assert!(first.len() >= 18 && first == second);
+    assert!(first.iter().all(|late| *late < Duration::from_secs(60)));
+    assert!(first.iter().max() > first.iter().min());
+}
+
+#[test]
+fn a_signal_makes_a_job_look_before_its_time() {
+    let (world, task) = (World::new(true), Scripted::idle("tidy"));
+    let scheduler = world.scheduler(&[Arc::clone(&task)]);
+    every_minute(&scheduler, "tidy", |_| {});
+    world.pass(&scheduler, 10);
+    scheduler.signal("tidy");
+    world.pass(&scheduler, 1);
+    assert_eq!((task.ran(), world.runs("tidy")[0].kind), (1, Kind::Signalled));
+    world.pass(&scheduler, 40);
+    assert_eq!(task.ran(), 1, "once");
+}
+
+#[test]
+fn history_keeps_the_last_run_and_the_last_failure() {
+    use ochre_scheduler::JobStore;
+    let fails = Mutex::new(true);
+    let task = Scripted::new("tidy", move |_| {
+        if std::mem::take(&mut *fails.lock()) { Err(Failure::Failed("once".into())) } else { Ok("done".into()) }
+    });
+    let world = World::new(true);
+    let scheduler = world.scheduler(&[task]);
+    every_minute(&scheduler, "tidy", |policies| policies.retries = 0);
+    world.pass(&scheduler, 1200);
+    while world.store.prune("tidy", world.now(), 5, 3).expect("in memory") > 0 {}
+    let runs = world.runs("tidy");
+    assert_eq!(runs.iter().map(|run| run.status).collect::<Vec<_>>(), [Status::Failed, Status::Succeeded]);
+}
