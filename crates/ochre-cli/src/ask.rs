@@ -5,6 +5,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use anyhow::Context;
+use serde_json::Value as Json;
 
 use crate::run::Settings;
 
@@ -27,18 +28,32 @@ impl Server {
 
     /// The body of the answer to GET.
     pub(crate) fn get(&self, path: &str) -> anyhow::Result<String> {
+        self.ask("GET", path)
+    }
+
+    /// The body of the answer to POST without a body.
+    pub(crate) fn post(&self, path: &str) -> anyhow::Result<String> {
+        self.ask("POST", path)
+    }
+
+    fn ask(&self, method: &str, path: &str) -> anyhow::Result<String> {
         let Self { host, port } = self;
         let address = (host.as_str(), *port).to_socket_addrs()?.next().context("the host has no address")?;
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)
+            .with_context(|| format!("could not ask the server at {self}"))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         // HTTP/1.0: the answer is not cut into chunks, and ends with the connection.
-        write!(stream, "GET {path} HTTP/1.0\r\nhost: {host}\r\n\r\n")?;
+        write!(stream, "{method} {path} HTTP/1.0\r\nhost: {host}\r\ncontent-length: 0\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").context("the answer is no HTTP")?;
         let status = head.lines().next().unwrap_or_default();
-        anyhow::ensure!(status.contains(" 200 "), "it answered `{status}` {body}");
-        Ok(body.to_owned())
+        if status.contains(" 200 ") || status.contains(" 202 ") {
+            return Ok(body.to_owned());
+        }
+        let message =
+            serde_json::from_str::<Json>(body).ok().and_then(|json| Some(json["message"].as_str()?.to_owned()));
+        anyhow::bail!(message.unwrap_or_else(|| format!("it answered `{status}` {body}")))
     }
 }
 

@@ -7,6 +7,7 @@ mod ask;
 mod check;
 mod config;
 mod health;
+mod jobs;
 mod memory;
 mod output;
 mod run;
@@ -32,6 +33,8 @@ enum Command {
     Health(health::Health),
     Memory(memory::Memory),
     #[command(subcommand)]
+    Jobs(jobs::Jobs),
+    #[command(subcommand)]
     Config(config::Config),
     /// Print the version.
     Version,
@@ -44,6 +47,7 @@ fn main() -> std::process::ExitCode {
         Command::Check(check) => check.run(&mut output),
         Command::Health(health) => health.run(&mut output),
         Command::Memory(memory) => memory.run(&mut output),
+        Command::Jobs(jobs) => jobs.run(&mut output),
         Command::Config(config) => config.run(&mut output),
         Command::Version => output.data(&format!("ochre {}", env!("CARGO_PKG_VERSION"))).map(|()| Exit::Ok),
     };

@@ -23,7 +23,7 @@ pub(crate) struct Memory {
 impl Memory {
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let server = Server::named_by(self.settings)?;
-        let body = server.get("/_admin/memory").with_context(|| format!("could not ask the server at {server}"))?;
+        let body = server.get("/_admin/memory")?;
         if self.json {
             output.data(&body)?;
             return Ok(Exit::Ok);

@@ -68,6 +68,11 @@ impl Output {
         }
     }
 
+    /// Words that take the place of those drawn before, on the same line.
+    pub(crate) fn redraw(&mut self, line: &str) {
+        let _ = write!(self.words, "\r{line}").and_then(|()| self.words.flush());
+    }
+
     /// A line of words.
     pub(crate) fn words(&mut self, line: &str) {
         let _ = writeln!(self.words, "{line}");

@@ -74,6 +74,9 @@ async fn serve(config: Config, output: &mut Output) -> anyhow::Result<Exit> {
         segment_bytes: config.database.segment_bytes,
         graph_records_min: config.database.graph_records_min,
         tail_bytes_max: config.database.tail_bytes_max,
+        memory_limit: Some(config.memory.limit_bytes).filter(|bytes| *bytes > 0),
+        scheduler: config.scheduler.implementation.clone(),
+        jobs: config.jobs().context("the section [jobs] of the configuration")?,
         ..Options::default()
     };
     if let Some(kind) = network_file_system(&path) {

@@ -1,11 +1,12 @@
 //! Opening and closing a database, and its catalog: tenants, databases, collections.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ochre_index::Memory;
 use ochre_model::{IndexSchema, Metadata, check_collection_name, check_database_name, check_tenant_name};
+use ochre_scheduler::{JobStore, Scheduler};
 use ochre_store::{
     Alteration, CollectionNumber, CollectionRow, Committed, DatabaseRow, MemoryStore, NewCollection, Observer, Page,
     SqliteOptions, SqliteStore, Statistics, Store, Tenant,
@@ -15,10 +16,14 @@ use uuid::Uuid;
 
 use crate::collection::Collection;
 use crate::error::Error;
+use crate::governor::TrafficGovernor;
 use crate::loaded::Loaded;
-use crate::maintenance::Worker;
+use crate::maintenance::Maintenance;
 use crate::options::Options;
+use crate::residence::Residence;
+use crate::signals::{SWEEP, Signals};
 use crate::snapshot::Snapshots;
+use crate::traffic::Traffic;
 
 /// The tenant that always exists.
 pub(crate) const DEFAULT_TENANT: &str = "default_tenant";
@@ -31,7 +36,7 @@ pub(crate) const DEFAULT_DATABASE: &str = "default_database";
 pub struct Database {
     pub(crate) inner: Arc<Inner>,
     /// Stops maintenance when the last handle goes.
-    worker: Arc<Worker>,
+    maintenance: Arc<Maintenance>,
 }
 
 /// What handles, the observer and the maintenance thread share.
@@ -40,11 +45,17 @@ pub(crate) struct Inner {
     pub(crate) loaded: RwLock<HashMap<CollectionNumber, Arc<Loaded>>>,
     /// Catalog rows by id, as far as they were asked for.
     rows: RwLock<HashMap<Uuid, Arc<CollectionRow>>>,
-    pub(crate) store: Box<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
+    /// Where jobs are kept, if they are.
+    jobs: Option<Arc<dyn JobStore>>,
+    pub(crate) directory: Option<PathBuf>,
     pub(crate) options: Options,
     pub(crate) snapshots: Snapshots,
-    pub(crate) signals: crate::maintenance::Signals,
-    /// Held by whoever maintains: graphs have one writer.
+    pub(crate) signals: Signals,
+    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) governor: Arc<TrafficGovernor>,
+    pub(crate) residence: Residence,
+    /// Held by whoever works on graphs: they have one writer.
     pub(crate) maintaining: Mutex<()>,
 }
 
@@ -88,7 +99,9 @@ impl Database {
         for damage in store.damage() {
             tracing::error!(file = %damage.path.display(), reason = damage.reason, "found damage; what does not need it still works");
         }
-        Ok(Self::start(Box::new(store), Some(directory), options))
+        let store = Arc::new(store);
+        let jobs = Arc::clone(&store) as Arc<dyn JobStore>;
+        Self::start(store, Some(jobs), Some(directory), options)
     }
 
     /// A database in memory, gone when closed.
@@ -104,29 +117,52 @@ impl Database {
     /// # Errors
     /// None today; the signature leaves room for limits.
     pub fn ephemeral_with(options: Options) -> Result<Self, Error> {
-        Ok(Self::start(Box::new(MemoryStore::default()), None, options))
+        Self::start(Arc::new(MemoryStore::default()), None, None, options)
     }
 
-    fn start(store: Box<dyn Store>, directory: Option<&Path>, options: Options) -> Self {
-        let background = options.background;
+    fn start(
+        store: Arc<dyn Store>, jobs: Option<Arc<dyn JobStore>>, directory: Option<&Path>, options: Options,
+    ) -> Result<Self, Error> {
+        let (traffic, residence) = (Arc::new(Traffic::default()), Residence::new(options.memory_limit));
         let inner = Arc::new(Inner {
             store,
+            jobs,
+            directory: directory.map(Path::to_owned),
             snapshots: Snapshots::new(directory, options.map_segments),
+            governor: Arc::new(TrafficGovernor::new(Arc::clone(&traffic), residence.limit())),
+            traffic,
+            residence,
             options,
             rows: RwLock::default(),
             loaded: RwLock::default(),
-            signals: crate::maintenance::Signals::default(),
+            signals: Signals::default(),
             maintaining: Mutex::new(()),
         });
         inner.store.observe(Arc::new(Publisher(Arc::downgrade(&inner))));
-        let worker = Arc::new(Worker::start(&inner, background));
-        Self { inner, worker }
+        inner.remove_strays();
+        let maintenance = Arc::new(Maintenance::start(&inner, inner.jobs.clone())?);
+        Ok(Self { inner, maintenance })
+    }
+
+    /// The scheduler that maintains this database.
+    pub fn scheduler(&self) -> &dyn Scheduler {
+        &**self.maintenance.scheduler()
+    }
+
+    /// Bytes of resident memory of this process, mapped files included, and the limit that they are kept below.
+    pub fn resident(&self) -> (u64, u64) {
+        (crate::machine::resident_bytes(), self.inner.memory_limit())
+    }
+
+    /// How much maintenance gives way to requests, from 0 (not at all) to 100.
+    pub fn pressure(&self) -> f64 {
+        self.inner.governor.pressure()
     }
 
     /// Stops maintenance, writes what makes the next opening fast, and closes the database once no other
     /// handle uses it.
     pub fn close(self) {
-        self.worker.stop();
+        self.maintenance.stop();
         self.inner.write_snapshots();
     }
 
@@ -334,7 +370,7 @@ impl Database {
         self.inner.store.reset()?;
         self.inner.forget_all();
         self.inner.snapshots.remove_strays(|_| false);
-        self.inner.signals.wake();
+        self.inner.signals.wake(SWEEP);
         Ok(())
     }
 
@@ -388,7 +424,25 @@ impl Inner {
         self.rows.write().remove(&row.id);
         self.loaded.write().remove(&row.number);
         self.snapshots.remove(row.id);
-        self.signals.wake();
+        self.signals.forget(row.number);
+        self.signals.wake(SWEEP);
+    }
+
+    /// Where jobs are kept, if they are.
+    pub(crate) fn jobs(&self) -> Option<&Arc<dyn JobStore>> {
+        self.jobs.as_ref()
+    }
+
+    fn exists(&self, id: Uuid) -> bool {
+        !matches!(self.store.collection_by_id(id), Ok(None))
+    }
+
+    pub(crate) fn count_strays(&self) -> usize {
+        self.snapshots.strays(|id| self.exists(id)).len()
+    }
+
+    pub(crate) fn remove_strays(&self) -> usize {
+        self.snapshots.remove_strays(|id| self.exists(id))
     }
 
     fn forget_all(&self) {

@@ -1,5 +1,7 @@
 //! Why the engine refused or failed, grouped by what the caller can do about it.
 
+use std::sync::Arc;
+
 use ochre_store::{Error as StoreError, Resource};
 
 /// Why the engine refused or failed.
@@ -25,6 +27,25 @@ pub enum Error {
         /// The limit, see `Options::tail_bytes_max`.
         limit_bytes: usize,
     },
+    /// The process is at its limit of memory, with nothing left to unload: try again later, or raise the limit.
+    #[error(
+        "more memory is in use than the limit of {limit_bytes} bytes, and nothing is left to unload: try again later, write smaller batches, or raise `memory.limit_bytes`"
+    )]
+    MemoryFull {
+        /// The limit, see `Options::memory_limit`.
+        limit_bytes: u64,
+    },
+    /// Maintenance could not do its work.
+    #[error("{job}: {reason}")]
+    Maintenance {
+        /// The job.
+        job: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A job cannot be scheduled, changed or found like this.
+    #[error(transparent)]
+    Schedule(Arc<ochre_scheduler::Error>),
     /// The database was closed.
     #[error("the database is closed")]
     Closed,
@@ -42,5 +63,11 @@ impl Error {
 impl From<ochre_index::Damaged> for Error {
     fn from(damaged: ochre_index::Damaged) -> Self {
         Self::Damaged(damaged.0)
+    }
+}
+
+impl From<ochre_scheduler::Error> for Error {
+    fn from(error: ochre_scheduler::Error) -> Self {
+        Self::Schedule(Arc::new(error))
     }
 }

@@ -1,14 +1,17 @@
 //! Moving vectors from the tail into the graph, building graphs anew, and writing their snapshots.
 //!
-//! Runs on the maintenance thread only, so a graph has one writer. Killed at any point it leaves what
-//! there was: vectors stay in the tail until the view says that the graph has them.
+//! Whoever does it holds `maintaining`, so a graph has one writer. Killed at any point it leaves what there
+//! was: vectors stay in the tail until the view says that the graph has them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use ochre_index::{BuildOptions, Graph, GraphParameters, Node, SnapshotHeader, View};
+use ochre_index::{BuildOptions, Graph, GraphParameters, Nearest, Node, SnapshotHeader, Strategy, View, nearest};
 use ochre_model::HnswConfiguration;
-use ochre_store::CollectionRow;
+use ochre_scheduler::{Context, Failure, Knobs, Progress};
+use ochre_store::{CollectionNumber, CollectionRow};
 
 use crate::database::Inner;
 use crate::error::Error;
@@ -16,14 +19,35 @@ use crate::loaded::Loaded;
 
 /// Vectors that decide how a graph codes its vectors.
 const SAMPLE: usize = 4096;
-/// A view is published after about this many nodes were linked.
-const PUBLISH_EVERY: usize = 2000;
+/// Nodes that are linked in one step, for each thread that links; a view is published after each.
+const LINK_AT_ONCE: usize = 256;
 /// Vectors that are coded in one step.
 const CODE_AT_ONCE: usize = 10_000;
 /// Orphans are looked for once this share of the graph was added since the last time.
 const CHECK_SHARE: usize = 50;
 /// A snapshot is worth writing once this share of the graph is not in it.
 const SNAPSHOT_SHARE: usize = 10;
+
+/// Whether a collection's index has to follow what changed.
+pub(crate) enum Pending {
+    /// Nothing changed that concerns it.
+    Nothing,
+    /// So many vectors wait for more.
+    Later(usize),
+    /// Now, and why.
+    Now(String),
+    /// Writes are about to have to wait.
+    Urgent(String),
+}
+
+/// A graph that may have to be built anew.
+pub(crate) struct Decayed {
+    pub(crate) number: CollectionNumber,
+    pub(crate) why: String,
+    pub(crate) dead_share: f64,
+    /// Only if a sample says so.
+    pub(crate) is_to_be_sampled: bool,
+}
 
 impl Inner {
     /// The graph of a collection that is being loaded, from its snapshot; and the nodes that no walk finds.
@@ -35,18 +59,83 @@ impl Inner {
         let hnsw = row.schema.hnsw();
         let parameters = GraphParameters::new(&hnsw, dimension);
         let graph = self.snapshots.read(self.store.epoch(), row.id, parameters, hnsw.resize_factor)?;
-        self.signals.note_snapshot(row.number, graph.len());
+        self.signals.remember(row.number, |remembered| remembered.snapshot = graph.len());
         let lost = graph.relink_orphans();
         Some((Arc::new(graph), lost))
     }
 
-    /// Brings the graph of a collection up to date, if enough waits for it. With `all`, everything.
-    pub(crate) fn sync_index(&self, number: u32, all: bool) -> Result<(), Error> {
+    /// Whether a collection's index has to follow what changed `since`.
+    pub(crate) fn pending(&self, number: CollectionNumber, since: Duration, tail_age: Duration) -> Pending {
+        let Some(loaded) = self.loaded.read().get(&number).cloned() else { return Pending::Nothing };
+        let (Some(view), Ok(row)) = (loaded.view(), self.row(loaded.id)) else { return Pending::Nothing };
+        let Some(dimension) = row.dimension else { return Pending::Nothing };
+        let name = &row.name;
+        let (tail, records) = (view.tail_len(), view.live().len());
+        let unindexed = view.outside_text().len();
+        let is_text_due = row.schema.is_text_searchable() && unindexed > self.options.text_unindexed_max;
+        let text = || Pending::Now(format!("{unindexed} documents of '{name}' are in no text segment"));
+        if records < self.options.graph_records_min {
+            let has_surplus = view.graph().is_some() && records < self.options.graph_records_min / 2;
+            return if is_text_due {
+                text()
+            } else if has_surplus {
+                Pending::Now(format!("'{name}' has become too small for a graph"))
+            } else {
+                Pending::Nothing
+            };
+        }
+        if view.graph().is_none() {
+            return Pending::Now(format!("'{name}' has {records} records and no graph"));
+        }
+        if tail * dimension * 4 > self.options.tail_bytes_max / 2 {
+            return Pending::Urgent(format!("{tail} vectors of '{name}' wait for the graph"));
+        }
+        let threshold = row.schema.hnsw().sync_threshold.max(1);
+        if tail >= threshold || tail > 0 && since >= tail_age {
+            return Pending::Now(format!("{tail} vectors of '{name}' wait for the graph"));
+        }
+        if is_text_due {
+            return text();
+        }
+        if tail == 0 { Pending::Nothing } else { Pending::Later(tail) }
+    }
+
+    /// Brings the indexes of every loaded collection up to date, whatever little is missing.
+    pub(crate) fn sync_everything(&self) -> Result<(), Error> {
+        let _maintaining = self.maintaining.lock();
+        self.relocate_moved()?;
+        let (knobs, loaded) = (Knobs::default(), self.loaded.read().keys().copied().collect::<Vec<_>>());
+        for number in loaded {
+            self.signals.take_changed(number);
+            match self.sync_index(number, true, &Context::unhurried(&knobs)) {
+                Ok(()) => self.sync_text(number, true)?,
+                Err(Failure::Failed(reason)) => return Err(Error::Maintenance { job: "index-sync".into(), reason }),
+                Err(Failure::Stopped(_)) => return Err(Error::Closed),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets views find vectors where compaction put them.
+    pub(crate) fn relocate_moved(&self) -> Result<(), Error> {
+        let mut failed = None;
+        for number in self.signals.take_moved() {
+            let loaded = self.loaded.read().get(&number).cloned();
+            if let Some(Err(error)) = loaded.map(|loaded| loaded.relocate(&*self.store)) {
+                self.signals.relocate(number);
+                failed = Some(error);
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Moves the tail of a collection into its graph, making one if there is none; with `all`, also finds
+    /// what is lost and writes the snapshot where there is little that is new.
+    pub(crate) fn sync_index(&self, number: CollectionNumber, all: bool, context: &Context<'_>) -> Result<(), Failure> {
         let Some(loaded) = self.loaded.read().get(&number).cloned() else { return Ok(()) };
         let (Some(view), Ok(row)) = (loaded.view(), self.row(loaded.id)) else { return Ok(()) };
         let Some(dimension) = row.dimension else { return Ok(()) };
         let hnsw = row.schema.hnsw();
-        let parameters = GraphParameters::new(&hnsw, dimension);
         let records = view.live().len();
         if records < self.options.graph_records_min {
             // Far below the limit the graph goes; near it, it stays, so that it does not come and go.
@@ -56,58 +145,114 @@ impl Inner {
             }
             return Ok(());
         }
-        let rebuild = match view.graph() {
-            None => true,
-            Some(graph) => graph.parameters() != parameters || self.is_decayed(&view, graph),
-        };
-        if rebuild {
-            self.rebuild(&loaded, &view, parameters, &hnsw);
-        } else {
-            let waits_for_us = view.tail_len() * dimension * 4 > self.options.tail_bytes_max / 2;
-            if view.tail_len() == 0 || (view.tail_len() < hnsw.sync_threshold.max(1) && !all && !waits_for_us) {
+        if view.graph().is_none() {
+            let graph = empty_graph(&view, GraphParameters::new(&hnsw, dimension), &hnsw);
+            self.publish_graph(&loaded, graph);
+        }
+        self.drain_tail(&loaded, &hnsw, context)?;
+        self.finish(&loaded, &row, all, context)
+    }
+
+    /// Graphs that have to be built anew, or may have to, the worst first.
+    pub(crate) fn decayed(&self, dead_share_max: f64, with_samples: bool) -> Vec<Decayed> {
+        let loaded: Vec<Arc<Loaded>> = self.loaded.read().values().cloned().collect();
+        let mut decayed: Vec<Decayed> = loaded
+            .iter()
+            .filter_map(|loaded| {
+                let (view, row) = (loaded.view()?, self.row(loaded.id).ok()?);
+                let (graph, number) = (view.graph()?, loaded.number);
+                let dead_share = dead_share(&view, graph);
+                let (nodes, sampled) = (graph.linked().len(), self.signals.remembered(number).sampled);
+                let found = |why, is_to_be_sampled| Some(Decayed { number, why, dead_share, is_to_be_sampled });
+                if graph.parameters() != GraphParameters::new(&row.schema.hnsw(), row.dimension?) {
+                    found(format!("the parameters of '{}' changed", row.name), false)
+                } else if dead_share > dead_share_max {
+                    found(format!("{:.0} % of the graph of '{}' is dead", dead_share * 100.0, row.name), false)
+                } else if with_samples && nodes > 0 && view.tail_len() == 0 && nodes > sampled + sampled / 2 {
+                    found(format!("the recall of '{}' was not sampled since its graph grew", row.name), true)
+                } else {
+                    None
+                }
+            })
+            .collect();
+        decayed.sort_by(|a, b| b.dead_share.total_cmp(&a.dead_share));
+        decayed
+    }
+
+    /// Which share of the ten nearest neighbours of some records the graph finds, of those that are there.
+    pub(crate) fn recall(
+        &self, number: CollectionNumber, sample: usize, context: &Context<'_>,
+    ) -> Result<f64, Failure> {
+        let Some(loaded) = self.loaded.read().get(&number).cloned() else { return Ok(1.0) };
+        let (Some(view), Ok(row)) = (loaded.view(), self.row(loaded.id)) else { return Ok(1.0) };
+        let Some(nodes) = view.graph().map(|graph| graph.linked().len()) else { return Ok(1.0) };
+        let (live, ef_search) = (view.live(), row.schema.hnsw().ef_search);
+        let step = (live.len() / sample.max(1)).max(1);
+        let (mut found, mut there) = (0, 0);
+        for (index, offset) in live.iter().step_by(step).take(sample).enumerate() {
+            let progress =
+                Progress { done: index as u64, total: Some(sample as u64), what: "records searched for".into() };
+            context.step(progress)?;
+            let Ok((query, _)) = view.vector(offset) else { continue };
+            let search = |hint| {
+                let wanted = Nearest { query, k: 10, ef_search, exact_max: 0, matches: None, hint: Some(hint) };
+                nearest(&view, wanted).map(|(hits, _)| hits.iter().map(|hit| hit.offset).collect::<HashSet<u32>>())
+            };
+            if let (Ok(exact), Ok(graph)) = (search(Strategy::Exact), search(Strategy::Graph)) {
+                there += exact.len();
+                found += exact.intersection(&graph).count();
+            }
+        }
+        let recall = found as f64 / there.max(1) as f64;
+        tracing::debug!(collection = %row.id, recall, "sampled the recall of a graph");
+        self.signals.remember(number, |remembered| remembered.sampled = nodes);
+        Ok(if there == 0 { 1.0 } else { recall })
+    }
+
+    /// Builds a graph for everything live beside the one that serves, and puts it in its place.
+    pub(crate) fn rebuild_index(&self, number: CollectionNumber, context: &Context<'_>) -> Result<(), Failure> {
+        let Some(loaded) = self.loaded.read().get(&number).cloned() else { return Ok(()) };
+        let (Some(view), Ok(row)) = (loaded.view(), self.row(loaded.id)) else { return Ok(()) };
+        let Some(dimension) = row.dimension else { return Ok(()) };
+        let hnsw = row.schema.hnsw();
+        let graph = empty_graph(&view, GraphParameters::new(&hnsw, dimension), &hnsw);
+        let offsets: Vec<u32> = view.live().iter().collect();
+        for batch in offsets.chunks(LINK_AT_ONCE) {
+            context.step(nodes_done(&graph, offsets.len()))?;
+            let threads = self.governor.threads(threads(&hnsw));
+            if !append(&graph, &view, batch, threads) || !self.link_next(&graph, &view, threads) {
                 return Ok(());
             }
         }
-        self.drain_tail(&loaded, &hnsw);
-        self.finish(&loaded, &row, all)
-    }
-
-    fn is_decayed(&self, view: &View, graph: &Graph) -> bool {
-        let nodes = graph.linked().len();
-        let dead = nodes - view.in_graph().len().min(nodes);
-        #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 53 bits")]
-        let share = dead as f64 / nodes.max(1) as f64;
-        share > self.options.graph_dead_share_max
-    }
-
-    /// A graph for everything live: published at once, coded but not linked, if there was none; else built
-    /// beside the one that serves.
-    fn rebuild(&self, loaded: &Loaded, view: &View, parameters: GraphParameters, hnsw: &HnswConfiguration) {
-        let live = view.live();
-        let step = (live.len() / SAMPLE).max(1);
-        let sample: Vec<&[f32]> =
-            live.iter().step_by(step).filter_map(|offset| Some(view.vector(offset).ok()?.0)).collect();
-        let graph = Arc::new(Graph::new(parameters, Graph::capacity_for(live.len(), hnsw.resize_factor), &sample));
-        if view.graph().is_some() {
-            let offsets: Vec<u32> = live.iter().collect();
-            for batch in offsets.chunks(PUBLISH_EVERY) {
-                if !append(&graph, view, batch, hnsw) || !self.link_next(&graph, view, hnsw) {
-                    return;
-                }
+        while graph.linked().len() < graph.len() {
+            context.step(nodes_done(&graph, offsets.len()))?;
+            let before = graph.linked().len();
+            let threads = self.governor.threads(threads(&hnsw));
+            if !self.link_next(&graph, &view, threads) || graph.linked().len() == before {
+                return Ok(());
             }
         }
-        self.signals.note_snapshot(loaded.number, 0);
-        self.signals.note_checked(loaded.number, 0);
-        loaded.change(|view| view.set_graph(Some(graph)));
+        self.publish_graph(&loaded, graph);
+        self.note_memory_freed();
+        // What changed meanwhile is in the tail.
+        self.drain_tail(&loaded, &hnsw, context)?;
+        self.finish(&loaded, &row, true, context)
+    }
+
+    fn publish_graph(&self, loaded: &Loaded, graph: Graph) {
+        self.signals.remember(loaded.number, |remembered| (remembered.snapshot, remembered.checked) = (0, 0));
+        loaded.change(|view| view.set_graph(Some(Arc::new(graph))));
     }
 
     /// Moves the whole tail into the graph, batch by batch: what has no code yet is coded first.
-    fn drain_tail(&self, loaded: &Loaded, hnsw: &HnswConfiguration) {
+    fn drain_tail(&self, loaded: &Loaded, hnsw: &HnswConfiguration, context: &Context<'_>) -> Result<(), Failure> {
         let mut tried = ochre_index::Bitmap::new();
         loop {
-            let Some(view) = loaded.view() else { return };
-            let Some(graph) = view.graph() else { return };
+            let Some(view) = loaded.view() else { return Ok(()) };
+            let Some(graph) = view.graph() else { return Ok(()) };
             let mut graph = Arc::clone(graph);
+            context.step(nodes_done(&graph, graph.linked().len() + view.tail_len()))?;
+            let threads = self.governor.threads(threads(hnsw));
             // A vector that cannot be read stays in the tail; it is not tried twice.
             let tail = view.live().and_not(view.in_graph()).and_not(&tried);
             let uncoded: Vec<u32> = tail.iter().filter(|offset| !view.is_coded(*offset)).take(CODE_AT_ONCE).collect();
@@ -118,13 +263,13 @@ impl Inner {
                     let (grown, mut is_replaced) = (Arc::new(graph.grown(capacity)), false);
                     loaded.change(|view| is_replaced = view.replace_graph(&graph, Arc::clone(&grown)));
                     if !is_replaced {
-                        return;
+                        return Ok(());
                     }
                     graph = grown;
                 }
                 let before = graph.len();
-                if !append(&graph, &view, &uncoded, hnsw) {
-                    return;
+                if !append(&graph, &view, &uncoded, threads) {
+                    return Ok(());
                 }
                 loaded.change(|view| view.mark_coded(&graph, before));
                 // While many wait, all are coded first: that alone makes them fast to find. A few that keep
@@ -134,44 +279,47 @@ impl Inner {
                 }
             }
             let before = graph.linked().len();
-            if before == graph.len() || !self.link_next(&graph, &view, hnsw) {
-                return;
+            if before == graph.len() || !self.link_next(&graph, &view, threads) {
+                return Ok(());
             }
             loaded.change(|view| view.mark_linked(&graph, before));
         }
     }
 
     /// Links some nodes; `false` when maintenance has to stop.
-    fn link_next(&self, graph: &Graph, view: &View, hnsw: &HnswConfiguration) -> bool {
+    fn link_next(&self, graph: &Graph, view: &View, threads: usize) -> bool {
         let stop = self.signals.stopped();
         let vector = |node: Node| {
             let is_current = view.vector_id(node.offset) == Some(node.vector_id);
             view.vector(node.offset).ok().filter(|_| is_current).map(|(vector, _)| vector)
         };
-        graph.link_next(PUBLISH_EVERY, vector, BuildOptions { threads: threads(hnsw), stop });
+        graph.link_next(LINK_AT_ONCE * threads, vector, BuildOptions { threads, stop });
         !stop.load(Ordering::Relaxed)
     }
 
     /// Makes sure that everything can be found, and writes a snapshot if that is worth it.
-    fn finish(&self, loaded: &Loaded, row: &CollectionRow, all: bool) -> Result<(), Error> {
+    fn finish(&self, loaded: &Loaded, row: &CollectionRow, all: bool, context: &Context<'_>) -> Result<(), Failure> {
         let Some(view) = loaded.view() else { return Ok(()) };
         let Some(graph) = view.graph().cloned() else { return Ok(()) };
+        let remembered = self.signals.remembered(loaded.number);
         // Looking at every link costs as much as the graph is large, so it has to have grown by some share.
-        let unchecked = graph.len() - self.signals.checked(loaded.number).min(graph.len());
+        let unchecked = graph.len() - remembered.checked.min(graph.len());
         if unchecked > graph.len() / CHECK_SHARE || (all && unchecked > 0) {
+            context.step(nodes_done(&graph, graph.len()))?;
             let lost = graph.relink_orphans();
             if !lost.is_empty() {
                 loaded.change(|view| unmark(view, &lost));
             }
-            self.signals.note_checked(loaded.number, graph.len());
+            self.signals.remember(loaded.number, |remembered| remembered.checked = graph.len());
         }
-        let written = self.signals.snapshot(loaded.number);
-        let fresh = graph.len() - written.min(graph.len());
+        let fresh = graph.len() - remembered.snapshot.min(graph.len());
         if fresh > graph.len() / SNAPSHOT_SHARE || (all && fresh > 0) {
+            context.step(nodes_done(&graph, graph.len()))?;
             self.write_snapshot(row, &view, &graph);
+            self.note_memory_freed();
             // Vectors of a finished graph are best read from mapped files.
-            let dead_share_max = self.options.segment_dead_share_max;
-            self.store.upkeep(ochre_store::Upkeep::SealVectors { min_bytes: 4 << 20, dead_share_max })?;
+            let seal = ochre_store::Upkeep::SealVectors { min_bytes: 4 << 20, dead_share_max: 1.0 };
+            self.store.upkeep(seal)?;
         }
         Ok(())
     }
@@ -180,7 +328,7 @@ impl Inner {
         let header =
             SnapshotHeader { epoch: self.store.epoch(), collection: row.id.into_bytes(), position: view.position() };
         match self.snapshots.write(&header, graph) {
-            Ok(()) => self.signals.note_snapshot(row.number, graph.len()),
+            Ok(()) => self.signals.remember(row.number, |remembered| remembered.snapshot = graph.len()),
             Err(error) => {
                 tracing::warn!(collection = %row.id, %error, "could not write a graph snapshot; the next start rebuilds the graph")
             }
@@ -194,7 +342,7 @@ impl Inner {
         for loaded in loaded {
             let (Some(view), Ok(row)) = (loaded.view(), self.row(loaded.id)) else { continue };
             if let Some(graph) = view.graph()
-                && graph.linked().len() != self.signals.snapshot(loaded.number)
+                && graph.linked().len() != self.signals.remembered(loaded.number).snapshot
             {
                 self.write_snapshot(&row, &view, graph);
             }
@@ -203,7 +351,7 @@ impl Inner {
 }
 
 /// Adds the codes of the current vectors of these offsets.
-fn append(graph: &Graph, view: &View, offsets: &[u32], hnsw: &HnswConfiguration) -> bool {
+fn append(graph: &Graph, view: &View, offsets: &[u32], threads: usize) -> bool {
     let nodes: Vec<(Node, &[f32])> = offsets
         .iter()
         .filter_map(|offset| {
@@ -211,7 +359,27 @@ fn append(graph: &Graph, view: &View, offsets: &[u32], hnsw: &HnswConfiguration)
             Some((node, view.vector(*offset).ok()?.0))
         })
         .collect();
-    graph.append(&nodes, threads(hnsw))
+    graph.append(&nodes, threads)
+}
+
+/// A graph without nodes that has room for everything live, and codes that fit a sample of it.
+fn empty_graph(view: &View, parameters: GraphParameters, hnsw: &HnswConfiguration) -> Graph {
+    let live = view.live();
+    let step = (live.len() / SAMPLE).max(1);
+    let sample: Vec<&[f32]> =
+        live.iter().step_by(step).filter_map(|offset| Some(view.vector(offset).ok()?.0)).collect();
+    Graph::new(parameters, Graph::capacity_for(live.len(), hnsw.resize_factor), &sample)
+}
+
+/// The share of a graph's nodes that were replaced or deleted.
+fn dead_share(view: &View, graph: &Graph) -> f64 {
+    let nodes = graph.linked().len();
+    let dead = nodes - view.in_graph().len().min(nodes);
+    dead as f64 / nodes.max(1) as f64
+}
+
+fn nodes_done(graph: &Graph, all: usize) -> Progress {
+    Progress { done: graph.linked().len() as u64, total: Some(all as u64), what: "vectors in the graph".into() }
 }
 
 fn threads(hnsw: &HnswConfiguration) -> usize {

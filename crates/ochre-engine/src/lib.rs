@@ -21,13 +21,18 @@ mod block;
 mod collection;
 mod database;
 mod error;
+mod governor;
 mod index_sync;
 mod loaded;
+mod machine;
 mod maintenance;
 mod options;
 mod read;
+mod residence;
+mod signals;
 mod snapshot;
 mod text_sync;
+mod traffic;
 mod write;
 
 pub use collection::Collection;
@@ -39,6 +44,7 @@ pub use write::{DeleteRequest, NewRecords};
 
 pub use ochre_index::{Memory, Plan, Strategy};
 pub use ochre_model as model;
+pub use ochre_scheduler as scheduler;
 pub use ochre_store::{
     Alteration, CollectionRow, DatabaseRow, Disk, DiskFile, Error as StoreError, Finding, Idempotency, Outcome, Page,
     RealDisk, Report, Resource, Statistics, Store, Tenant, check,

@@ -51,11 +51,16 @@ impl Loaded {
         *self.used.lock() = Instant::now();
     }
 
-    /// Whether forgetting it costs next to nothing: no request used it for a while, and it has no graph to
-    /// be read again.
-    pub(crate) fn is_idle(&self, patience: Duration) -> bool {
-        let has_no_graph = self.view().is_some_and(|view| view.graph().is_none());
-        has_no_graph && self.used.lock().elapsed() >= patience
+    /// When a request used it last.
+    pub(crate) fn used(&self) -> Instant {
+        *self.used.lock()
+    }
+
+    /// Whether it is loaded and no request used it for a while: longer for one with a graph, which takes
+    /// longer to read again.
+    pub(crate) fn is_idle(&self, patience: Duration, with_graph: Duration) -> bool {
+        let Some(view) = self.view() else { return false };
+        self.used().elapsed() >= if view.graph().is_some() { with_graph } else { patience }
     }
 
     /// The current view, if the collection is loaded.

@@ -1,9 +1,11 @@
 //! How a database is opened: every knob with its default.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
+use ochre_scheduler::Implementations;
 use ochre_store::{Disk, RealDisk};
+use serde_json::{Map, Value};
 
 /// How to open a [`Database`](crate::Database).
 #[derive(Clone)]
@@ -26,14 +28,17 @@ pub struct Options {
     pub tail_bytes_max: usize,
     /// How long a write waits for the tail to shrink before it is refused, in milliseconds.
     pub tail_wait_ms: u64,
-    /// A graph with a larger share of replaced and deleted nodes is built anew.
-    pub graph_dead_share_max: f64,
-    /// A sealed segment with a larger share of dead vectors is compacted.
-    pub segment_dead_share_max: f64,
-    /// A collection without a graph that no request used for this long is dropped from memory; the next
-    /// request reads it again.
-    pub idle_unload: Duration,
-    /// Run maintenance on a thread of its own. Without, call `Database::maintain`.
+    /// Bytes of memory that may be resident, mapped files included; 80 % of what the process may use if absent.
+    /// Near it collections are unloaded, at it writes wait.
+    pub memory_limit: Option<u64>,
+    /// The scheduler implementation: one of `schedulers`.
+    pub scheduler: String,
+    /// The scheduler implementations there are.
+    pub schedulers: Arc<Implementations>,
+    /// What differs from the defaults of jobs, by their names, in the form of
+    /// [`Scheduler::alter`](ochre_scheduler::Scheduler::alter).
+    pub jobs: BTreeMap<String, Map<String, Value>>,
+    /// Run maintenance by itself. Without, call `Database::maintain`.
     pub background: bool,
 }
 
@@ -49,10 +54,22 @@ impl Default for Options {
             text_unindexed_max: 2000,
             tail_bytes_max: 512 << 20,
             tail_wait_ms: 30_000,
-            graph_dead_share_max: 0.3,
-            segment_dead_share_max: 0.3,
-            idle_unload: Duration::from_secs(300),
+            memory_limit: None,
+            scheduler: "local".into(),
+            schedulers: Arc::default(),
+            jobs: BTreeMap::new(),
             background: true,
         }
+    }
+}
+
+impl Options {
+    /// Sets a knob of a job.
+    #[must_use]
+    pub fn knob(mut self, job: &str, knob: &str, value: impl Into<Value>) -> Self {
+        let job = self.jobs.entry(job.to_owned()).or_default();
+        let knobs = job.entry("knobs").or_insert_with(|| Value::Object(Map::new()));
+        knobs[knob] = value.into();
+        self
     }
 }

@@ -172,6 +172,8 @@ impl Inner {
         let view = match slot.view() {
             Some(view) => view,
             None => {
+                self.keep_within_memory();
+                self.note_memory_freed();
                 let loaded = slot.load(|| self.load_view(row));
                 if loaded.is_err() {
                     // Nobody must go on collecting commits for a load that failed.
@@ -209,6 +211,7 @@ impl Inner {
     }
 
     fn pin(&self, row: &CollectionRow) -> Result<Pinned<'_>, Error> {
+        self.keep_within_memory();
         for _ in 0..RETRIES_MAX {
             self.view(row)?;
             let reader = self.store.read()?;
@@ -224,11 +227,13 @@ impl Inner {
     }
 
     pub(crate) fn count(&self, row: &CollectionRow) -> Result<u64, Error> {
+        let _visit = self.traffic.visit();
         let head = self.store.read()?.head(row.number)?;
         Ok(head.ok_or_else(|| Error::no_collection(row.id))?.records)
     }
 
     pub(crate) fn get(&self, row: &CollectionRow, request: &GetRequest) -> Result<Vec<Record>, Error> {
+        let _visit = self.traffic.visit();
         if let Some(filter) = &request.filter {
             self.check_filterable(row, filter)?;
         }
@@ -244,6 +249,7 @@ impl Inner {
     }
 
     pub(crate) fn query(&self, row: &CollectionRow, request: &QueryRequest) -> Result<QueryResults, Error> {
+        let _visit = self.traffic.visit();
         if let Some(filter) = &request.filter {
             self.check_filterable(row, filter)?;
         }
@@ -303,6 +309,27 @@ impl Inner {
             })
             .collect();
         Ok(answer)
+    }
+
+    /// Compares what is in memory of each collection with what is stored, and unloads what differs; what was
+    /// found.
+    pub(crate) fn compare_views(&self) -> Result<Vec<String>, Error> {
+        let loaded: Vec<_> = self.loaded.read().values().cloned().collect();
+        let mut found = Vec::new();
+        for loaded in loaded {
+            let (Some(_), Ok(row)) = (loaded.view(), self.row(loaded.id)) else { continue };
+            let pinned = self.pin(&row)?;
+            let Some(head) = pinned.reader.head(row.number)? else { continue };
+            let live = pinned.view.live().len() as u64;
+            if live != head.records {
+                self.loaded.write().remove(&row.number);
+                found.push(format!(
+                    "collection '{}' had {live} records in memory and has {} on disk; it is read anew",
+                    row.name, head.records
+                ));
+            }
+        }
+        Ok(found)
     }
 
     /// The records that pass a filter, and the position at which they do.

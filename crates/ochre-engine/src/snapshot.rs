@@ -122,22 +122,33 @@ impl Snapshots {
         }
     }
 
-    /// Removes what is kept of collections that are no more, and files whose writing was cut short. Nothing
-    /// may be written meanwhile.
-    pub(crate) fn remove_strays(&self, exists: impl Fn(Uuid) -> bool) {
-        let Some(folder) = &self.folder else { return };
+    /// What is kept of collections that are no more, and files whose writing was cut short.
+    pub(crate) fn strays(&self, exists: impl Fn(Uuid) -> bool) -> Vec<PathBuf> {
+        let Some(folder) = &self.folder else { return Vec::new() };
+        let mut strays = Vec::new();
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let id = entry.file_name().to_str().and_then(|name| Uuid::parse_str(name).ok());
             if id.is_some_and(|id| !exists(id)) {
-                let _ = std::fs::remove_dir_all(entry.path());
+                strays.push(entry.path());
                 continue;
             }
             for file in std::fs::read_dir(entry.path()).into_iter().flatten().flatten().map(|file| file.path()) {
                 if file.extension().is_some_and(|extension| extension == WRITING) {
-                    let _ = std::fs::remove_file(file);
+                    strays.push(file);
                 }
             }
         }
+        strays
+    }
+
+    /// Removes them; how many there were. Nothing may be written meanwhile.
+    pub(crate) fn remove_strays(&self, exists: impl Fn(Uuid) -> bool) -> usize {
+        let strays = self.strays(exists);
+        for stray in &strays {
+            // What cannot be removed now is a stray next time.
+            let _ = if stray.is_dir() { std::fs::remove_dir_all(stray) } else { std::fs::remove_file(stray) };
+        }
+        strays.len()
     }
 }
 

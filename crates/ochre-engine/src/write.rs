@@ -94,6 +94,7 @@ impl Inner {
     pub(crate) fn write_records(
         &self, id: Uuid, kind: WriteKind, records: NewRecords, idempotency: Option<Idempotency>,
     ) -> Result<Outcome, Error> {
+        let _visit = self.traffic.visit();
         if records.dimensions_differ {
             return Err(Error::Invalid("Inconsistent dimensions in provided embeddings".into()));
         }
@@ -107,6 +108,7 @@ impl Inner {
     pub(crate) fn delete_records(
         &self, id: Uuid, request: DeleteRequest, idempotency: Option<Idempotency>,
     ) -> Result<Outcome, Error> {
+        let _visit = self.traffic.visit();
         let row = self.row(id)?;
         let DeleteRequest { ids, filter, limit } = request;
         if limit.is_some() && filter.is_none() {
@@ -144,11 +146,15 @@ impl Inner {
         let Ok(_) = self.view(&row) else { return Ok(()) };
         let deadline = Instant::now() + Duration::from_millis(self.options.tail_wait_ms);
         loop {
+            let surplus = self.keep_within_memory();
+            if surplus > 0 && Instant::now() > deadline {
+                return Err(Error::MemoryFull { limit_bytes: self.memory_limit() });
+            }
             let waiting = self.slot(&row).view().map_or(0, |view| {
                 // Without a graph nothing is waiting: all vectors are searched exactly, from sealed segments.
                 if view.graph().is_some() { view.tail_len() * row.dimension.unwrap_or(0) * 4 } else { 0 }
             });
-            if waiting <= self.options.tail_bytes_max {
+            if waiting <= self.options.tail_bytes_max && surplus == 0 {
                 return Ok(());
             }
             if Instant::now() > deadline {

@@ -229,7 +229,7 @@ impl<T: Copy + PartialOrd> Lane<T> {
         if let Some((Some(low), Some(high))) = self.bounds.map(|(low, high)| (order(low), order(high))) {
             let mut possible = [Ordering::Less, Ordering::Equal, Ordering::Greater]
                 .into_iter()
-                .filter(|order| (low..=high).contains(&order));
+                .filter(|order| (low..=high).contains(order));
             let passing = possible.clone().filter(|order| orders.contains(order)).count();
             if passing == 0 {
                 return;

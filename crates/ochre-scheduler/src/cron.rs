@@ -112,6 +112,11 @@ impl CronExpression {
         &self.text
     }
 
+    /// The name of the zone whose clock it means.
+    pub fn zone(&self) -> &str {
+        &self.zone_name
+    }
+
     /// What a reader may not expect of this expression.
     pub fn warning(&self) -> Option<&'static str> {
         self.is_either_day.then_some(

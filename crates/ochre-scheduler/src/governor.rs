@@ -15,6 +15,11 @@ pub enum Admission {
 
 /// Decides when maintenance may work, so that whatever else goes on comes first.
 pub trait Governor: Send + Sync {
+    /// Called on a run's own thread before it begins: the place to lower its priority.
+    fn begin(&self, class: Class) {
+        let _ = class;
+    }
+
     /// Whether a step of this class may begin; it has waited for `waited`.
     fn admit(&self, class: Class, waited: Duration) -> Admission;
 

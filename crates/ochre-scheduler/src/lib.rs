@@ -30,7 +30,7 @@ pub use local::LocalScheduler;
 pub use memory::MemoryJobStore;
 pub use off::OffScheduler;
 pub use policy::{Class, Misfire, Overlap, Policies};
-pub use scheduler::{Implementations, JobHandle, JobState, JobStatus, Parts, ScheduleOptions, Scheduler};
+pub use scheduler::{Implementations, JobHandle, JobState, JobStatus, Parts, ScheduleOptions, Scheduler, declare};
 pub use store::{Finished, JobStore, Kind, LastLook, Pending, Progress, Run, Schedule, Status, Tally};
 pub use task::{Defaults, Failure, Knob, KnobValue, Knobs, Look, Stop, Task, When};
 pub use time::Time;

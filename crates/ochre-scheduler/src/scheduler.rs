@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::clock::{Clock, SystemClock};
+use crate::definition::Definition;
 use crate::error::Error;
 use crate::governor::{Governor, NoGovernor};
 use crate::local::LocalScheduler;
@@ -15,7 +16,7 @@ use crate::memory::MemoryJobStore;
 use crate::off::OffScheduler;
 use crate::policy::Policies;
 use crate::store::{JobStore, LastLook, Progress, Run, Tally};
-use crate::task::Task;
+use crate::task::{Defaults, Task, When};
 use crate::time::Time;
 use crate::trigger::Trigger;
 
@@ -297,5 +298,37 @@ impl Implementations {
             known: self.names().collect::<Vec<_>>().join(", "),
         })?;
         make(parts)
+    }
+}
+
+/// Schedules a task by its defaults, but for what `change` says, in the form of [`Scheduler::alter`].
+///
+/// # Errors
+/// As [`Scheduler::alter`] and [`Scheduler::schedule_interval`].
+pub fn declare<'a>(
+    scheduler: &'a dyn Scheduler, task: &dyn Task, change: &Map<String, Value>,
+) -> Result<JobHandle<'a>, Error> {
+    let Defaults { when, is_enabled, policies } = task.defaults();
+    // Only how often matters here; the scheduler has the clock.
+    let anchor = Time::default();
+    let trigger = match when {
+        When::Every(every) => Trigger::interval(every.0, anchor)?,
+        When::Cron(expression, zone) => Trigger::cron(&expression, &zone)?,
+    };
+    let options = ScheduleOptions { policies, is_disabled: !is_enabled, ..ScheduleOptions::default() };
+    let definition = Definition::new(task, trigger, options)?.changed(task, change, anchor)?;
+    let mut options = ScheduleOptions {
+        policies: definition.policies,
+        knobs: definition.set,
+        zone: None,
+        is_disabled: !definition.is_enabled,
+    };
+    match definition.trigger {
+        Trigger::Interval { every, .. } => scheduler.schedule_interval(task.name(), every.0, options),
+        Trigger::Once(at) => scheduler.schedule_once(task.name(), None, Some(at), options),
+        Trigger::Cron(cron) => {
+            options.zone = Some(cron.zone().to_owned());
+            scheduler.schedule_cron(task.name(), cron.expression(), options)
+        }
     }
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::error::ApiError;
+use crate::requests::Requests;
 
 /// The server's state. Cheap to clone.
 #[derive(Clone)]
@@ -16,6 +17,7 @@ pub struct App {
     config: Arc<Config>,
     running: Arc<Semaphore>,
     writing: Arc<Semaphore>,
+    requests: Requests,
     /// Kibibytes of request bodies that may be in memory before they are worked on.
     arriving: Arc<Semaphore>,
 }
@@ -35,7 +37,8 @@ impl App {
         // Writes that wait for the index to catch up must leave room for reads.
         let writing = Arc::new(Semaphore::new(config.server.concurrent_requests_max.div_ceil(2)));
         let arriving = ARRIVING_KIB_MAX.max(config.server.max_payload_size_bytes / 1024 + 1);
-        Self { database, config: Arc::new(config), running, writing, arriving: Arc::new(Semaphore::new(arriving)) }
+        let (config, arriving) = (Arc::new(config), Arc::new(Semaphore::new(arriving)));
+        Self { database, config, running, writing, requests: Requests::default(), arriving }
     }
 
     /// Waits until a body of this many bytes may be read into memory.
@@ -52,6 +55,11 @@ impl App {
     {
         let _permit = Arc::clone(&self.writing).acquire_owned().await.map_err(|_| ApiError::shutting_down())?;
         self.run(work).await
+    }
+
+    /// What is counted of requests.
+    pub(crate) fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     pub(crate) fn config(&self) -> &Config {

@@ -4,9 +4,11 @@
 //! `default.toml`'s form, or a Chroma server's YAML. A key nobody knows is an error that names the
 //! nearest known one.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Map;
 use toml::{Table, Value};
 use yaml_rust2::{Yaml, YamlLoader};
 
@@ -18,6 +20,10 @@ pub const DEFAULT_TOML: &str = include_str!("default.toml");
 pub struct Config {
     pub server: ServerConfig,
     pub database: DatabaseConfig,
+    pub memory: MemoryConfig,
+    pub scheduler: SchedulerConfig,
+    /// What differs from the defaults of jobs, by their names; checked when the database is opened.
+    pub jobs: Table,
     pub log: LogConfig,
 }
 
@@ -41,6 +47,18 @@ pub struct DatabaseConfig {
     pub segment_bytes: u64,
     pub graph_records_min: usize,
     pub tail_bytes_max: usize,
+}
+
+/// `[memory]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct MemoryConfig {
+    pub limit_bytes: u64,
+}
+
+/// `[scheduler]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct SchedulerConfig {
+    pub implementation: String,
 }
 
 /// `[log]`
@@ -90,6 +108,9 @@ pub enum ConfigError {
         reason: String,
     },
 }
+
+/// The section whose keys are not settings but jobs.
+const JOBS: &str = "jobs";
 
 /// Where settings come from, beside the defaults.
 #[derive(Clone, Debug, Default)]
@@ -227,6 +248,22 @@ impl Config {
         Ok(self)
     }
 
+    /// What differs from the defaults of jobs, by their names.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for a job that is no table.
+    pub fn jobs(&self) -> Result<BTreeMap<String, Map<String, serde_json::Value>>, ConfigError> {
+        let jobs = self.jobs.iter().map(|(name, values)| match serde_json::to_value(values) {
+            Ok(serde_json::Value::Object(values)) => Ok((name.clone(), values)),
+            _ => Err(ConfigError::Value {
+                source_name: "the configuration".into(),
+                key: format!("jobs.{name}"),
+                reason: "must be a table, such as [jobs.vacuum]".into(),
+            }),
+        });
+        jobs.collect()
+    }
+
     /// The settings as a file would have them.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).unwrap_or_default()
@@ -245,6 +282,11 @@ fn overlay_file(table: &mut Table, file: &Path) -> Result<(), ConfigError> {
         reason: error.to_string(),
     })?;
     for (section, values) in given {
+        if section == JOBS {
+            // Which jobs and knobs there are, the engine knows.
+            table.insert(section, values);
+            continue;
+        }
         let known = table.get(&section).is_some();
         let Value::Table(values) = values else {
             return Err(unknown(table, &source_name, &section));
@@ -351,7 +393,8 @@ fn lookup<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
 }
 
 fn dotted_keys(table: &Table) -> Vec<String> {
-    let sections = table.iter().filter_map(|(section, values)| Some((section, values.as_table()?)));
+    let sections = table.iter().filter(|(section, _)| *section != JOBS);
+    let sections = sections.filter_map(|(section, values)| Some((section, values.as_table()?)));
     sections.flat_map(|(section, values)| values.keys().map(move |key| format!("{section}.{key}"))).collect()
 }
 

@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use ochre_engine::scheduler::Error as ScheduleError;
 use ochre_engine::{Error, StoreError};
 use ochre_wire::Refused;
 
@@ -46,8 +47,18 @@ impl From<Error> for ApiError {
         let message = error.to_string();
         let (status, name) = match &error {
             Error::Invalid(_) | Error::NotFilterable(_) => (S::BAD_REQUEST, "InvalidArgumentError"),
-            Error::Damaged(_) => (S::INTERNAL_SERVER_ERROR, "InternalError"),
-            Error::Busy { .. } | Error::Closed => (S::SERVICE_UNAVAILABLE, "ChromaError"),
+            Error::Schedule(error) => match &**error {
+                ScheduleError::Invalid { .. } | ScheduleError::UnknownKnob { .. } => {
+                    (S::BAD_REQUEST, "InvalidArgumentError")
+                }
+                ScheduleError::UnknownJob { .. } => (S::NOT_FOUND, "NotFoundError"),
+                ScheduleError::Duplicate(_) | ScheduleError::Off => (S::CONFLICT, "ChromaError"),
+                ScheduleError::UnknownImplementation { .. } | ScheduleError::Store(_) => {
+                    (S::INTERNAL_SERVER_ERROR, "InternalError")
+                }
+            },
+            Error::Damaged(_) | Error::Maintenance { .. } => (S::INTERNAL_SERVER_ERROR, "InternalError"),
+            Error::Busy { .. } | Error::MemoryFull { .. } | Error::Closed => (S::SERVICE_UNAVAILABLE, "ChromaError"),
             Error::Store(error) => match error {
                 StoreError::NotFound { .. } => (S::NOT_FOUND, "NotFoundError"),
                 StoreError::AlreadyExists { .. } => (S::CONFLICT, "ChromaError"),
@@ -67,6 +78,12 @@ impl From<Error> for ApiError {
             tracing::error!(%status, error = %message, "request failed");
         }
         Self { status, name, message, retry_after }
+    }
+}
+
+impl From<ScheduleError> for ApiError {
+    fn from(error: ScheduleError) -> Self {
+        Error::from(error).into()
     }
 }
 

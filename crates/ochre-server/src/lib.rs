@@ -11,6 +11,7 @@ mod config;
 mod error;
 mod layers;
 mod openapi;
+mod requests;
 mod routes;
 mod serve;
 

@@ -41,6 +41,19 @@ pub fn document() -> Json {
         "required": ["error", "message"],
         "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
     });
+    components["schemas"]["JobChange"] = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "interval": {"type": "string", "description": "Every so often: 30s, 5m, 2h, 7d"},
+            "cron": {"type": "string", "description": "By calendar: five fields, six with seconds first, seven with a year last"},
+            "zone": {"type": "string", "description": "The IANA time zone of the cron expression; UTC unless given"},
+            "once": {"type": "string", "format": "date-time"},
+            "enabled": {"type": "boolean"},
+            "policies": {"type": "object", "description": "Those named are changed; null means the default"},
+            "knobs": {"type": "object", "description": "Those named are changed; null means the default"},
+        },
+    });
     json!({
         "openapi": "3.1.0",
         "info": {

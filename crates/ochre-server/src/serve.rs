@@ -16,6 +16,7 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use crate::app::App;
 use crate::config::Config;
 use crate::layers;
+use crate::requests;
 use crate::routes;
 
 /// A connection may be idle, or take to send the head of a request, this long: longer than load balancers
@@ -29,8 +30,11 @@ const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// The whole service: routes in their layers.
 pub fn router(app: App) -> Router {
     let origins = app.config().server.cors_allow_origins.clone();
-    let mut router =
-        routes::router().layer(CompressionLayer::new()).layer(axum::middleware::from_fn(layers::no_local_compression));
+    let counted = axum::middleware::from_fn_with_state(app.clone(), requests::count);
+    let mut router = routes::router()
+        .layer(counted)
+        .layer(CompressionLayer::new())
+        .layer(axum::middleware::from_fn(layers::no_local_compression));
     if !origins.is_empty() {
         let allow = if origins.iter().any(|origin| origin == "*") {
             AllowOrigin::any()

@@ -41,7 +41,7 @@ impl Report {
         self.findings.is_empty()
     }
 
-    fn find(&mut self, file: &str, problem: String) {
+    pub(crate) fn find(&mut self, file: &str, problem: String) {
         self.findings.push(Finding { file: file.to_owned(), problem });
     }
 }
@@ -68,7 +68,9 @@ pub fn check(directory: &Path) -> Result<Report> {
     {
         return Err(Error::TooNew { path, found, supported: SCHEMA_VERSION });
     }
-    if let Err(error) = version.and_then(|_| check_database(&connection, directory, &mut report)) {
+    if let Err(error) =
+        version.and_then(|_| check_database(&connection, directory, &mut report, &mut |_, _| true).map(drop))
+    {
         let text = error.to_string();
         match sqlite(error) {
             // Anything but a failing file system is something wrong with the content.
@@ -95,16 +97,31 @@ fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)
 }
 
-fn check_database(connection: &Connection, directory: &Path, report: &mut Report) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare("PRAGMA integrity_check")?;
-    for line in statement.query_map([], |row| row.get::<_, String>(0))? {
-        let line = line?;
-        if line != "ok" {
-            report.find(DATABASE_FILE, line);
+/// Asked before each step with what it is about and how many were done; `false` stops the check.
+pub(crate) type Pace<'a> = &'a mut dyn FnMut(&str, u64) -> bool;
+
+/// Checks one state of a database, while others may write new ones; whether it came to the end.
+pub(crate) fn check_database(
+    connection: &Connection, directory: &Path, report: &mut Report, pace: Pace<'_>,
+) -> rusqlite::Result<bool> {
+    let mut statement = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage > 0")?;
+    let tables: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    for (index, table) in tables.iter().enumerate() {
+        if !pace("tables", index as u64) {
+            return Ok(false);
+        }
+        let mut statement = connection.prepare(&format!("PRAGMA integrity_check('{table}')"))?;
+        for line in statement.query_map([], |row| row.get::<_, String>(0))? {
+            let line = line?;
+            if line != "ok" {
+                report.find(DATABASE_FILE, line);
+            }
         }
     }
-    let vectors = check_segments(connection, directory, report)?;
-    check_records(connection, &vectors, report)?;
+    let Some(vectors) = check_segments(connection, directory, report, pace)? else { return Ok(false) };
+    if !check_records(connection, &vectors, report, pace)? {
+        return Ok(false);
+    }
     let strays: i64 = connection.query_row(
         "SELECT count(*) FROM records WHERE collection NOT IN (SELECT number FROM collections)",
         [],
@@ -113,13 +130,18 @@ fn check_database(connection: &Connection, directory: &Path, report: &mut Report
     if strays > 0 {
         report.find(DATABASE_FILE, format!("{strays} records belong to no collection"));
     }
-    Ok(())
+    Ok(true)
 }
+
+/// Records that are checked in one step.
+const RECORDS_AT_ONCE: u64 = 2000;
 
 /// Where each vector is: its collection and dimension, by id.
 type Vectors = HashMap<u64, (u32, u32)>;
 
-fn check_segments(connection: &Connection, directory: &Path, report: &mut Report) -> rusqlite::Result<Vectors> {
+fn check_segments(
+    connection: &Connection, directory: &Path, report: &mut Report, pace: Pace<'_>,
+) -> rusqlite::Result<Option<Vectors>> {
     let disk: Arc<dyn Disk> = Arc::new(ReadOnlyDisk);
     let folder = directory.join(SEGMENTS_FOLDER);
     let mut vectors = Vectors::new();
@@ -151,6 +173,9 @@ fn check_segments(connection: &Connection, directory: &Path, report: &mut Report
             }
         };
         for entry in entries {
+            if !pace("vectors", report.vectors) {
+                return Ok(None);
+            }
             match segment.load_block(&entry, row.committed_bytes) {
                 Ok(block) => {
                     if let Err(damage) = block.rows() {
@@ -163,10 +188,12 @@ fn check_segments(connection: &Connection, directory: &Path, report: &mut Report
             }
         }
     }
-    Ok(vectors)
+    Ok(Some(vectors))
 }
 
-fn check_records(connection: &Connection, vectors: &Vectors, report: &mut Report) -> rusqlite::Result<()> {
+fn check_records(
+    connection: &Connection, vectors: &Vectors, report: &mut Report, pace: Pace<'_>,
+) -> rusqlite::Result<bool> {
     let mut statement = connection
         .prepare("SELECT number, name, schema, metadata, dimension, position, next_offset, records FROM collections WHERE deleted = 0")?;
     let mut collections = BTreeMap::new();
@@ -192,6 +219,9 @@ fn check_records(connection: &Connection, vectors: &Vectors, report: &mut Report
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
+        if report.records.is_multiple_of(RECORDS_AT_ONCE) && !pace("records", report.records) {
+            return Ok(false);
+        }
         report.records += 1;
         let (rowid, number, id): (i64, u32, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let Some((name, dimension, position, next_offset, _, count)) = collections.get_mut(&number) else { continue };
@@ -227,7 +257,7 @@ fn check_records(connection: &Connection, vectors: &Vectors, report: &mut Report
             );
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The real disk, without its writing half: a longer file is not cut, nothing is made or removed.

@@ -38,6 +38,18 @@ impl Mapping {
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// Lets go of the pages in memory; they are read from the file again where they are needed.
+    pub(crate) fn drop_pages(&self) {
+        #[cfg(unix)]
+        {
+            // SAFETY: the mapping is shared, read-only and of a file that never changes, so the pages that
+            // come back hold the same bytes.
+            let advised = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            // Refused, the pages stay: that costs memory and nothing else.
+            drop(advised);
+        }
+    }
 }
 
 impl AsRef<[u8]> for Mapping {

@@ -12,11 +12,12 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use uuid::Uuid;
 
 use crate::block::VectorBlock;
+use crate::check::Report;
 use crate::error::{Error, Resource, Result};
 use crate::resolve::{Rows, Stored, learn_keys, resolve};
 use crate::store::{
     Alteration, Change, CollectionNumber, CollectionRow, Committed, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow,
-    Head, IDEMPOTENCY_SECONDS, LOG_ENTRIES_MAX, NewCollection, Observer, Outcome, Page, Parts, Put, Reader, RowRef,
+    Head, IDEMPOTENCY_SECONDS, LOG_ENTRIES_KEPT, NewCollection, Observer, Outcome, Page, Parts, Put, Reader, RowRef,
     Statistics, Store, Tenant, Upkeep, Write,
 };
 
@@ -284,6 +285,16 @@ impl Store for MemoryStore {
     fn statistics(&self) -> Result<Statistics> {
         Ok(Statistics::default())
     }
+
+    fn hold_log(&self, _: &str, _: &[(CollectionNumber, u64)]) -> Result<()> {
+        Ok(())
+    }
+
+    fn scrub(&self, _: &mut dyn FnMut(&str, u64) -> bool) -> Result<Option<Report>> {
+        Ok(Some(Report::default()))
+    }
+
+    fn drop_pages(&self) {}
 }
 
 impl State {
@@ -353,7 +364,7 @@ impl State {
             }
             collection.position = outcome.position;
             collection.log.insert(outcome.position, touched);
-            while collection.log.len() as u64 > LOG_ENTRIES_MAX {
+            while collection.log.len() as u64 > LOG_ENTRIES_KEPT {
                 collection.log.pop_first();
             }
             let mut blocks = Vec::new();

@@ -159,6 +159,13 @@ impl Segment {
         Ok(Self { number, path, disk: Arc::clone(disk), file, mapping, remove_on_drop: AtomicBool::new(false) })
     }
 
+    /// Lets go of the mapped pages.
+    pub(crate) fn drop_pages(&self) {
+        if let Some(mapping) = &self.mapping {
+            mapping.drop_pages();
+        }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

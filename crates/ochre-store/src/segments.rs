@@ -19,7 +19,7 @@ use crate::block::{Damage, VectorBlock};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::segment::{BlockEntry, HEADER_BYTES, NewBlock, Segment};
-use crate::store::CollectionNumber;
+use crate::store::{CollectionNumber, Statistics};
 
 /// A block holds at most this many bytes of vectors, so that verifying one on first touch stays cheap.
 const BLOCK_BYTES_MAX: usize = 1 << 20;
@@ -501,11 +501,27 @@ impl Segments {
         Ok(())
     }
 
-    /// Bytes of all segments, dead bytes among them, and their number.
-    pub(crate) fn sizes(&self) -> (u64, u64, u64) {
+    /// What the segments are, in sizes; the rest is left at its default.
+    pub(crate) fn sizes(&self) -> Statistics {
         let state = self.state.read();
-        let rows = state.files.values().map(|file| file.row);
-        rows.fold((0, 0, 0), |(all, dead, n), row| (all + row.committed_bytes, dead + row.dead_bytes, n + 1))
+        let mut sizes = Statistics::default();
+        for file in state.files.values() {
+            sizes.segment_bytes += file.row.committed_bytes;
+            sizes.dead_vector_bytes += file.row.dead_bytes;
+            sizes.segment_count += 1;
+            if file.is_open() {
+                sizes.open_segment_bytes = file.row.committed_bytes;
+                sizes.open_segment_dead_bytes = file.row.dead_bytes;
+            } else if !file.unreadable && file.dead_share() > sizes.most_dead_share {
+                (sizes.most_dead_share, sizes.most_dead_bytes) = (file.dead_share(), file.row.dead_bytes);
+            }
+        }
+        sizes
+    }
+
+    /// Lets go of the mapped pages of all segments.
+    pub(crate) fn drop_pages(&self) {
+        self.state.read().files.values().for_each(|file| file.segment.drop_pages());
     }
 
     /// Forgets everything and reads it again as `rows` say, after a storage failure.

@@ -15,6 +15,7 @@ use ochre_model::{Filter, HnswConfiguration, IndexSchema, Metadata, RecordBatch,
 use uuid::Uuid;
 
 use crate::block::VectorBlock;
+use crate::check::Report;
 use crate::error::Result;
 
 /// A collection's number: small, internal, never reused within a database.
@@ -285,12 +286,23 @@ pub trait Reader {
 pub enum Upkeep {
     /// Removes a slice of the rows of deleted collections.
     SweepDeleted,
-    /// Forgets log entries past the limit on their number, and idempotency keys older than 24 hours.
+    /// Forgets log entries, some at a time: those that every consumer has passed, but for the last thousand
+    /// of each collection; and idempotency keys older than 24 hours.
     PruneLog,
     /// Copies the write-ahead log back into the database file.
-    Checkpoint,
+    Checkpoint {
+        /// Also wait for readers, up to two seconds, and cut the file to nothing.
+        truncate: bool,
+    },
+    /// Refreshes the statistics by which the database plans its own queries.
+    Optimize,
     /// Gives free pages back to the file system, some at a time.
-    Vacuum,
+    Vacuum {
+        /// How many pages of 4 KiB.
+        pages: u64,
+    },
+    /// Rewrites the whole database file, for one that grew without being able to shrink. Writes wait.
+    FullVacuum,
     /// Rewrites the live vectors of a sealed segment whose dead share passed this.
     CompactVectors {
         /// Between 0 and 1.
@@ -307,7 +319,7 @@ pub enum Upkeep {
 }
 
 /// Sizes on disk, in bytes unless said otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Statistics {
     pub database_bytes: u64,
@@ -315,7 +327,17 @@ pub struct Statistics {
     pub free_bytes: u64,
     pub segment_bytes: u64,
     pub dead_vector_bytes: u64,
+    /// Dead bytes in the segment that has the largest share of them, and that share.
+    pub most_dead_bytes: u64,
+    pub most_dead_share: f64,
+    /// Bytes in the segment that is being written, and how many of them are dead.
+    pub open_segment_bytes: u64,
+    pub open_segment_dead_bytes: u64,
     pub segment_count: u64,
+    /// Entries of the log, and idempotency keys, that no one needs any more.
+    pub prunable_entries: u64,
+    /// Collections that were deleted and still take space.
+    pub deleted_collections: u64,
 }
 
 /// The truth: catalog, records, vectors, log.
@@ -364,12 +386,23 @@ pub trait Store: Send + Sync {
     fn upkeep(&self, upkeep: Upkeep) -> Result<bool>;
     /// Sizes on disk.
     fn statistics(&self) -> Result<Statistics>;
+    /// Keeps log entries past these positions for a consumer, instead of those it held before. Collections
+    /// not named are not held.
+    fn hold_log(&self, holder: &str, positions: &[(CollectionNumber, u64)]) -> Result<()>;
+    /// Checks everything that is stored against itself and its checksums, while it is in use. `pace` is asked
+    /// before each step, with what it is about and how many were done; once it says `false`, the check stops
+    /// and the answer is `None`. Compaction must not run meanwhile.
+    fn scrub(&self, pace: &mut dyn FnMut(&str, u64) -> bool) -> Result<Option<Report>>;
+    /// Lets go of mapped pages, which are read again where they are needed.
+    fn drop_pages(&self);
 }
 
 /// How many distinct metadata keys a collection may have.
 pub(crate) const KEYS_PER_COLLECTION_MAX: usize = 10_000;
-/// How many log entries a collection keeps.
-pub(crate) const LOG_ENTRIES_MAX: u64 = 10_000;
+/// How many log entries a collection keeps: a filter that was resolved on an older state is resolved again.
+pub(crate) const LOG_ENTRIES_KEPT: u64 = 1_000;
+/// How many log entries a consumer can hold back; past it the consumer has to begin anew.
+pub(crate) const LOG_ENTRIES_HELD_MAX: u64 = 1_000_000;
 /// How long idempotency keys are kept, in seconds.
 pub(crate) const IDEMPOTENCY_SECONDS: i64 = 24 * 60 * 60;
 /// The tenant that always exists.

@@ -17,10 +17,10 @@ pub(crate) fn small() -> Options {
         graph_records_min: 60,
         exact_records_max: 20,
         text_unindexed_max: 20,
-        idle_unload: std::time::Duration::ZERO,
         background: false,
         ..Options::default()
     }
+    .knob("memory", "idle_unload", "0s")
 }
 
 /// The same, on a recording disk.

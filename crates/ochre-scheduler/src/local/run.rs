@@ -51,6 +51,7 @@ impl Ready {
         let ended =
             Run { status: Status::Failed, message: "its thread could not be started".into(), ..self.run.clone() };
         let spawned = std::thread::Builder::new().name(name).spawn(move || {
+            scheduler.parts.governor.begin(self.class);
             self.execute(&scheduler);
             scheduler.wake();
         });

@@ -71,7 +71,11 @@ fn random_lives_keep_every_nominal_time_exactly_once() {
         let fails = std::sync::atomic::AtomicU64::new(0);
         let task = Scripted::new("tidy", move |_| {
             let turn = fails.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            if is_unreliable && turn.is_multiple_of(3) { Err(Failure::Failed("now and then".into())) } else { Ok("done".into()) }
+            if is_unreliable && turn.is_multiple_of(3) {
+                Err(Failure::Failed("now and then".into()))
+            } else {
+                Ok("done".into())
+            }
         });
         let world = World::new(true);
         let begin = world.now();

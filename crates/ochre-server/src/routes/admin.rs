@@ -65,7 +65,7 @@ fn process() -> Json_ {
 }
 
 /// Without authentication, administration is only for this machine.
-fn check_loopback(app: &App) -> Result<(), ApiError> {
+pub(super) fn check_loopback(app: &App) -> Result<(), ApiError> {
     let host = app.config().server.host.as_str();
     if host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
         return Ok(());

@@ -4,7 +4,9 @@ mod admin;
 mod collections;
 mod databases;
 mod documentation;
+mod jobs;
 mod legacy;
+mod metrics;
 mod records;
 mod system;
 mod tenants;
@@ -13,6 +15,8 @@ mod unserved;
 use axum::Router;
 
 use crate::app::App;
+
+pub(crate) use metrics::Exposition;
 
 /// One operation of the API, for the generated reference.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +41,8 @@ pub(crate) fn router() -> Router<App> {
         .merge(collections::router())
         .merge(records::router())
         .merge(admin::router())
+        .merge(jobs::router())
+        .merge(metrics::router())
         .merge(unserved::router())
         .merge(legacy::router())
         .merge(documentation::router())
@@ -51,6 +57,8 @@ pub(crate) fn operations() -> impl Iterator<Item = &'static Operation> {
         collections::OPERATIONS,
         records::OPERATIONS,
         admin::OPERATIONS,
+        jobs::OPERATIONS,
+        metrics::OPERATIONS,
         unserved::OPERATIONS,
     ]
     .into_iter()

@@ -8,13 +8,15 @@ use crate::error::{Error, Result};
 use crate::store::{DEFAULT_DATABASE, DEFAULT_TENANT};
 
 /// The version of the tables, kept in `PRAGMA user_version`.
-pub const SCHEMA_VERSION: i64 = 1;
+pub const SCHEMA_VERSION: i64 = 2;
 
 /// Marks the file as ours: "OCHR".
 const APPLICATION_ID: i64 = 0x4F43_4852;
 
 /// One script per version; script `n` brings version `n` to `n + 1`.
-const SCRIPTS: [&str; SCHEMA_VERSION as usize] = ["
+const SCRIPTS: [&str; SCHEMA_VERSION as usize] = [VERSION_1, VERSION_2];
+
+const VERSION_1: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE tenants (name TEXT PRIMARY KEY, resource_name TEXT) WITHOUT ROWID;
 CREATE TABLE databases (
@@ -56,7 +58,23 @@ CREATE TABLE idempotency (
     key TEXT PRIMARY KEY, request BLOB NOT NULL, position INTEGER NOT NULL, deleted INTEGER NOT NULL,
     created_at INTEGER NOT NULL
 ) WITHOUT ROWID;
-"];
+";
+
+/// Jobs: their schedules and runs, and where consumers of the log stand.
+const VERSION_2: &str = "
+CREATE TABLE jobs (name TEXT PRIMARY KEY, version INTEGER NOT NULL, schedule TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE job_runs (
+    fence INTEGER PRIMARY KEY AUTOINCREMENT,
+    job TEXT NOT NULL, nominal INTEGER NOT NULL, kind INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    owner TEXT NOT NULL, lease_until INTEGER NOT NULL, ended INTEGER, failed INTEGER NOT NULL, run TEXT NOT NULL,
+    UNIQUE (job, nominal, kind, attempt)
+);
+CREATE INDEX job_runs_of_job ON job_runs (job, fence);
+CREATE TABLE log_holds (
+    holder TEXT NOT NULL, collection INTEGER NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (holder, collection)
+) WITHOUT ROWID;
+INSERT OR IGNORE INTO meta VALUES ('commits', 0);
+";
 
 /// Brings the tables to the current version, in one transaction.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {

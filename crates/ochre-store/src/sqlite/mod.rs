@@ -9,6 +9,7 @@
 //! The tables are described in `docs/formats/database.md`.
 
 mod catalog;
+mod jobs;
 mod migrations;
 mod reader;
 mod records;
@@ -24,6 +25,7 @@ use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
 use crate::block::Damage;
+use crate::check::{Report, check_database};
 use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Resource, Result};
 use crate::lock::Owner;
@@ -262,6 +264,33 @@ impl Store for SqliteStore {
 
     fn statistics(&self) -> Result<Statistics> {
         self.measure()
+    }
+
+    fn hold_log(&self, holder: &str, positions: &[(CollectionNumber, u64)]) -> Result<()> {
+        self.set_log_holds(holder, positions)
+    }
+
+    fn scrub(&self, pace: &mut dyn FnMut(&str, u64) -> bool) -> Result<Option<Report>> {
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        let mut report = Report::default();
+        // A connection of its own: the pool's are for requests.
+        let connection = connect(&self.path, self.vfs.as_deref())?;
+        let checked =
+            connection.execute_batch("BEGIN").and_then(|()| check_database(&connection, directory, &mut report, pace));
+        match checked {
+            Ok(is_whole) => Ok(is_whole.then_some(report)),
+            Err(error) => match self.error("check")(error) {
+                Error::Corrupt { reason, .. } => {
+                    report.find(DATABASE_FILE, reason);
+                    Ok(Some(report))
+                }
+                error => Err(error),
+            },
+        }
+    }
+
+    fn drop_pages(&self) {
+        self.drop_mapped_pages();
     }
 }
 

@@ -6,12 +6,14 @@ use super::writer::{Failure, now};
 use super::{SqliteStore, connect, first_rowid};
 use crate::error::Result;
 use crate::segments::Segments;
-use crate::store::{CollectionNumber, IDEMPOTENCY_SECONDS, LOG_ENTRIES_MAX, Statistics, Upkeep};
+use crate::store::{CollectionNumber, IDEMPOTENCY_SECONDS, LOG_ENTRIES_HELD_MAX, LOG_ENTRIES_KEPT, Statistics, Upkeep};
 
 /// Rows of a deleted collection that one step removes.
 const SWEEP_ROWS: i64 = 2_000;
-/// Pages that one step gives back to the file system.
-const VACUUM_PAGES: i64 = 1_000;
+/// Log entries and idempotency keys that one step forgets.
+const PRUNE_ROWS: i64 = 500;
+/// Entries of the catalog's log that are kept.
+const CATALOG_ENTRIES_KEPT: i64 = 10_000;
 /// Free pages that may stay in the file, 1 MiB of them.
 const FREE_PAGES_MAX: i64 = 256;
 
@@ -19,21 +21,16 @@ impl SqliteStore {
     pub(super) fn run_upkeep(&self, upkeep: Upkeep) -> Result<bool> {
         match upkeep {
             Upkeep::SweepDeleted => self.change_quietly(sweep_deleted),
-            Upkeep::PruneLog => {
-                let grown = std::mem::take(&mut self.writer.lock().grown);
-                self.change_quietly(|connection| {
-                    grown.iter().try_for_each(|number| prune_log(connection, *number))?;
-                    connection
-                        .execute("DELETE FROM idempotency WHERE created_at < ?1", [now() - IDEMPOTENCY_SECONDS])?;
-                    connection.execute(
-                        "DELETE FROM catalog_log WHERE position <= (SELECT max(position) FROM catalog_log) - ?1",
-                        [LOG_ENTRIES_MAX.cast_signed()],
-                    )?;
-                    Ok(false)
-                })
+            Upkeep::PruneLog => self.change_quietly(prune),
+            Upkeep::Checkpoint { truncate } => self.checkpoint(truncate),
+            Upkeep::Optimize => self.optimize(),
+            Upkeep::Vacuum { pages } => self.vacuum(pages),
+            Upkeep::FullVacuum => {
+                let mut writer = self.writer.lock();
+                self.revive(&mut writer)?;
+                let connection = writer.connection().map(|connection| connection.execute_batch("VACUUM"));
+                connection.transpose().map_err(self.error("vacuum")).map(|_| false)
             }
-            Upkeep::Checkpoint => self.checkpoint(),
-            Upkeep::Vacuum => self.vacuum(),
             Upkeep::CompactVectors { dead_share_max } => self.compact_vectors(dead_share_max),
             Upkeep::SealVectors { min_bytes, dead_share_max } => {
                 let mut writer = self.writer.lock();
@@ -64,16 +61,28 @@ impl SqliteStore {
         self.change_catalog(|connection| Ok(change(connection)?))
     }
 
-    fn checkpoint(&self) -> Result<bool> {
+    fn checkpoint(&self, truncate: bool) -> Result<bool> {
         // Passive: neither waits for readers nor keeps the writer out.
         let connection = connect(&self.path, self.vfs.as_deref())?;
+        let mode = if truncate { "TRUNCATE" } else { "PASSIVE" };
+        if truncate {
+            connection.busy_timeout(std::time::Duration::from_secs(2)).map_err(self.error("checkpoint"))?;
+        }
         connection
-            .execute_batch("PRAGMA wal_checkpoint(PASSIVE); PRAGMA optimize;")
-            .map_err(self.error("checkpoint"))?;
-        Ok(false)
+            .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get::<_, i64>(0))
+            .map(|busy| busy != 0)
+            .map_err(self.error("checkpoint"))
     }
 
-    fn vacuum(&self) -> Result<bool> {
+    fn optimize(&self) -> Result<bool> {
+        let connection = connect(&self.path, self.vfs.as_deref())?;
+        connection
+            .execute_batch("PRAGMA analysis_limit = 400; PRAGMA optimize;")
+            .map(|()| false)
+            .map_err(self.error("optimize"))
+    }
+
+    fn vacuum(&self, pages: u64) -> Result<bool> {
         let mut writer = self.writer.lock();
         self.revive(&mut writer)?;
         let Some(connection) = writer.connection() else { return Ok(false) };
@@ -86,7 +95,7 @@ impl SqliteStore {
                 return Ok(false);
             }
             // The pragma frees a page for each row that is fetched.
-            let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+            let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
             let mut rows = statement.query([])?;
             while rows.next()?.is_some() {}
             let after = free(connection)?;
@@ -128,21 +137,46 @@ impl SqliteStore {
     }
 
     pub(super) fn measure(&self) -> Result<Statistics> {
-        let (segment_bytes, dead_vector_bytes, segment_count) = self.segments.sizes();
         let wal = self.path.with_extension("sqlite3-wal");
         let wal_bytes = std::fs::metadata(wal).map_or(0, |metadata| metadata.len());
-        let (page_bytes, pages, free) = self.reader()?.ask("measure", |connection| {
+        self.reader()?.ask("measure", |connection| {
             let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-            Ok((pragma("page_size")?, pragma("page_count")?, pragma("freelist_count")?))
-        })?;
-        Ok(Statistics {
-            database_bytes: (page_bytes * pages).cast_unsigned(),
-            wal_bytes,
-            free_bytes: (page_bytes * free).cast_unsigned(),
-            segment_bytes,
-            dead_vector_bytes,
-            segment_count,
+            let page_bytes = pragma("page_size")?;
+            let deleted = "SELECT count(*) FROM collections WHERE deleted = 1";
+            let prunable = prunable(connection, i64::MAX)?;
+            let expired = "SELECT count(*) FROM idempotency WHERE created_at < ?1";
+            let expired: u64 = connection
+                .prepare_cached(expired)?
+                .query_row([now() - IDEMPOTENCY_SECONDS], |row| row.get(0).map(i64::cast_unsigned))?;
+            Ok(Statistics {
+                database_bytes: (page_bytes * pragma("page_count")?).cast_unsigned(),
+                wal_bytes,
+                free_bytes: (page_bytes * pragma("freelist_count")?).cast_unsigned(),
+                prunable_entries: prunable.iter().map(|(_, from, to)| (to - from).cast_unsigned()).sum::<u64>()
+                    + expired,
+                deleted_collections: connection
+                    .prepare_cached(deleted)?
+                    .query_row([], |row| row.get(0).map(i64::cast_unsigned))?,
+                ..self.segments.sizes()
+            })
         })
+    }
+
+    pub(super) fn set_log_holds(&self, holder: &str, positions: &[(CollectionNumber, u64)]) -> Result<()> {
+        self.change_catalog(|connection| {
+            connection.execute("DELETE FROM log_holds WHERE holder = ?1", [holder])?;
+            let mut statement = connection.prepare_cached("INSERT INTO log_holds VALUES (?1, ?2, ?3)")?;
+            for (collection, position) in positions {
+                statement.execute(params![holder, collection, position.cast_signed()])?;
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn drop_mapped_pages(&self) {
+        // Idle readers map the database file.
+        self.readers.lock().clear();
+        self.segments.drop_pages();
     }
 }
 
@@ -164,9 +198,42 @@ fn sweep_deleted(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(true)
 }
 
-fn prune_log(connection: &Connection, number: CollectionNumber) -> rusqlite::Result<()> {
+/// Collections with log entries that nobody needs: the first of them, and the first that is kept.
+fn prunable(connection: &Connection, limit: i64) -> rusqlite::Result<Vec<(CollectionNumber, i64, i64)>> {
     let mut statement = connection.prepare_cached(
-        "DELETE FROM log WHERE collection = ?1 AND position <= (SELECT position FROM collections WHERE number = ?1) - ?2",
+        "SELECT number, first, kept FROM (
+             SELECT number,
+                 (SELECT min(l.position) FROM log l WHERE l.collection = c.number) AS first,
+                 min(c.position - ?1, ifnull(
+                     (SELECT min(h.position) FROM log_holds h
+                      WHERE h.collection = c.number AND c.position - h.position <= ?2), c.position)) + 1 AS kept
+             FROM collections c WHERE c.position > ?1 AND c.deleted = 0)
+         WHERE first < kept LIMIT ?3",
     )?;
-    statement.execute(params![number, LOG_ENTRIES_MAX.cast_signed()]).map(drop)
+    let numbers = params![LOG_ENTRIES_KEPT.cast_signed(), LOG_ENTRIES_HELD_MAX.cast_signed(), limit];
+    let rows = statement.query_map(numbers, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    rows.collect()
+}
+
+/// Forgets a slice of what nobody needs any more; whether there may be more.
+fn prune(connection: &Connection) -> rusqlite::Result<bool> {
+    let (mut left, mut more) = (PRUNE_ROWS, false);
+    for (number, first, kept) in prunable(connection, 50)? {
+        let until = kept.min(first + left);
+        let mut statement = connection.prepare_cached("DELETE FROM log WHERE collection = ?1 AND position < ?2")?;
+        left -= i64::try_from(statement.execute(params![number, until])?).unwrap_or(left);
+        more = true;
+        if left <= 0 {
+            break;
+        }
+    }
+    let mut statement = connection.prepare_cached(
+        "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency WHERE created_at < ?1 LIMIT ?2)",
+    )?;
+    let expired = statement.execute(params![now() - IDEMPOTENCY_SECONDS, PRUNE_ROWS])?;
+    connection.execute(
+        "DELETE FROM catalog_log WHERE position <= (SELECT max(position) FROM catalog_log) - ?1",
+        [CATALOG_ENTRIES_KEPT],
+    )?;
+    Ok(more || expired > 0)
 }

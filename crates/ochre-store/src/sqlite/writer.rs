@@ -45,8 +45,6 @@ pub(super) struct Writer {
     in_group: bool,
     /// Catalog rows of collections written to lately; emptied by every catalog change.
     rows: HashMap<Uuid, Arc<CollectionRow>>,
-    /// Collections whose log grew since it was last pruned.
-    pub(super) grown: std::collections::BTreeSet<CollectionNumber>,
 }
 
 /// A change that did not happen: refused for a reason of its own, or because SQLite failed.
@@ -102,14 +100,7 @@ impl Vectors {
 impl Writer {
     pub(super) fn new(connection: Connection) -> rusqlite::Result<Self> {
         let next_vector_id = read_meta(&connection, "next_vector_id")?.cast_unsigned();
-        Ok(Self {
-            connection: Some(connection),
-            next_vector_id,
-            failure: None,
-            in_group: false,
-            rows: HashMap::new(),
-            grown: std::collections::BTreeSet::new(),
-        })
+        Ok(Self { connection: Some(connection), next_vector_id, failure: None, in_group: false, rows: HashMap::new() })
     }
 
     pub(super) fn connection(&self) -> Option<&Connection> {
@@ -279,13 +270,19 @@ impl SqliteStore {
             Segments::take_back(pending);
             return Err(Abandoned::Refused(self.error("write")(error)));
         }
+        let commits = applied.iter().filter(|applied| applied.draft.is_some()).count();
+        if commits > 0
+            && let Err(error) = count_commits(connection, commits)
+        {
+            Segments::take_back(pending);
+            return Err(Abandoned::Refused(self.error("write")(error)));
+        }
         let mut appended = pending.blocks.clone().into_iter();
         let moved = self.commit_and_publish(connection, pending)?;
         self.segments.count_dead(&weight);
         let observer = self.observer();
         let drafts = applied.iter_mut().filter_map(|applied| Some((applied.outcome.position, applied.draft.take()?)));
         for ((position, draft), count) in drafts.zip(counts) {
-            writer.grown.insert(draft.collection);
             let blocks = appended.by_ref().take(count).collect();
             let committed =
                 Committed { collection: draft.collection, position, changes: draft.changes, blocks, row: draft.row };
@@ -452,8 +449,7 @@ impl SqliteStore {
             && let Ok(rows) = segment_rows(connection)
             && self.segments.reopen(&rows).is_ok()
         {
-            let grown = std::mem::take(&mut writer.grown);
-            *writer = Writer { grown, ..fresh };
+            *writer = fresh;
             recovery.is_settled = true;
         }
         if let Some(observer) = self.observer() {
@@ -581,6 +577,11 @@ fn apply_resolved(
         values: resolved.values,
     });
     Ok(Draft { collection: row.number, changes, vectors, dead, row: changed_row })
+}
+
+fn count_commits(connection: &Connection, commits: usize) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("UPDATE meta SET value = value + ?1 WHERE key = 'commits'")?;
+    statement.execute([i64::try_from(commits).unwrap_or(i64::MAX)]).map(drop)
 }
 
 fn record_segments(

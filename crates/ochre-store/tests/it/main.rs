@@ -1,6 +1,8 @@
 //! One contract for every store: the same checks run on SQLite and in memory.
 #![expect(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
+mod jobs;
+
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
@@ -129,16 +131,35 @@ fn a_delete_by_filter_is_checked_again_for_what_changed_since_it_was_resolved() 
 fn a_view_the_log_no_longer_reaches_is_called_stale() {
     on_every_store(|store| {
         let notes = collection(store, "notes");
-        for round in 0..10_050 {
+        for round in 0..1_050 {
             write(store, notes.id, WriteKind::Upsert, batch(&["a"], round as f32)).unwrap();
         }
-        store.upkeep(Upkeep::PruneLog).unwrap();
+        while store.upkeep(Upkeep::PruneLog).unwrap() {}
+        assert_eq!(store.statistics().unwrap().prunable_entries, 0);
         let filter = Filter::All(Vec::new());
         let selection = |at| Selection::Matching { offsets: vec![0], at, filter: filter.clone(), limit: None };
         let error = delete(store, notes.id, selection(1)).unwrap_err();
-        assert!(matches!(error, Error::Stale { head: 10_050 }), "{error}");
-        assert_eq!(delete(store, notes.id, selection(10_049)).unwrap().deleted, 1);
+        assert!(matches!(error, Error::Stale { head: 1_050 }), "{error}");
+        assert_eq!(delete(store, notes.id, selection(1_049)).unwrap().deleted, 1);
     });
+}
+
+#[test]
+fn log_entries_that_a_consumer_holds_are_kept_until_it_lets_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), SqliteOptions::default()).unwrap();
+    let notes = collection(&store, "notes");
+    for round in 0..1_500 {
+        write(&store, notes.id, WriteKind::Upsert, batch(&["a"], round as f32)).unwrap();
+    }
+    let prunable = || store.statistics().unwrap().prunable_entries;
+    assert_eq!(prunable(), 500);
+    store.hold_log("backup", &[(notes.number, 200)]).unwrap();
+    assert_eq!(prunable(), 200);
+    while store.upkeep(Upkeep::PruneLog).unwrap() {}
+    assert_eq!(prunable(), 0);
+    store.hold_log("backup", &[]).unwrap();
+    assert_eq!(prunable(), 300);
 }
 
 #[test]

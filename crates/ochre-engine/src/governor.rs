@@ -1,0 +1,253 @@
+//! Requests first: decides before every step of maintenance whether there is room for it.
+//!
+//! Pressure, from 0 to 100, is the worst of: requests under way by processors, their latency by what it
+//! usually is, what other processes use of the processors, and resident memory by its limit. Below
+//! [`START`] maintenance works as it pleases, from there on ever less, from [`STOP`] on it waits until the
+//! pressure was below [`RESUME`] for a while. It is never starved: a tenth of the time is always its own.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ochre_scheduler::{Admission, Class, Governor};
+use parking_lot::Mutex;
+
+use crate::machine::{Machine, Usage, stand_back};
+use crate::traffic::{Counts, Traffic};
+
+/// Pressure from which maintenance slows down.
+const START: f64 = 60.0;
+/// Pressure from which it waits.
+const STOP: f64 = 85.0;
+/// Pressure at which it goes on after it waited, if it lasts for [`CALM`].
+const RESUME: f64 = 55.0;
+const CALM: Duration = Duration::from_secs(2);
+/// Even urgent steps wait above this, for their share of the time.
+const STOP_URGENT: f64 = 95.0;
+/// Idle steps wait above this.
+const STOP_IDLE: f64 = 30.0;
+/// How often pressure is measured.
+const SAMPLE: Duration = Duration::from_millis(250);
+/// Latencies that tell what is usual: ten minutes of samples.
+const USUAL: usize = 2400;
+/// Of the time that waiting steps would take, the part they are given all the same.
+const FLOOR: u32 = 10;
+
+/// Gives maintenance what requests leave.
+pub(crate) struct TrafficGovernor {
+    traffic: Arc<Traffic>,
+    machine: Machine,
+    memory_limit: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    sampled: Instant,
+    counts: Counts,
+    usage: Usage,
+    usual: VecDeque<Duration>,
+    pressure: f64,
+    is_stopped: bool,
+    calm_since: Option<Instant>,
+    /// How long the last step took.
+    last_step: Duration,
+}
+
+impl TrafficGovernor {
+    /// Watches this traffic, on this machine, and that resident memory stays below the limit, in bytes.
+    pub(crate) fn new(traffic: Arc<Traffic>, memory_limit: u64) -> Self {
+        let machine = Machine::new();
+        let state = State {
+            sampled: Instant::now(),
+            counts: traffic.counts(),
+            usage: machine.usage(),
+            usual: VecDeque::new(),
+            pressure: 0.0,
+            is_stopped: false,
+            calm_since: None,
+            last_step: Duration::ZERO,
+        };
+        Self { traffic, machine, memory_limit, state: Mutex::new(state) }
+    }
+
+    /// Pressure now, from 0 to 100.
+    pub(crate) fn pressure(&self) -> f64 {
+        let mut state = self.state.lock();
+        self.sample(&mut state);
+        state.pressure
+    }
+
+    /// How many of `wanted` threads a step may use: all while next to nothing else goes on, else a quarter of
+    /// the processors.
+    pub(crate) fn threads(&self, wanted: usize) -> usize {
+        if self.pressure() < STOP_IDLE { wanted } else { wanted.min((self.machine.processors() / 4).max(1)) }
+    }
+
+    fn sample(&self, state: &mut State) {
+        let elapsed = state.sampled.elapsed();
+        if elapsed < SAMPLE {
+            return;
+        }
+        let (counts, usage) = (self.traffic.counts(), self.machine.usage());
+        let now = pressure_of(&Sample {
+            processors: self.machine.processors(),
+            elapsed,
+            busy: Duration::from_micros(counts.busy_micros - state.counts.busy_micros),
+            // A long request is not among the finished ones yet.
+            in_flight: self.traffic.in_flight(),
+            finished: counts.finished - state.counts.finished,
+            p95: counts.p95_since(&state.counts),
+            usual: median(&state.usual),
+            others: usage.others_since(&state.usage),
+            memory: self.machine.resident_bytes() as f64 / self.memory_limit.max(1) as f64,
+        });
+        if let Some(p95) = counts.p95_since(&state.counts) {
+            state.usual.push_back(p95);
+            if state.usual.len() > USUAL {
+                state.usual.pop_front();
+            }
+        }
+        // Up at once, down slowly.
+        state.pressure = if now > state.pressure { now } else { state.pressure * 0.6 + now * 0.4 };
+        (state.sampled, state.counts, state.usage) = (Instant::now(), counts, usage);
+        if state.pressure >= STOP {
+            (state.is_stopped, state.calm_since) = (true, None);
+        } else if state.pressure < RESUME {
+            let since = *state.calm_since.get_or_insert_with(Instant::now);
+            state.is_stopped &= since.elapsed() < CALM;
+        } else {
+            state.calm_since = None;
+        }
+    }
+}
+
+/// What pressure is told from.
+struct Sample {
+    processors: usize,
+    elapsed: Duration,
+    busy: Duration,
+    in_flight: u32,
+    finished: u64,
+    p95: Option<Duration>,
+    usual: Option<Duration>,
+    /// Share of all processors that other processes used.
+    others: f64,
+    /// Resident memory by its limit.
+    memory: f64,
+}
+
+fn pressure_of(sample: &Sample) -> f64 {
+    let processors = sample.processors.max(1) as f64;
+    let mut busy = sample.busy.as_secs_f64() / sample.elapsed.as_secs_f64().max(1e-3);
+    if sample.finished == 0 {
+        busy = busy.max(f64::from(sample.in_flight));
+    }
+    let requests = 100.0 * busy / processors;
+    let latency = match (sample.p95, sample.usual) {
+        // Below a millisecond there is nothing to gain for anyone.
+        (Some(p95), Some(usual)) if p95 > usual + Duration::from_millis(1) => {
+            (p95.as_secs_f64() / usual.as_secs_f64().max(1e-4) - 1.0) * 40.0
+        }
+        _ => 0.0,
+    };
+    let others = 100.0 * sample.others;
+    let memory = if sample.memory > 0.9 { (sample.memory - 0.9) * 1000.0 } else { 0.0 };
+    requests.max(latency).max(others).max(memory).clamp(0.0, 100.0)
+}
+
+fn median(usual: &VecDeque<Duration>) -> Option<Duration> {
+    if usual.len() < 40 {
+        return None;
+    }
+    let mut sorted: Vec<Duration> = usual.iter().copied().collect();
+    let middle = sorted.len() / 2;
+    Some(*sorted.select_nth_unstable(middle).1)
+}
+
+impl Governor for TrafficGovernor {
+    fn begin(&self, _: Class) {
+        stand_back();
+    }
+
+    fn admit(&self, class: Class, waited: Duration) -> Admission {
+        let mut state = self.state.lock();
+        self.sample(&mut state);
+        let is_held = match class {
+            Class::Urgent => state.pressure > STOP_URGENT,
+            Class::Normal => state.is_stopped,
+            Class::Idle => state.is_stopped || state.pressure > STOP_IDLE,
+        };
+        let floor = (state.last_step * FLOOR).clamp(Duration::from_millis(50), Duration::from_secs(10));
+        let floor = if class == Class::Urgent { floor / FLOOR } else { floor };
+        if !is_held || waited >= floor {
+            return Admission::Go;
+        }
+        Admission::Wait((floor - waited).min(SAMPLE))
+    }
+
+    fn pause(&self, class: Class, took: Duration) -> Duration {
+        let mut state = self.state.lock();
+        state.last_step = took;
+        self.sample(&mut state);
+        if class == Class::Urgent || state.pressure < START / 4.0 {
+            return Duration::ZERO;
+        }
+        // As much rest as work at the start of slowing down, four times as much where it stops.
+        let share = if state.pressure < START {
+            state.pressure / START
+        } else {
+            1.0 + 3.0 * (state.pressure - START) / (STOP - START)
+        };
+        took.mul_f64(share.clamp(0.0, 4.0)).min(Duration::from_secs(2))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calm() -> Sample {
+        Sample {
+            processors: 2,
+            elapsed: Duration::from_millis(250),
+            busy: Duration::ZERO,
+            in_flight: 0,
+            finished: 10,
+            p95: None,
+            usual: None,
+            others: 0.0,
+            memory: 0.1,
+        }
+    }
+
+    #[test]
+    fn pressure_is_the_worst_of_its_causes() {
+        assert_eq!(pressure_of(&calm()), 0.0);
+        let busy = Sample { busy: Duration::from_millis(250), ..calm() };
+        assert_eq!(pressure_of(&busy), 50.0);
+        let long = Sample { in_flight: 2, finished: 0, ..calm() };
+        assert_eq!(pressure_of(&long), 100.0);
+        let millis = |millis| Some(Duration::from_millis(millis));
+        let slow = Sample { p95: millis(30), usual: millis(10), ..calm() };
+        assert!((pressure_of(&slow) - 80.0).abs() < 1.0);
+        let crowded = Sample { others: 0.9, ..calm() };
+        assert!((pressure_of(&crowded) - 90.0).abs() < 1.0);
+        let full = Sample { memory: 1.0, ..calm() };
+        assert!(pressure_of(&full) > 99.0);
+    }
+
+    #[test]
+    fn under_pressure_steps_wait_but_never_for_ever() {
+        let governor = TrafficGovernor::new(Arc::new(Traffic::default()), u64::MAX);
+        {
+            let mut state = governor.state.lock();
+            (state.pressure, state.is_stopped, state.sampled) = (100.0, true, Instant::now() + Duration::from_secs(60));
+            state.last_step = Duration::from_millis(20);
+        }
+        assert!(matches!(governor.admit(Class::Normal, Duration::ZERO), Admission::Wait(_)));
+        assert_eq!(governor.admit(Class::Normal, Duration::from_millis(200)), Admission::Go);
+        assert_eq!(governor.admit(Class::Urgent, Duration::from_millis(20)), Admission::Go);
+        assert_eq!(governor.pause(Class::Normal, Duration::from_millis(10)), Duration::from_millis(40));
+        assert_eq!(governor.pause(Class::Urgent, Duration::from_millis(10)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,152 @@
+//! Which collections are in memory: unloading those that are idle, and keeping within the limit.
+//!
+//! What counts is the resident memory of the whole process, mapped files included, since that is what the
+//! system counts when it looks for someone to end. Mapped pages go first: they cost nothing to bring back
+//! but the reading. Then collections go, those first that were used longest ago.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use ochre_kernels::give_back_memory;
+use parking_lot::Mutex;
+
+use crate::database::Inner;
+use crate::loaded::Loaded;
+use crate::machine::{memory_bytes, resident_bytes};
+
+/// Share of what the process may use that is the limit unless one is set.
+const LIMIT_SHARE: f64 = 0.8;
+/// Requests make room from this share of the limit on,
+const HIGH_SHARE: f64 = 0.9;
+/// until this share is used.
+const LOW_SHARE: f64 = 0.75;
+/// Requests look at memory at most this often.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// The limit, and what is remembered about keeping it.
+pub(crate) struct Residence {
+    limit: u64,
+    began: Instant,
+    /// When a request looked last, in microseconds since `began`.
+    looked: AtomicU64,
+    /// Held by whoever makes room.
+    making: Mutex<()>,
+    /// Much may have been freed since memory was last given back.
+    freed: AtomicBool,
+}
+
+impl Residence {
+    /// With a limit in bytes, or the default.
+    pub(crate) fn new(limit: Option<u64>) -> Self {
+        let default = || (memory_bytes() as f64 * LIMIT_SHARE) as u64;
+        Self {
+            limit: limit.unwrap_or_else(default),
+            began: Instant::now(),
+            looked: AtomicU64::new(0),
+            making: Mutex::new(()),
+            // Opening frees much.
+            freed: AtomicBool::new(true),
+        }
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Whether it is time for a request to look at memory.
+    fn is_due(&self) -> bool {
+        let now = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let looked = self.looked.load(Ordering::Relaxed);
+        let every = LOOK_EVERY.as_micros() as u64;
+        now.saturating_sub(looked) >= every
+            && self.looked.compare_exchange(looked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+impl Inner {
+    /// The most bytes that may be resident.
+    pub(crate) fn memory_limit(&self) -> u64 {
+        self.residence.limit()
+    }
+
+    pub(crate) fn may_hold_memory(&self) -> bool {
+        self.residence.freed.load(Ordering::Relaxed)
+    }
+
+    /// Much was freed, and the allocator may still hold it.
+    pub(crate) fn note_memory_freed(&self) {
+        self.residence.freed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_memory_given_back(&self) {
+        self.residence.freed.store(false, Ordering::Relaxed);
+    }
+
+    /// Before a request brings more into memory: makes room if there is little. Returns the bytes that are
+    /// resident above the limit all the same.
+    pub(crate) fn keep_within_memory(&self) -> u64 {
+        if !self.residence.is_due() {
+            return 0;
+        }
+        let limit = self.memory_limit() as f64;
+        if resident_bytes() as f64 > limit * HIGH_SHARE {
+            self.make_room((limit * LOW_SHARE) as u64);
+        }
+        resident_bytes().saturating_sub(self.memory_limit())
+    }
+
+    /// Lets go of memory until no more than `target` bytes are resident, as far as that is possible; how many
+    /// collections were unloaded for it.
+    pub(crate) fn make_room(&self, target: u64) -> usize {
+        let _making = self.residence.making.lock();
+        if resident_bytes() <= target {
+            return 0;
+        }
+        self.store.drop_pages();
+        give_back_memory();
+        let mut unloaded = 0;
+        let mut oldest: Vec<Arc<Loaded>> = self.loaded.read().values().cloned().collect();
+        oldest.sort_by_key(|loaded| std::cmp::Reverse(loaded.used()));
+        let mut excess = resident_bytes().saturating_sub(target);
+        while excess > 0
+            && let Some(loaded) = oldest.pop()
+        {
+            let held = loaded.memory().total() as u64;
+            if held == 0 {
+                continue;
+            }
+            self.unload(&loaded);
+            unloaded += 1;
+            excess = excess.saturating_sub(held);
+        }
+        if unloaded > 0 {
+            drop(oldest);
+            give_back_memory();
+        }
+        unloaded
+    }
+
+    /// Collections that no request used for so long; those with a graph count by the second span.
+    pub(crate) fn idle_collections(&self, patience: Duration, with_graph: Duration) -> usize {
+        self.loaded.read().values().filter(|loaded| loaded.is_idle(patience, with_graph)).count()
+    }
+
+    /// Unloads them.
+    pub(crate) fn unload_idle(&self, patience: Duration, with_graph: Duration) -> usize {
+        let idle: Vec<Arc<Loaded>> =
+            self.loaded.read().values().filter(|loaded| loaded.is_idle(patience, with_graph)).cloned().collect();
+        idle.iter().for_each(|loaded| self.unload(loaded));
+        idle.len()
+    }
+
+    /// Forgets what is in memory of a collection. Whoever is reading it goes on with what it has; the next
+    /// request reads it anew.
+    fn unload(&self, loaded: &Arc<Loaded>) {
+        let mut all = self.loaded.write();
+        if all.get(&loaded.number).is_some_and(|current| Arc::ptr_eq(current, loaded)) {
+            all.remove(&loaded.number);
+            self.signals.forget(loaded.number);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! `/metrics`: numbers for Prometheus, in its text format 0.0.4, made when they are asked for.
+
+use std::fmt::Write as _;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use ochre_engine::Database;
+use ochre_engine::scheduler::{JobState, JobStatus};
+
+use super::Operation;
+use crate::app::App;
+use crate::error::ApiError;
+
+pub(super) const OPERATIONS: &[Operation] = &[Operation {
+    method: "get",
+    path: "/metrics",
+    summary: "Numbers for Prometheus",
+    request: None,
+    response: (200, "string"),
+    query: &[],
+}];
+
+pub(super) fn router() -> Router<App> {
+    Router::new().route("/metrics", get(metrics))
+}
+
+async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> {
+    let requests = app.requests().render();
+    let text = app.run(move |database| Ok(requests + &render(database)?)).await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
+}
+
+/// The exposition of one metric after the other.
+#[derive(Default)]
+pub(crate) struct Exposition(String);
+
+impl Exposition {
+    /// Begins a metric: its name, `gauge`, `counter` or `histogram`, and what it is, with its unit.
+    pub(crate) fn metric(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    /// A value of it, with labels as `(name, value)`.
+    pub(crate) fn value(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(name, value)| {
+                let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+                format!("{name}=\"{value}\"")
+            })
+            .collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+
+    /// A metric with a single value.
+    pub(crate) fn single(&mut self, name: &str, kind: &str, help: &str, value: f64) {
+        self.metric(name, kind, help);
+        self.value(name, &[], value);
+    }
+
+    pub(crate) fn finish(self) -> String {
+        self.0
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
+fn render(database: &Database) -> Result<String, ApiError> {
+    let mut out = Exposition::default();
+    let sizes = database.statistics()?;
+    out.metric("ochre_disk_bytes", "gauge", "Bytes on disk, by part");
+    for (part, bytes) in
+        [("database", sizes.database_bytes), ("wal", sizes.wal_bytes), ("segments", sizes.segment_bytes)]
+    {
+        out.value("ochre_disk_bytes", &[("part", part)], bytes as f64);
+    }
+    out.metric("ochre_debt", "gauge", "What maintenance has yet to work off, in the unit of its kind");
+    for (kind, debt) in [
+        ("free_bytes", sizes.free_bytes),
+        ("dead_vector_bytes", sizes.dead_vector_bytes),
+        ("prunable_entries", sizes.prunable_entries),
+        ("deleted_collections", sizes.deleted_collections),
+    ] {
+        out.value("ochre_debt", &[("kind", kind)], debt as f64);
+    }
+    out.metric("ochre_memory_bytes", "gauge", "Bytes of memory that loaded collections hold, by part");
+    let loaded = database.memory();
+    let sum = |part: fn(&ochre_engine::Memory) -> usize| loaded.iter().map(|(_, memory)| part(memory)).sum::<usize>();
+    for (part, bytes) in [
+        ("vectors", sum(|memory| memory.vectors)),
+        ("codes", sum(|memory| memory.codes)),
+        ("links", sum(|memory| memory.links)),
+        ("columns", sum(|memory| memory.columns)),
+        ("text", sum(|memory| memory.text)),
+        ("places", sum(|memory| memory.places)),
+    ] {
+        out.value("ochre_memory_bytes", &[("part", part)], bytes as f64);
+    }
+    out.single("ochre_collections_loaded", "gauge", "Collections in memory", loaded.len() as f64);
+    let (resident, limit) = database.resident();
+    out.single(
+        "ochre_resident_bytes",
+        "gauge",
+        "Resident memory of the process, mapped files included",
+        resident as f64,
+    );
+    out.single("ochre_memory_limit_bytes", "gauge", "The limit that resident memory is kept below", limit as f64);
+    out.single("ochre_pressure", "gauge", "How much maintenance gives way to requests, 0 to 100", database.pressure());
+    jobs(&mut out, &database.scheduler().jobs());
+    Ok(out.finish())
+}
+
+/// A number of a job.
+type OfJob = fn(&JobStatus) -> Option<f64>;
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
+fn jobs(out: &mut Exposition, jobs: &[JobStatus]) {
+    const STATES: [(&str, JobState); 8] = [
+        ("scheduled", JobState::Scheduled),
+        ("running", JobState::Running),
+        ("waiting", JobState::Waiting),
+        ("stuck", JobState::Stuck),
+        ("paused", JobState::Paused),
+        ("broken", JobState::Broken),
+        ("off", JobState::Off),
+        ("finished", JobState::Finished),
+    ];
+    out.metric("ochre_job_state", "gauge", "1 for the state a job is in");
+    for job in jobs {
+        for (name, state) in STATES {
+            let value = f64::from(u8::from(job.state == state));
+            out.value("ochre_job_state", &[("job", &job.name), ("state", name)], value);
+        }
+    }
+    out.metric("ochre_job_times_total", "counter", "Times a job was due, by what became of them");
+    for job in jobs {
+        let tally = job.tally;
+        for (what, count) in [
+            ("ran", tally.ran),
+            ("coalesced", tally.coalesced),
+            ("nothing_to_do", tally.nothing_to_do),
+            ("missed", tally.missed),
+            ("overlapped", tally.overlapped),
+        ] {
+            out.value("ochre_job_times_total", &[("job", &job.name), ("what", what)], count as f64);
+        }
+    }
+    let numbers: [(&str, &str, OfJob); 5] = [
+        ("ochre_job_failures", "Runs of a job that failed since one succeeded", |job| Some(f64::from(job.failures))),
+        ("ochre_job_last_success", "1 if the last run of a job succeeded", |job| {
+            Some(f64::from(u8::from(!job.last_run.as_ref()?.status.is_failure())))
+        }),
+        ("ochre_job_last_end_seconds", "When the last run of a job ended, in seconds since 1970", |job| {
+            Some(job.last_run.as_ref()?.ended?.as_micros() as f64 / 1e6)
+        }),
+        ("ochre_job_last_duration_seconds", "How long the last run of a job took", |job| {
+            let run = job.last_run.as_ref()?;
+            Some(run.ended?.since(run.started).as_secs_f64())
+        }),
+        ("ochre_job_progress", "Units that the run under way has done", |job| Some(job.progress.as_ref()?.done as f64)),
+    ];
+    for (name, help, number) in numbers {
+        out.metric(name, "gauge", help);
+        for job in jobs {
+            if let Some(value) = number(job) {
+                out.value(name, &[("job", &job.name)], value);
+            }
+        }
+    }
+}
