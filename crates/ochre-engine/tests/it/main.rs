@@ -5,6 +5,7 @@ mod crash;
 mod faults;
 mod formats;
 mod graph;
+mod jobs;
 mod model;
 mod space;
 mod support;

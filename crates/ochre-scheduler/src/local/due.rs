@@ -30,6 +30,11 @@ impl Inner {
         let names = {
             let mut state = self.state.lock();
             state.notice_jump(now);
+            for name in std::mem::take(&mut self.wake.lock().signalled) {
+                if let Some(job) = state.jobs.get_mut(&name) {
+                    job.is_signalled = true;
+                }
+            }
             let mut names: Vec<(i32, Time, String)> = Vec::new();
             for (name, job) in &state.jobs {
                 if let Some(since) = job.due_since(now).filter(|since| *since <= now) {
@@ -79,7 +84,7 @@ impl Inner {
         job.is_looking = false;
         if job.schedule.version != version || !job.is_on() && due.kind != Kind::Manual {
             // It was changed meanwhile: it is looked at anew.
-            state.is_woken = true;
+            self.wake();
             return Ok(None);
         }
         job.is_signalled &= due.kind != Kind::Signalled;
@@ -113,7 +118,7 @@ impl Inner {
         };
         let Some(run) = self.parts.store.begin(&schedule, &run, LEASE)? else {
             self.reload(job)?;
-            state.is_woken = true;
+            self.wake();
             return Ok(None);
         };
         job.schedule = Schedule { version: schedule.version + 1, ..schedule };

@@ -11,7 +11,7 @@
 mod due;
 mod run;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -49,8 +49,18 @@ struct Inner {
     parts: Parts,
     tasks: BTreeMap<&'static str, Arc<dyn Task>>,
     state: Mutex<State>,
+    /// What wakes the scheduler has a lock of its own, taken last and for a moment: whoever signals may hold
+    /// any lock, the job store's among them.
+    wake: Mutex<Wake>,
     woken: Condvar,
     stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct Wake {
+    /// Something happened since the last look around.
+    is_woken: bool,
+    signalled: BTreeSet<String>,
 }
 
 #[derive(Default)]
@@ -58,8 +68,6 @@ struct State {
     jobs: BTreeMap<String, Job>,
     /// What the clock showed last.
     seen: Option<Time>,
-    /// Something happened since the last look around.
-    is_woken: bool,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -91,6 +99,7 @@ impl LocalScheduler {
             tasks: collect_tasks(&parts.tasks)?,
             parts,
             state: Mutex::default(),
+            wake: Mutex::default(),
             woken: Condvar::new(),
             stopping: AtomicBool::new(false),
         };
@@ -126,7 +135,7 @@ impl Inner {
     }
 
     fn wake(&self) {
-        self.state.lock().is_woken = true;
+        self.wake.lock().is_woken = true;
         self.woken.notify_all();
     }
 
@@ -186,9 +195,7 @@ impl Inner {
             self.save(&mut job)?;
         }
         state.jobs.insert(name.to_owned(), job);
-        state.is_woken = true;
-        drop(state);
-        self.woken.notify_all();
+        self.wake();
         Ok(())
     }
 
@@ -231,9 +238,7 @@ impl Inner {
                 }
             }
         };
-        state.is_woken = true;
-        drop(state);
-        self.woken.notify_all();
+        self.wake();
         Ok(changed)
     }
 
@@ -258,11 +263,11 @@ impl Inner {
             }
             self.warn_of_stuck();
             let sleep = self.next_wake().since(self.now()).clamp(Duration::from_millis(1), SLEEP_MAX);
-            let mut state = self.state.lock();
-            state.threads.retain(|thread| !thread.is_finished());
-            if !std::mem::take(&mut state.is_woken) && !self.is_stopping() {
-                self.woken.wait_for(&mut state, sleep);
-                state.is_woken = false;
+            self.state.lock().threads.retain(|thread| !thread.is_finished());
+            let mut wake = self.wake.lock();
+            if !std::mem::take(&mut wake.is_woken) && !self.is_stopping() {
+                self.woken.wait_for(&mut wake, sleep);
+                wake.is_woken = false;
             }
         }
     }
@@ -416,9 +421,7 @@ impl Scheduler for LocalScheduler {
     }
 
     fn signal(&self, job: &str) {
-        if let Some(job) = self.inner.state.lock().jobs.get_mut(job) {
-            job.is_signalled = true;
-        }
+        self.inner.wake.lock().signalled.insert(job.to_owned());
         self.inner.wake();
     }
 
