@@ -55,6 +55,8 @@ pub(crate) struct Inner {
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) governor: Arc<TrafficGovernor>,
     pub(crate) residence: Residence,
+    /// Held by compaction, and by whoever reads segment files that it could remove.
+    pub(crate) segments: Mutex<()>,
     /// Held by whoever works on graphs: they have one writer.
     pub(crate) maintaining: Mutex<()>,
 }
@@ -136,10 +138,12 @@ impl Database {
             rows: RwLock::default(),
             loaded: RwLock::default(),
             signals: Signals::default(),
+            segments: Mutex::new(()),
             maintaining: Mutex::new(()),
         });
         inner.store.observe(Arc::new(Publisher(Arc::downgrade(&inner))));
         inner.remove_strays();
+        inner.remove_unfinished_backups();
         let maintenance = Arc::new(Maintenance::start(&inner, inner.jobs.clone())?);
         Ok(Self { inner, maintenance })
     }
@@ -341,6 +345,14 @@ impl Database {
     /// [`Error::Store`].
     pub fn collections(&self, tenant: &str, database: &str, page: Page) -> Result<Vec<CollectionRow>, Error> {
         Ok(self.inner.store.collections(tenant, database, page)?)
+    }
+
+    /// The collections of all databases of all tenants.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn all_collections(&self) -> Result<Vec<CollectionRow>, Error> {
+        Ok(self.inner.store.all_collections()?)
     }
 
     /// How many collections a database has.

@@ -35,6 +35,9 @@ pub enum Error {
         /// The limit, see `Options::memory_limit`.
         limit_bytes: u64,
     },
+    /// A backup cannot be taken, read or restored: the text says which, what and why.
+    #[error("{0}")]
+    Backup(String),
     /// Maintenance could not do its work.
     #[error("{job}: {reason}")]
     Maintenance {

@@ -17,6 +17,7 @@
 //! Synchronous, and knows nothing of HTTP: async begins in `ochre-server`. Every answer is one committed
 //! state of its collection; a write that was acknowledged survives kill -9 and power loss.
 
+mod backup;
 mod block;
 mod collection;
 mod database;
@@ -35,6 +36,10 @@ mod text_sync;
 mod traffic;
 mod write;
 
+pub use backup::{
+    BACKUP_VERSION, BackedUpCollection, BackedUpFile, BackupKind, BackupTarget, BackupTargets, DirectoryTarget, Faults,
+    Manifest, Repository, RestoreAt, RestoreOptions,
+};
 pub use collection::Collection;
 pub use database::{CollectionOptions, Database};
 pub use error::Error;

@@ -7,6 +7,8 @@ use ochre_scheduler::Implementations;
 use ochre_store::{Disk, RealDisk};
 use serde_json::{Map, Value};
 
+use crate::backup::BackupTargets;
+
 /// How to open a [`Database`](crate::Database).
 #[derive(Clone)]
 pub struct Options {
@@ -38,6 +40,10 @@ pub struct Options {
     /// What differs from the defaults of jobs, by their names, in the form of
     /// [`Scheduler::alter`](ochre_scheduler::Scheduler::alter).
     pub jobs: BTreeMap<String, Map<String, Value>>,
+    /// Where backups go: a directory, or a URL of a kind that `backup_targets` knows. None are taken if absent.
+    pub backup_target: Option<String>,
+    /// The kinds of backup targets there are.
+    pub backup_targets: Arc<BackupTargets>,
     /// Run maintenance by itself. Without, call `Database::maintain`.
     pub background: bool,
 }
@@ -58,6 +64,8 @@ impl Default for Options {
             scheduler: "local".into(),
             schedulers: Arc::default(),
             jobs: BTreeMap::new(),
+            backup_target: None,
+            backup_targets: Arc::default(),
             background: true,
         }
     }

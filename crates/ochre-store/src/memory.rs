@@ -16,9 +16,9 @@ use crate::check::Report;
 use crate::error::{Error, Resource, Result};
 use crate::resolve::{Rows, Stored, learn_keys, resolve};
 use crate::store::{
-    Alteration, Change, CollectionNumber, CollectionRow, Committed, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow,
-    Head, IDEMPOTENCY_SECONDS, LOG_ENTRIES_KEPT, NewCollection, Observer, Outcome, Page, Parts, Put, Reader, RowRef,
-    Statistics, Store, Tenant, Upkeep, Write,
+    Alteration, Change, CollectionNumber, CollectionRow, Committed, Copy, DEFAULT_DATABASE, DEFAULT_TENANT,
+    DatabaseRow, Head, IDEMPOTENCY_SECONDS, LOG_ENTRIES_KEPT, NewCollection, Observer, Outcome, Page, Parts, Put,
+    Reader, RowRef, Statistics, Store, Tenant, Upkeep, Write,
 };
 
 /// The truth in memory. It goes with the process.
@@ -195,6 +195,14 @@ impl Store for MemoryStore {
         Ok(page(state.of(tenant, database).map(|collection| collection.row.clone()), slice))
     }
 
+    fn all_collections(&self) -> Result<Vec<CollectionRow>> {
+        Ok(self.state.read().collections.values().map(|collection| collection.row.clone()).collect())
+    }
+
+    fn position(&self) -> Result<u64> {
+        Ok(self.state.read().collections.values().map(|collection| collection.position).sum())
+    }
+
     fn count_collections(&self, tenant: &str, database: &str) -> Result<u64> {
         Ok(self.state.read().of(tenant, database).count() as u64)
     }
@@ -288,6 +296,14 @@ impl Store for MemoryStore {
 
     fn hold_log(&self, _: &str, _: &[(CollectionNumber, u64)]) -> Result<()> {
         Ok(())
+    }
+
+    fn copy_whole(&self, _: &std::path::Path) -> Result<Copy> {
+        Err(Error::Limit("a database in memory cannot be backed up: it has no files".into()))
+    }
+
+    fn copy_changes(&self, _: &Copy, folder: &std::path::Path) -> Result<Copy> {
+        self.copy_whole(folder)
     }
 
     fn scrub(&self, _: &mut dyn FnMut(&str, u64) -> bool) -> Result<Option<Report>> {

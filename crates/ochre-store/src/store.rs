@@ -340,6 +340,45 @@ pub struct Statistics {
     pub deleted_collections: u64,
 }
 
+/// A copy of the database at one moment, or of what changed since another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Copy {
+    /// How many changes the database has seen: commits, and changes of the catalog.
+    pub position: u64,
+    /// The database's epoch.
+    pub epoch: u64,
+    /// The id that the next new vector gets.
+    pub next_vector_id: u64,
+    /// Where each collection stands.
+    pub collections: Vec<CopiedCollection>,
+    /// What has to be kept.
+    pub files: Vec<CopiedFile>,
+}
+
+/// A collection in a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in CollectionRow and Head")]
+pub struct CopiedCollection {
+    pub number: CollectionNumber,
+    pub id: Uuid,
+    pub tenant: String,
+    pub database: String,
+    pub name: String,
+    pub position: u64,
+    pub records: u64,
+}
+
+/// A file that belongs to a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopiedFile {
+    /// Its name within a database directory.
+    pub name: String,
+    /// Where it is now.
+    pub path: std::path::PathBuf,
+    /// So many of its bytes, which do not change any more.
+    pub bytes: u64,
+}
+
 /// The truth: catalog, records, vectors, log.
 pub trait Store: Send + Sync {
     /// Makes a tenant.
@@ -366,6 +405,10 @@ pub trait Store: Send + Sync {
     fn collection_by_id(&self, id: Uuid) -> Result<Option<CollectionRow>>;
     /// The collections of a database, by id.
     fn collections(&self, tenant: &str, database: &str, page: Page) -> Result<Vec<CollectionRow>>;
+    /// The collections of all databases.
+    fn all_collections(&self) -> Result<Vec<CollectionRow>>;
+    /// How many changes the database has seen: commits, and changes of the catalog.
+    fn position(&self) -> Result<u64>;
     /// How many collections a database has.
     fn count_collections(&self, tenant: &str, database: &str) -> Result<u64>;
     /// Changes a collection.
@@ -389,6 +432,11 @@ pub trait Store: Send + Sync {
     /// Keeps log entries past these positions for a consumer, instead of those it held before. Collections
     /// not named are not held.
     fn hold_log(&self, holder: &str, positions: &[(CollectionNumber, u64)]) -> Result<()>;
+    /// Copies the database as it is now into `folder`, for a backup. What is not copied there is named where
+    /// it lies, and stays as it is while no compaction runs.
+    fn copy_whole(&self, folder: &std::path::Path) -> Result<Copy>;
+    /// As [`Store::copy_whole`], but only what changed since another copy was made.
+    fn copy_changes(&self, before: &Copy, folder: &std::path::Path) -> Result<Copy>;
     /// Checks everything that is stored against itself and its checksums, while it is in use. `pace` is asked
     /// before each step, with what it is about and how many were done; once it says `false`, the check stops
     /// and the answer is `None`. Compaction must not run meanwhile.

@@ -3,6 +3,7 @@
 //! Every task decides from the database's state whether there is anything to do, works in bounded steps,
 //! changes no answer, and may be killed anywhere. Requests come first: see `governor`.
 
+mod backup;
 mod checkpoint;
 mod compact;
 mod full_vacuum;
@@ -98,6 +99,10 @@ impl Drop for Maintenance {
 
 fn tasks(home: &Home) -> Vec<Arc<dyn Task>> {
     vec![
+        Arc::new(backup::Backup(home.clone())),
+        Arc::new(backup::BackupIncremental(home.clone())),
+        Arc::new(backup::BackupRetention(home.clone())),
+        Arc::new(backup::BackupVerify(home.clone())),
         Arc::new(checkpoint::Checkpoint(home.clone())),
         Arc::new(compact::Compact(home.clone())),
         Arc::new(full_vacuum::FullVacuum(home.clone())),

@@ -1,6 +1,7 @@
 //! The engine as an embedder uses it.
 #![expect(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
+mod backup;
 mod crash;
 mod faults;
 mod formats;

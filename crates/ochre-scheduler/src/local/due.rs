@@ -345,7 +345,8 @@ pub(super) fn after_run(schedule: &Schedule, run: &Run, now: Time) -> Schedule {
     if run.status == Status::Interrupted {
         again(now);
     } else if run.status.is_failure() {
-        if run.attempt <= schedule.policies.retries {
+        // Whoever asked for a run by hand sees that it failed, and asks again.
+        if run.attempt <= schedule.policies.retries && run.kind != Kind::Manual {
             again(now + schedule.policies.retry_after(run.attempt));
         }
         schedule.failures += 1;

@@ -172,6 +172,12 @@ pub(super) fn collections(
     statement.query_map(params![tenant, database, limit(page), page.offset], collection_row)?.collect()
 }
 
+pub(super) fn all_collections(connection: &Connection) -> Sqlite<Vec<CollectionRow>> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM collections WHERE deleted = 0 ORDER BY number"))?;
+    statement.query_map([], collection_row)?.collect()
+}
+
 pub(super) fn count_collections(connection: &Connection, tenant: &str, database: &str) -> Sqlite<u64> {
     let mut statement = connection
         .prepare_cached("SELECT count(*) FROM collections WHERE tenant = ?1 AND database = ?2 AND deleted = 0")?;

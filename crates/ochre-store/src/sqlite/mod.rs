@@ -8,6 +8,7 @@
 //!
 //! The tables are described in `docs/formats/database.md`.
 
+mod backup;
 mod catalog;
 mod jobs;
 mod migrations;
@@ -31,7 +32,7 @@ use crate::error::{Error, Resource, Result};
 use crate::lock::Owner;
 use crate::segments::{SegmentRow, Segments};
 use crate::store::{
-    Alteration, CollectionNumber, CollectionRow, DatabaseRow, NewCollection, Observer, Outcome, Page, Reader,
+    Alteration, CollectionNumber, CollectionRow, Copy, DatabaseRow, NewCollection, Observer, Outcome, Page, Reader,
     Statistics, Store, Tenant, Upkeep, Write,
 };
 
@@ -217,6 +218,14 @@ impl Store for SqliteStore {
         self.reader()?.ask("list collections", |connection| catalog::collections(connection, tenant, database, page))
     }
 
+    fn all_collections(&self) -> Result<Vec<CollectionRow>> {
+        self.reader()?.ask("list collections", catalog::all_collections)
+    }
+
+    fn position(&self) -> Result<u64> {
+        self.reader()?.ask("read position", backup::position)
+    }
+
     fn count_collections(&self, tenant: &str, database: &str) -> Result<u64> {
         self.reader()?.ask("count collections", |connection| catalog::count_collections(connection, tenant, database))
     }
@@ -268,6 +277,14 @@ impl Store for SqliteStore {
 
     fn hold_log(&self, holder: &str, positions: &[(CollectionNumber, u64)]) -> Result<()> {
         self.set_log_holds(holder, positions)
+    }
+
+    fn copy_whole(&self, folder: &Path) -> Result<Copy> {
+        self.copy_whole_into(folder)
+    }
+
+    fn copy_changes(&self, before: &Copy, folder: &Path) -> Result<Copy> {
+        self.copy_changes_into(before, folder)
     }
 
     fn scrub(&self, pace: &mut dyn FnMut(&str, u64) -> bool) -> Result<Option<Report>> {

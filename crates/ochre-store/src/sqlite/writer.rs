@@ -103,6 +103,11 @@ impl Writer {
         Ok(Self { connection: Some(connection), next_vector_id, failure: None, in_group: false, rows: HashMap::new() })
     }
 
+    /// Forgets what is remembered of collections.
+    pub(super) fn forget_rows(&mut self) {
+        self.rows.clear();
+    }
+
     pub(super) fn connection(&self) -> Option<&Connection> {
         self.connection.as_ref()
     }
@@ -299,7 +304,7 @@ impl SqliteStore {
 
     /// Commits the open transaction and makes its vectors visible; no reader comes in between. Which
     /// collections' vectors lie elsewhere now.
-    fn commit_and_publish(
+    pub(super) fn commit_and_publish(
         &self, connection: &Connection, pending: Pending,
     ) -> Result<Vec<CollectionNumber>, Abandoned> {
         let _publishing = self.publishing.write();
@@ -460,7 +465,7 @@ impl SqliteStore {
 }
 
 /// Why a group was not committed.
-enum Abandoned {
+pub(super) enum Abandoned {
     /// It certainly was not: nothing of it will ever be seen.
     Refused(Error),
     /// The failure hid it: ask the reopened store.
@@ -584,7 +589,7 @@ fn count_commits(connection: &Connection, commits: usize) -> rusqlite::Result<()
     statement.execute([i64::try_from(commits).unwrap_or(i64::MAX)]).map(drop)
 }
 
-fn record_segments(
+pub(super) fn record_segments(
     connection: &Connection, pending: &Pending, dead: &BTreeMap<u32, u64>, next_vector_id: u64,
 ) -> rusqlite::Result<()> {
     let mut upsert = connection.prepare_cached(

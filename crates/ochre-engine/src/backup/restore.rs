@@ -1,0 +1,147 @@
+//! Making a database directory out of a backup.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::Path;
+
+use ochre_scheduler::Time;
+use ochre_store::SqliteStore;
+
+use super::{Manifest, Repository};
+use crate::database::Database;
+use crate::error::Error;
+use crate::options::Options;
+
+/// Which backup to restore.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RestoreAt {
+    /// The last.
+    #[default]
+    Latest,
+    /// The last that had seen at most so many changes.
+    Position(u64),
+    /// The last that was taken by then.
+    Time(Time),
+    /// The one of this id.
+    Id(String),
+}
+
+impl std::str::FromStr for RestoreAt {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if text == "latest" {
+            return Ok(Self::Latest);
+        }
+        if let Ok(position) = text.parse() {
+            return Ok(Self::Position(position));
+        }
+        if let Ok(time) = text.parse() {
+            return Ok(Self::Time(time));
+        }
+        if text.ends_with("-full") || text.ends_with("-incremental") {
+            return Ok(Self::Id(text.to_owned()));
+        }
+        Err(Error::Backup(format!(
+            "'{text}' is no backup's id, no position, no RFC 3339 time such as 2026-03-29T01:00:00Z, and not 'latest'"
+        )))
+    }
+}
+
+/// How to restore.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreOptions {
+    /// Which backup.
+    pub at: RestoreAt,
+    /// Only the collection of this name or id, not the whole database.
+    pub collection: Option<String>,
+}
+
+impl Repository {
+    /// Makes a database in `directory`, which has to be empty or not there, out of a backup. It holds exactly
+    /// what was committed at that backup's position. If anything fails, what was written is removed.
+    ///
+    /// # Errors
+    /// [`Error::Backup`]: there is no such backup, a chunk is missing or damaged, the directory is not empty.
+    pub fn restore(&self, options: &RestoreOptions, directory: &Path) -> Result<Manifest, Error> {
+        let is_empty = std::fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none());
+        if !is_empty {
+            let text = format!("{} is not empty; restore into a new directory", directory.display());
+            return Err(Error::Backup(text));
+        }
+        let restored = self.restore_into(options, directory);
+        if restored.is_err() {
+            // Half a database must not be taken for one.
+            let _ = std::fs::remove_dir_all(directory);
+        }
+        restored
+    }
+
+    fn restore_into(&self, options: &RestoreOptions, directory: &Path) -> Result<Manifest, Error> {
+        let (manifests, faults) = self.manifests()?;
+        let chosen = choose(&manifests, &options.at).ok_or_else(|| {
+            let wanted = match &options.at {
+                RestoreAt::Latest => "any backup".to_owned(),
+                RestoreAt::Position(position) => format!("a backup at or before position {position}"),
+                RestoreAt::Time(time) => format!("a backup taken by {time}"),
+                RestoreAt::Id(id) => format!("backup {id}"),
+            };
+            let unreadable = faults.0.first().map(|fault| format!("; {fault}")).unwrap_or_default();
+            Error::Backup(format!("{} does not hold {wanted}{unreadable}", self.describe()))
+        })?;
+        for (index, manifest) in Self::chain(&manifests, chosen)?.into_iter().enumerate() {
+            for file in &manifest.files {
+                let path = directory.join(&file.name);
+                self.write_file(file, &path)?;
+                if index > 0 {
+                    SqliteStore::apply_increment(directory, &path)?;
+                    std::fs::remove_file(&path).map_err(|error| failed("remove", &path, &error))?;
+                }
+            }
+        }
+        SqliteStore::finish_restore(directory)?;
+        if let Some(wanted) = &options.collection {
+            keep_only(directory, wanted)?;
+        }
+        Ok(chosen.clone())
+    }
+
+    fn write_file(&self, file: &super::BackedUpFile, path: &Path) -> Result<(), Error> {
+        let folder = path.parent().unwrap_or(path);
+        std::fs::create_dir_all(folder).map_err(|error| failed("create", folder, &error))?;
+        let mut out = BufWriter::new(File::create(path).map_err(|error| failed("create", path, &error))?);
+        self.unpack(file, &mut out)?;
+        let file = out.into_inner().map_err(|error| failed("write", path, error.error()))?;
+        file.sync_all().map_err(|error| failed("sync", path, &error))
+    }
+}
+
+fn failed(action: &str, path: &Path, error: &std::io::Error) -> Error {
+    Error::Backup(format!("cannot {action} {}: {error}", path.display()))
+}
+
+fn choose<'a>(manifests: &'a [Manifest], at: &RestoreAt) -> Option<&'a Manifest> {
+    let is_wanted = |manifest: &&Manifest| match at {
+        RestoreAt::Latest => true,
+        RestoreAt::Position(position) => manifest.position <= *position,
+        RestoreAt::Time(time) => manifest.taken_at.parse::<Time>().is_ok_and(|taken| taken <= *time),
+        RestoreAt::Id(id) => manifest.id == *id,
+    };
+    manifests.iter().rev().find(is_wanted)
+}
+
+/// Removes every collection but one from a database.
+fn keep_only(directory: &Path, wanted: &str) -> Result<(), Error> {
+    let database = Database::open_with(directory, Options { background: false, ..Options::default() })?;
+    let all = database.all_collections()?;
+    let is_wanted = |row: &ochre_store::CollectionRow| row.name == wanted || row.id.to_string() == wanted;
+    if !all.iter().any(is_wanted) {
+        return Err(Error::Backup(format!("the backup holds no collection '{wanted}'")));
+    }
+    for row in all.iter().filter(|row| !is_wanted(row)) {
+        database.delete_collection_in(&row.tenant, &row.database, &row.name)?;
+    }
+    database.maintain()?;
+    database.close();
+    Ok(())
+}

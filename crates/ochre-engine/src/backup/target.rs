@@ -1,0 +1,143 @@
+//! Where backups go: named objects of bytes, in a directory or wherever an embedder knows how to put them.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::Error;
+
+/// Named objects of bytes. Names are paths with `/` between their parts.
+pub trait BackupTarget: Send + Sync {
+    /// Puts an object there, whole or not at all, replacing one of this name.
+    ///
+    /// # Errors
+    /// [`Error::Backup`], as everywhere here, naming the target and the object.
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Error>;
+    /// The bytes of an object; `None` if there is none of this name.
+    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Error>;
+    /// The names below a prefix that ends with `/`, with the size of each in bytes.
+    fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, Error>;
+    /// Removes an object; nothing happens if there is none.
+    fn delete(&self, name: &str) -> Result<(), Error>;
+    /// How it is named in messages.
+    fn describe(&self) -> String;
+}
+
+type Open = Box<dyn Fn(&str) -> Result<Arc<dyn BackupTarget>, Error> + Send + Sync>;
+
+/// The kinds of targets there are, by the scheme of their URLs. A path without a scheme is a directory.
+#[derive(Default)]
+pub struct BackupTargets(BTreeMap<String, Open>);
+
+impl BackupTargets {
+    /// Adds a kind: URLs that begin with `scheme://` are opened by `open`.
+    pub fn register(
+        &mut self, scheme: &str, open: impl Fn(&str) -> Result<Arc<dyn BackupTarget>, Error> + Send + Sync + 'static,
+    ) {
+        self.0.insert(scheme.to_owned(), Box::new(open));
+    }
+
+    /// Opens the target of a URL or path.
+    ///
+    /// # Errors
+    /// [`Error::Backup`] for a scheme that nobody registered, or whatever opening fails with.
+    pub fn open(&self, target: &str) -> Result<Arc<dyn BackupTarget>, Error> {
+        match target.split_once("://") {
+            None => Ok(Arc::new(DirectoryTarget::new(target))),
+            Some(("file", path)) => Ok(Arc::new(DirectoryTarget::new(path))),
+            Some((scheme, _)) => match self.0.get(scheme) {
+                Some(open) => open(target),
+                None => {
+                    let known: Vec<&str> = self.0.keys().map(String::as_str).collect();
+                    Err(Error::Backup(format!(
+                        "'{target}': no target of the kind '{scheme}' is known; use a directory{}",
+                        if known.is_empty() { String::new() } else { format!(" or one of {}", known.join(", ")) }
+                    )))
+                }
+            },
+        }
+    }
+}
+
+/// A directory.
+pub struct DirectoryTarget(PathBuf);
+
+impl DirectoryTarget {
+    /// The directory at this path, made when something is put there.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        Self(path.as_ref().to_owned())
+    }
+
+    fn failed(&self, action: &str, name: &str, error: &std::io::Error) -> Error {
+        Error::Backup(format!("cannot {action} {}: {error}", self.0.join(name).display()))
+    }
+
+    fn list_into(&self, folder: &Path, prefix: &str, found: &mut Vec<(String, u64)>) -> std::io::Result<()> {
+        let entries = match std::fs::read_dir(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            if entry.file_type()?.is_dir() {
+                self.list_into(&entry.path(), &format!("{name}/"), found)?;
+            } else if !name.ends_with(WRITING) {
+                found.push((name, entry.metadata()?.len()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The ending of files that are being written.
+const WRITING: &str = ".writing";
+
+impl BackupTarget for DirectoryTarget {
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let path = self.0.join(name);
+        let beside = PathBuf::from(format!("{}{WRITING}", path.display()));
+        let folder = path.parent().unwrap_or(&self.0).to_owned();
+        let written = (|| {
+            std::fs::create_dir_all(&folder)?;
+            let mut file = std::fs::File::create(&beside)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            std::fs::rename(&beside, &path)?;
+            std::fs::File::open(&folder)?.sync_all()
+        })();
+        written.map_err(|error| {
+            // On a full disk a half-written file would only take more of it.
+            let _ = std::fs::remove_file(&beside);
+            self.failed("write", name, &error)
+        })
+    }
+
+    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        match std::fs::read(self.0.join(name)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed("read", name, &error)),
+        }
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, Error> {
+        let mut found = Vec::new();
+        self.list_into(&self.0.join(prefix), prefix, &mut found)
+            .map_err(|error| self.failed("list", prefix, &error))?;
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn delete(&self, name: &str) -> Result<(), Error> {
+        match std::fs::remove_file(self.0.join(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failed("remove", name, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn describe(&self) -> String {
+        self.0.display().to_string()
+    }
+}

@@ -1,0 +1,169 @@
+//! Taking a backup.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use ochre_scheduler::{Clock, Context, Failure, Progress, SystemClock};
+use ochre_store::{CopiedCollection, CopiedFile, Copy};
+
+use super::{BACKUP_VERSION, BackedUpCollection, BackedUpFile, BackupKind, Manifest, Repository};
+use crate::database::Inner;
+use crate::machine::free_bytes;
+
+/// Bytes of a chunk before it is compressed.
+const CHUNK_BYTES: usize = 4 << 20;
+/// The folder, within the database directory, where a backup is prepared.
+pub(crate) const FOLDER: &str = "backup.preparing";
+/// The folder, within the database directory, where a backup is restored to be checked.
+pub(crate) const RESTORING: &str = "backup.restoring";
+/// Who holds the log for the next increment.
+pub(crate) const HOLDER: &str = "backup";
+
+impl Inner {
+    /// Takes a backup. An incremental one becomes a full one if there is nothing that it could continue.
+    pub(crate) fn back_up(
+        &self, repository: &Repository, kind: BackupKind, context: &Context<'_>,
+    ) -> Result<Manifest, Failure> {
+        let directory = self
+            .directory
+            .as_deref()
+            .ok_or_else(|| Failure::Failed("a database in memory cannot be backed up: it has no files".into()))?;
+        let folder = directory.join(FOLDER);
+        let manifest = self.back_up_in(&folder, repository, kind, context);
+        // What is left of it is removed at the next start at the latest.
+        let _ = std::fs::remove_dir_all(&folder);
+        manifest
+    }
+
+    fn back_up_in(
+        &self, folder: &Path, repository: &Repository, kind: BackupKind, context: &Context<'_>,
+    ) -> Result<Manifest, Failure> {
+        context.step(Progress { done: 0, total: None, what: "copying the catalog and records".into() })?;
+        // Compaction would remove what is still to be copied.
+        let _segments = self.segments.lock();
+        let (manifests, faults) = repository.manifests()?;
+        if let Some(fault) = faults.0.first() {
+            tracing::warn!(fault, "a backup cannot be read; the next one does not continue it");
+        }
+        let parent = manifests.last().filter(|last| {
+            kind == BackupKind::Incremental
+                && last.epoch == self.store.epoch()
+                && Repository::chain(&manifests, last).is_ok()
+        });
+        let needed = self.store.statistics()?.database_bytes;
+        if let Some(free) = folder.parent().and_then(free_bytes).filter(|free| parent.is_none() && *free < needed) {
+            return Err(Failure::Failed(format!(
+                "copying the database file takes {needed} bytes of disk, and {free} are free: free some space"
+            )));
+        }
+        let taken_at = SystemClock.now();
+        let copy = match parent {
+            Some(parent) => self.store.copy_changes(&as_copy(parent), folder)?,
+            None => self.store.copy_whole(folder)?,
+        };
+        let mut there = repository.chunks()?;
+        let (mut files, mut shipped) = (Vec::new(), 0);
+        let all: u64 = copy.files.iter().map(|file| file.bytes).sum();
+        let mut done = 0;
+        for file in &copy.files {
+            let before = done;
+            files.push(ship(repository, file, &mut there, &mut shipped, &mut |bytes| {
+                done = before + bytes;
+                context.step(Progress { done, total: Some(all), what: "bytes backed up".into() })
+            })?);
+            done = before + file.bytes;
+        }
+        let stamp =
+            taken_at.to_rfc3339().split('.').next().unwrap_or_default().trim_end_matches('Z').replace([':', '-'], "");
+        let (word, kind) = match parent {
+            Some(_) => ("incremental", BackupKind::Incremental),
+            None => ("full", BackupKind::Full),
+        };
+        let manifest = Manifest {
+            format: BACKUP_VERSION,
+            id: format!("{stamp}Z-{:012}-{word}", copy.position),
+            kind,
+            parent: parent.map(|parent| parent.id.clone()),
+            taken_at: taken_at.to_rfc3339(),
+            ochre: env!("CARGO_PKG_VERSION").into(),
+            position: copy.position,
+            epoch: copy.epoch,
+            next_vector_id: copy.next_vector_id,
+            collections: copy.collections.iter().map(backed_up).collect(),
+            bytes: all,
+            files,
+            shipped_bytes: shipped,
+        };
+        if Some(&manifest.id) == parent.map(|parent| &parent.id) {
+            return Err(Failure::Failed(
+                "the clock shows the same second as at the last backup; it is tried again".into(),
+            ));
+        }
+        repository.put_manifest(&manifest)?;
+        let positions: Vec<(u32, u64)> = copy.collections.iter().map(|row| (row.number, row.position)).collect();
+        self.store.hold_log(HOLDER, &positions)?;
+        Ok(manifest)
+    }
+
+    /// Removes what a backup or its verification left whose process was killed.
+    pub(crate) fn remove_unfinished_backups(&self) {
+        for folder in [FOLDER, RESTORING] {
+            if let Some(directory) = &self.directory {
+                // It is tried again at the next start.
+                let _ = std::fs::remove_dir_all(directory.join(folder));
+            }
+        }
+    }
+
+    /// How many changes the database has seen since its last backup here, if there is one.
+    pub(crate) fn changes_since(&self, last: &Manifest) -> Result<u64, Failure> {
+        Ok(self.store.position()?.saturating_sub(last.position))
+    }
+}
+
+/// Puts a file in chunks.
+fn ship(
+    repository: &Repository, file: &CopiedFile, there: &mut BTreeSet<String>, shipped: &mut u64,
+    pace: &mut dyn FnMut(u64) -> Result<(), ochre_scheduler::Stop>,
+) -> Result<BackedUpFile, Failure> {
+    let failed =
+        |path: &PathBuf, error: &std::io::Error| Failure::Failed(format!("cannot read {}: {error}", path.display()));
+    let mut input = std::fs::File::open(&file.path).map_err(|error| failed(&file.path, &error))?.take(file.bytes);
+    let (mut chunks, mut done, mut buffer) = (Vec::new(), 0, Vec::with_capacity(CHUNK_BYTES));
+    loop {
+        pace(done)?;
+        buffer.clear();
+        input.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut buffer).map_err(|error| failed(&file.path, &error))?;
+        if buffer.is_empty() {
+            break;
+        }
+        let (hash, bytes) = repository.put_chunk(there, &buffer)?;
+        chunks.push(hash);
+        *shipped += bytes;
+        done += buffer.len() as u64;
+    }
+    if done != file.bytes {
+        return Err(Failure::Failed(format!("{} has {done} bytes, not {}", file.path.display(), file.bytes)));
+    }
+    Ok(BackedUpFile { name: file.name.clone(), bytes: file.bytes, chunks })
+}
+
+fn backed_up(collection: &CopiedCollection) -> BackedUpCollection {
+    let CopiedCollection { number, id, tenant, database, name, position, records } = collection.clone();
+    BackedUpCollection { number, id, tenant, database, name, position, records }
+}
+
+fn as_copy(manifest: &Manifest) -> Copy {
+    let copied = |collection: &BackedUpCollection| {
+        let BackedUpCollection { number, id, tenant, database, name, position, records } = collection.clone();
+        CopiedCollection { number, id, tenant, database, name, position, records }
+    };
+    Copy {
+        position: manifest.position,
+        epoch: manifest.epoch,
+        next_vector_id: manifest.next_vector_id,
+        collections: manifest.collections.iter().map(copied).collect(),
+        files: Vec::new(),
+    }
+}

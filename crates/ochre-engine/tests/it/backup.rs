@@ -1,0 +1,354 @@
+//! Backups hold exactly what was committed at their position, whole or in increments, and say what is wrong.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ochre_engine::model::Space;
+use ochre_engine::scheduler::{Run, Status};
+use ochre_engine::{
+    BackupKind, Collection, Database, DeleteRequest, DirectoryTarget, Error, GetRequest, Include, Manifest, NewRecords,
+    Options, Repository, RestoreAt, RestoreOptions,
+};
+use ochre_testkit::{Generator, Oracle};
+use serde_json::json;
+
+use crate::support::{collection, same_records, small, step};
+
+struct Scene {
+    folder: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn home(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
+    fn target(&self) -> PathBuf {
+        self.folder.path().join("target")
+    }
+
+    /// Jobs run only when they are told to.
+    fn open(&self) -> Database {
+        let mut options =
+            Options { background: true, backup_target: Some(self.target().display().to_string()), ..small() };
+        for job in ["backup", "backup-incremental", "backup-retention", "backup-verify"] {
+            options.jobs.entry(job.into()).or_default().insert("cron".into(), json!("0 0 1 1 *"));
+        }
+        Database::open_with(self.home(), options).unwrap()
+    }
+
+    fn repository(&self) -> Repository {
+        Repository::new(Arc::new(DirectoryTarget::new(self.target())))
+    }
+
+    fn manifests(&self) -> Vec<Manifest> {
+        let (manifests, faults) = self.repository().manifests().unwrap();
+        assert_eq!(faults.0, Vec::<String>::new());
+        manifests
+    }
+
+    /// Restores, and opens what was restored once it was checked.
+    fn restore(&self, name: &str, at: RestoreAt) -> Result<Database, Error> {
+        let directory = self.folder.path().join(name);
+        self.repository().restore(&RestoreOptions { at, collection: None }, &directory)?;
+        let report = ochre_engine::check(&directory).unwrap();
+        assert!(report.is_clean(), "{:?}", report.findings);
+        Database::open_with(&directory, small())
+    }
+}
+
+/// Runs a job and waits until it has ended.
+fn run(database: &Database, job: &str) -> Run {
+    let last = || database.scheduler().history(job, 1).unwrap().pop();
+    let before = last().map(|run| run.fence);
+    database.scheduler().run_now(job).unwrap();
+    let patience = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(run) = last().filter(|run| Some(run.fence) != before && run.ended.is_some()) {
+            return run;
+        }
+        assert!(Instant::now() < patience, "{job} does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn succeed(database: &Database, job: &str) -> String {
+    let run = run(database, job);
+    assert_eq!(run.status, Status::Succeeded, "{job}: {}", run.message);
+    run.message
+}
+
+fn bytes(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| if entry.path().is_dir() { bytes(&entry.path()) } else { entry.metadata().unwrap().len() })
+        .sum()
+}
+
+#[test]
+fn every_backup_of_a_busy_life_restores_to_its_own_moment() {
+    let scene = Scene::new();
+    let (mut generator, mut oracle) = (Generator::new(7, 40, 3000), Oracle::default());
+    let database = scene.open();
+    let tests = collection(&database, Space::L2);
+    let mut moments: BTreeMap<String, Oracle> = BTreeMap::new();
+    for round in 0..240 {
+        let operation = generator.operation(60);
+        step(&tests, &mut oracle, operation);
+        if round % 20 == 19 {
+            // The stamp in a backup's id counts seconds.
+            succeed(&database, if round == 139 { "backup" } else { "backup-incremental" });
+            moments.insert(scene.manifests().last().unwrap().id.clone(), oracle.clone());
+            succeed(&database, "compact");
+        }
+    }
+    let manifests = scene.manifests();
+    let kinds: Vec<BackupKind> = manifests.iter().map(|manifest| manifest.kind).collect();
+    assert_eq!((kinds.len(), kinds.iter().filter(|kind| **kind == BackupKind::Full).count()), (12, 2), "{kinds:?}");
+    for (index, manifest) in manifests.iter().enumerate() {
+        let restored = scene.restore(&format!("at-{index}"), RestoreAt::Position(manifest.position)).unwrap();
+        same_records(&collection(&restored, Space::L2), &moments[&manifest.id]);
+        // What was restored is a database like any other.
+        let again = collection(&restored, Space::L2);
+        let mut oracle = moments[&manifest.id].clone();
+        for _ in 0..10 {
+            let operation = generator.operation(60);
+            step(&again, &mut oracle, operation);
+        }
+        restored.maintain().unwrap();
+        same_records(&again, &oracle);
+    }
+}
+
+/// Also ends a test that fails.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_backup_under_write_load_holds_a_state_that_was_acknowledged() {
+    let scene = Scene::new();
+    let database = scene.open();
+    let notes = database.create_collection("notes").unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // One writer counts: record n is written only after n - 1 was acknowledged.
+        let writer = scope.spawn(|| {
+            let mut count = 0u32;
+            while !stop.load(Ordering::Relaxed) {
+                let number = count as f32;
+                notes.add(NewRecords::new([count.to_string()], [[number, number]])).unwrap();
+                count += 1;
+            }
+            count
+        });
+        let stop_at_end = StopAtEnd(&stop);
+        for round in 0..4 {
+            let before = notes.count().unwrap();
+            succeed(&database, if round == 0 { "backup" } else { "backup-incremental" });
+            let after = notes.count().unwrap();
+            let restored = scene.restore(&format!("round-{round}"), RestoreAt::Latest).unwrap();
+            let restored = restored.collection("notes").unwrap();
+            let records = restored.get(&GetRequest { include: Include::ALL, ..GetRequest::default() }).unwrap();
+            let manifest = scene.manifests().pop().unwrap();
+            assert_eq!(records.len() as u64, manifest.collections[0].records);
+            assert!((before..=after).contains(&(records.len() as u64)), "{before} {} {after}", records.len());
+            for (number, record) in records.iter().enumerate() {
+                assert_eq!(record.id, number.to_string());
+                assert_eq!(record.embedding.as_deref(), Some(&[number as f32, number as f32][..]));
+            }
+        }
+        drop(stop_at_end);
+        assert!(writer.join().unwrap() > 0);
+    });
+}
+
+fn fill(collection: &Collection, numbers: std::ops::Range<u32>) {
+    let mut rng = fastrand::Rng::with_seed(u64::from(numbers.start));
+    let embeddings: Vec<Vec<f32>> = numbers.clone().map(|_| (0..64).map(|_| rng.f32()).collect()).collect();
+    let documents: Vec<String> = numbers.clone().map(|_| (0..300).map(|_| rng.alphanumeric()).collect()).collect();
+    let ids = numbers.map(|number| number.to_string());
+    collection.upsert(NewRecords::new(ids, embeddings).documents(documents)).unwrap();
+}
+
+#[test]
+fn an_increment_ships_little_more_than_what_changed() {
+    let scene = Scene::new();
+    let database = scene.open();
+    let notes = database.create_collection("notes").unwrap();
+    fill(&notes, 0..4000);
+    succeed(&database, "backup");
+    fill(&notes, 100..500);
+    // A record is a vector of 256 bytes and a document of 300, and neither can be compressed much.
+    let changed = 400 * (256 + 300);
+    succeed(&database, "backup-incremental");
+    let increment = scene.manifests().pop().unwrap();
+    assert_eq!(increment.kind, BackupKind::Incremental);
+    assert!(increment.shipped_bytes < 2 * changed, "{} bytes for {changed}", increment.shipped_bytes);
+    // A rewrite of the files by compaction is no change.
+    succeed(&database, "compact");
+    fill(&notes, 0..10);
+    succeed(&database, "backup-incremental");
+    assert!(scene.manifests().pop().unwrap().shipped_bytes < 40_000);
+    // A second full backup finds most of its chunks there.
+    let before = bytes(&scene.target());
+    succeed(&database, "backup");
+    assert!(bytes(&scene.target()) - before < before);
+}
+
+#[test]
+fn collections_that_come_and_go_between_backups_are_as_they_were() {
+    let scene = Scene::new();
+    let database = scene.open();
+    for name in ["kept", "goes", "changes"] {
+        fill(&database.create_collection(name).unwrap(), 0..50);
+    }
+    succeed(&database, "backup");
+    database.delete_collection_in("default_tenant", "default_database", "goes").unwrap();
+    succeed(&database, "sweep");
+    fill(&database.create_collection("new").unwrap(), 0..30);
+    let changes = database.collection("changes").unwrap();
+    changes
+        .delete(DeleteRequest { ids: Some((0..20).map(|n: u32| n.to_string()).collect()), ..DeleteRequest::default() })
+        .unwrap();
+    // More commits than the log would keep if nobody held it.
+    for round in 0..1100u32 {
+        fill(&changes, round % 40 + 20..round % 40 + 21);
+    }
+    succeed(&database, "log-prune");
+    succeed(&database, "backup-incremental");
+    let count = |database: &Database, name: &str| database.collection(name).unwrap().count().unwrap();
+    let restored = scene.restore("after", RestoreAt::Latest).unwrap();
+    assert_eq!((count(&restored, "kept"), count(&restored, "new"), count(&restored, "changes")), (50, 30, 40));
+    assert!(restored.collection("goes").is_err());
+    let before = scene.restore("before", RestoreAt::Id(scene.manifests()[0].id.clone())).unwrap();
+    assert_eq!((count(&before, "kept"), count(&before, "goes"), count(&before, "changes")), (50, 50, 50));
+    // One collection alone.
+    let directory = scene.folder.path().join("alone");
+    let options = RestoreOptions { at: RestoreAt::Latest, collection: Some("changes".into()) };
+    scene.repository().restore(&options, &directory).unwrap();
+    let alone = Database::open_with(&directory, small()).unwrap();
+    assert_eq!((alone.all_collections().unwrap().len(), count(&alone, "changes")), (1, 40));
+    let options = RestoreOptions { at: RestoreAt::Latest, collection: Some("nowhere".into()) };
+    let error = scene.repository().restore(&options, &scene.folder.path().join("none")).unwrap_err().to_string();
+    assert!(error.contains("nowhere"), "{error}");
+}
+
+#[test]
+fn a_damaged_chunk_is_found_by_verification_and_named() {
+    let scene = Scene::new();
+    let database = scene.open();
+    fill(&database.create_collection("notes").unwrap(), 0..500);
+    succeed(&database, "backup");
+    let message = succeed(&database, "backup-verify");
+    assert!(message.contains("restored and checked"), "{message}");
+    let manifest = scene.manifests().pop().unwrap();
+    let chunk = manifest.files.iter().find(|file| file.name.ends_with(".seg")).unwrap().chunks[0].clone();
+    let path = scene.target().join(format!("chunks/{}/{chunk}", &chunk[..2]));
+    let whole = std::fs::read(&path).unwrap();
+    for damage in ["flipped", "cut", "gone"] {
+        match damage {
+            "flipped" => {
+                let mut bytes = whole.clone();
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                std::fs::write(&path, bytes).unwrap();
+            }
+            "cut" => std::fs::write(&path, &whole[..whole.len() / 2]).unwrap(),
+            _ => std::fs::remove_file(&path).unwrap(),
+        }
+        let run = run(&database, "backup-verify");
+        assert_eq!(run.status, Status::Failed, "{damage}");
+        assert!(run.message.contains(&chunk) && run.message.contains(&manifest.id), "{damage}: {}", run.message);
+        let directory = scene.folder.path().join("damaged");
+        let error = scene.repository().restore(&RestoreOptions::default(), &directory).unwrap_err().to_string();
+        assert!(error.contains(&chunk), "{error}");
+        assert!(!directory.exists(), "nothing half restored is left");
+    }
+    let path = scene.target().join(format!("manifests/{}.json", manifest.id));
+    let text = std::fs::read_to_string(&path).unwrap().replace("\"position\": ", "\"position\": 1");
+    std::fs::write(&path, text).unwrap();
+    let (manifests, faults) = scene.repository().manifests().unwrap();
+    assert!(manifests.is_empty() && faults.0[0].contains(&manifest.id), "{faults:?}");
+    // The next backup does not build on what cannot be read.
+    fill(&database.collection("notes").unwrap(), 0..5);
+    succeed(&database, "backup-incremental");
+    assert_eq!(scene.repository().manifests().unwrap().0.pop().unwrap().kind, BackupKind::Full);
+}
+
+#[test]
+fn retention_keeps_the_last_chain_and_the_last_that_was_verified() {
+    let scene = Scene::new();
+    let database = scene.open();
+    let notes = database.create_collection("notes").unwrap();
+    let chain = |first: u32| {
+        fill(&notes, first..first + 20);
+        succeed(&database, "backup");
+        fill(&notes, first + 20..first + 30);
+        succeed(&database, "backup-incremental");
+    };
+    chain(0);
+    chain(100);
+    let change = json!({"knobs": {"chains": 1}});
+    database.scheduler().alter("backup-retention", change.as_object().unwrap()).unwrap();
+    succeed(&database, "backup-retention");
+    assert_eq!(scene.manifests().len(), 4, "without one that is known to restore none is given up");
+    succeed(&database, "backup-verify");
+    let verified = scene.manifests().pop().unwrap().id;
+    succeed(&database, "backup-retention");
+    assert_eq!(scene.manifests().len(), 2);
+    chain(200);
+    chain(300);
+    let before = bytes(&scene.target());
+    succeed(&database, "backup-retention");
+    let ids: Vec<String> = scene.manifests().into_iter().map(|manifest| manifest.id).collect();
+    assert!(ids.len() == 4 && ids.contains(&verified), "the last and the last verified: {ids:?}");
+    assert!(bytes(&scene.target()) < before, "chunks that nobody names are removed");
+    for id in ids {
+        scene.restore(&id, RestoreAt::Id(id.clone())).unwrap();
+    }
+}
+
+#[test]
+fn bad_targets_and_requests_say_what_is_wrong() {
+    let scene = Scene::new();
+    let database = scene.open();
+    fill(&database.create_collection("notes").unwrap(), 0..5);
+    std::fs::write(scene.target(), "a file, where a directory should be").unwrap();
+    let failed = run(&database, "backup");
+    assert!(failed.status == Status::Failed && failed.message.contains("target"), "{}", failed.message);
+    std::fs::remove_file(scene.target()).unwrap();
+    let restore = |options: &RestoreOptions, directory: &Path| {
+        scene.repository().restore(options, directory).map(drop).unwrap_err().to_string()
+    };
+    let error = restore(&RestoreOptions::default(), &scene.folder.path().join("x"));
+    assert!(error.contains("any backup"), "{error}");
+    succeed(&database, "backup");
+    let error = restore(&RestoreOptions::default(), &scene.home());
+    assert!(error.contains("not empty"), "{error}");
+    let early = RestoreOptions { at: "2020-01-01T00:00:00Z".parse().unwrap(), collection: None };
+    let error = restore(&early, &scene.folder.path().join("x"));
+    assert!(error.contains("2020-01-01"), "{error}");
+    let error = "yesterday".parse::<RestoreAt>().unwrap_err().to_string();
+    assert!(error.contains("yesterday") && error.contains("RFC 3339"), "{error}");
+    let options = Options { backup_target: Some("ftp://host/x".into()), ..small() };
+    let other =
+        Database::open_with(scene.folder.path().join("other"), Options { background: true, ..options }).unwrap();
+    let message = run(&other, "backup").message;
+    assert!(message.contains("ftp"), "{message}");
+    let plain =
+        Database::open_with(scene.folder.path().join("plain"), Options { background: true, ..small() }).unwrap();
+    let message = run(&plain, "backup").message;
+    assert!(message.contains("[backup]"), "{message}");
+}

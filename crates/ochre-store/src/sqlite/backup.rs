@@ -1,0 +1,322 @@
+//! Copies for backups: the whole database at one moment, and what changed since such a moment.
+//!
+//! Both read one state of the database and keep no one from writing. A whole copy is a database file without
+//! gaps, beside which the segments it names are copied up to the lengths it records: up to there they never
+//! change. An increment is an SQLite file of its own with the catalog, the rows of touched records and the
+//! vectors that are new.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::records::decode_offsets;
+use super::writer::Failure;
+use super::{
+    DATABASE_FILE, SEGMENTS_FOLDER, SqliteOptions, SqliteStore, connect, first_rowid, read_meta, segment_rows,
+};
+use crate::error::{Error, Result};
+use crate::segment::Segment;
+use crate::segments::{Segments, into_blocks};
+use crate::store::{CollectionNumber, CopiedCollection, CopiedFile, Copy};
+
+/// Vectors that an increment takes in one step.
+const VECTORS_AT_ONCE: usize = 1000;
+
+/// The tables that an increment holds whole.
+const CATALOG: [&str; 4] = ["tenants", "databases", "collections", "catalog_log"];
+
+impl SqliteStore {
+    pub(super) fn copy_whole_into(&self, folder: &Path) -> Result<Copy> {
+        std::fs::create_dir_all(folder).map_err(|error| Error::io("create", folder, &error))?;
+        let target = folder.join(DATABASE_FILE);
+        remove_if_there(&target)?;
+        let connection = connect(&self.path, self.vfs.as_deref())?;
+        let text = target.to_string_lossy().into_owned();
+        connection.execute("VACUUM INTO ?1", [text]).map_err(self.error("copy"))?;
+        drop(connection);
+        let copied = Connection::open(&target).map_err(self.error("copy"))?;
+        let mut copy = describe(&copied).map_err(self.error("copy"))?;
+        copy.files.push(CopiedFile { name: DATABASE_FILE.into(), path: target.clone(), bytes: file_bytes(&target)? });
+        let segments = self.path.parent().unwrap_or(Path::new(".")).join(SEGMENTS_FOLDER);
+        for row in segment_rows(&copied).map_err(self.error("copy"))? {
+            let path = Segment::path_in(&segments, row.number);
+            let name = format!("{SEGMENTS_FOLDER}/{}", path.file_name().unwrap_or_default().to_string_lossy());
+            copy.files.push(CopiedFile { name, path, bytes: row.committed_bytes });
+        }
+        Ok(copy)
+    }
+
+    pub(super) fn copy_changes_into(&self, before: &Copy, folder: &Path) -> Result<Copy> {
+        std::fs::create_dir_all(folder).map_err(|error| Error::io("create", folder, &error))?;
+        let target = folder.join(INCREMENT_FILE);
+        remove_if_there(&target)?;
+        let mut connection = connect(&self.path, self.vfs.as_deref())?;
+        let failed = self.error("copy changes");
+        connection.execute("ATTACH ?1 AS increment", [target.to_string_lossy()]).map_err(&failed)?;
+        // Whatever becomes of a half-written increment, nobody uses it.
+        connection
+            .execute_batch("PRAGMA increment.synchronous = OFF; PRAGMA increment.journal_mode = OFF")
+            .map_err(&failed)?;
+        let transaction = connection.transaction().map_err(&failed)?;
+        let mut copy = describe(&transaction).map_err(&failed)?;
+        let vectors = self.write_increment(&transaction, before, &copy).map_err(&failed)?;
+        for (collection, ids) in vectors {
+            self.write_vectors(&transaction, collection, &ids)?;
+        }
+        transaction.commit().map_err(&failed)?;
+        drop(connection);
+        copy.files.push(CopiedFile { name: INCREMENT_FILE.into(), path: target.clone(), bytes: file_bytes(&target)? });
+        Ok(copy)
+    }
+
+    /// Writes everything but vectors; which new vectors there are.
+    fn write_increment(
+        &self, connection: &Connection, before: &Copy, now: &Copy,
+    ) -> rusqlite::Result<BTreeMap<CollectionNumber, Vec<u64>>> {
+        for table in CATALOG {
+            connection.execute_batch(&format!("CREATE TABLE increment.{table} AS SELECT * FROM main.{table}"))?;
+        }
+        connection.execute_batch(
+            "CREATE TABLE increment.meta AS SELECT * FROM main.meta WHERE key IN ('next_vector_id', 'commits');
+             CREATE TABLE increment.touched (rowid INTEGER PRIMARY KEY);
+             CREATE TABLE increment.whole (collection INTEGER PRIMARY KEY);
+             CREATE TABLE increment.vectors (
+                 vector_id INTEGER PRIMARY KEY, collection INTEGER, dimension INTEGER, norm REAL, data BLOB);
+             CREATE TABLE increment.records AS SELECT rowid AS row, * FROM main.records WHERE 0;",
+        )?;
+        let positions: HashMap<CollectionNumber, u64> =
+            before.collections.iter().map(|collection| (collection.number, collection.position)).collect();
+        for collection in &now.collections {
+            let since = positions.get(&collection.number).copied().unwrap_or(0);
+            if since == collection.position && positions.contains_key(&collection.number) {
+                continue;
+            }
+            self.touch(connection, collection, since)?;
+        }
+        connection.execute_batch(
+            "INSERT INTO increment.records
+                 SELECT r.rowid, r.* FROM increment.touched t JOIN main.records r ON r.rowid = t.rowid",
+        )?;
+        let mut statement = connection
+            .prepare("SELECT collection, vector_id FROM increment.records WHERE vector_id >= ?1 ORDER BY 2")?;
+        let mut rows = statement.query([before.next_vector_id.cast_signed()])?;
+        let mut vectors: BTreeMap<CollectionNumber, Vec<u64>> = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            vectors.entry(row.get(0)?).or_default().push(row.get::<_, i64>(1)?.cast_unsigned());
+        }
+        Ok(vectors)
+    }
+
+    /// Notes which records of a collection were touched after a position: all, if the log no longer says.
+    fn touch(&self, connection: &Connection, collection: &CopiedCollection, since: u64) -> rusqlite::Result<()> {
+        let base = first_rowid(collection.number);
+        let mut statement = connection
+            .prepare_cached("SELECT offsets FROM log WHERE collection = ?1 AND position > ?2 AND position <= ?3")?;
+        let span = params![collection.number, since.cast_signed(), collection.position.cast_signed()];
+        let entries = statement.query_map(span, |row| row.get::<_, Vec<u8>>(0))?;
+        let entries = entries.collect::<rusqlite::Result<Vec<_>>>()?;
+        if entries.len() as u64 != collection.position - since {
+            connection.execute("INSERT INTO increment.whole VALUES (?1)", [collection.number])?;
+            connection.execute(
+                "INSERT OR IGNORE INTO increment.touched SELECT rowid FROM main.records WHERE rowid BETWEEN ?1 AND ?2",
+                params![base, base + i64::from(u32::MAX)],
+            )?;
+            return Ok(());
+        }
+        let mut statement = connection.prepare_cached("INSERT OR IGNORE INTO increment.touched VALUES (?1)")?;
+        for offset in entries.iter().flat_map(|entry| decode_offsets(entry)) {
+            statement.execute([base + i64::from(offset)])?;
+        }
+        Ok(())
+    }
+
+    /// Copies the vectors of these ids, ascending, of one collection.
+    fn write_vectors(&self, connection: &Connection, collection: CollectionNumber, ids: &[u64]) -> Result<()> {
+        let damaged = |reason: String| Error::Corrupt { path: self.path.with_file_name(SEGMENTS_FOLDER), reason };
+        let failed = self.error("copy changes");
+        let mut statement = connection
+            .prepare("INSERT OR IGNORE INTO increment.vectors VALUES (?1, ?2, ?3, ?4, ?5)")
+            .map_err(&failed)?;
+        let mut found = 0;
+        for block in self.segments.blocks(collection) {
+            let (block_ids, mut rows) = (block.ids(), Vec::new());
+            for (row, id) in block_ids.iter().enumerate() {
+                if ids.binary_search(id).is_ok() {
+                    rows.push((row, *id));
+                }
+            }
+            for (row, id) in rows {
+                // What is damaged is missing here if no other block has it.
+                let Ok(values) = block.row(row) else { continue };
+                let (dimension, norm) = (u32::try_from(values.len()).unwrap_or(0), f64::from(block.norms()[row]));
+                let data: &[u8] = bytemuck::cast_slice(values);
+                let params = params![id.cast_signed(), collection, dimension, norm, data];
+                found += statement.execute(params).map_err(&failed)?;
+            }
+        }
+        if found != ids.len() {
+            return Err(damaged(format!(
+                "{} new vectors of collection {collection} cannot be read",
+                ids.len() - found
+            )));
+        }
+        Ok(())
+    }
+
+    /// Brings a restored database forward by an increment.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the increment is of something else, and as [`SqliteStore::open`].
+    pub fn apply_increment(directory: &Path, increment: &Path) -> Result<()> {
+        let store = Self::open(directory, SqliteOptions::default())?;
+        let failed = store.error("apply an increment");
+        let mut writer = store.writer.lock();
+        let connection = writer.connection().expect("just opened");
+        connection.execute("ATTACH ?1 AS increment", [increment.to_string_lossy()]).map_err(&failed)?;
+        let blocks = read_vectors(connection).map_err(&failed)?;
+        let pending = store.segments.append(blocks)?;
+        connection.execute_batch("BEGIN IMMEDIATE").map_err(&failed)?;
+        let replaced = replace_rows(connection).map_err(&failed)?;
+        let mut weight = BTreeMap::new();
+        for (collection, ids) in replaced {
+            for (segment, bytes) in store.segments.weigh(collection, &ids) {
+                *weight.entry(segment).or_default() += bytes;
+            }
+        }
+        let next = read_meta(connection, "next_vector_id").map_err(&failed)?.cast_unsigned();
+        if let Err(error) = super::writer::record_segments(connection, &pending, &weight, next) {
+            Segments::take_back(pending);
+            return Err(failed(error));
+        }
+        store.commit_and_publish(connection, pending).map_err(|_| Error::WritesStopped {
+            reason: "the increment could not be committed; restore into an empty directory again".into(),
+        })?;
+        connection.execute_batch("DETACH increment").map_err(&failed)?;
+        writer.forget_rows();
+        drop(writer);
+        Ok(())
+    }
+
+    /// Makes a restored database one of its own: its history differs from now on, its jobs are not under way.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub fn finish_restore(directory: &Path) -> Result<()> {
+        let store = Self::open(directory, SqliteOptions::default())?;
+        store.change_catalog(|connection| {
+            super::write_meta(connection, "epoch", super::catalog::new_epoch())?;
+            connection.execute("DELETE FROM job_runs WHERE ended IS NULL", [])?;
+            connection.execute("DELETE FROM log_holds", [])?;
+            // Schedules are made anew: what was due while nobody ran is not due now.
+            connection.execute("DELETE FROM jobs", [])?;
+            Ok::<(), Failure>(())
+        })
+    }
+}
+
+/// The increment's file name.
+const INCREMENT_FILE: &str = "increment.sqlite3";
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path, &error)),
+        _ => Ok(()),
+    }
+}
+
+fn file_bytes(path: &PathBuf) -> Result<u64> {
+    std::fs::metadata(path).map(|file| file.len()).map_err(|error| Error::io("read", path, &error))
+}
+
+/// How many changes the database has seen.
+pub(super) fn position(connection: &Connection) -> rusqlite::Result<u64> {
+    let catalog: Option<i64> =
+        connection.query_row("SELECT max(position) FROM main.catalog_log", [], |row| row.get(0)).optional()?.flatten();
+    Ok((read_meta(connection, "commits")? + catalog.unwrap_or(0)).cast_unsigned())
+}
+
+/// Where the database stands, in the state that the connection sees.
+fn describe(connection: &Connection) -> rusqlite::Result<Copy> {
+    let mut statement = connection.prepare(
+        "SELECT number, id, tenant, database, name, position, records FROM main.collections WHERE deleted = 0",
+    )?;
+    let collections = statement.query_map([], |row| {
+        Ok(CopiedCollection {
+            number: row.get(0)?,
+            id: uuid::Uuid::from_bytes(row.get(1)?),
+            tenant: row.get(2)?,
+            database: row.get(3)?,
+            name: row.get(4)?,
+            position: row.get::<_, i64>(5)?.cast_unsigned(),
+            records: row.get::<_, i64>(6)?.cast_unsigned(),
+        })
+    })?;
+    Ok(Copy {
+        position: position(connection)?,
+        epoch: read_meta(connection, "epoch")?.cast_unsigned(),
+        next_vector_id: read_meta(connection, "next_vector_id")?.cast_unsigned(),
+        collections: collections.collect::<rusqlite::Result<_>>()?,
+        files: Vec::new(),
+    })
+}
+
+fn read_vectors(connection: &Connection) -> rusqlite::Result<Vec<crate::segment::NewBlock>> {
+    let mut statement = connection.prepare(
+        "SELECT vector_id, collection, dimension, norm, data FROM increment.vectors ORDER BY collection, vector_id",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut blocks = Vec::new();
+    let mut gathered: (CollectionNumber, usize, Vec<u64>, Vec<f32>, Vec<f32>) = Default::default();
+    let mut flush = |gathered: &mut (CollectionNumber, usize, Vec<u64>, Vec<f32>, Vec<f32>)| {
+        let (collection, dimension, ids, norms, values) = std::mem::take(gathered);
+        if !ids.is_empty() {
+            blocks.extend(into_blocks(collection, dimension, &ids, &norms, &values));
+        }
+    };
+    while let Some(row) = rows.next()? {
+        let (collection, dimension) = (row.get(1)?, row.get::<_, u32>(2)? as usize);
+        if (gathered.0, gathered.1) != (collection, dimension) || gathered.2.len() >= VECTORS_AT_ONCE {
+            flush(&mut gathered);
+            (gathered.0, gathered.1) = (collection, dimension);
+        }
+        gathered.2.push(row.get::<_, i64>(0)?.cast_unsigned());
+        #[expect(clippy::cast_possible_truncation, reason = "it was an f32")]
+        gathered.3.push(row.get::<_, f64>(3)? as f32);
+        let data: Vec<u8> = row.get(4)?;
+        gathered.4.extend(data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+    }
+    flush(&mut gathered);
+    Ok(blocks)
+}
+
+/// Puts the rows of an increment in the place of those that were touched; the vectors that nothing refers to
+/// any more, by collection.
+fn replace_rows(connection: &Connection) -> rusqlite::Result<BTreeMap<CollectionNumber, Vec<u64>>> {
+    for table in CATALOG {
+        connection.execute_batch(&format!(
+            "DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM increment.{table}"
+        ))?;
+    }
+    connection.execute_batch("INSERT OR REPLACE INTO main.meta SELECT * FROM increment.meta")?;
+    let gone = "r.collection NOT IN (SELECT number FROM main.collections)
+         OR r.rowid IN (SELECT rowid FROM increment.touched)
+         OR r.collection IN (SELECT collection FROM increment.whole)";
+    let mut statement = connection.prepare(&format!(
+        "SELECT r.collection, r.vector_id FROM main.records r WHERE ({gone})
+         AND r.vector_id NOT IN (SELECT vector_id FROM increment.records) ORDER BY 1, 2"
+    ))?;
+    let mut replaced: BTreeMap<CollectionNumber, Vec<u64>> = BTreeMap::new();
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        replaced.entry(row.get(0)?).or_default().push(row.get::<_, i64>(1)?.cast_unsigned());
+    }
+    connection.execute(&format!("DELETE FROM main.records AS r WHERE {gone}"), [])?;
+    connection.execute_batch(
+        "INSERT INTO main.records (rowid, collection, id, vector_id, updated_at_position, metadata, uri, document)
+             SELECT row, collection, id, vector_id, updated_at_position, metadata, uri, document
+             FROM increment.records;
+         DELETE FROM main.log;",
+    )?;
+    Ok(replaced)
+}
