@@ -181,7 +181,12 @@ fn history(job: &Json, output: &mut Output) -> anyhow::Result<()> {
 }
 
 impl Start {
-    fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+    /// Of this job, to be waited for.
+    pub(crate) fn waiting_for(name: &str, settings: Settings) -> Self {
+        Self { of: AskFor { name: name.to_owned(), ask: Ask { settings, json: false } }, detach: false }
+    }
+
+    pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let path = self.of.path();
         let server = Server::named_by(self.of.ask.settings)?;
         let ask = || -> anyhow::Result<Json> { Ok(serde_json::from_str(&server.get(&format!("{path}?history=1"))?)?) };
@@ -240,7 +245,7 @@ fn seconds(time: &str) -> String {
     time.split_once('.').map_or(time.to_owned(), |(whole, _)| format!("{whole}Z"))
 }
 
-fn table<const N: usize>(head: [&str; N], rows: &[[String; N]], output: &mut Output) -> anyhow::Result<()> {
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]], output: &mut Output) -> anyhow::Result<()> {
     let width =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(head[column].len());
     let widths: [usize; N] = std::array::from_fn(width);

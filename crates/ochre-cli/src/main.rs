@@ -4,12 +4,14 @@
 //! configuration, 3 damage found, 4 the directory is in use, 5 the server is not healthy.
 
 mod ask;
+mod backup;
 mod check;
 mod config;
 mod health;
 mod jobs;
 mod memory;
 mod output;
+mod restore;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -35,6 +37,9 @@ enum Command {
     #[command(subcommand)]
     Jobs(jobs::Jobs),
     #[command(subcommand)]
+    Backup(backup::Backup),
+    Restore(restore::Restore),
+    #[command(subcommand)]
     Config(config::Config),
     /// Print the version.
     Version,
@@ -48,6 +53,8 @@ fn main() -> std::process::ExitCode {
         Command::Health(health) => health.run(&mut output),
         Command::Memory(memory) => memory.run(&mut output),
         Command::Jobs(jobs) => jobs.run(&mut output),
+        Command::Backup(backup) => backup.run(&mut output),
+        Command::Restore(restore) => restore.run(&mut output),
         Command::Config(config) => config.run(&mut output),
         Command::Version => output.data(&format!("ochre {}", env!("CARGO_PKG_VERSION"))).map(|()| Exit::Ok),
     };

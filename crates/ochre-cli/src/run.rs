@@ -76,6 +76,7 @@ async fn serve(config: Config, output: &mut Output) -> anyhow::Result<Exit> {
         tail_bytes_max: config.database.tail_bytes_max,
         memory_limit: Some(config.memory.limit_bytes).filter(|bytes| *bytes > 0),
         scheduler: config.scheduler.implementation.clone(),
+        backup_target: Some(config.backup.target.clone()).filter(|target| !target.is_empty()),
         jobs: config.jobs().context("the section [jobs] of the configuration")?,
         ..Options::default()
     };

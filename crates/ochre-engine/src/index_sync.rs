@@ -239,6 +239,23 @@ impl Inner {
         self.finish(&loaded, &row, true, context)
     }
 
+    /// Builds anew what caches hold of records that are deleted or replaced; whether anything was.
+    pub(crate) fn erase_caches(&self, row: &CollectionRow, context: &Context<'_>) -> Result<bool, Failure> {
+        let view = self.view(row)?;
+        let has_dead_nodes = view.graph().is_some_and(|graph| dead_share(&view, graph) > 0.0);
+        if has_dead_nodes {
+            self.rebuild_index(row.number, context)?;
+        } else if view.graph().is_none() {
+            self.snapshots.remove_graph(row.id);
+        }
+        let has_dead_documents = view.text().iter().any(|(segment, current)| current.len() < segment.len());
+        if has_dead_documents {
+            context.step(Progress { done: 0, total: None, what: "documents indexed anew".into() })?;
+            self.rewrite_text(row.number)?;
+        }
+        Ok(has_dead_nodes || has_dead_documents)
+    }
+
     fn publish_graph(&self, loaded: &Loaded, graph: Graph) {
         self.signals.remember(loaded.number, |remembered| (remembered.snapshot, remembered.checked) = (0, 0));
         loaded.change(|view| view.set_graph(Some(Arc::new(graph))));

@@ -108,6 +108,11 @@ impl Snapshots {
         }
     }
 
+    /// Whether anything is kept of a collection.
+    pub(crate) fn has(&self, collection: Uuid) -> bool {
+        self.path(collection, "").is_some_and(|folder| folder.is_dir())
+    }
+
     /// Removes what is kept of a collection.
     pub(crate) fn remove(&self, collection: Uuid) {
         if let Some(folder) = &self.folder {

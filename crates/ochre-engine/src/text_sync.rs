@@ -36,26 +36,44 @@ impl Inner {
         if outside == 0 || !is_large || !row.schema.is_text_searchable() || (outside <= enough && !all) {
             return Ok(());
         }
+        let gone = worn(&view, outside);
+        self.replace_text(&loaded, &row, &gone)
+    }
+
+    /// Builds every segment anew that holds anything of documents that are deleted or replaced.
+    pub(crate) fn rewrite_text(&self, number: u32) -> Result<(), Error> {
+        let Some(loaded) = self.loaded.read().get(&number).cloned() else { return Ok(()) };
+        let (Some(view), Ok(row)) = (loaded.view(), self.row(loaded.id)) else { return Ok(()) };
+        let gone: Vec<Arc<TextSegment>> = view
+            .text()
+            .iter()
+            .filter(|(segment, current)| current.len() < segment.len())
+            .map(|(segment, _)| Arc::clone(segment))
+            .collect();
+        self.replace_text(&loaded, &row, &gone)
+    }
+
+    /// Puts new segments in the place of those that go: over their documents, and over those that are in none.
+    fn replace_text(&self, loaded: &Loaded, row: &CollectionRow, gone: &[Arc<TextSegment>]) -> Result<(), Error> {
         // Whatever changes from here on is noted; the rows are read after that.
         let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed);
         loaded.change(|view| view.begin_text(token));
         let Some(view) = loaded.view() else { return Ok(()) };
-        let gone = worn(&view, outside);
         let kept = view.text().iter().filter(|(segment, _)| gone.iter().all(|gone| !Arc::ptr_eq(gone, segment)));
         let outside = kept.fold(view.with_document().clone(), |all, (_, current)| all.and_not(current));
         let mut new = Vec::new();
-        let indexed = self.index_text(&row, &outside, &mut new);
+        let indexed = self.index_text(row, &outside, &mut new);
         if !matches!(indexed, Ok(true)) {
-            self.discard(&loaded, &new);
+            self.discard(loaded, &new);
             return indexed.map(drop);
         }
         let mut is_replaced = false;
-        loaded.change(|view| is_replaced = view.replace_text(token, &gone, &new));
+        loaded.change(|view| is_replaced = view.replace_text(token, gone, &new));
         if is_replaced {
-            self.snapshots.remove_text(row.id, &gone, &new);
+            self.snapshots.remove_text(row.id, gone, &new);
         } else {
             // The next round tries again.
-            self.discard(&loaded, &new);
+            self.discard(loaded, &new);
             return Ok(());
         }
         tracing::debug!(collection = %row.id, documents = outside.len(), "indexed the text of documents");

@@ -21,6 +21,7 @@ pub struct Config {
     pub server: ServerConfig,
     pub database: DatabaseConfig,
     pub memory: MemoryConfig,
+    pub backup: BackupConfig,
     pub scheduler: SchedulerConfig,
     /// What differs from the defaults of jobs, by their names; checked when the database is opened.
     pub jobs: Table,
@@ -53,6 +54,12 @@ pub struct DatabaseConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct MemoryConfig {
     pub limit_bytes: u64,
+}
+
+/// `[backup]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct BackupConfig {
+    pub target: String,
 }
 
 /// `[scheduler]`

@@ -57,7 +57,9 @@ impl From<Error> for ApiError {
                     (S::INTERNAL_SERVER_ERROR, "InternalError")
                 }
             },
-            Error::Damaged(_) | Error::Maintenance { .. } => (S::INTERNAL_SERVER_ERROR, "InternalError"),
+            Error::Damaged(_) | Error::Maintenance { .. } | Error::Backup(_) => {
+                (S::INTERNAL_SERVER_ERROR, "InternalError")
+            }
             Error::Busy { .. } | Error::MemoryFull { .. } | Error::Closed => (S::SERVICE_UNAVAILABLE, "ChromaError"),
             Error::Store(error) => match error {
                 StoreError::NotFound { .. } => (S::NOT_FOUND, "NotFoundError"),

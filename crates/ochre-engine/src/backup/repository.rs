@@ -116,6 +116,18 @@ impl Repository {
         Ok(bytes)
     }
 
+    /// Reads every chunk of every backup; how many backups there are, and what is wrong.
+    ///
+    /// # Errors
+    /// [`Error::Backup`] if the target cannot be read.
+    pub fn verify_all(&self) -> Result<(usize, Faults), Error> {
+        let (manifests, mut faults) = self.manifests()?;
+        if let Ok(found) = self.verify(&manifests, &|_| Ok(()))? {
+            faults.0.extend(found.0);
+        }
+        Ok((manifests.len(), faults))
+    }
+
     /// Reads every chunk of these backups; what is wrong names the chunk, its file and its backup.
     pub(crate) fn verify(&self, manifests: &[Manifest], pace: Pace<'_>) -> Result<Result<Faults, Stop>, Error> {
         let mut faults = Faults::default();

@@ -6,6 +6,7 @@
 mod backup;
 mod checkpoint;
 mod compact;
+mod erase;
 mod full_vacuum;
 mod history_prune;
 mod index_rebuild;
@@ -105,6 +106,7 @@ fn tasks(home: &Home) -> Vec<Arc<dyn Task>> {
         Arc::new(backup::BackupVerify(home.clone())),
         Arc::new(checkpoint::Checkpoint(home.clone())),
         Arc::new(compact::Compact(home.clone())),
+        Arc::new(erase::Erase(home.clone())),
         Arc::new(full_vacuum::FullVacuum(home.clone())),
         Arc::new(history_prune::HistoryPrune(home.clone())),
         Arc::new(index_rebuild::IndexRebuild(home.clone())),

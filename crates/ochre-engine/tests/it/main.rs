@@ -3,6 +3,7 @@
 
 mod backup;
 mod crash;
+mod erasure;
 mod faults;
 mod formats;
 mod graph;

@@ -1,0 +1,85 @@
+//! `ochre backup`: takes backups of a running server's database; lists and verifies what is at a target.
+
+use anyhow::Context;
+use ochre_engine::{BackupTargets, Manifest, Repository};
+
+use crate::jobs::{Start, table};
+use crate::output::{Exit, Output};
+use crate::run::Settings;
+
+/// Take, list and verify backups
+#[derive(clap::Subcommand)]
+pub(crate) enum Backup {
+    /// Take a backup of a running server's database, to the target of its configuration
+    Now(Now),
+    /// List the backups at a target, oldest first
+    List(At),
+    /// Read every chunk of the backups at a target; what is damaged is named
+    Verify(At),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Now {
+    #[command(flatten)]
+    settings: Settings,
+    /// Only what changed since the last backup
+    #[arg(long)]
+    incremental: bool,
+}
+
+/// Which target.
+#[derive(clap::Args)]
+pub(crate) struct At {
+    #[command(flatten)]
+    settings: Settings,
+    /// The directory of the backups; the target of the configuration if absent
+    #[arg(long, value_name = "TARGET")]
+    from: Option<String>,
+}
+
+/// The backups at a target.
+pub(crate) fn repository(settings: Settings, from: Option<String>) -> anyhow::Result<Repository> {
+    let target = match from {
+        Some(target) => target,
+        None => settings.resolve()?.backup.target,
+    };
+    anyhow::ensure!(!target.is_empty(), "no target is configured: name one with --from, or set `target` in [backup]");
+    Ok(Repository::new(BackupTargets::default().open(&target)?))
+}
+
+impl Backup {
+    pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        match self {
+            Self::Now(now) => {
+                let job = if now.incremental { "backup-incremental" } else { "backup" };
+                Start::waiting_for(job, now.settings).run(output)
+            }
+            Self::List(at) => {
+                let (manifests, faults) = repository(at.settings, at.from)?.manifests()?;
+                let row = |manifest: &Manifest| {
+                    let records: u64 = manifest.collections.iter().map(|collection| collection.records).sum();
+                    [
+                        manifest.id.clone(),
+                        manifest.position.to_string(),
+                        format!("{} in {}", records, manifest.collections.len()),
+                        manifest.bytes.to_string(),
+                        manifest.shipped_bytes.to_string(),
+                    ]
+                };
+                let rows: Vec<[String; 5]> = manifests.iter().map(row).collect();
+                table(["backup", "position", "records in collections", "bytes", "shipped"], &rows, output)?;
+                faults.0.iter().for_each(|fault| output.words(fault));
+                Ok(if faults.0.is_empty() { Exit::Ok } else { Exit::DamageFound })
+            }
+            Self::Verify(at) => {
+                let repository = repository(at.settings, at.from)?;
+                let (count, faults) = repository.verify_all().context("could not verify the backups")?;
+                for fault in &faults.0 {
+                    output.data(fault)?;
+                }
+                output.words(&format!("{count} backups at {}: {} faults", repository.describe(), faults.0.len()));
+                Ok(if faults.0.is_empty() { Exit::Ok } else { Exit::DamageFound })
+            }
+        }
+    }
+}

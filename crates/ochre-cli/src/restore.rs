@@ -1,0 +1,54 @@
+//! `ochre restore`: makes a database directory out of a backup.
+
+use std::path::PathBuf;
+
+use ochre_engine::{RestoreAt, RestoreOptions};
+
+use crate::backup::repository;
+use crate::output::{Exit, Output};
+use crate::run::Settings;
+
+/// Make a database out of a backup, in a new directory
+#[derive(clap::Args)]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    settings: Settings,
+    /// The directory of the backups; the target of the configuration if absent
+    #[arg(long, value_name = "TARGET")]
+    from: Option<String>,
+    /// The last backup at or before this: a position, an RFC 3339 time, a backup's id, or `latest`
+    #[arg(long, default_value = "latest", value_name = "POSITION|TIME|ID")]
+    at: String,
+    /// The directory to restore into: empty, or not there yet
+    #[arg(long, value_name = "DIR")]
+    into: PathBuf,
+    /// Only the collection of this name or id
+    #[arg(long, value_name = "NAME|ID")]
+    collection: Option<String>,
+}
+
+impl Restore {
+    pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let at: RestoreAt = self.at.parse()?;
+        let repository = repository(self.settings, self.from)?;
+        let options = RestoreOptions { at, collection: self.collection };
+        let manifest = repository.restore(&options, &self.into)?;
+        output.data(&format!(
+            "restored {} at position {} into {}",
+            manifest.id,
+            manifest.position,
+            self.into.display()
+        ))?;
+        let report = ochre_engine::check(&self.into)?;
+        for finding in &report.findings {
+            output.words(&format!("{}: {}", finding.file, finding.problem));
+        }
+        output.words(&format!(
+            "{} collections with {} records; start it with: ochre run --path {}",
+            report.collections,
+            report.records,
+            self.into.display()
+        ));
+        Ok(if report.is_clean() { Exit::Ok } else { Exit::DamageFound })
+    }
+}

@@ -1,0 +1,94 @@
+//! What is deleted is gone from the disk: from files, log and caches, once maintenance has passed.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ochre_engine::{Collection, Database, DeleteRequest, NewRecords, Options};
+use serde_json::json;
+
+use crate::support::small;
+
+const SENTINEL: &str = "the-quick-sentinel-jumps-over-no-wall";
+/// A vector whose bytes are found nowhere by chance.
+const VECTOR: [f32; 4] = [1234.5679, -9876.543, 4242.4243, -1717.171];
+
+/// Files that hold these bytes.
+fn holding(folder: &Path, needle: &[u8], found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            holding(&entry.path(), needle, found);
+        } else if std::fs::read(entry.path()).is_ok_and(|bytes| memchr(&bytes, needle)) {
+            found.push(entry.path().display().to_string());
+        }
+    }
+}
+
+fn memchr(bytes: &[u8], needle: &[u8]) -> bool {
+    bytes.windows(needle.len()).any(|window| window == needle)
+}
+
+fn traces(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    holding(folder, SENTINEL.as_bytes(), &mut found);
+    let vector: Vec<u8> = VECTOR.iter().flat_map(|value| value.to_le_bytes()).collect();
+    holding(folder, &vector, &mut found);
+    found
+}
+
+/// Every job as it is by default, only sooner.
+fn soon() -> Options {
+    let mut options = Options { background: true, ..small() };
+    for job in ["index-sync", "compact", "checkpoint", "vacuum", "sweep", "index-rebuild", "erase"] {
+        let change = options.jobs.entry(job.into()).or_default();
+        change.insert("interval".into(), json!("100ms"));
+        change.insert("policies".into(), json!({"class": "urgent"}));
+    }
+    options.knob("index-sync", "tail_age", "100ms")
+}
+
+fn plant(collection: &Collection) {
+    let numbers = 0..200u16;
+    let embeddings = numbers.clone().map(|number| [f32::from(number), 1.0, 2.0, 3.0]);
+    let documents = numbers.clone().map(|number| format!("record {number} of no account"));
+    let ids = numbers.map(|number| number.to_string());
+    collection.add(NewRecords::new(ids, embeddings).documents(documents)).unwrap();
+    let secret = NewRecords::new([format!("id-{SENTINEL}")], [VECTOR]).documents([SENTINEL]);
+    let metadata = [("secret", ochre_engine::model::Value::Str(SENTINEL.into()))].into_iter().collect();
+    collection.add(secret.metadatas([metadata])).unwrap();
+}
+
+fn check(erase: impl Fn(&Database, &Collection)) {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open_with(folder.path(), soon()).unwrap();
+    let notes = database.create_collection("notes").unwrap();
+    plant(&notes);
+    let wait = |what: &str, holds: &dyn Fn() -> bool| {
+        let patience = Instant::now() + Duration::from_secs(60);
+        while !holds() {
+            assert!(Instant::now() < patience, "{what}: {:?}", traces(folder.path()));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    // In the graph, in its snapshot and in a text segment, so that there is something to erase everywhere.
+    wait("indexed", &|| notes.index_progress().unwrap() == (201, 0) && notes.memory().unwrap().text > 0);
+    assert!(!traces(folder.path()).is_empty());
+    erase(&database, &notes);
+    wait("erased", &|| traces(folder.path()).is_empty());
+    drop(notes);
+    database.close();
+    assert_eq!(traces(folder.path()), Vec::<String>::new(), "closing brings nothing back");
+    assert!(ochre_engine::check(folder.path()).unwrap().is_clean());
+}
+
+#[test]
+fn a_deleted_record_leaves_no_trace() {
+    check(|_, notes| {
+        let ids = Some(vec![format!("id-{SENTINEL}")]);
+        notes.delete(DeleteRequest { ids, ..DeleteRequest::default() }).unwrap();
+    });
+}
+
+#[test]
+fn a_deleted_collection_leaves_no_trace() {
+    check(|database, _| database.delete_collection_in("default_tenant", "default_database", "notes").unwrap());
+}
