@@ -1,7 +1,7 @@
 //! `ochre backup`: takes backups of a running server's database; lists and verifies what is at a target.
 
 use anyhow::Context;
-use ochre_engine::{BackupTargets, Manifest, Repository};
+use ochre_engine::{Manifest, Repository};
 
 use crate::jobs::{Start, table};
 use crate::output::{Exit, Output};
@@ -44,7 +44,7 @@ pub(crate) fn repository(settings: Settings, from: Option<String>) -> anyhow::Re
         None => settings.resolve()?.backup.target,
     };
     anyhow::ensure!(!target.is_empty(), "no target is configured: name one with --from, or set `target` in [backup]");
-    Ok(Repository::new(BackupTargets::default().open(&target)?))
+    Ok(Repository::new(ochre_server::backup_targets().open(&target)?))
 }
 
 impl Backup {

@@ -1,6 +1,7 @@
 //! `ochre run`: the server.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use ochre_engine::{Database, Options};
@@ -76,6 +77,7 @@ async fn serve(config: Config, output: &mut Output) -> anyhow::Result<Exit> {
         tail_bytes_max: config.database.tail_bytes_max,
         memory_limit: Some(config.memory.limit_bytes).filter(|bytes| *bytes > 0),
         scheduler: config.scheduler.implementation.clone(),
+        backup_targets: Arc::new(ochre_server::backup_targets()),
         backup_target: Some(config.backup.target.clone()).filter(|target| !target.is_empty()),
         jobs: config.jobs().context("the section [jobs] of the configuration")?,
         ..Options::default()

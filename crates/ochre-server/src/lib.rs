@@ -13,11 +13,13 @@ mod layers;
 mod openapi;
 mod requests;
 mod routes;
+mod s3;
 mod serve;
 
 pub use app::App;
 pub use config::{Config, ConfigError, DEFAULT_TOML, Source};
 pub use openapi::document as openapi_document;
+pub use s3::backup_targets;
 pub use serve::{Server, router};
 
 /// The version of Chroma's API that is spoken; clients only show it.

@@ -1,0 +1,210 @@
+"""Jobs, backups and metrics as a user meets them: over HTTP, on the command line, through the official client."""
+
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import chromadb
+import pytest
+from server import OCHRE, Server, free_port
+
+pytestmark = pytest.mark.ochre_only("Chroma has no jobs, backups or metrics")
+
+CONTRACT = {"name", "state", "trigger", "next_runs", "last_run", "last_outcome", "progress"}
+JOBS = "index-sync memory log-prune vacuum compact index-rebuild backup check schema-audit".split()
+
+
+def ochre(*arguments, **options):
+    return subprocess.run([str(OCHRE), *map(str, arguments)], capture_output=True, text=True, **options)
+
+
+def test_every_job_is_listed_with_when_it_is_due(raw):
+    status, _, answer = raw("GET", "/_admin/jobs")
+    jobs = {job["name"]: job for job in answer["jobs"]}
+    assert status == 200 and set(JOBS) <= set(jobs)
+    assert all(CONTRACT <= set(job) for job in jobs.values())
+    assert jobs["backup"]["state"] == "off" and jobs["backup"]["next_runs"] == []
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", jobs["vacuum"]["next_runs"][0])
+
+
+def test_a_job_is_run_paused_resumed_and_changed(raw):
+    status, _, _ = raw("POST", "/_admin/jobs/check/run")
+    assert status == 202
+    deadline = time.monotonic() + 30
+    while not (job := raw("GET", "/_admin/jobs/check")[2])["history"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    while (job := raw("GET", "/_admin/jobs/check")[2])["history"][0]["status"] == "running":
+        time.sleep(0.05)
+    assert job["last_outcome"] == "succeeded" and "sound" in job["history"][0]["message"]
+    assert raw("POST", "/_admin/jobs/vacuum/pause")[2]["state"] == "paused"
+    assert raw("POST", "/_admin/jobs/vacuum/resume")[2]["state"] == "scheduled"
+    change = {"cron": "0 3 * * *", "zone": "Europe/Berlin", "knobs": {"free_share": 0.5}, "policies": {"priority": 3}}
+    status, _, job = raw("PATCH", "/_admin/jobs/vacuum", change)
+    assert status == 200 and job["trigger"] == "cron 0 3 * * * Europe/Berlin"
+    assert job["knobs"]["free_share"]["value"] == 0.5 and job["policies"]["priority"] == 3
+    raw("PATCH", "/_admin/jobs/vacuum", {"interval": "30s", "knobs": {"free_share": None}, "policies": {"priority": None}})
+
+
+@pytest.mark.parametrize(
+    "change, part",
+    [
+        ({"cron": "61 * * * *"}, "minute"),
+        ({"cron": "0 0 * * *", "zone": "Mars/Base"}, "Mars/Base"),
+        ({"interval": "0s"}, "interval"),
+        ({"knobs": {"free_shar": 1}}, "did you mean 'free_share'"),
+        ({"knobs": {"free_share": 7}}, "between 0 and 1"),
+        ({"policies": {"overlap": "maybe"}}, "maybe"),
+        ({"intervall": "5m"}, "did you mean 'interval'"),
+    ],
+)
+def test_a_bad_change_is_refused_and_changes_nothing(raw, change, part):
+    before = raw("GET", "/_admin/jobs/vacuum")[2]["schedule"]
+    status, _, answer = raw("PATCH", "/_admin/jobs/vacuum", change)
+    assert status == 400 and part in answer["message"], answer
+    assert raw("GET", "/_admin/jobs/vacuum")[2]["schedule"] == before
+
+
+def test_an_unknown_job_is_not_found_and_the_right_one_named(raw):
+    status, _, answer = raw("POST", "/_admin/jobs/vaccum/run")
+    assert status == 404 and "did you mean 'vacuum'" in answer["message"]
+
+
+def test_the_command_line_shows_and_runs_jobs(server):
+    port = ["--port", server.port]
+    assert "index-sync" in ochre("jobs", "list", *port).stdout
+    assert "free_share" in ochre("jobs", "show", "vacuum", *port).stdout
+    ran = ochre("jobs", "run", "optimize", *port)
+    assert ran.returncode == 0 and ran.stdout.startswith("succeeded"), ran
+    assert "manual" in ochre("jobs", "history", "optimize", *port).stdout
+    failed = ochre("jobs", "run", "backup", *port)
+    assert failed.returncode == 1 and "[backup]" in failed.stdout
+    assert "did you mean 'vacuum'" in ochre("jobs", "pause", "vaccum", *port).stderr
+
+
+def test_metrics_are_prometheus_text(server, client):
+    client.create_collection("counted", embedding_function=None).add(ids=["a"], embeddings=[[1.0]])
+    answer = urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    text = answer.read().decode()
+    line = re.compile(r'(# (HELP|TYPE) .+|[a-z_]+(\{([a-z]+="[^"]*",?)*\})? [-+0-9.eInf]+)')
+    assert all(line.fullmatch(each) for each in text.splitlines())
+    assert 'ochre_job_state{job="vacuum",state="scheduled"} 1' in text
+    assert re.search(r'ochre_request_seconds_count\{method="POST",route=".*/add",status="201"\} [1-9]', text)
+    assert re.search(r"ochre_resident_bytes [1-9]\d+", text)
+
+
+def filled(directory, *lines):
+    """A server with a backup target, and a collection of a thousand records."""
+    server = Server("ochre")
+    config = pathlib.Path(server.directory) / "ochre.toml"
+    config.write_text("\n".join(lines) + f'\n[backup]\ntarget = "{directory}"\n')
+    server.extra = ("--config", str(config))
+    server.start()
+    client = chromadb.HttpClient(host="127.0.0.1", port=server.port)
+    notes = client.create_collection("notes", embedding_function=None)
+    numbers = range(1000)
+    notes.add(
+        ids=[str(n) for n in numbers],
+        embeddings=[[float(n), 1.0] for n in numbers],
+        documents=[f"document {n}" for n in numbers],
+        metadatas=[{"n": n} for n in numbers],
+    )
+    return server, notes
+
+
+def backed_up_and_restored(server, notes, target, tmp_path):
+    port = ["--port", server.port]
+    first = ochre("backup", "now", *port)
+    assert first.returncode == 0 and "-full" in first.stdout, first
+    notes.delete(ids=[str(n) for n in range(500)])
+    notes.update(ids=["700"], documents=["changed"], embeddings=[[0.5, 0.5]])
+    second = ochre("backup", "now", "--incremental", *port)
+    assert second.returncode == 0 and "-incremental" in second.stdout, second
+    notes.delete(ids=["999"])
+    listed = ochre("backup", "list", "--from", target).stdout.splitlines()
+    assert len(listed) == 3 and "1000 in 1" in listed[1] and "500 in 1" in listed[2]
+    assert ochre("backup", "verify", "--from", target).returncode == 0
+    ran = ochre("jobs", "run", "backup-verify", *port)
+    assert ran.returncode == 0 and "restored and checked" in ran.stdout, ran
+    server.stop()
+    for at, count in [(listed[1].split()[0], 1000), ("latest", 500)]:
+        into = tmp_path / f"restored-{count}"
+        restored = ochre("restore", "--from", target, "--at", at, "--into", into)
+        assert restored.returncode == 0, restored
+        assert ochre("check", "--path", into).returncode == 0
+        again = Server("ochre")
+        again.data = str(into)
+        try:
+            again.start()
+            found = chromadb.HttpClient(host="127.0.0.1", port=again.port).get_collection("notes", embedding_function=None)
+            assert found.count() == count
+            nearest = found.query(query_embeddings=[[700.0, 1.0]], n_results=1)
+            assert nearest["ids"] == [["700" if count == 1000 else "699"]] or nearest["ids"] == [["701"]]
+            assert found.get(ids=["700"])["documents"] == ["document 700" if count == 1000 else "changed"]
+        finally:
+            again.remove()
+
+
+def test_backups_in_a_directory_restore_to_what_was_there(tmp_path):
+    target = tmp_path / "target"
+    server, notes = filled(target)
+    try:
+        backed_up_and_restored(server, notes, target, tmp_path)
+        chunk = max((file for file in target.glob("chunks/*/*")), key=lambda file: file.stat().st_size)
+        damaged = bytearray(chunk.read_bytes())
+        damaged[len(damaged) // 2] ^= 1
+        chunk.write_bytes(damaged)
+        found = ochre("backup", "verify", "--from", target)
+        assert found.returncode == 3 and chunk.name in found.stdout
+        refused = ochre("restore", "--from", target, "--into", tmp_path / "broken")
+        assert refused.returncode == 1 and chunk.name in refused.stderr and not (tmp_path / "broken").exists()
+    finally:
+        server.remove()
+
+
+def test_backups_in_an_s3_store_restore_to_what_was_there(tmp_path, monkeypatch):
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    store = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
+    environment = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ALLOW_HTTP": "true",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    server = None
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline and store.poll() is None, "the store does not start"
+                time.sleep(0.1)
+        make = urllib.request.Request(f"http://127.0.0.1:{port}/backups", method="PUT")
+        urllib.request.urlopen(make).read()
+        server, notes = filled("s3://backups/of/ochre")
+        backed_up_and_restored(server, notes, "s3://backups/of/ochre", tmp_path)
+        missing = ochre("backup", "list", "--from", "s3://nowhere/at-all")
+        assert missing.returncode == 1 and "s3://nowhere/at-all" in missing.stderr
+    finally:
+        if server is not None:
+            server.remove()
+        store.kill()
+        store.wait()
+
+
+def test_a_misnamed_job_in_the_configuration_stops_the_start(tmp_path):
+    config = tmp_path / "ochre.toml"
+    config.write_text("[jobs.vacum]\ninterval = '5m'\n")
+    started = ochre("run", "--path", tmp_path / "data", "--port", 0, "--config", config, timeout=60, env=os.environ)
+    assert started.returncode != 0 and "did you mean 'vacuum'" in started.stderr, started
