@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ochre_kernels::stand_back;
 use ochre_scheduler::{Admission, Class, Governor};
 use parking_lot::Mutex;
 
-use crate::machine::{Machine, Usage, stand_back};
+use crate::machine::{Machine, Usage, step_down};
 use crate::traffic::{Counts, Traffic};
 
 /// Pressure from which maintenance slows down.
@@ -165,8 +166,12 @@ fn median(usual: &VecDeque<Duration>) -> Option<Duration> {
 }
 
 impl Governor for TrafficGovernor {
-    fn begin(&self, _: Class) {
-        stand_back();
+    fn begin(&self, class: Class) {
+        if class == Class::Urgent { step_down() } else { stand_back() }
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.pressure() >= STOP
     }
 
     fn admit(&self, class: Class, waited: Duration) -> Admission {

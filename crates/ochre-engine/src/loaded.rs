@@ -147,6 +147,12 @@ impl Loaded {
 
     /// Finds every vector anew where the store has it now.
     pub(crate) fn relocate(&self, store: &dyn Store) -> Result<(), Error> {
+        // Verified here, before requests meet them: each block is read whole once after it was mapped.
+        let verified = store.read()?.vector_blocks(self.number)?;
+        for block in &verified {
+            // What is damaged says so to whoever needs it.
+            let _ = block.rows();
+        }
         let mut state = self.state.lock();
         if let State::Ready(views) = &mut *state
             && let Some(current) = views.back()

@@ -68,9 +68,9 @@ pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     }
 }
 
-/// Lets other threads go before this one and before those that it starts from now on. On Linux a thread has
-/// a priority of its own; elsewhere this does nothing.
-pub(crate) fn stand_back() {
+/// Makes this thread, and those that it starts from now on, one of a lower priority. On Linux a thread has a
+/// priority of its own; elsewhere this does nothing.
+pub(crate) fn step_down() {
     #[cfg(target_os = "linux")]
     {
         // Refused, the thread stays as it is.

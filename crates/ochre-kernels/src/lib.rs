@@ -12,6 +12,7 @@ mod float;
 mod memory;
 mod nibble;
 mod prefetch;
+mod thread;
 mod tier;
 
 pub use arena::Arena;
@@ -20,4 +21,5 @@ pub use float::{dot, l2_squared};
 pub use memory::give_back_memory;
 pub use nibble::{LINE_NIBBLES, Line, nibble_dots, nibble_pair};
 pub use prefetch::{prefetch, prefetch_row};
+pub use thread::stand_back;
 pub use tier::{Tier, tier};

@@ -23,6 +23,7 @@ pub struct Context<'a> {
     control: Arc<Control>,
     /// Renews the lease, and says why the run has to stop.
     beat: &'a dyn Fn(&Control) -> Option<Stop>,
+    began: Instant,
     step_began: Cell<Option<Instant>>,
 }
 
@@ -79,7 +80,7 @@ impl<'a> Context<'a> {
         knobs: &'a Knobs, class: Class, max_defer: Duration, governor: &'a dyn Governor, control: Arc<Control>,
         beat: &'a dyn Fn(&Control) -> Option<Stop>,
     ) -> Self {
-        Self { knobs, class, max_defer, governor, control, beat, step_began: Cell::new(None) }
+        Self { knobs, class, max_defer, governor, control, beat, began: Instant::now(), step_began: Cell::new(None) }
     }
 
     /// A context that nothing stops and nothing holds up: to run a task without a scheduler.
@@ -109,6 +110,10 @@ impl<'a> Context<'a> {
         let admitted = loop {
             if let Some(stop) = self.must_stop() {
                 break Err(stop);
+            }
+            let is_late = self.class < Class::Urgent && self.began.elapsed() > self.max_defer;
+            if is_late && self.governor.is_crowded() {
+                break Err(Stop::Raised);
             }
             let waited = began_waiting.elapsed();
             let class = if waited > self.max_defer { self.class.raised() } else { self.class };

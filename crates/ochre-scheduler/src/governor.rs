@@ -20,6 +20,12 @@ pub trait Governor: Send + Sync {
         let _ = class;
     }
 
+    /// Whether runs that are not urgent get next to nothing: those that have waited for long are begun anew as
+    /// more urgent ones.
+    fn is_crowded(&self) -> bool {
+        false
+    }
+
     /// Whether a step of this class may begin; it has waited for `waited`.
     fn admit(&self, class: Class, waited: Duration) -> Admission;
 

@@ -148,7 +148,7 @@ pub enum Status {
     Cancelled,
     /// It took too long.
     TimedOut,
-    /// The scheduler was stopped, and it goes on after the next start.
+    /// It was stopped to go on later: after the next start, or as a more urgent run.
     Interrupted,
     /// Its process died.
     Lost,

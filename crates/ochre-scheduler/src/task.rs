@@ -93,6 +93,8 @@ pub enum Stop {
     TimedOut,
     /// The scheduler is stopping; the run goes on after the next start.
     Closing,
+    /// It gets too little done as what it is; it goes on as a more urgent run.
+    Raised,
     /// Another process took the run over.
     LeaseLost,
 }

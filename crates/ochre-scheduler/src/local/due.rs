@@ -123,7 +123,13 @@ impl Inner {
         };
         job.schedule = Schedule { version: schedule.version + 1, ..schedule };
         job.is_unsaved = false;
-        let class = if is_urgent { Class::Urgent } else { job.schedule.policies.class };
+        // What was interrupted has waited already.
+        let last = job.schedule.last_run.as_ref().map(|run| run.status);
+        let class = match job.schedule.policies.class {
+            _ if is_urgent => Class::Urgent,
+            class if due.attempt > 1 && last == Some(Status::Interrupted) => class.raised(),
+            class => class,
+        };
         Ok(Some(Ready::new(job, run, class, failure)))
     }
 
