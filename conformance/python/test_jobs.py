@@ -5,13 +5,12 @@ import pathlib
 import re
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 
 import chromadb
 import pytest
-from server import OCHRE, Server, free_port
+from server import OCHRE, ROOT, Server, free_port
 
 pytestmark = pytest.mark.ochre_only("Chroma has no jobs, backups or metrics")
 
@@ -169,7 +168,9 @@ def test_backups_in_a_directory_restore_to_what_was_there(tmp_path):
 
 def test_backups_in_an_s3_store_restore_to_what_was_there(tmp_path, monkeypatch):
     port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    python = pathlib.Path(os.environ.get("S3_PYTHON", ROOT / ".cache/s3/bin/python"))
+    assert python.exists(), "`cargo xtask test` makes the environment of the store; or name one in S3_PYTHON"
+    command = [str(python), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     store = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
     environment = {
         "AWS_ACCESS_KEY_ID": "test",

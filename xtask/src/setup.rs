@@ -14,6 +14,8 @@ pub(crate) fn setup() -> Result<PathBuf> {
     let cache = root().join(".cache");
     std::fs::create_dir_all(&cache)?;
     let python = environment(&cache, "venv", &root().join("conformance/requirements.txt"))?;
+    // The tests find it there.
+    environment(&cache, "s3", &root().join("conformance/s3/requirements.txt"))?;
     let javascript = root().join("conformance/javascript");
     once(&javascript.join("package-lock.json"), &cache.join("npm.made"), || {
         run_in(&javascript, "npm", &["ci", "--no-audit", "--no-fund", "--silent"])

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ochre_index::Memory;
 use ochre_model::{IndexSchema, Metadata, check_collection_name, check_database_name, check_tenant_name};
@@ -14,6 +14,7 @@ use ochre_store::{
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
+use crate::backup::Repository;
 use crate::collection::Collection;
 use crate::error::Error;
 use crate::governor::TrafficGovernor;
@@ -55,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) governor: Arc<TrafficGovernor>,
     pub(crate) residence: Residence,
+    /// The backups at the target, once it was opened.
+    pub(crate) repository: OnceLock<Repository>,
     /// Held by compaction, and by whoever reads segment files that it could remove.
     pub(crate) segments: Mutex<()>,
     /// Held by whoever works on graphs: they have one writer.
@@ -138,6 +141,7 @@ impl Database {
             rows: RwLock::default(),
             loaded: RwLock::default(),
             signals: Signals::default(),
+            repository: OnceLock::new(),
             segments: Mutex::new(()),
             maintaining: Mutex::new(()),
         });

@@ -30,6 +30,8 @@ pub(crate) struct Residence {
     began: Instant,
     /// When a request looked last, in microseconds since `began`.
     looked: AtomicU64,
+    /// Bytes above the limit when it was looked last.
+    surplus: AtomicU64,
     /// Held by whoever makes room.
     making: Mutex<()>,
     /// Much may have been freed since memory was last given back.
@@ -44,6 +46,7 @@ impl Residence {
             limit: limit.unwrap_or_else(default),
             began: Instant::now(),
             looked: AtomicU64::new(0),
+            surplus: AtomicU64::new(0),
             making: Mutex::new(()),
             // Opening frees much.
             freed: AtomicBool::new(true),
@@ -87,13 +90,15 @@ impl Inner {
     /// resident above the limit all the same.
     pub(crate) fn keep_within_memory(&self) -> u64 {
         if !self.residence.is_due() {
-            return 0;
+            return self.residence.surplus.load(Ordering::Relaxed);
         }
         let limit = self.memory_limit() as f64;
         if resident_bytes() as f64 > limit * HIGH_SHARE {
             self.make_room((limit * LOW_SHARE) as u64);
         }
-        resident_bytes().saturating_sub(self.memory_limit())
+        let surplus = resident_bytes().saturating_sub(self.memory_limit());
+        self.residence.surplus.store(surplus, Ordering::Relaxed);
+        surplus
     }
 
     /// Lets go of memory until no more than `target` bytes are resident, as far as that is possible; how many

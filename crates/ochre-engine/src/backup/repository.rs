@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ochre_scheduler::{Progress, Stop};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::{BACKUP_VERSION, BackedUpFile, BackupKind, BackupTarget, Manifest};
@@ -16,6 +17,8 @@ const VERIFIED: &str = "verified/";
 /// The backups at a target.
 pub struct Repository {
     target: Arc<dyn BackupTarget>,
+    /// Manifests that were read, by name and size: they never change.
+    read: Mutex<BTreeMap<(String, u64), Manifest>>,
 }
 
 /// What is wrong with backups: which, and what.
@@ -35,7 +38,7 @@ pub(crate) type Pace<'a> = &'a dyn Fn(Progress) -> Result<(), Stop>;
 impl Repository {
     /// The backups at this target.
     pub fn new(target: Arc<dyn BackupTarget>) -> Self {
-        Self { target }
+        Self { target, read: Mutex::default() }
     }
 
     /// How the target is named in messages.
@@ -49,14 +52,24 @@ impl Repository {
     /// [`Error::Backup`] if the target cannot be read.
     pub fn manifests(&self) -> Result<(Vec<Manifest>, Faults), Error> {
         let (mut manifests, mut faults) = (Vec::new(), Faults::default());
-        for (name, _) in self.target.list(MANIFESTS)? {
+        let names = self.target.list(MANIFESTS)?;
+        let mut read = self.read.lock();
+        read.retain(|name, _| names.contains(name));
+        for (name, size) in names {
+            if let Some(manifest) = read.get(&(name.clone(), size)) {
+                manifests.push(manifest.clone());
+                continue;
+            }
             let Some(bytes) = self.target.get(&name)? else { continue };
             match read_manifest(&bytes) {
                 Ok(manifest) if manifest.format > BACKUP_VERSION => faults.0.push(format!(
                     "{name} has format {}, and this program reads up to {BACKUP_VERSION}: use a newer ochre",
                     manifest.format
                 )),
-                Ok(manifest) => manifests.push(manifest),
+                Ok(manifest) => {
+                    read.insert((name, size), manifest.clone());
+                    manifests.push(manifest);
+                }
                 Err(reason) => faults.0.push(format!("{name}: {reason}")),
             }
         }

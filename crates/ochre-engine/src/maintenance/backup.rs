@@ -14,12 +14,16 @@ use crate::database::Inner;
 /// Backups exclude each other, and compaction, which removes what they copy.
 const LOCKS: &[&str] = &["backup", "segments"];
 
-fn repository(inner: &Inner) -> Result<Repository, Failure> {
+fn repository(inner: &Inner) -> Result<&Repository, Failure> {
+    if let Some(repository) = inner.repository.get() {
+        return Ok(repository);
+    }
     let target = inner.options.backup_target.as_deref().filter(|target| !target.is_empty());
     let Some(target) = target else {
         return Err(Failure::Failed("no target is configured: set `target` in the section [backup]".into()));
     };
-    Ok(Repository::new(inner.options.backup_targets.open(target)?))
+    let repository = Repository::new(inner.options.backup_targets.open(target)?);
+    Ok(inner.repository.get_or_init(|| repository))
 }
 
 fn manifests(inner: &Inner) -> Result<Vec<Manifest>, Failure> {
@@ -66,7 +70,7 @@ impl Task for Backup {
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
         let inner = self.0.open()?;
-        inner.back_up(&repository(&inner)?, BackupKind::Full, context).map(|manifest| report(&manifest))
+        inner.back_up(repository(&inner)?, BackupKind::Full, context).map(|manifest| report(&manifest))
     }
 }
 
@@ -113,7 +117,7 @@ impl Task for BackupIncremental {
         let increments = manifests.iter().rev().take_while(|manifest| manifest.kind == BackupKind::Incremental).count();
         let is_long = increments as u64 >= context.knobs().count("chain_max");
         let kind = if is_long { BackupKind::Full } else { BackupKind::Incremental };
-        inner.back_up(&repository(&inner)?, kind, context).map(|manifest| report(&manifest))
+        inner.back_up(repository(&inner)?, kind, context).map(|manifest| report(&manifest))
     }
 }
 
@@ -208,7 +212,7 @@ impl Task for BackupVerify {
         }
         let Some(last) = manifests.last() else { return Ok("there is no backup".into()) };
         context.step(Progress { done: 0, total: None, what: "restoring".into() })?;
-        self.restore(&inner, &repository, last, context)?;
+        self.restore(&inner, repository, last, context)?;
         repository.note_verified(&last.id)?;
         Ok(format!("{} backups up to {} are sound, and it was restored and checked", manifests.len() - from, last.id))
     }
