@@ -40,7 +40,7 @@ pub struct Database {
     maintenance: Arc<Maintenance>,
 }
 
-/// What handles, the observer and the maintenance thread share.
+/// What handles, the observer and jobs share.
 pub(crate) struct Inner {
     /// Dropped before the store: views may hold files that the store's lock protects.
     pub(crate) loaded: RwLock<HashMap<CollectionNumber, Arc<Loaded>>>,
@@ -174,7 +174,7 @@ impl Database {
         self.inner.write_snapshots();
     }
 
-    /// Runs maintenance until nothing is left to do. The background thread does the same, by itself.
+    /// Runs maintenance until nothing is left to do. The scheduler does the same, by itself.
     ///
     /// # Errors
     /// The first failure of the store.

@@ -1,6 +1,6 @@
 //! Indexing the text of documents: segments of trigrams, built from what no segment has yet.
 //!
-//! Runs on the maintenance thread only. Killed at any point it leaves what there was: documents outside
+//! Whoever does it holds `maintaining`. Killed at any point it leaves what there was: documents outside
 //! any segment are read when one is looked for.
 
 use std::ops::ControlFlow;
