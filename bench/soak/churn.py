@@ -4,7 +4,7 @@ those of a freshly loaded database.
     python bench/soak/churn.py [--data FOLDER] [--count N] [--peer]
 
 With `--peer` Chroma's server does the same beside it (needs `chromadb` in this Python). Fails if Ochre ends above
-1.3 times of fresh. Waits until the size on disk was the same for 20 seconds, five minutes at most.
+1.3 times of fresh. Waits until disk and memory were the same for a minute, five minutes at most.
 """
 
 import argparse
@@ -28,14 +28,15 @@ def disk(server):
 
 
 def settle(server):
-    """Waits until nothing changes on the disk any more; bytes on disk, and resident bytes."""
-    began, since, last = time.time(), time.time(), disk(server)
-    while time.time() - since < 20 and time.time() - began < 300:
+    """Waits until nothing changes any more; bytes on disk, and resident bytes."""
+    measure = lambda: {"disk": disk(server), "resident": psutil.Process(server.process.pid).memory_info().rss}
+    began, since, last = time.time(), time.time(), measure()
+    while time.time() - since < 60 and time.time() - began < 300:
         time.sleep(1)
-        now = disk(server)
-        if abs(now - last) > 64 << 10:
+        now = measure()
+        if any(abs(now[part] - last[part]) > 1 << 20 for part in now):
             since, last = time.time(), now
-    return {"disk": disk(server), "resident": psutil.Process(server.process.pid).memory_info().rss}
+    return measure()
 
 
 def fill(collection, records, vectors):

@@ -23,6 +23,8 @@ const SAMPLE: usize = 4096;
 const LINK_AT_ONCE: usize = 256;
 /// Vectors that are coded in one step.
 const CODE_AT_ONCE: usize = 10_000;
+/// A graph with so many times more nodes than there are records is begun anew.
+const DEAD_NODES_MAX: usize = 3;
 /// Orphans are looked for once this share of the graph was added since the last time.
 const CHECK_SHARE: usize = 50;
 /// A snapshot is worth writing once this share of the graph is not in it.
@@ -268,6 +270,17 @@ impl Inner {
             let Some(view) = loaded.view() else { return Ok(()) };
             let Some(graph) = view.graph() else { return Ok(()) };
             let mut graph = Arc::clone(graph);
+            if view.live().len() < self.options.graph_records_min / 2 {
+                // Too few are left to be worth a graph: the next round drops it.
+                return Ok(());
+            }
+            if graph.len() > DEAD_NODES_MAX * view.live().len() {
+                // Linking what is mostly dead takes longer than to begin anew.
+                let parameters = graph.parameters();
+                self.publish_graph(loaded, empty_graph(&view, parameters, hnsw));
+                self.note_memory_freed();
+                continue;
+            }
             context.step(nodes_done(&graph, graph.linked().len() + view.tail_len()))?;
             let threads = self.governor.threads(threads(hnsw));
             // A vector that cannot be read stays in the tail; it is not tried twice.
