@@ -37,8 +37,8 @@ mod traffic;
 mod write;
 
 pub use backup::{
-    BACKUP_VERSION, BackedUpCollection, BackedUpFile, BackupKind, BackupTarget, BackupTargets, DirectoryTarget, Faults,
-    Manifest, Repository, RestoreAt, RestoreOptions,
+    BACKUP_VERSION, BackedUpFile, BackupKind, BackupTarget, BackupTargets, DirectoryTarget, Faults, Manifest,
+    Repository, RestoreAt, RestoreOptions,
 };
 pub use collection::Collection;
 pub use database::{CollectionOptions, Database};
@@ -51,6 +51,6 @@ pub use ochre_index::{Memory, Plan, Strategy};
 pub use ochre_model as model;
 pub use ochre_scheduler as scheduler;
 pub use ochre_store::{
-    Alteration, CollectionRow, DatabaseRow, Disk, DiskFile, Error as StoreError, Finding, Idempotency, Outcome, Page,
-    RealDisk, Report, Resource, Statistics, Store, Tenant, check,
+    Alteration, CollectionRow, CopiedCollection, DatabaseRow, Disk, DiskFile, Error as StoreError, Finding,
+    Idempotency, Outcome, Page, RealDisk, Report, Resource, Statistics, Store, Tenant, check,
 };

@@ -38,8 +38,14 @@ impl Machine {
 
 /// Resident memory of this process, mapped files included, in bytes; 0 if unknown.
 pub(crate) fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+    #[cfg(target_os = "linux")]
+    {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+        pages.unwrap_or(0) * rustix::param::page_size() as u64
+    }
+    #[cfg(not(target_os = "linux"))]
+    0
 }
 
 /// Bytes of memory that this process may use: what its control group says, or what the machine has.

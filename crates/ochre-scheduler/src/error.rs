@@ -52,8 +52,9 @@ fn suggestion(nearest: Option<&str>) -> String {
     nearest.map(|nearest| format!("; did you mean '{nearest}'?")).unwrap_or_default()
 }
 
-/// The name among `known` that differs from `name` in the fewest letters, if it is at all like it.
-pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+/// The name among `known` that differs from `name` in the fewest letters, if it is at all like it: what someone
+/// who misspelt it may have meant.
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let distance = |other: &str| {
         let other: Vec<char> = other.chars().collect();
         let mut row: Vec<usize> = (0..=other.len()).collect();

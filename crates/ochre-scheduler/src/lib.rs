@@ -24,7 +24,7 @@ mod window;
 pub use clock::{Clock, SystemClock, VirtualClock};
 pub use context::Context;
 pub use cron::CronExpression;
-pub use error::Error;
+pub use error::{Error, nearest};
 pub use governor::{Admission, Governor, NoGovernor};
 pub use local::LocalScheduler;
 pub use memory::MemoryJobStore;

@@ -148,8 +148,10 @@ pub enum Status {
     Cancelled,
     /// It took too long.
     TimedOut,
-    /// It was stopped to go on later: after the next start, or as a more urgent run.
+    /// The scheduler was stopped, and it goes on after the next start.
     Interrupted,
+    /// It got too little done beside requests, and goes on as an urgent run.
+    Raised,
     /// Its process died.
     Lost,
 }

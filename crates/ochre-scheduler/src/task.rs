@@ -93,7 +93,7 @@ pub enum Stop {
     TimedOut,
     /// The scheduler is stopping; the run goes on after the next start.
     Closing,
-    /// It gets too little done as what it is; it goes on as a more urgent run.
+    /// It gets too little done beside requests; it goes on as an urgent run.
     Raised,
     /// Another process took the run over.
     LeaseLost,

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ochre_engine::scheduler::nearest;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use toml::{Table, Value};
@@ -327,7 +328,7 @@ fn overlay_yaml(table: &mut Table, source_name: &str, text: &str) -> Result<(), 
             return Err(ConfigError::UnknownKey {
                 source_name: source_name.to_owned(),
                 key: key.to_owned(),
-                nearest: nearest(key, CHROMA_KEYS.iter().map(|(name, _)| (*name).to_owned())),
+                nearest: nearest(key, CHROMA_KEYS.iter().map(|(name, _)| *name)),
             });
         };
         let value = from_yaml(value).ok_or_else(|| syntax(format!("`{key}` has a value of no known type")))?;
@@ -406,30 +407,8 @@ fn dotted_keys(table: &Table) -> Vec<String> {
 }
 
 fn unknown(table: &Table, source_name: &str, key: &str) -> ConfigError {
-    let nearest = nearest(key, dotted_keys(table).into_iter());
+    let nearest = nearest(key, dotted_keys(table).iter().map(String::as_str));
     ConfigError::UnknownKey { source_name: source_name.to_owned(), key: key.to_owned(), nearest }
-}
-
-/// The candidate with the fewest changed letters, if that is not nearly all of them.
-fn nearest(key: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
-    let scored = candidates.map(|candidate| (edits(key, &candidate), candidate));
-    scored.min().filter(|(edits, _)| *edits <= key.len().div_ceil(2)).map(|(_, candidate)| candidate)
-}
-
-/// Levenshtein's distance.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

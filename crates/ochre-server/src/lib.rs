@@ -9,6 +9,7 @@ mod app;
 mod body;
 mod config;
 mod error;
+mod exposition;
 mod layers;
 mod openapi;
 mod requests;

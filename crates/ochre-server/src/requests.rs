@@ -12,7 +12,7 @@ use axum::response::Response;
 use parking_lot::Mutex;
 
 use crate::app::App;
-use crate::routes::Exposition;
+use crate::exposition::Exposition;
 
 /// Upper bounds of the classes of durations, in seconds.
 const BOUNDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];

@@ -355,8 +355,8 @@ pub struct Copy {
     pub files: Vec<CopiedFile>,
 }
 
-/// A collection in a copy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A collection in a copy, and in the manifest of a backup.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[expect(missing_docs, reason = "as in CollectionRow and Head")]
 pub struct CopiedCollection {
     pub number: CollectionNumber,

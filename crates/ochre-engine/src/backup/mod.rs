@@ -9,8 +9,8 @@ mod restore;
 mod target;
 mod write;
 
+use ochre_store::CopiedCollection;
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 pub use repository::{Faults, Repository};
 pub(crate) use write::RESTORING;
@@ -43,7 +43,7 @@ pub struct Manifest {
     /// The id that the next new vector would have got.
     pub next_vector_id: u64,
     /// Where each collection stood.
-    pub collections: Vec<BackedUpCollection>,
+    pub collections: Vec<CopiedCollection>,
     /// The files, in chunks.
     pub files: Vec<BackedUpFile>,
     /// Bytes of the files.
@@ -60,19 +60,6 @@ pub enum BackupKind {
     Full,
     /// It holds what changed since its parent.
     Incremental,
-}
-
-/// Where a collection stood when a backup was taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct BackedUpCollection {
-    pub number: u32,
-    pub id: Uuid,
-    pub tenant: String,
-    pub database: String,
-    pub name: String,
-    pub position: u64,
-    pub records: u64,
 }
 
 /// A file of a backup.

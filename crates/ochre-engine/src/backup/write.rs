@@ -5,9 +5,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ochre_scheduler::{Clock, Context, Failure, Progress, SystemClock};
-use ochre_store::{CopiedCollection, CopiedFile, Copy};
+use ochre_store::{CopiedFile, Copy};
 
-use super::{BACKUP_VERSION, BackedUpCollection, BackedUpFile, BackupKind, Manifest, Repository};
+use super::{BACKUP_VERSION, BackedUpFile, BackupKind, Manifest, Repository};
 use crate::database::Inner;
 use crate::machine::free_bytes;
 
@@ -90,7 +90,7 @@ impl Inner {
             position: copy.position,
             epoch: copy.epoch,
             next_vector_id: copy.next_vector_id,
-            collections: copy.collections.iter().map(backed_up).collect(),
+            collections: copy.collections.clone(),
             bytes: all,
             files,
             shipped_bytes: shipped,
@@ -149,21 +149,12 @@ fn ship(
     Ok(BackedUpFile { name: file.name.clone(), bytes: file.bytes, chunks })
 }
 
-fn backed_up(collection: &CopiedCollection) -> BackedUpCollection {
-    let CopiedCollection { number, id, tenant, database, name, position, records } = collection.clone();
-    BackedUpCollection { number, id, tenant, database, name, position, records }
-}
-
 fn as_copy(manifest: &Manifest) -> Copy {
-    let copied = |collection: &BackedUpCollection| {
-        let BackedUpCollection { number, id, tenant, database, name, position, records } = collection.clone();
-        CopiedCollection { number, id, tenant, database, name, position, records }
-    };
     Copy {
         position: manifest.position,
         epoch: manifest.epoch,
         next_vector_id: manifest.next_vector_id,
-        collections: manifest.collections.iter().map(copied).collect(),
+        collections: manifest.collections.clone(),
         files: Vec::new(),
     }
 }

@@ -4,6 +4,7 @@
 //! changes no answer, and may be killed anywhere. Requests come first: see `governor`.
 
 mod backup;
+mod check;
 mod checkpoint;
 mod compact;
 mod erase;
@@ -11,7 +12,6 @@ mod full_vacuum;
 mod history_prune;
 mod index_rebuild;
 mod index_sync;
-mod integrity;
 mod log_prune;
 mod memory;
 mod optimize;
@@ -111,7 +111,7 @@ fn tasks(home: &Home) -> Vec<Arc<dyn Task>> {
         Arc::new(history_prune::HistoryPrune(home.clone())),
         Arc::new(index_rebuild::IndexRebuild(home.clone())),
         Arc::new(index_sync::IndexSync(home.clone())),
-        Arc::new(integrity::Check(home.clone())),
+        Arc::new(check::Check(home.clone())),
         Arc::new(log_prune::LogPrune(home.clone())),
         Arc::new(memory::MemoryTask(home.clone())),
         Arc::new(optimize::Optimize(home.clone())),

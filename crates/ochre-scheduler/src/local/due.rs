@@ -123,13 +123,10 @@ impl Inner {
         };
         job.schedule = Schedule { version: schedule.version + 1, ..schedule };
         job.is_unsaved = false;
-        // What was interrupted has waited already.
-        let last = job.schedule.last_run.as_ref().map(|run| run.status);
-        let class = match job.schedule.policies.class {
-            _ if is_urgent => Class::Urgent,
-            class if due.attempt > 1 && last == Some(Status::Interrupted) => class.raised(),
-            class => class,
-        };
+        // Urgent, so that it comes to its end: an urgent run is not raised any more.
+        let was_raised = job.schedule.last_run.as_ref().is_some_and(|run| run.status == Status::Raised);
+        let is_urgent = is_urgent || due.attempt > 1 && was_raised;
+        let class = if is_urgent { Class::Urgent } else { job.schedule.policies.class };
         Ok(Some(Ready::new(job, run, class, failure)))
     }
 
@@ -348,7 +345,7 @@ pub(super) fn after_run(schedule: &Schedule, run: &Run, now: Time) -> Schedule {
         let pending = Pending { nominal: run.nominal, kind: run.kind, attempt: run.attempt + 1, not_before };
         schedule.pending.push(pending);
     };
-    if run.status == Status::Interrupted {
+    if matches!(run.status, Status::Interrupted | Status::Raised) {
         again(now);
     } else if run.status.is_failure() {
         // Whoever asked for a run by hand sees that it failed, and asks again.

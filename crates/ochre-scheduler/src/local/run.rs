@@ -81,7 +81,7 @@ impl Ready {
             Err(Failure::Stopped(Stop::Cancelled)) => (Status::Cancelled, "cancelled".to_owned()),
             Err(Failure::Stopped(Stop::TimedOut)) => (Status::TimedOut, format!("took longer than {timeout}")),
             Err(Failure::Stopped(Stop::Closing)) => (Status::Interrupted, "goes on after the next start".to_owned()),
-            Err(Failure::Stopped(Stop::Raised)) => (Status::Interrupted, "goes on as a more urgent run".to_owned()),
+            Err(Failure::Stopped(Stop::Raised)) => (Status::Raised, "goes on as an urgent run".to_owned()),
             Err(Failure::Stopped(Stop::LeaseLost)) => (Status::Lost, "another process took it over".to_owned()),
             Err(Failure::Failed(reason)) => (Status::Failed, reason),
         };

@@ -296,3 +296,45 @@ fn history_keeps_the_last_run_and_the_last_failure() {
     let runs = world.runs("tidy");
     assert_eq!(runs.iter().map(|run| run.status).collect::<Vec<_>>(), [Status::Failed, Status::Succeeded]);
 }
+
+/// Never any room, but for what is urgent.
+struct Crowded;
+
+impl ochre_scheduler::Governor for Crowded {
+    fn is_crowded(&self) -> bool {
+        true
+    }
+
+    fn admit(&self, _: ochre_scheduler::Class, _: Duration) -> ochre_scheduler::Admission {
+        ochre_scheduler::Admission::Go
+    }
+
+    fn pause(&self, _: ochre_scheduler::Class, _: Duration) -> Duration {
+        Duration::ZERO
+    }
+}
+
+#[test]
+fn a_run_that_gets_too_little_done_goes_on_as_urgent_and_ends() {
+    let world = World::new(true);
+    let task = Scripted::new("long", |context| {
+        for _ in 0..10 {
+            std::thread::sleep(Duration::from_millis(1));
+            context.step(ochre_scheduler::Progress::default())?;
+        }
+        Ok("done".into())
+    });
+    let parts = ochre_scheduler::Parts {
+        store: Arc::clone(&world.store) as _,
+        clock: Arc::clone(&world.clock) as _,
+        governor: Arc::new(Crowded),
+        ..ochre_scheduler::Parts::new(vec![task], "crowded".into())
+    };
+    let scheduler = ochre_scheduler::LocalScheduler::new("local", parts).expect("one task");
+    every_minute(&scheduler, "long", |policies| {
+        (policies.class, policies.max_defer) = (ochre_scheduler::Class::Idle, Span(Duration::from_millis(3)));
+    });
+    world.pass(&scheduler, 60);
+    let statuses: Vec<Status> = world.runs("long").iter().map(|run| run.status).collect();
+    assert_eq!(statuses, [Status::Raised, Status::Succeeded]);
+}

@@ -1,6 +1,4 @@
-//! `/metrics`: numbers for Prometheus, in its text format 0.0.4, made when they are asked for.
-
-use std::fmt::Write as _;
+//! `/metrics`: numbers for Prometheus, made when they are asked for.
 
 use axum::Router;
 use axum::extract::State;
@@ -13,6 +11,7 @@ use ochre_engine::scheduler::{JobState, JobStatus};
 use super::Operation;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::exposition::Exposition;
 
 pub(super) const OPERATIONS: &[Operation] = &[Operation {
     method: "get",
@@ -31,40 +30,6 @@ async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> 
     let requests = app.requests().render();
     let text = app.run(move |database| Ok(requests + &render(database)?)).await?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
-}
-
-/// The exposition of one metric after the other.
-#[derive(Default)]
-pub(crate) struct Exposition(String);
-
-impl Exposition {
-    /// Begins a metric: its name, `gauge`, `counter` or `histogram`, and what it is, with its unit.
-    pub(crate) fn metric(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    /// A value of it, with labels as `(name, value)`.
-    pub(crate) fn value(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
-        let labels: Vec<String> = labels
-            .iter()
-            .map(|(name, value)| {
-                let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-                format!("{name}=\"{value}\"")
-            })
-            .collect();
-        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-        let _ = writeln!(self.0, "{name}{labels} {value}");
-    }
-
-    /// A metric with a single value.
-    pub(crate) fn single(&mut self, name: &str, kind: &str, help: &str, value: f64) {
-        self.metric(name, kind, help);
-        self.value(name, &[], value);
-    }
-
-    pub(crate) fn finish(self) -> String {
-        self.0
-    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]

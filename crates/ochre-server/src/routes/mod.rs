@@ -16,8 +16,6 @@ use axum::Router;
 
 use crate::app::App;
 
-pub(crate) use metrics::Exposition;
-
 /// One operation of the API, for the generated reference.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Operation {
