@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -31,8 +32,8 @@ import subprocess  # noqa: E402
 # Every job that is on by default, as often as it can have something to do.
 INTERVALS = {
     "index-sync": "1s", "index-rebuild": "5s", "memory": "5s", "compact": "3s", "vacuum": "5s", "checkpoint": "3s",
-    "log-prune": "3s", "sweep": "3s", "erase": "60s", "optimize": "10s", "orphans": "10s", "check": "30s",
-    "history-prune": "10s", "backup": "30s", "backup-incremental": "10s", "backup-retention": "60s", "backup-verify": "60s",
+    "log-prune": "3s", "sweep": "3s", "erase": "30s", "optimize": "10s", "orphans": "5s", "check": "30s",
+    "history-prune": "10s", "backup": "30s", "backup-incremental": "10s", "backup-retention": "30s", "backup-verify": "30s",
 }
 KNOBS = {
     "log-prune": {"entries": 50}, "checkpoint": {"wal_bytes": 1 << 20}, "vacuum": {"free_share": 0.0},
@@ -47,6 +48,13 @@ def configuration(folder):
         knobs = ", ".join(f"{name} = {json.dumps(value)}" for name, value in KNOBS.get(job, {}).items())
         lines.append(f'[jobs.{job}]\ninterval = "{interval}"\nknobs = {{ {knobs} }}\n')
     return "\n".join(lines)
+
+
+def plant(folder):
+    """What a process leaves that dies while it writes the index of a collection that is deleted then."""
+    stray = folder / "data" / "cache" / str(uuid.uuid4())
+    stray.mkdir(parents=True)
+    (stray / "graph.writing").write_bytes(bytes(1 << 20))
 
 
 class Load:
@@ -100,12 +108,14 @@ class Load:
             client.post(f"{BASE}/{self.main}/upsert", self.batch(range(first, first + 50), salt))
         elif kind < 0.85:
             client.post(f"{BASE}/{self.main}/delete", {"ids": [str(number) for number in range(first, first + 50)]})
-        elif kind < 0.95:
+        elif kind < 0.975:
             client.post(f"{BASE}/{self.main}/update", {"ids": [str(first)], "metadatas": [{"salt": salt}]})
         else:
             name = f"passing-{salt}"
             made = client.post(BASE, {"name": name})["id"]
-            client.post(f"{BASE}/{made}/add", self.batch(range(200), salt))
+            # Large enough that its end leaves free pages worth giving back.
+            for first in range(0, 2500, 500):
+                client.post(f"{BASE}/{made}/add", self.batch(range(first, first + 500), salt))
             client.connection.request("DELETE", f"{BASE}/{name}")
             client.connection.getresponse().read()
         self.writes += 1
@@ -159,6 +169,8 @@ def main():
                 if kind == "off":
                     while any(job["state"] in ("running", "waiting") for job in ask("/_admin/jobs")["jobs"]):
                         time.sleep(0.2)
+                if kind == "on":
+                    plant(folder)
                 pair[kind] = load.round(given.round)
             pairs.append(pair)
             disk = sum(file.stat().st_size for file in (folder / "data").rglob("*") if file.is_file())

@@ -202,7 +202,9 @@ impl Start {
             std::thread::sleep(ASK_EVERY);
             let job = ask()?;
             let last = &job["history"][0];
-            if manual(&job).is_some() && manual(&job) != manual(&before) && !last["ended"].is_null() {
+            // A raised run goes on as the next one.
+            let is_over = !last["ended"].is_null() && last["status"] != "raised";
+            if manual(&job).is_some() && manual(&job) != manual(&before) && is_over {
                 if shown > 0 {
                     output.redraw(&" ".repeat(shown));
                     output.redraw("");
