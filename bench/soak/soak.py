@@ -184,6 +184,7 @@ def main():
                 "succeeded": sum(run["status"] == "succeeded" for run in runs),
                 "failed": sum(run["status"] in ("failed", "timed-out", "lost") for run in runs),
                 "last": next((run["message"] for run in runs), None),
+                "failures": [run["message"] for run in runs if run["status"] in ("failed", "timed-out", "lost")][:5],
             }
         report = {
             "pairs": len(pairs), "round_seconds": given.round, "errors": len(load.errors), "first_error": load.errors[:1],
@@ -198,6 +199,7 @@ def main():
         print(f"| p99 of reads | {report['p99_ratio']}x |\n| throughput | {report['throughput_ratio']}x |\n| errors | {report['errors']} |")
         for job, counted in jobs.items():
             print(f"| {job} | {counted['succeeded']} runs, {counted['failed']} failed: {counted['last']} |")
+            print("".join(f"failed: {message}\n" for message in counted["failures"]), end="")
         fine = not load.errors and report["p99_ratio"] <= 1.25 and report["throughput_ratio"] >= 0.9
         return 0 if fine and all(counted["failed"] == 0 for counted in jobs.values()) else 1
     finally:

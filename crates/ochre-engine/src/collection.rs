@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use ochre_index::{Graph, Memory, View};
-use ochre_model::WriteKind;
+use ochre_model::{Filter, WriteKind};
+use ochre_schema::{self as schema, MetadataSchema};
 use ochre_store::{Alteration, CollectionRow, Idempotency, Outcome};
 use uuid::Uuid;
 
 use crate::database::Database;
 use crate::error::Error;
-
+use crate::introspect::{IntrospectRequest, Validation};
 use crate::read::{GetRequest, Include, QueryRequest, QueryResults, Record};
+use crate::schemas::Violations;
 use crate::write::{DeleteRequest, NewRecords};
 
 /// A collection of an open database. Cheap to clone. If the collection is deleted, every call says so.
@@ -83,7 +85,49 @@ impl Collection {
     /// # Errors
     /// As [`Collection::add`]; also if the key was used for another request.
     pub fn write(&self, kind: WriteKind, records: NewRecords, key: Option<Idempotency>) -> Result<Outcome, Error> {
+        self.write_and_report(kind, records, key).map(|(outcome, _)| outcome)
+    }
+
+    /// As [`Collection::write`]; also what the records break of the collection's schema and were accepted with.
+    ///
+    /// # Errors
+    /// As [`Collection::write`].
+    pub fn write_and_report(
+        &self, kind: WriteKind, records: NewRecords, key: Option<Idempotency>,
+    ) -> Result<(Outcome, Violations), Error> {
         self.database.inner.write_records(self.id, kind, records, key)
+    }
+
+    /// The schema it declares; `None` if it declares none.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if it was deleted, [`Error::InvalidSchema`] if what is stored cannot be used.
+    pub fn schema(&self) -> Result<Option<Arc<MetadataSchema>>, Error> {
+        Ok(self.database.inner.schemas.of(&*self.info()?)?)
+    }
+
+    /// What in a filter can never match what the collection declares, a sentence each.
+    ///
+    /// # Errors
+    /// [`Error::NotFilterable`] in strict mode, [`Error::Store`] if the collection was deleted.
+    pub fn lint(&self, filter: &Filter) -> Result<Vec<String>, Error> {
+        self.database.inner.lint(&*self.info()?, filter)
+    }
+
+    /// Finds out what its records look like, whether it declares a schema or not.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::NotFilterable`], [`Error::Damaged`].
+    pub fn introspect(&self, request: &IntrospectRequest) -> Result<schema::Report, Error> {
+        self.database.inner.introspect(&*self.info()?, request)
+    }
+
+    /// Judges its records, or a batch that is not written, by a schema, without changing anything.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSchema`], [`Error::Invalid`] if there is no schema to judge by, [`Error::Store`].
+    pub fn validate(&self, validation: &Validation) -> Result<schema::Compliance, Error> {
+        self.database.inner.validate(&*self.info()?, validation)
     }
 
     /// Deletes records; the outcome says how many.

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use ochre_index::Memory;
-use ochre_model::{IndexSchema, Metadata, check_collection_name, check_database_name, check_tenant_name};
+use ochre_model::{Declaration, IndexSchema, Metadata, check_collection_name, check_database_name, check_tenant_name};
 use ochre_scheduler::{JobStore, Scheduler};
 use ochre_store::{
-    Alteration, CollectionNumber, CollectionRow, Committed, DatabaseRow, MemoryStore, NewCollection, Observer, Page,
-    SqliteOptions, SqliteStore, Statistics, Store, Tenant,
+    Alteration, CollectionNumber, CollectionRow, Committed, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, MemoryStore,
+    NewCollection, Observer, Page, SqliteOptions, SqliteStore, Statistics, Store, Tenant,
 };
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
@@ -22,14 +22,10 @@ use crate::loaded::Loaded;
 use crate::maintenance::Maintenance;
 use crate::options::Options;
 use crate::residence::Residence;
+use crate::schemas::{Schemas, ViolationCount};
 use crate::signals::{SWEEP, Signals};
 use crate::snapshot::Snapshots;
 use crate::traffic::Traffic;
-
-/// The tenant that always exists.
-pub(crate) const DEFAULT_TENANT: &str = "default_tenant";
-/// The database that always exists.
-pub(crate) const DEFAULT_DATABASE: &str = "default_database";
 
 /// An open database. Cheap to clone; all clones are the same database. It closes with the last clone,
 /// or by [`Database::close`].
@@ -45,7 +41,7 @@ pub(crate) struct Inner {
     /// Dropped before the store: views may hold files that the store's lock protects.
     pub(crate) loaded: RwLock<HashMap<CollectionNumber, Arc<Loaded>>>,
     /// Catalog rows by id, as far as they were asked for.
-    rows: RwLock<HashMap<Uuid, Arc<CollectionRow>>>,
+    pub(crate) rows: RwLock<HashMap<Uuid, Arc<CollectionRow>>>,
     pub(crate) store: Arc<dyn Store>,
     /// Where jobs are kept, if they are.
     jobs: Option<Arc<dyn JobStore>>,
@@ -56,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) governor: Arc<TrafficGovernor>,
     pub(crate) residence: Residence,
+    pub(crate) schemas: Arc<Schemas>,
     /// The backups at the target, once it was opened.
     pub(crate) repository: OnceLock<Repository>,
     /// Held by compaction, and by whoever reads segment files that it could remove.
@@ -69,6 +66,8 @@ pub(crate) struct Inner {
 pub struct CollectionOptions {
     /// Its metadata; not empty if given.
     pub metadata: Option<Metadata>,
+    /// What it declares of its records.
+    pub declaration: Declaration,
     /// How it is indexed; Chroma's defaults if absent.
     pub schema: Option<IndexSchema>,
     /// Return the existing collection of this name, unchanged, instead of failing.
@@ -129,6 +128,7 @@ impl Database {
         store: Arc<dyn Store>, jobs: Option<Arc<dyn JobStore>>, directory: Option<&Path>, options: Options,
     ) -> Result<Self, Error> {
         let (traffic, residence) = (Arc::new(Traffic::default()), Residence::new(options.memory_limit));
+        let schemas = Arc::new(Schemas::new(options.validators.clone()));
         let inner = Arc::new(Inner {
             store,
             jobs,
@@ -141,6 +141,7 @@ impl Database {
             rows: RwLock::default(),
             loaded: RwLock::default(),
             signals: Signals::default(),
+            schemas,
             repository: OnceLock::new(),
             segments: Mutex::new(()),
             maintaining: Mutex::new(()),
@@ -283,14 +284,20 @@ impl Database {
         if options.metadata.as_ref().is_some_and(Metadata::is_empty) {
             return Err(Error::Invalid("Validation error: metadata: Metadata cannot be empty".into()));
         }
+        let schema = options.schema;
+        let mut schema = schema.unwrap_or_else(|| IndexSchema::new(&ochre_model::HnswConfiguration::default(), None));
+        if let Some(written) = &options.declaration.schema {
+            for (key, ty) in self.inner.schemas.parse(written)?.scalar_types() {
+                schema.learn(key, ty);
+            }
+        }
         let new = NewCollection {
             tenant: tenant.to_owned(),
             database: database.to_owned(),
             name: name.to_owned(),
             metadata: options.metadata,
-            schema: options
-                .schema
-                .unwrap_or_else(|| IndexSchema::new(&ochre_model::HnswConfiguration::default(), None)),
+            declaration: Some(options.declaration).filter(|declaration| !declaration.is_empty()),
+            schema,
         };
         loop {
             if options.get_or_create
@@ -390,6 +397,11 @@ impl Database {
         Ok(())
     }
 
+    /// How often requests broke rules of schemas, since the database was opened.
+    pub fn violation_counts(&self) -> Vec<ViolationCount> {
+        self.inner.violation_counts()
+    }
+
     /// Sizes on disk.
     ///
     /// # Errors
@@ -418,7 +430,11 @@ impl Inner {
     }
 
     /// Changes a collection's catalog row.
-    pub(crate) fn alter(&self, id: Uuid, alteration: Alteration) -> Result<Arc<CollectionRow>, Error> {
+    pub(crate) fn alter(&self, id: Uuid, mut alteration: Alteration) -> Result<Arc<CollectionRow>, Error> {
+        if let Some(Some(written)) = &alteration.declaration.schema {
+            let schema = self.schemas.parse(written)?;
+            alteration.keys.extend(schema.scalar_types().map(|(key, ty)| (key.to_owned(), ty)));
+        }
         let altered = self.store.alter_collection(id, alteration);
         self.rows.write().remove(&id);
         let row = Arc::new(altered?);
@@ -441,6 +457,7 @@ impl Inner {
         self.loaded.write().remove(&row.number);
         self.snapshots.remove(row.id);
         self.signals.forget(row.number);
+        self.schemas.forget(row.number);
         self.signals.wake(SWEEP);
     }
 

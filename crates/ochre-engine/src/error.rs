@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use ochre_store::{Error as StoreError, Resource};
 
+use crate::schemas::Violations;
+
 /// Why the engine refused or failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -13,6 +15,12 @@ pub enum Error {
     /// The collection was configured not to be filtered like this.
     #[error("{0}")]
     NotFilterable(String),
+    /// Records break the schema that their collection declares; nothing of the batch was kept.
+    #[error("{0}")]
+    Violations(Arc<Violations>),
+    /// The schema that is to be declared cannot be: the text says where and why.
+    #[error("{0}")]
+    InvalidSchema(#[from] ochre_schema::InvalidSchema),
     /// Vectors that the request needs cannot be read: restore them from a backup, or write them again.
     /// Counting, fetching without embeddings and filtering still work.
     #[error("{0}")]

@@ -24,12 +24,14 @@ mod database;
 mod error;
 mod governor;
 mod index_sync;
+mod introspect;
 mod loaded;
 mod machine;
 mod maintenance;
 mod options;
 mod read;
 mod residence;
+mod schemas;
 mod signals;
 mod snapshot;
 mod text_sync;
@@ -43,14 +45,18 @@ pub use backup::{
 pub use collection::Collection;
 pub use database::{CollectionOptions, Database};
 pub use error::Error;
+pub use introspect::{Against, Candidate, IntrospectMode, IntrospectRequest, Validation};
 pub use options::Options;
 pub use read::{GetRequest, Include, Query, QueryHit, QueryRequest, QueryResults, Record, StoredMetadata};
+pub use schemas::{RecordViolation, ViolationCount, Violations};
 pub use write::{DeleteRequest, NewRecords};
 
 pub use ochre_index::{Memory, Plan, Strategy};
 pub use ochre_model as model;
 pub use ochre_scheduler as scheduler;
+pub use ochre_schema as schema;
 pub use ochre_store::{
-    Alteration, CollectionRow, CopiedCollection, DatabaseRow, Disk, DiskFile, Error as StoreError, Finding,
-    Idempotency, Outcome, Page, RealDisk, Report, Resource, Statistics, Store, Tenant, check,
+    Alteration, CollectionRow, CopiedCollection, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, Disk, DiskFile,
+    Error as StoreError, Finding, Idempotency, Outcome, Page, RealDisk, Report, Resource, Statistics, Store, Tenant,
+    check,
 };

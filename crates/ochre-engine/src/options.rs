@@ -44,6 +44,8 @@ pub struct Options {
     pub backup_target: Option<String>,
     /// The kinds of backup targets there are.
     pub backup_targets: Arc<BackupTargets>,
+    /// Validators that schemas may name.
+    pub validators: ochre_schema::Functions,
     /// Run maintenance by itself. Without, call `Database::maintain`.
     pub background: bool,
 }
@@ -66,6 +68,7 @@ impl Default for Options {
             jobs: BTreeMap::new(),
             backup_target: None,
             backup_targets: Arc::default(),
+            validators: ochre_schema::Functions::default(),
             background: true,
         }
     }

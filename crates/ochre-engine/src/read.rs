@@ -158,10 +158,10 @@ pub struct QueryResults {
 }
 
 /// A store snapshot with the view of the same position.
-struct Pinned<'a> {
-    reader: Box<dyn Reader + 'a>,
-    view: Arc<View>,
-    number: u32,
+pub(crate) struct Pinned<'a> {
+    pub(crate) reader: Box<dyn Reader + 'a>,
+    pub(crate) view: Arc<View>,
+    pub(crate) number: u32,
 }
 
 impl Inner {
@@ -210,7 +210,7 @@ impl Inner {
         })
     }
 
-    fn pin(&self, row: &CollectionRow) -> Result<Pinned<'_>, Error> {
+    pub(crate) fn pin(&self, row: &CollectionRow) -> Result<Pinned<'_>, Error> {
         self.keep_within_memory();
         for _ in 0..RETRIES_MAX {
             self.view(row)?;
@@ -236,6 +236,7 @@ impl Inner {
         let _visit = self.traffic.visit();
         if let Some(filter) = &request.filter {
             self.check_filterable(row, filter)?;
+            self.lint(row, filter)?;
         }
         let pinned = self.pin(row)?;
         let limit = request.limit.map_or(usize::MAX, |limit| limit as usize);
@@ -252,6 +253,7 @@ impl Inner {
         let _visit = self.traffic.visit();
         if let Some(filter) = &request.filter {
             self.check_filterable(row, filter)?;
+            self.lint(row, filter)?;
         }
         let mut answer = QueryResults::default();
         let Some(dimension) = row.dimension else {
@@ -386,7 +388,7 @@ fn operand_type(test: &Test) -> ValueType {
 
 impl Pinned<'_> {
     /// What passes; `None` if nothing restricts.
-    fn matches(&self, ids: Option<&[String]>, filter: Option<&Filter>) -> Result<Option<Bitmap>, Error> {
+    pub(crate) fn matches(&self, ids: Option<&[String]>, filter: Option<&Filter>) -> Result<Option<Bitmap>, Error> {
         if ids.is_none() && filter.is_none() {
             return Ok(None);
         }

@@ -1,5 +1,6 @@
 //! The way in: checks a request, waits if too much is waiting to be indexed, commits.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ochre_model::{Embeddings, Filter, Metadata, MetadataPatch, RecordBatch, WriteKind};
@@ -8,6 +9,7 @@ use uuid::Uuid;
 
 use crate::database::Inner;
 use crate::error::Error;
+use crate::schemas::{RequestJudge, Violations};
 
 /// The largest dimension of an embedding.
 const DIMENSION_MAX: usize = 65_535;
@@ -93,7 +95,7 @@ pub struct DeleteRequest {
 impl Inner {
     pub(crate) fn write_records(
         &self, id: Uuid, kind: WriteKind, records: NewRecords, idempotency: Option<Idempotency>,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<(Outcome, Violations), Error> {
         let _visit = self.traffic.visit();
         if records.dimensions_differ {
             return Err(Error::Invalid("Inconsistent dimensions in provided embeddings".into()));
@@ -102,7 +104,12 @@ impl Inner {
         check(kind, &batch)?;
         batch.lift_reserved_keys();
         self.wait_for_room(id)?;
-        Ok(self.store.commit(Write { collection: id, operation: Operation::Records { kind, batch }, idempotency })?)
+        let judge = RequestJudge::new(&self.schemas);
+        let operation = Operation::Records { kind, batch };
+        let write = Write { collection: id, operation, idempotency, judge: Some(Arc::clone(&judge) as _) };
+        let outcome = self.store.commit(write);
+        let reported = judge.conclude(outcome.is_ok()).map_err(Error::Violations)?;
+        Ok((outcome?, reported))
     }
 
     pub(crate) fn delete_records(
@@ -119,9 +126,10 @@ impl Inner {
         let Some(filter) = filter else {
             let ids = ids.unwrap_or_default();
             let operation = Operation::Delete(Selection::Ids(ids));
-            return Ok(self.store.commit(Write { collection: id, operation, idempotency })?);
+            return Ok(self.store.commit(Write { collection: id, operation, idempotency, judge: None })?);
         };
         self.check_filterable(&row, &filter)?;
+        self.lint(&row, &filter)?;
         let filter = match ids {
             Some(ids) => Filter::All(vec![Filter::Ids(ids.into_iter().collect()), filter]),
             None => filter,
@@ -131,7 +139,8 @@ impl Inner {
             let (offsets, at) = self.matching(&row, &filter)?;
             let selection = Selection::Matching { offsets, at, filter: filter.clone(), limit };
             let operation = Operation::Delete(selection);
-            match self.store.commit(Write { collection: id, operation, idempotency: idempotency.clone() }) {
+            match self.store.commit(Write { collection: id, operation, idempotency: idempotency.clone(), judge: None })
+            {
                 Err(StoreError::Stale { .. }) if tries < STALE_MAX => tries += 1,
                 other => return Ok(other?),
             }

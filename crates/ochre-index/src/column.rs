@@ -9,19 +9,38 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use ochre_model::Value;
+use ochre_model::{Value, ValueType};
 use parking_lot::RwLock;
 
-use crate::bitmap::{Bits, CHUNK, WORDS, Words};
+use crate::bitmap::{Bitmap, Bits, CHUNK, WORDS, Words};
 
 /// The values under one key, by offset.
 #[derive(Clone, Default)]
 pub(crate) struct Column {
     chunks: Vec<Option<Arc<Chunk>>>,
     dictionary: Arc<Dictionary>,
+    counts: TypeCounts,
+}
+
+/// How many records hold a value of each type, in the order of [`ValueType::ALL`].
+pub type TypeCounts = [u64; ValueType::ALL.len()];
+
+/// Takes the values of a key, in no particular order.
+pub trait Values {
+    /// Booleans of one value, in so many records.
+    fn bools(&mut self, value: bool, records: u64);
+    /// An integer.
+    fn int(&mut self, value: i64);
+    /// A float.
+    fn float(&mut self, value: f64);
+    /// A string, in so many records; each string once.
+    fn strings(&mut self, value: &str, records: u64);
+    /// A list.
+    fn list(&mut self, value: &Value);
 }
 
 /// The values of [`CHUNK`] consecutive offsets.
@@ -84,8 +103,11 @@ impl Column {
         // Records mostly come in the order of their offsets: then there is nothing to replace.
         let had = self.chunk(index).is_some_and(|chunk| local < chunk.end()) && self.has(offset);
         let chunk = Arc::make_mut(self.chunks[index].get_or_insert_with(Arc::default));
-        if had {
-            chunk.clear(local);
+        if had && let Some(ty) = chunk.clear(local) {
+            self.counts[ty as usize] -= 1;
+        }
+        if let Some(value) = value {
+            self.counts[value.value_type() as usize] += 1;
         }
         match value {
             None => {}
@@ -97,6 +119,81 @@ impl Column {
                 chunk.lists.insert(local, Arc::new(list.clone()));
             }
         }
+    }
+
+    /// How many records hold a value of each type.
+    pub(crate) fn counts(&self) -> &TypeCounts {
+        &self.counts
+    }
+
+    /// As [`Column::counts`], of the offsets in `within`.
+    pub(crate) fn counts_within(&self, within: &Bitmap) -> TypeCounts {
+        let mut counts = TypeCounts::default();
+        for index in 0..within.chunk_count() {
+            let (Some(within), Some(chunk)) = (within.chunk(index), self.chunk(index)) else { continue };
+            counts[ValueType::Bool as usize] += chunk.bools.count_within(within);
+            counts[ValueType::Int as usize] += chunk.ints.count_within(within);
+            counts[ValueType::Float as usize] += chunk.floats.count_within(within);
+            counts[ValueType::Str as usize] += chunk.strings.count_within(within);
+            for (_, list) in chunk.lists.iter().filter(|(local, _)| has(within, **local)) {
+                counts[list.value_type() as usize] += 1;
+            }
+        }
+        counts
+    }
+
+    /// Gives the values of the offsets in `within` to `values`.
+    pub(crate) fn visit(&self, within: &Bitmap, values: &mut dyn Values) {
+        let (mut bools, mut strings) = ([0u64; 2], vec![0u64; self.dictionary.len()]);
+        for index in 0..within.chunk_count() {
+            let (Some(within), Some(chunk)) = (within.chunk(index), self.chunk(index)) else { continue };
+            chunk.bools.for_each(within, |_, value| bools[usize::from(value)] += 1);
+            chunk.ints.for_each(within, |_, value| values.int(value));
+            chunk.floats.for_each(within, |_, value| values.float(value));
+            chunk.strings.for_each(within, |_, code| strings[code as usize] += 1);
+            for (_, list) in chunk.lists.iter().filter(|(local, _)| has(within, **local)) {
+                values.list(list);
+            }
+        }
+        for (value, records) in [(false, bools[0]), (true, bools[1])].into_iter().filter(|(_, records)| *records > 0) {
+            values.bools(value, records);
+        }
+        for (code, records) in strings.into_iter().enumerate().filter(|(_, records)| *records > 0) {
+            self.dictionary.with(code, |text| values.strings(text, records));
+        }
+    }
+
+    /// Calls `visit` with the offsets in `within` whose value has one of these types, ascending by chunk and
+    /// type, until it breaks.
+    pub(crate) fn visit_typed(
+        &self, within: &Bitmap, types: &[ValueType], visit: &mut dyn FnMut(u32, Value) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        for index in 0..within.chunk_count() {
+            let (Some(within), Some(chunk)) = (within.chunk(index), self.chunk(index)) else { continue };
+            let mut found: Vec<(u16, Value)> = Vec::new();
+            if types.contains(&ValueType::Bool) {
+                chunk.bools.for_each(within, |local, value| found.push((local, Value::Bool(value))));
+            }
+            if types.contains(&ValueType::Int) {
+                chunk.ints.for_each(within, |local, value| found.push((local, Value::Int(value))));
+            }
+            if types.contains(&ValueType::Float) {
+                chunk.floats.for_each(within, |local, value| found.push((local, Value::Float(value))));
+            }
+            if types.contains(&ValueType::Str) {
+                chunk.strings.for_each(within, |local, code| {
+                    self.dictionary.with(code as usize, |text| found.push((local, Value::Str(text.to_owned()))));
+                });
+            }
+            let lists =
+                chunk.lists.iter().filter(|(local, list)| has(within, **local) && types.contains(&list.value_type()));
+            found.extend(lists.map(|(local, list)| (*local, Value::clone(list))));
+            found.sort_by_key(|(local, _)| *local);
+            for (local, value) in found {
+                visit(u32::try_from(index * CHUNK).expect("offsets are u32") + u32::from(local), value)?;
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     /// Bytes of the heap this column holds.
@@ -113,12 +210,19 @@ impl Chunk {
         self.bools.end.max(self.ints.end).max(self.floats.end).max(self.strings.end).max(lists)
     }
 
-    fn clear(&mut self, local: u16) {
-        self.bools.unset(local);
-        self.ints.unset(local);
-        self.floats.unset(local);
-        self.strings.unset(local);
-        self.lists.remove(&local);
+    /// Removes the value of an offset; its type, if there was one.
+    fn clear(&mut self, local: u16) -> Option<ValueType> {
+        if self.bools.unset(local) {
+            Some(ValueType::Bool)
+        } else if self.ints.unset(local) {
+            Some(ValueType::Int)
+        } else if self.floats.unset(local) {
+            Some(ValueType::Float)
+        } else if self.strings.unset(local) {
+            Some(ValueType::Str)
+        } else {
+            self.lists.remove(&local).map(|list| list.value_type())
+        }
     }
 
     fn heap_bytes(&self) -> usize {
@@ -142,6 +246,11 @@ impl<T: Copy + PartialOrd> Lane<T> {
 
     fn count(&self) -> usize {
         self.present.as_deref().map_or(0, |words| words.iter().map(|word| word.count_ones() as usize).sum())
+    }
+
+    fn count_within(&self, within: &Words) -> u64 {
+        let Some(present) = self.present.as_deref() else { return 0 };
+        present.iter().zip(within).map(|(present, within)| u64::from((present & within).count_ones())).sum()
     }
 
     fn set(&mut self, local: u16, value: T) {
@@ -183,8 +292,9 @@ impl<T: Copy + PartialOrd> Lane<T> {
         self.end = self.end.max(local + 1);
     }
 
-    fn unset(&mut self, local: u16) {
-        let Some(rank) = self.rank(local) else { return };
+    /// Removes the value of an offset; whether there was one.
+    fn unset(&mut self, local: u16) -> bool {
+        let Some(rank) = self.rank(local) else { return false };
         if self.constant.is_none() {
             self.values.remove(rank);
         }
@@ -193,6 +303,21 @@ impl<T: Copy + PartialOrd> Lane<T> {
         }
         if self.count() == 0 {
             *self = Self::default();
+        }
+        true
+    }
+
+    /// Calls `visit` with each offset of `within` that has a value.
+    fn for_each(&self, within: &Words, mut visit: impl FnMut(u16, T)) {
+        let Some(present) = self.present.as_deref() else { return };
+        let mut rank = 0;
+        for (word, (present, within)) in present.iter().zip(within).enumerate() {
+            for bit in Bits(present & within) {
+                let place = rank + (present & ((1u64 << bit) - 1)).count_ones() as usize;
+                let local = u16::try_from(word * 64 + bit as usize).expect("a chunk has fewer than 2¹⁶ offsets");
+                visit(local, self.constant.unwrap_or_else(|| self.values[place]));
+            }
+            rank += present.count_ones() as usize;
         }
     }
 
@@ -244,6 +369,10 @@ impl<T: Copy + PartialOrd> Lane<T> {
     fn heap_bytes(&self) -> usize {
         self.values.capacity() * size_of::<T>() + self.present.as_ref().map_or(0, |_| size_of::<Words>())
     }
+}
+
+fn has(words: &Words, local: u16) -> bool {
+    words[local as usize / 64] >> (local % 64) & 1 == 1
 }
 
 fn local(offset: u32) -> u16 {
@@ -303,6 +432,18 @@ impl Dictionary {
         code
     }
 
+    /// How many strings there are, those that no record has any more included.
+    fn len(&self) -> usize {
+        self.0.read().ends.len()
+    }
+
+    /// Shows the string of a code.
+    fn with(&self, code: usize, show: impl FnOnce(&str)) {
+        let strings = self.0.read();
+        let code = u32::try_from(code).expect("codes are u32");
+        show(std::str::from_utf8(strings.get(code)).expect("only whole strings were added"));
+    }
+
     fn heap_bytes(&self) -> usize {
         let strings = self.0.read();
         strings.bytes.capacity() + strings.ends.capacity() * 8 + strings.codes.capacity() * 5
@@ -353,7 +494,9 @@ mod tests {
                     lane.set(local, i64::from(local) / 100 + rng.i64(0..spread));
                 }
             }
-            (0..rng.u16(0..300)).for_each(|_| lane.unset(rng.u16(0..300)));
+            (0..rng.u16(0..300)).for_each(|_| {
+                let _ = lane.unset(rng.u16(0..300));
+            });
             for operand in -1..12 {
                 for orders in [&[Ordering::Equal][..], &[Ordering::Less], &[Ordering::Greater, Ordering::Equal]] {
                     let (mut bounded, mut plain) = ([0; WORDS], [0; WORDS]);
@@ -390,5 +533,17 @@ mod tests {
         let code = column.dictionary().find("s3").unwrap_or(u32::MAX);
         assert_eq!(scan(&|chunk, words| chunk.strings.scan(words, |v| v == code)), expect(&Value::Str("s3".into())));
         assert!((0..9000).all(|offset| column.has(offset) == map.contains_key(&offset)));
+        let mut counts = TypeCounts::default();
+        map.values().for_each(|value| counts[value.value_type() as usize] += 1);
+        assert_eq!(column.counts(), &counts);
+        let within: Bitmap = (0..9000).step_by(3).collect();
+        let mut found = BTreeMap::new();
+        let _ = column.visit_typed(&within, &ValueType::ALL, &mut |offset, value| {
+            found.insert(offset, value);
+            ControlFlow::Continue(())
+        });
+        let expected: BTreeMap<u32, Value> =
+            map.iter().filter(|(offset, _)| *offset % 3 == 0).map(|(offset, value)| (*offset, value.clone())).collect();
+        assert_eq!(found, expected);
     }
 }

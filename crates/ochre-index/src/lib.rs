@@ -16,6 +16,7 @@ mod text;
 mod view;
 
 pub use bitmap::{Bitmap, CHUNK};
+pub use column::{TypeCounts, Values};
 pub use distance::Metric;
 pub use evaluate::{Rows, evaluate};
 pub use graph::{BuildOptions, Graph, GraphParameters, Node, SNAPSHOT_VERSION, SnapshotError, SnapshotHeader};

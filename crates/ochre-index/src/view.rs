@@ -9,13 +9,14 @@
 //!   the offsets whose node is linked. Every other live offset is the tail: no walk finds it, so its code
 //!   is scanned if there is one, else its vector measured.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use ochre_model::{Metadata, Space, Value};
+use ochre_model::{Metadata, Space, Value, ValueType};
 
 use crate::bitmap::{Bitmap, CHUNK};
-use crate::column::Column;
+use crate::column::{Column, TypeCounts, Values};
 use crate::graph::Graph;
 use crate::text::{Needs, TextSegment};
 
@@ -132,6 +133,34 @@ impl View {
 
     pub(crate) fn column(&self, key: &str) -> Option<&Column> {
         self.columns.get(key).map(|column| &**column)
+    }
+
+    /// The metadata keys that records have, each with how many have a value of each type. Takes time by the
+    /// number of keys, whatever the number of records.
+    pub fn keys(&self) -> impl Iterator<Item = (&str, &TypeCounts)> {
+        let columns = self.columns.iter().map(|(key, column)| (&**key, column.counts()));
+        columns.filter(|(_, counts)| counts.iter().any(|count| *count > 0))
+    }
+
+    /// How many of the records in `within` have a value of each type under a key.
+    pub fn count_types(&self, key: &str, within: &Bitmap) -> TypeCounts {
+        self.column(key).map_or_else(TypeCounts::default, |column| column.counts_within(within))
+    }
+
+    /// Gives the values under a key, of the records in `within`, to `values`.
+    pub fn visit_values(&self, key: &str, within: &Bitmap, values: &mut dyn Values) {
+        if let Some(column) = self.column(key) {
+            column.visit(within, values);
+        }
+    }
+
+    /// Calls `visit` with the records in `within` whose value under a key has one of these types, until it breaks.
+    pub fn visit_typed(
+        &self, key: &str, within: &Bitmap, types: &[ValueType], visit: &mut dyn FnMut(u32, Value) -> ControlFlow<()>,
+    ) {
+        if let Some(column) = self.column(key) {
+            let _ = column.visit_typed(within, types, visit);
+        }
     }
 
     /// The graph, if the collection has one.

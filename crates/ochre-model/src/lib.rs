@@ -6,6 +6,7 @@
 //! Not here: JSON bodies of the HTTP API (`ochre-wire`), how anything is stored (`ochre-store`).
 
 mod batch;
+mod declaration;
 mod filter;
 mod name;
 mod number;
@@ -14,6 +15,10 @@ mod space;
 mod value;
 
 pub use batch::{Embeddings, RecordBatch, WriteKind, norm};
+pub use declaration::{
+    Declaration, DeclarationChange, SCHEMA_KEY, VALIDATING_PARTY_KEY, VALIDATION_TYPE_KEY, ValidatingParty,
+    ValidationType,
+};
 pub use filter::{DocumentTest, Filter, Scalar, Test};
 pub use name::{InvalidName, check_collection_name, check_database_name, check_tenant_name};
 pub use number::compare_int_float;

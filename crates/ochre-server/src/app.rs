@@ -1,11 +1,15 @@
 //! What every handler has: the database, the configuration, and the one bridge from async to the engine.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use ochre_engine::{Collection, Database, StoreError};
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use ochre_engine::{Collection, DEFAULT_DATABASE, DEFAULT_TENANT, Database, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
+use crate::body::Query;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::requests::Requests;
@@ -126,6 +130,53 @@ pub(crate) fn collection(database: &Database, path: &CollectionPath) -> Result<C
         return Err(missing());
     }
     Ok(collection)
+}
+
+/// A collection as our own routes name it: by name or UUID, the name first; tenant and database are the default ones
+/// where the path does not say them.
+#[derive(Clone, Debug)]
+pub(crate) struct Named {
+    tenant: String,
+    database: String,
+    name: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        #[derive(serde::Deserialize)]
+        struct Home {
+            tenant: Option<String>,
+            database: Option<String>,
+        }
+        let path = Path::<HashMap<String, String>>::from_request_parts(parts, state).await;
+        let Path(mut path) = path.map_err(|rejection| ApiError::invalid(rejection.body_text()))?;
+        let Query(home) = Query::<Home>::from_request_parts(parts, state).await?;
+        Ok(Self {
+            tenant: path.remove("tenant").or(home.tenant).unwrap_or_else(|| DEFAULT_TENANT.into()),
+            database: path.remove("database").or(home.database).unwrap_or_else(|| DEFAULT_DATABASE.into()),
+            name: path.remove("collection").unwrap_or_default(),
+        })
+    }
+}
+
+impl Named {
+    /// The collection.
+    pub(crate) fn find(&self, database: &Database) -> Result<Collection, ApiError> {
+        let missing = || ApiError::not_found(format!("Collection [{}] does not exist.", self.name));
+        match database.collection_in(&self.tenant, &self.database, &self.name) {
+            Ok(collection) => return Ok(collection),
+            Err(error) if error.not_found().is_none() => return Err(error.into()),
+            Err(_) => {}
+        }
+        let path = CollectionPath {
+            tenant: self.tenant.clone(),
+            database: self.database.clone(),
+            collection: self.name.clone(),
+        };
+        if path.uuid().is_err() { Err(missing()) } else { collection(database, &path).map_err(|_| missing()) }
+    }
 }
 
 /// Gone between two steps of one request: the same answer as if it had never been there.

@@ -3,8 +3,9 @@
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use ochre_engine::scheduler::Error as ScheduleError;
-use ochre_engine::{Error, StoreError};
+use ochre_engine::{Error, StoreError, Violations};
 use ochre_wire::Refused;
+use serde_json::{Map, Value as Json, json};
 
 /// An answer that is an error: `{"error": name, "message": text}`.
 #[derive(Clone, Debug)]
@@ -13,11 +14,13 @@ pub(crate) struct ApiError {
     name: &'static str,
     message: String,
     retry_after: bool,
+    /// Members of the body beside name and message.
+    details: Option<Box<Map<String, Json>>>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, name: &'static str, message: impl Into<String>) -> Self {
-        Self { status, name, message: message.into(), retry_after: false }
+        Self { status, name, message: message.into(), retry_after: false, details: None }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -46,7 +49,9 @@ impl From<Error> for ApiError {
         use StatusCode as S;
         let message = error.to_string();
         let (status, name) = match &error {
-            Error::Invalid(_) | Error::NotFilterable(_) => (S::BAD_REQUEST, "InvalidArgumentError"),
+            Error::Invalid(_) | Error::NotFilterable(_) | Error::Violations(_) | Error::InvalidSchema(_) => {
+                (S::BAD_REQUEST, "InvalidArgumentError")
+            }
             Error::Schedule(error) => match &**error {
                 ScheduleError::Invalid { .. } | ScheduleError::UnknownKnob { .. } => {
                     (S::BAD_REQUEST, "InvalidArgumentError")
@@ -64,7 +69,9 @@ impl From<Error> for ApiError {
             Error::Store(error) => match error {
                 StoreError::NotFound { .. } => (S::NOT_FOUND, "NotFoundError"),
                 StoreError::AlreadyExists { .. } => (S::CONFLICT, "ChromaError"),
-                StoreError::Dimension { .. } | StoreError::Limit(_) => (S::BAD_REQUEST, "InvalidArgumentError"),
+                StoreError::Dimension { .. } | StoreError::Limit(_) | StoreError::Refused(_) => {
+                    (S::BAD_REQUEST, "InvalidArgumentError")
+                }
                 StoreError::IdempotencyConflict { .. } => (S::UNPROCESSABLE_ENTITY, "ChromaError"),
                 StoreError::Full { .. } => (S::INSUFFICIENT_STORAGE, "ChromaError"),
                 StoreError::WritesStopped { .. } | StoreError::Stale { .. } => (S::SERVICE_UNAVAILABLE, "ChromaError"),
@@ -79,8 +86,24 @@ impl From<Error> for ApiError {
         if status.is_server_error() {
             tracing::error!(%status, error = %message, "request failed");
         }
-        Self { status, name, message, retry_after }
+        let details = match &error {
+            Error::Violations(violations) => Some(Box::new(violation_members(violations))),
+            Error::InvalidSchema(error) => {
+                Some(Box::new(Map::from_iter([("pointer".into(), error.pointer.clone().into())])))
+            }
+            _ => None,
+        };
+        Self { status, name, message, retry_after, details }
     }
+}
+
+/// The violations of a batch as members of a body: the first of them, and how many there are of each kind.
+pub(crate) fn violation_members(violations: &Violations) -> Map<String, Json> {
+    let counts = violations.counts.iter().map(|((key, rule), count)| json!({"key": key, "rule": rule, "count": count}));
+    Map::from_iter([
+        ("violations".into(), serde_json::to_value(&violations.listed).unwrap_or_default()),
+        ("counts".into(), counts.collect()),
+    ])
 }
 
 impl From<ScheduleError> for ApiError {
@@ -100,7 +123,10 @@ impl From<Refused> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = serde_json::json!({"error": self.name, "message": self.message});
+        let mut body = json!({"error": self.name, "message": self.message});
+        if let Some(body) = body.as_object_mut() {
+            body.extend(self.details.map(|details| *details).unwrap_or_default());
+        }
         let mut response = (self.status, axum::Json(body)).into_response();
         if self.retry_after {
             response.headers_mut().insert("retry-after", axum::http::HeaderValue::from_static("1"));

@@ -55,6 +55,9 @@ pub enum Error {
     /// A documented limit was reached; the text names it.
     #[error("{0}")]
     Limit(String),
+    /// The write's judge refused what it would leave behind; the text is the judge's.
+    #[error("{0}")]
+    Refused(String),
     /// The view that a filter was resolved on is too old to be re-checked: resolve it again at `head`.
     #[error("the write was resolved on a view that is too old; the collection is at position {head}")]
     Stale {

@@ -165,6 +165,7 @@ impl Store for MemoryStore {
             database: new.database,
             name: new.name,
             metadata: new.metadata,
+            declaration: new.declaration.map(Arc::new),
             schema: new.schema,
             dimension: None,
         };
@@ -218,6 +219,7 @@ impl Store for MemoryStore {
         }
         let row = &mut state.collections.get_mut(&id).ok_or_else(|| not_found(Resource::Collection, id))?.row;
         change.apply_to_schema(&mut row.schema);
+        row.declaration = change.declared(row.declaration.as_ref());
         if let Some(name) = change.name {
             row.name = name;
         }
@@ -326,7 +328,8 @@ impl State {
         }
         let missing = || not_found(Resource::Collection, write.collection);
         let collection = self.collections.get_mut(&write.collection).ok_or_else(missing)?;
-        let resolved = resolve(&write.operation, collection.row.dimension, &mut MemoryRows(collection))?;
+        let row = collection.row.clone();
+        let resolved = resolve(write, &row, &mut MemoryRows(collection))?;
         let mut outcome = Outcome { position: collection.position, deleted: resolved.deleted, replayed: false };
         let mut committed = None;
         if !resolved.is_nothing() {

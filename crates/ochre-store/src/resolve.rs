@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ochre_model::{Filter, IndexSchema, Metadata, RecordBatch, WriteKind, norm};
 
 use crate::error::{Error, Result};
-use crate::store::{KEYS_PER_COLLECTION_MAX, Operation, Selection};
+use crate::store::{CollectionRow, Judge, Judged, KEYS_PER_COLLECTION_MAX, Operation, Selection, Write};
 
 /// A record as it is before the write.
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ pub(crate) trait Rows {
 /// A record as it shall be.
 #[derive(Clone, Debug)]
 pub(crate) struct PutRecord {
+    /// The last place in the batch that speaks of it.
+    index: usize,
     /// What is there now; `None` for a new record.
     pub(crate) before: Option<Stored>,
     pub(crate) id: String,
@@ -82,10 +84,14 @@ impl Resolved {
     }
 }
 
-/// Decides what `operation` does to a collection of this `dimension`.
-pub(crate) fn resolve(operation: &Operation, dimension: Option<usize>, rows: &mut dyn Rows) -> Result<Resolved> {
-    match operation {
-        Operation::Records { kind, batch } => resolve_records(*kind, batch, dimension, rows),
+/// Decides what `write` does to a collection.
+pub(crate) fn resolve(write: &Write, collection: &CollectionRow, rows: &mut dyn Rows) -> Result<Resolved> {
+    match &write.operation {
+        Operation::Records { kind, batch } => {
+            let puts = merge_records(*kind, batch, collection.dimension, rows)?;
+            let puts = judge(write.judge.as_deref(), collection, batch, puts)?;
+            Ok(with_vectors(batch, puts))
+        }
         Operation::Delete(Selection::Ids(ids)) => {
             let mut deletes = BTreeMap::new();
             for id in ids {
@@ -101,9 +107,10 @@ pub(crate) fn resolve(operation: &Operation, dimension: Option<usize>, rows: &mu
     }
 }
 
-fn resolve_records(
+/// The records that a batch changes, as they will be.
+fn merge_records(
     kind: WriteKind, batch: &RecordBatch, dimension: Option<usize>, rows: &mut dyn Rows,
-) -> Result<Resolved> {
+) -> Result<Vec<PutRecord>> {
     let given = batch.embeddings.as_ref().map_or(0, ochre_model::Embeddings::dimension);
     if let Some(expected) = dimension
         && given != 0
@@ -119,7 +126,7 @@ fn resolve_records(
             None => match rows.by_id(id)? {
                 Some(_) if kind == WriteKind::Add => continue,
                 Some(stored) => {
-                    puts.push(unchanged(stored));
+                    puts.push(unchanged(stored, index));
                     staged.insert(id, puts.len() - 1);
                     Some(puts.len() - 1)
                 }
@@ -133,6 +140,7 @@ fn resolve_records(
             (None, WriteKind::Add | WriteKind::Upsert) => {
                 staged.insert(id, puts.len());
                 puts.push(PutRecord {
+                    index,
                     before: None,
                     id: id.clone(),
                     embedding: batch.embeddings.as_ref().and_then(|e| e.row(index)).map(|_| index),
@@ -146,7 +154,7 @@ fn resolve_records(
             }
         }
     }
-    let mut resolved = Resolved::default();
+    let mut changed = Vec::with_capacity(puts.len());
     for mut put in puts {
         let row = put.embedding.and_then(|index| batch.embeddings.as_ref()?.row(index));
         if let (Some(row), Some(before)) = (row, &put.before)
@@ -155,19 +163,50 @@ fn resolve_records(
             put.embedding = None;
         }
         if put.changes_anything() {
-            if let (Some(row), Some(_)) = (row, put.embedding) {
-                resolved.values.extend_from_slice(row);
-                resolved.norms.push(norm(row));
-                resolved.dimension = Some(given);
-            }
-            resolved.puts.push(put);
+            changed.push(put);
         }
     }
-    Ok(resolved)
+    Ok(changed)
 }
 
-fn unchanged(stored: Stored) -> PutRecord {
+/// Lets the judge see the records, and maybe change their metadata; what is left of the changes.
+fn judge(
+    judge: Option<&dyn Judge>, collection: &CollectionRow, batch: &RecordBatch, mut puts: Vec<PutRecord>,
+) -> Result<Vec<PutRecord>> {
+    let Some(judge) = judge.filter(|_| collection.declaration.is_some()) else { return Ok(puts) };
+    let row = |put: &PutRecord| put.embedding.and_then(|index| batch.embeddings.as_ref()?.row(index));
+    let mut records: Vec<Judged<'_>> = puts
+        .iter_mut()
+        .map(|put| Judged {
+            index: put.index,
+            embedding: row(put),
+            id: &put.id,
+            before: put.before.as_ref().map(|before| (before.metadata.as_ref(), before.document.as_deref())),
+            metadata: &mut put.metadata,
+            document: put.document.as_deref(),
+        })
+        .collect();
+    judge.judge(collection, &mut records).map_err(Error::Refused)?;
+    puts.retain(PutRecord::changes_anything);
+    Ok(puts)
+}
+
+fn with_vectors(batch: &RecordBatch, puts: Vec<PutRecord>) -> Resolved {
+    let mut resolved = Resolved::default();
+    for put in &puts {
+        if let Some(row) = put.embedding.and_then(|index| batch.embeddings.as_ref()?.row(index)) {
+            resolved.values.extend_from_slice(row);
+            resolved.norms.push(norm(row));
+            resolved.dimension = Some(row.len());
+        }
+    }
+    resolved.puts = puts;
+    resolved
+}
+
+fn unchanged(stored: Stored, index: usize) -> PutRecord {
     PutRecord {
+        index,
         id: stored.id.clone(),
         embedding: None,
         metadata: stored.metadata.clone(),
@@ -178,6 +217,7 @@ fn unchanged(stored: Stored) -> PutRecord {
 }
 
 fn merge(put: &mut PutRecord, batch: &RecordBatch, index: usize) {
+    put.index = index;
     if batch.embeddings.as_ref().is_some_and(|embeddings| embeddings.row(index).is_some()) {
         put.embedding = Some(index);
     }

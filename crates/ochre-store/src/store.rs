@@ -11,7 +11,9 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use ochre_model::{Filter, HnswConfiguration, IndexSchema, Metadata, RecordBatch, WriteKind};
+use ochre_model::{
+    Declaration, DeclarationChange, Filter, HnswConfiguration, IndexSchema, Metadata, RecordBatch, ValueType, WriteKind,
+};
 use uuid::Uuid;
 
 use crate::block::VectorBlock;
@@ -54,8 +56,10 @@ pub struct CollectionRow {
     pub database: String,
     /// Its name, unique within the database.
     pub name: String,
-    /// Its metadata, if it has any.
+    /// Its metadata, if it has any; what it declares of its records is not in here.
     pub metadata: Option<Metadata>,
+    /// What it declares of its records.
+    pub declaration: Option<Arc<Declaration>>,
     /// How it is indexed.
     pub schema: IndexSchema,
     /// Floats per embedding; unknown until the first one is written.
@@ -70,6 +74,7 @@ pub struct NewCollection {
     pub database: String,
     pub name: String,
     pub metadata: Option<Metadata>,
+    pub declaration: Option<Declaration>,
     pub schema: IndexSchema,
 }
 
@@ -84,6 +89,10 @@ pub struct Alteration {
     pub hnsw: Option<HnswConfiguration>,
     /// A new description of the embedding function, verbatim.
     pub embedding_function: Option<serde_json::Value>,
+    /// Changes to what is declared of records.
+    pub declaration: DeclarationChange,
+    /// Keys that the index schema shall know, with their types.
+    pub keys: Vec<(String, ValueType)>,
 }
 
 impl Alteration {
@@ -95,6 +104,18 @@ impl Alteration {
         if let Some(function) = &self.embedding_function {
             schema.set_embedding_function(Some(function));
         }
+        for (key, ty) in &self.keys {
+            schema.learn(key, *ty);
+        }
+    }
+
+    /// What is declared afterwards.
+    pub(crate) fn declared(&self, before: Option<&Arc<Declaration>>) -> Option<Arc<Declaration>> {
+        if self.declaration.is_empty() {
+            return before.cloned();
+        }
+        let after = self.declaration.apply(before.map_or(&Declaration::default(), |before| before));
+        (!after.is_empty()).then(|| Arc::new(after))
     }
 }
 
@@ -116,6 +137,34 @@ pub struct Write {
     pub operation: Operation,
     /// Makes repeating the request harmless, for 24 hours.
     pub idempotency: Option<Idempotency>,
+    /// Asked within the transaction whether the records may be as the write would leave them.
+    pub judge: Option<Arc<dyn Judge>>,
+}
+
+/// Decides whether a write may leave records as it would.
+pub trait Judge: std::fmt::Debug + Send + Sync {
+    /// Looks at every record that the write changes, as it will be; may change its metadata.
+    ///
+    /// # Errors
+    /// Why the write is refused: nothing of it is kept.
+    fn judge(&self, collection: &CollectionRow, records: &mut [Judged<'_>]) -> std::result::Result<(), String>;
+}
+
+/// A record that a write is about to leave behind.
+#[derive(Debug)]
+pub struct Judged<'a> {
+    /// Where it stands in the batch; the last place, if it stands there more than once.
+    pub index: usize,
+    /// Its id.
+    pub id: &'a str,
+    /// Metadata and document as they are now; absent for a new record.
+    pub before: Option<(Option<&'a Metadata>, Option<&'a str>)>,
+    /// All of its metadata afterwards.
+    pub metadata: &'a mut Option<Metadata>,
+    /// Its document afterwards.
+    pub document: Option<&'a str>,
+    /// The embedding, if the write brings a new one.
+    pub embedding: Option<&'a [f32]>,
 }
 
 /// What a write does.
@@ -454,6 +503,6 @@ pub(crate) const LOG_ENTRIES_HELD_MAX: u64 = 1_000_000;
 /// How long idempotency keys are kept, in seconds.
 pub(crate) const IDEMPOTENCY_SECONDS: i64 = 24 * 60 * 60;
 /// The tenant that always exists.
-pub(crate) const DEFAULT_TENANT: &str = "default_tenant";
+pub const DEFAULT_TENANT: &str = "default_tenant";
 /// The database that always exists, with the nil UUID as id.
-pub(crate) const DEFAULT_DATABASE: &str = "default_database";
+pub const DEFAULT_DATABASE: &str = "default_database";

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 
-use ochre_model::{HIDDEN_PREFIX, HnswConfiguration, IndexSchema, Metadata, Space, Value};
+use ochre_model::{
+    Declaration, DeclarationChange, HIDDEN_PREFIX, HnswConfiguration, IndexSchema, Metadata, Space, Value,
+};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::Refused;
-use crate::metadata::{MetadataValue, collection_metadata};
+use crate::metadata::{MetadataPayload, MetadataValue};
 
 /// Body of creating a tenant.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -55,7 +57,7 @@ pub struct CreateCollectionPayload {
     pub configuration: Option<CollectionConfiguration>,
     /// Not empty if given.
     #[schema(value_type = Option<Object>)]
-    pub metadata: Option<HashMap<String, MetadataValue>>,
+    pub metadata: Option<MetadataPayload<MetadataValue>>,
     /// Return the existing collection of this name instead of failing.
     #[serde(default)]
     pub get_or_create: bool,
@@ -68,7 +70,7 @@ pub struct UpdateCollectionPayload {
     pub new_name: Option<String>,
     /// Replaces all metadata.
     #[schema(value_type = Option<Object>)]
-    pub new_metadata: Option<HashMap<String, Option<MetadataValue>>>,
+    pub new_metadata: Option<MetadataPayload<Option<MetadataValue>>>,
     /// Merged into the configuration.
     pub new_configuration: Option<UpdateCollectionConfiguration>,
 }
@@ -250,12 +252,33 @@ struct SchemaHnsw {
     resize_factor: Option<f64>,
 }
 
-/// What a collection is created with: metadata and schema, from everything a client can say about them.
+/// What a collection is created with.
+#[derive(Clone, Debug)]
+pub struct CreateOptions {
+    /// Its metadata, without what it declares.
+    pub metadata: Option<Metadata>,
+    /// What it declares of its records.
+    pub declaration: Declaration,
+    /// How it is indexed.
+    pub schema: IndexSchema,
+    /// Return the existing collection of this name instead of failing.
+    pub get_or_create: bool,
+}
+
+/// What a collection is created with, from everything a client can say about it.
 ///
 /// # Errors
 /// [`Refused::Invalid`] in Chroma's words for contradictions.
-pub fn create_options(payload: CreateCollectionPayload) -> Result<(Option<Metadata>, IndexSchema, bool), Refused> {
-    let metadata = payload.metadata.map(|metadata| collection_metadata("metadata", metadata)).transpose()?;
+pub fn create_options(mut payload: CreateCollectionPayload) -> Result<CreateOptions, Refused> {
+    let parts = payload.metadata.take().map(|metadata| metadata.into_parts("metadata")).transpose()?;
+    let (metadata, declaration) = parts.unwrap_or_default();
+    let get_or_create = payload.get_or_create;
+    let schema = index_schema(payload, metadata.as_ref())?;
+    Ok(CreateOptions { metadata, declaration, schema, get_or_create })
+}
+
+/// The index schema, from schema, configuration and metadata.
+fn index_schema(payload: CreateCollectionPayload, metadata: Option<&Metadata>) -> Result<IndexSchema, Refused> {
     let configuration = payload.configuration.unwrap_or_default();
     if configuration.hnsw.is_some() && configuration.spann.is_some() {
         return Err(Refused::Invalid("Multiple vector index configurations provided".into()));
@@ -285,11 +308,11 @@ pub fn create_options(payload: CreateCollectionPayload) -> Result<(Option<Metada
             if schema.embedding_function().is_none() && function.is_some() {
                 schema.set_embedding_function(function.as_ref());
             }
-            return Ok((metadata, schema, payload.get_or_create));
+            return Ok(schema);
         }
         function = function.or_else(|| schema.embedding_function().cloned());
     }
-    if let Some(metadata) = &metadata {
+    if let Some(metadata) = metadata {
         let mut legacy = HnswConfiguration::default();
         legacy_parameters(metadata, &mut legacy)?;
         // Who configured anything beyond the defaults knows the configuration: it is used alone.
@@ -297,7 +320,7 @@ pub fn create_options(payload: CreateCollectionPayload) -> Result<(Option<Metada
             hnsw = legacy;
         }
     }
-    Ok((metadata, IndexSchema::new(&hnsw, function.as_ref()), payload.get_or_create))
+    Ok(IndexSchema::new(&hnsw, function.as_ref()))
 }
 
 fn to_json(function: &EmbeddingFunction) -> Json {
@@ -360,20 +383,17 @@ impl UpdateHnswPayload {
 }
 
 impl UpdateCollectionPayload {
-    /// The new metadata: `None` leaves it, `Some(None)` removes it.
+    /// The new metadata: `None` leaves it, `Some(None)` removes it; and what changes of the declaration.
     ///
     /// # Errors
     /// [`Refused::Invalid`] for an empty object or a bad key.
-    pub fn metadata(&mut self) -> Result<Option<Option<Metadata>>, Refused> {
-        let Some(metadata) = self.new_metadata.take() else { return Ok(None) };
+    pub fn metadata(&mut self) -> Result<(Option<Option<Metadata>>, DeclarationChange), Refused> {
+        let Some(metadata) = self.new_metadata.take() else { return Ok(Default::default()) };
         if metadata.is_empty() {
             return Err(Refused::Invalid("Validation error: new_metadata: Metadata cannot be empty".into()));
         }
-        let kept: HashMap<_, _> = metadata.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
-        if kept.is_empty() {
-            return Ok(Some(None));
-        }
-        collection_metadata("new_metadata", kept).map(|metadata| Some(Some(metadata)))
+        let declaration = metadata.declaration("new_metadata")?;
+        Ok((Some(metadata.into_metadata("new_metadata")?), declaration))
     }
 
     /// The new graph parameters, laid over the current ones.
@@ -417,10 +437,17 @@ pub struct Collection {
     pub version: u32,
 }
 
+/// Metadata as clients see it, with what the collection declares among it.
+pub fn shown_metadata(metadata: Option<&Metadata>, declaration: Option<&Declaration>) -> Option<Map<String, Json>> {
+    let own = metadata.into_iter().flat_map(Metadata::iter).map(|(key, value)| (key.to_owned(), value.to_json()));
+    let all = || own.chain(declaration.map(Declaration::to_metadata).unwrap_or_default()).collect();
+    (metadata.is_some() || declaration.is_some()).then(all)
+}
+
 impl Collection {
-    /// The object for a collection.
+    /// The object for a collection of this tenant, database and name.
     pub fn new(
-        id: Uuid, tenant: &str, database: &str, name: &str, metadata: Option<&Metadata>, schema: &IndexSchema,
+        id: Uuid, [tenant, database, name]: [&str; 3], metadata: Option<Map<String, Json>>, schema: &IndexSchema,
         dimension: Option<usize>,
     ) -> Self {
         let hnsw = schema.hnsw();
@@ -444,8 +471,7 @@ impl Collection {
                 "embedding_function": schema.embedding_function(),
             }),
             schema: shown,
-            metadata: metadata
-                .map(|metadata| metadata.iter().map(|(key, value)| (key.to_owned(), value.to_json())).collect()),
+            metadata: metadata.map(Json::Object),
             dimension,
             tenant: tenant.to_owned(),
             database: database.to_owned(),

@@ -11,12 +11,12 @@ mod records;
 mod response;
 
 pub use collection::{
-    Collection, CollectionConfiguration, CreateCollectionPayload, CreateDatabasePayload, CreateTenantPayload, Database,
-    UpdateCollectionPayload, UpdateTenantPayload, create_options,
+    Collection, CollectionConfiguration, CreateCollectionPayload, CreateDatabasePayload, CreateOptions,
+    CreateTenantPayload, Database, UpdateCollectionPayload, UpdateTenantPayload, create_options, shown_metadata,
 };
 pub use embeddings::{EmbeddingsPayload, QueryNumber, UpdateEmbeddingsPayload};
 pub use filter::{document_filter, metadata_filter};
-pub use metadata::{MetadataValue, SparseVector, UpdateMetadataValue};
+pub use metadata::{MetadataPayload, MetadataValue, SparseVector, UpdateMetadataValue};
 pub use records::{
     AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, ForkCollectionPayload, GetRequestPayload, Include,
     IncludeList, QueryRequestPayload, SearchRequestPayload, UpdateCollectionRecordsPayload,

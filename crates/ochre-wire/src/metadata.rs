@@ -1,10 +1,15 @@
 //! Metadata values as clients send them.
 
 use std::collections::HashMap;
+use std::marker::PhantomData;
 
-use ochre_model::{Metadata, MetadataPatch, Value};
-use serde::de::Error as _;
+use ochre_model::{
+    Declaration, DeclarationChange, Metadata, MetadataPatch, SCHEMA_KEY, VALIDATING_PARTY_KEY, VALIDATION_TYPE_KEY,
+    ValidatingParty, ValidationType, Value,
+};
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value as Json};
 
 use crate::Refused;
 
@@ -110,8 +115,107 @@ pub(crate) fn patches<V: Into<UpdateMetadataValue>>(
     }
 }
 
+/// A collection's metadata as clients send it: the keys that declare a schema may hold any JSON.
+#[derive(Clone, Debug)]
+pub struct MetadataPayload<V> {
+    values: HashMap<String, V>,
+    declared: Map<String, Json>,
+}
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for MetadataPayload<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs<V>(PhantomData<V>);
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Pairs<V> {
+            type Value = MetadataPayload<V>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut payload = MetadataPayload { values: HashMap::new(), declared: Map::new() };
+                while let Some(key) = map.next_key::<String>()? {
+                    if key.starts_with(SCHEMA_KEY) {
+                        payload.declared.insert(key, map.next_value()?);
+                    } else {
+                        payload.values.insert(key, map.next_value()?);
+                    }
+                }
+                Ok(payload)
+            }
+        }
+        deserializer.deserialize_map(Pairs(PhantomData))
+    }
+}
+
+impl<V> MetadataPayload<V> {
+    /// Whether it has no key at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.declared.is_empty()
+    }
+
+    /// What the keys that declare a schema ask for.
+    pub(crate) fn declaration(&self, field: &str) -> Result<DeclarationChange, Refused> {
+        let mut change = DeclarationChange::default();
+        for (key, value) in &self.declared {
+            let refused = |text: String| Err(Refused::Invalid(format!("Validation error: {field}: {key}: {text}")));
+            let is_removed = value.is_null() || *value == "";
+            match key.as_str() {
+                SCHEMA_KEY => {
+                    change.schema = Some(match value {
+                        _ if is_removed || *value == "none" => None,
+                        Json::Object(_) | Json::String(_) => Some(value.clone()),
+                        other => {
+                            return refused(format!("expected an object, or a string that holds one, found {other}"));
+                        }
+                    });
+                }
+                VALIDATION_TYPE_KEY => {
+                    let mode = value.as_str().and_then(ValidationType::from_name);
+                    if mode.is_none() && !is_removed {
+                        return refused(format!("expected strict, lax, warn or none, found {value}"));
+                    }
+                    change.validation_type = Some(mode);
+                }
+                VALIDATING_PARTY_KEY => {
+                    let party = value.as_str().and_then(ValidatingParty::from_name);
+                    if party.is_none() && !is_removed {
+                        return refused(format!("expected server or both, found {value}"));
+                    }
+                    change.validating_party = Some(party);
+                }
+                _ => {
+                    return refused(format!(
+                        "there are {SCHEMA_KEY}, {VALIDATION_TYPE_KEY} and {VALIDATING_PARTY_KEY}; other keys must not begin like them"
+                    ));
+                }
+            }
+        }
+        Ok(change)
+    }
+}
+
+impl MetadataPayload<MetadataValue> {
+    /// The metadata, `None` if it consists of nothing but a declaration, and the declaration.
+    pub(crate) fn into_parts(self, field: &str) -> Result<(Option<Metadata>, Declaration), Refused> {
+        let declaration = self.declaration(field)?.apply(&Declaration::default());
+        if self.values.is_empty() && !self.declared.is_empty() {
+            return Ok((None, declaration));
+        }
+        Ok((Some(collection_metadata(field, self.values)?), declaration))
+    }
+}
+
+impl MetadataPayload<Option<MetadataValue>> {
+    /// The metadata that replaces the old; `None` if nothing is left of it.
+    pub(crate) fn into_metadata(self, field: &str) -> Result<Option<Metadata>, Refused> {
+        let kept: HashMap<_, _> = self.values.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        if kept.is_empty() { Ok(None) } else { collection_metadata(field, kept).map(Some) }
+    }
+}
+
 /// A collection's metadata.
-pub(crate) fn collection_metadata(field: &str, metadata: HashMap<String, MetadataValue>) -> Result<Metadata, Refused> {
+fn collection_metadata(field: &str, metadata: HashMap<String, MetadataValue>) -> Result<Metadata, Refused> {
     let refused = |text: String| Refused::Invalid(format!("Validation error: {field}: {text}"));
     let mut result = Metadata::new();
     if metadata.is_empty() {

@@ -73,7 +73,11 @@ impl Repository {
                 Err(reason) => faults.0.push(format!("{name}: {reason}")),
             }
         }
-        manifests.sort_by(|a, b| a.id.cmp(&b.id));
+        // Ids have seconds only, and two backups may be of one second and position: the time is finer.
+        manifests.sort_by(|a, b| {
+            let key = |manifest: &Manifest| manifest.taken_at.trim_end_matches('Z').to_owned();
+            key(a).cmp(&key(b)).then_with(|| a.id.cmp(&b.id))
+        });
         Ok((manifests, faults))
     }
 
@@ -85,7 +89,7 @@ impl Repository {
     }
 
     /// The backups that lead to one of them: a full one first, then increments.
-    pub(super) fn chain<'a>(manifests: &'a [Manifest], last: &'a Manifest) -> Result<Vec<&'a Manifest>, Error> {
+    pub(crate) fn chain<'a>(manifests: &'a [Manifest], last: &'a Manifest) -> Result<Vec<&'a Manifest>, Error> {
         let mut chain = vec![last];
         while let Some(parent) = &chain[chain.len() - 1].parent {
             let found = manifests.iter().find(|manifest| manifest.id == *parent);
@@ -135,14 +139,14 @@ impl Repository {
     /// [`Error::Backup`] if the target cannot be read.
     pub fn verify_all(&self) -> Result<(usize, Faults), Error> {
         let (manifests, mut faults) = self.manifests()?;
-        if let Ok(found) = self.verify(&manifests, &|_| Ok(()))? {
+        if let Ok(found) = self.verify(&manifests.iter().collect::<Vec<_>>(), &|_| Ok(()))? {
             faults.0.extend(found.0);
         }
         Ok((manifests.len(), faults))
     }
 
     /// Reads every chunk of these backups; what is wrong names the chunk, its file and its backup.
-    pub(crate) fn verify(&self, manifests: &[Manifest], pace: Pace<'_>) -> Result<Result<Faults, Stop>, Error> {
+    pub(crate) fn verify(&self, manifests: &[&Manifest], pace: Pace<'_>) -> Result<Result<Faults, Stop>, Error> {
         let mut faults = Faults::default();
         let mut read: BTreeMap<&str, Option<String>> = BTreeMap::new();
         let all: usize = manifests.iter().flat_map(|manifest| &manifest.files).map(|file| file.chunks.len()).sum();

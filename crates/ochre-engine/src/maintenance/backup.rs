@@ -204,17 +204,17 @@ impl Task for BackupVerify {
         let inner = self.0.open()?;
         let repository = repository(&inner)?;
         let (manifests, mut faults) = repository.manifests()?;
-        let from = manifests.iter().rposition(|manifest| manifest.kind == BackupKind::Full).unwrap_or(0);
-        let verified = repository.verify(&manifests[from..], &|progress| context.step(progress))?;
+        let Some(last) = manifests.last() else { return Ok("there is no backup".into()) };
+        let chain = Repository::chain(&manifests, last)?;
+        let verified = repository.verify(&chain, &|progress| context.step(progress))?;
         faults.0.extend(verified?.0);
         if !faults.0.is_empty() {
             return Err(Failure::Failed(faults.0.join("; ")));
         }
-        let Some(last) = manifests.last() else { return Ok("there is no backup".into()) };
         context.step(Progress { done: 0, total: None, what: "restoring".into() })?;
         self.restore(&inner, repository, last, context)?;
         repository.note_verified(&last.id)?;
-        Ok(format!("{} backups up to {} are sound, and it was restored and checked", manifests.len() - from, last.id))
+        Ok(format!("{} backups up to {} are sound, and it was restored and checked", chain.len(), last.id))
     }
 }
 

@@ -209,6 +209,23 @@ fn an_increment_ships_little_more_than_what_changed() {
 }
 
 #[test]
+fn a_full_backup_in_the_second_of_an_increment_is_the_newer_of_the_two() {
+    let scene = Scene::new();
+    let database = scene.open();
+    let notes = database.create_collection("notes").unwrap();
+    fill(&notes, 0..50);
+    succeed(&database, "backup");
+    for round in 0..5 {
+        fill(&notes, round * 10..round * 10 + 5);
+        succeed(&database, "backup-incremental");
+        succeed(&database, "backup");
+        let last = scene.manifests().pop().unwrap();
+        assert_eq!(last.kind, BackupKind::Full);
+        assert!(succeed(&database, "backup-verify").contains(&last.id));
+    }
+}
+
+#[test]
 fn collections_that_come_and_go_between_backups_are_as_they_were() {
     let scene = Scene::new();
     let database = scene.open();

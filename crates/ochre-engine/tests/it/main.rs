@@ -9,6 +9,7 @@ mod formats;
 mod graph;
 mod jobs;
 mod model;
+mod schemas;
 mod space;
 mod support;
 mod text;

@@ -82,7 +82,7 @@ fn a_newer_format_is_refused_with_both_versions() {
     file[60..64].copy_from_slice(&99u32.to_be_bytes());
     std::fs::write(folder.path().join("ochre.sqlite3"), file).unwrap();
     let error = Database::open(folder.path()).map(drop).unwrap_err().to_string();
-    assert!(error.contains("99") && error.contains("up to 2") && error.contains("newer"), "{error}");
+    assert!(error.contains("99") && error.contains("up to 3") && error.contains("newer"), "{error}");
 }
 
 #[test]

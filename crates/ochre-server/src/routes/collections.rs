@@ -4,7 +4,9 @@ use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use ochre_engine::{Alteration, CollectionOptions, CollectionRow, Resource};
-use ochre_wire::{Collection, CreateCollectionPayload, UpdateCollectionPayload, create_options};
+use ochre_wire::{
+    Collection, CreateCollectionPayload, CreateOptions, UpdateCollectionPayload, create_options, shown_metadata,
+};
 use serde_json::{Value as Json_, json};
 use uuid::Uuid;
 
@@ -93,7 +95,8 @@ pub(super) fn router() -> Router<App> {
 }
 
 fn shown(row: &CollectionRow) -> Collection {
-    Collection::new(row.id, &row.tenant, &row.database, &row.name, row.metadata.as_ref(), &row.schema, row.dimension)
+    let metadata = shown_metadata(row.metadata.as_ref(), row.declaration.as_deref());
+    Collection::new(row.id, [&row.tenant, &row.database, &row.name], metadata, &row.schema, row.dimension)
 }
 
 fn missing(name: &str) -> ApiError {
@@ -119,8 +122,8 @@ async fn create(
         // The name is judged first, as Chroma does.
         ochre_engine::model::check_collection_name(&name)
             .map_err(|error| ApiError::invalid(format!("Validation error: name: {error}")))?;
-        let (metadata, schema, get_or_create) = create_options(payload)?;
-        let options = CollectionOptions { metadata, schema: Some(schema), get_or_create };
+        let CreateOptions { metadata, declaration, schema, get_or_create } = create_options(payload)?;
+        let options = CollectionOptions { metadata, declaration, schema: Some(schema), get_or_create };
         let made = database.make_collection(&path.tenant, &path.database, &name, options);
         let row = made.map_err(|error| match error.not_found() {
             Some((Resource::Database, _)) => ApiError::invalid(error.to_string()),
@@ -195,10 +198,12 @@ async fn update(
             ochre_engine::model::check_collection_name(name)
                 .map_err(|error| ApiError::invalid(format!("Validation error: new_name: {error}")))?;
         }
-        let metadata = payload.metadata()?;
+        let (metadata, declaration) = payload.metadata()?;
         let collection = collection(database, &path)?;
         let alteration = Alteration {
             metadata,
+            declaration,
+            keys: Vec::new(),
             hnsw: payload.hnsw(&collection.info()?.schema)?,
             embedding_function: payload.embedding_function(),
             name: payload.new_name,

@@ -74,6 +74,16 @@ fn render(database: &Database) -> Result<String, ApiError> {
     );
     out.single("ochre_memory_limit_bytes", "gauge", "The limit that resident memory is kept below", limit as f64);
     out.single("ochre_pressure", "gauge", "How much maintenance gives way to requests, 0 to 100", database.pressure());
+    out.metric("ochre_schema_violations_total", "counter", "How often rules of schemas were broken, by outcome");
+    for found in database.violation_counts() {
+        let labels = [
+            ("collection", found.collection.as_str()),
+            ("key", found.key.as_str()),
+            ("rule", found.rule),
+            ("outcome", found.outcome),
+        ];
+        out.value("ochre_schema_violations_total", &labels, found.count as f64);
+    }
     jobs(&mut out, &database.scheduler().jobs());
     Ok(out.finish())
 }

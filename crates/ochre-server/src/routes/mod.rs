@@ -4,10 +4,12 @@ mod admin;
 mod collections;
 mod databases;
 mod documentation;
+mod introspection;
 mod jobs;
 mod legacy;
 mod metrics;
 mod records;
+mod schemas;
 mod system;
 mod tenants;
 mod unserved;
@@ -38,6 +40,8 @@ pub(crate) fn router() -> Router<App> {
         .merge(databases::router())
         .merge(collections::router())
         .merge(records::router())
+        .merge(schemas::router())
+        .merge(introspection::router())
         .merge(admin::router())
         .merge(jobs::router())
         .merge(metrics::router())
@@ -54,6 +58,8 @@ pub(crate) fn operations() -> impl Iterator<Item = &'static Operation> {
         databases::OPERATIONS,
         collections::OPERATIONS,
         records::OPERATIONS,
+        schemas::OPERATIONS,
+        introspection::OPERATIONS,
         admin::OPERATIONS,
         jobs::OPERATIONS,
         metrics::OPERATIONS,

@@ -1,13 +1,14 @@
 //! Records: added, changed, deleted, fetched, searched, counted.
 
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use ochre_engine::model::{Filter, WriteKind};
 use ochre_engine::{
-    Database, DeleteRequest, GetRequest, Include as Parts, NewRecords, Query as Search, QueryHit, QueryRequest, Record,
+    Collection, Database, DeleteRequest, GetRequest, Include as Parts, NewRecords, Query as Search, QueryHit,
+    QueryRequest, Record, Violations,
 };
 use ochre_wire::{
     AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, GetRequestPayload, Include, IncludeList,
@@ -19,7 +20,16 @@ use serde_json::{Value as Json_, json};
 use super::Operation;
 use crate::app::{App, CollectionPath, collection, gone};
 use crate::body::{JsonBytes, Query};
-use crate::error::ApiError;
+use crate::error::{ApiError, violation_members};
+
+/// How many rules of the schema a write breaks that was accepted.
+const VIOLATIONS_HEADER: HeaderName = HeaderName::from_static("x-schema-violations");
+/// What in a filter can never match what the schema declares.
+const WARNINGS_HEADER: HeaderName = HeaderName::from_static("x-schema-warnings");
+/// That header is cut to so many characters.
+const WARNING_CHARACTERS_MAX: usize = 1000;
+/// The body of an accepted write shows so many violations.
+const WARNINGS_MAX: usize = 10;
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
@@ -97,41 +107,71 @@ async fn add(State(app): State<App>, Path(path): Path<CollectionPath>, body: Jso
         let payload: AddCollectionRecordsPayload = body.parse()?;
         let records = NewRecords::from(payload.into_batch()?);
         let collection = collection(database, &path)?;
-        collection.write(WriteKind::Add, records, body.idempotency()).map_err(gone(&path))?;
-        Ok((StatusCode::CREATED, Json(json!({}))).into_response())
+        let written = collection.write_and_report(WriteKind::Add, records, body.idempotency());
+        let (_, violations) = written.map_err(gone(&path))?;
+        Ok(written_response(StatusCode::CREATED, &violations))
     })
     .await
 }
 
 async fn update(
     State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
-) -> Result<Json<Json_>, ApiError> {
+) -> Result<Response, ApiError> {
     app.run_write(move |database| {
         let payload: UpdateCollectionRecordsPayload = body.parse()?;
         let records = NewRecords::from(payload.into_batch()?);
         let collection = collection(database, &path)?;
-        collection.write(WriteKind::Update, records, body.idempotency()).map_err(gone(&path))?;
-        Ok(Json(json!({})))
+        let written = collection.write_and_report(WriteKind::Update, records, body.idempotency());
+        let (_, violations) = written.map_err(gone(&path))?;
+        Ok(written_response(StatusCode::OK, &violations))
     })
     .await
 }
 
 async fn upsert(
     State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
-) -> Result<Json<Json_>, ApiError> {
+) -> Result<Response, ApiError> {
     app.run_write(move |database| {
         let payload: UpsertCollectionRecordsPayload = body.parse()?;
         let records = NewRecords::from(payload.into_batch()?);
         let collection = collection(database, &path)?;
-        collection.write(WriteKind::Upsert, records, body.idempotency()).map_err(gone(&path))?;
-        Ok(Json(json!({})))
+        let written = collection.write_and_report(WriteKind::Upsert, records, body.idempotency());
+        let (_, violations) = written.map_err(gone(&path))?;
+        Ok(written_response(StatusCode::OK, &violations))
     })
     .await
 }
 
+/// The answer to a write: what was accepted although it breaks the schema is told beside it.
+fn written_response(status: StatusCode, violations: &Violations) -> Response {
+    if violations.counts.is_empty() {
+        return (status, Json(json!({}))).into_response();
+    }
+    let mut members = violation_members(violations);
+    let listed = members.remove("violations").and_then(|listed| match listed {
+        Json_::Array(listed) => Some(listed.into_iter().take(WARNINGS_MAX).collect()),
+        _ => None,
+    });
+    let body = json!({"warnings": listed.unwrap_or(Json_::Null), "counts": members.remove("counts")});
+    let header = [(VIOLATIONS_HEADER, violations.total().to_string())];
+    (status, header, Json(body)).into_response()
+}
+
+/// Tells beside an answer what in the filter can never match.
+fn with_lint(mut response: Response, found: &[String]) -> Response {
+    if !found.is_empty() {
+        let text: String = found.join("; ").chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
+        let text: String = text.chars().take(WARNING_CHARACTERS_MAX).collect();
+        if let Ok(text) = HeaderValue::from_str(&text) {
+            response.headers_mut().insert(WARNINGS_HEADER, text);
+        }
+    }
+    response
+}
+
 async fn delete(
     State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
-) -> Result<Json<Json_>, ApiError> {
+) -> Result<Response, ApiError> {
     app.run_write(move |database| {
         let payload: DeleteCollectionRecordsPayload = body.parse()?;
         let filter = payload.filter()?;
@@ -139,9 +179,10 @@ async fn delete(
             return Err(ApiError::invalid("Validation error: ids, where: Either ids or where must be specified"));
         }
         let collection = collection(database, &path)?;
+        let lint = lint(&collection, filter.as_ref())?;
         let request = DeleteRequest { ids: payload.ids, filter, limit: payload.limit };
         let outcome = collection.delete_with_key(request, body.idempotency()).map_err(gone(&path))?;
-        Ok(Json(json!({"deleted": outcome.deleted})))
+        Ok(with_lint(Json(json!({"deleted": outcome.deleted})).into_response(), &lint))
     })
     .await
 }
@@ -176,9 +217,11 @@ fn fetch_now(
         offset: payload.offset.unwrap_or(0),
         include: parts(&include),
     };
-    let records = collection(database, path)?.get(&request).map_err(gone(path))?;
+    let collection = collection(database, path)?;
+    let lint = lint(&collection, request.filter.as_ref())?;
+    let records = collection.get(&request).map_err(gone(path))?;
     let rows: Vec<Shown> = records.into_iter().map(|record| Shown { record, distance: None }).collect();
-    Ok(json_bytes(get_response(&rows, &include)))
+    Ok(with_lint(json_bytes(get_response(&rows, &include)), &lint))
 }
 
 async fn query(
@@ -212,11 +255,13 @@ fn query_now(
         include: parts(&include),
         hint: None,
     };
-    let answer = collection(database, path)?.query(&request).map_err(gone(path))?;
+    let collection = collection(database, path)?;
+    let lint = lint(&collection, request.filter.as_ref())?;
+    let answer = collection.query(&request).map_err(gone(path))?;
     let shown = |hit: QueryHit| Shown { record: hit.record, distance: Some(hit.distance) };
     let results: Vec<Vec<Shown>> =
         answer.results.into_iter().map(|hits| hits.into_iter().map(shown).collect()).collect();
-    Ok(json_bytes(query_response(&results, &include)))
+    Ok(with_lint(json_bytes(query_response(&results, &include)), &lint))
 }
 
 /// Every read is of the newest state, so the levels differ in nothing but their names.
@@ -239,6 +284,11 @@ async fn count(
     State(app): State<App>, Path(path): Path<CollectionPath>, Query(_): Query<CountQuery>,
 ) -> Result<Json<u64>, ApiError> {
     app.run(move |database| Ok(Json(collection(database, &path)?.count().map_err(gone(&path))?))).await
+}
+
+/// What in a filter can never match what the collection declares.
+fn lint(collection: &Collection, filter: Option<&Filter>) -> Result<Vec<String>, ApiError> {
+    Ok(filter.map_or(Ok(Vec::new()), |filter| collection.lint(filter))?)
 }
 
 fn parts(include: &IncludeList) -> Parts {

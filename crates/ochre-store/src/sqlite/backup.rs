@@ -294,8 +294,12 @@ fn read_vectors(connection: &Connection) -> rusqlite::Result<Vec<crate::segment:
 /// any more, by collection.
 fn replace_rows(connection: &Connection) -> rusqlite::Result<BTreeMap<CollectionNumber, Vec<u64>>> {
     for table in CATALOG {
+        // By name: an increment may come from a version with fewer columns.
+        let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1, 'increment')")?;
+        let columns: Vec<String> = statement.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let columns = columns.join(", ");
         connection.execute_batch(&format!(
-            "DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM increment.{table}"
+            "DELETE FROM main.{table}; INSERT INTO main.{table} ({columns}) SELECT {columns} FROM increment.{table}"
         ))?;
     }
     connection.execute_batch("INSERT OR REPLACE INTO main.meta SELECT * FROM increment.meta")?;

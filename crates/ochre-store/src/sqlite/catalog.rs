@@ -1,6 +1,8 @@
 //! Tenants, databases and collections in SQLite.
 
-use ochre_model::{IndexSchema, Metadata};
+use std::sync::Arc;
+
+use ochre_model::{Declaration, IndexSchema, Metadata};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
@@ -16,7 +18,7 @@ type Sqlite<T> = rusqlite::Result<T>;
 /// A catalog change either fails by itself (the name is taken) or because SQLite failed.
 type Changed<T> = Result<T, Failure>;
 
-const COLUMNS: &str = "number, id, tenant, database, name, metadata, schema, dimension";
+const COLUMNS: &str = "number, id, tenant, database, name, metadata, schema, dimension, declaration";
 
 pub(super) fn new_epoch() -> i64 {
     i64::from_ne_bytes(Uuid::new_v4().as_bytes()[..8].try_into().expect("eight bytes"))
@@ -111,10 +113,12 @@ pub(super) fn create_collection(connection: &Connection, new: &NewCollection) ->
     }
     let id = Uuid::new_v4();
     let mut statement = connection.prepare_cached(
-        "INSERT INTO collections (id, tenant, database, name, metadata, schema) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO collections (id, tenant, database, name, metadata, schema, declaration)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
     let metadata = new.metadata.as_ref().map(Metadata::to_text);
-    statement.execute(params![id.as_bytes(), new.tenant, new.database, new.name, metadata, new.schema.to_text()])?;
+    let (schema, declaration) = (new.schema.to_text(), declaration_text(new.declaration.as_ref()));
+    statement.execute(params![id.as_bytes(), new.tenant, new.database, new.name, metadata, schema, declaration])?;
     let number = u32::try_from(connection.last_insert_rowid()).ok().filter(|number| *number < 1 << 31);
     let number = number.ok_or_else(|| Error::Limit("a database makes at most 2³¹ collections in its life".into()))?;
     log(connection, "create_collection", &id.to_string())?;
@@ -125,9 +129,14 @@ pub(super) fn create_collection(connection: &Connection, new: &NewCollection) ->
         database: new.database.clone(),
         name: new.name.clone(),
         metadata: new.metadata.clone(),
+        declaration: new.declaration.clone().map(Arc::new),
         schema: new.schema.clone(),
         dimension: None,
     })
+}
+
+fn declaration_text(declaration: Option<&Declaration>) -> Option<String> {
+    declaration.map(|declaration| serde_json::to_string(declaration).expect("JSON has a text"))
 }
 
 fn collection_row(row: &Row<'_>) -> Sqlite<CollectionRow> {
@@ -135,6 +144,8 @@ fn collection_row(row: &Row<'_>) -> Sqlite<CollectionRow> {
     let metadata: Option<String> = row.get(5)?;
     let metadata = metadata.map(|text| Metadata::from_text(&text)).transpose();
     let schema: String = row.get(6)?;
+    let declaration: Option<String> = row.get(8)?;
+    let declaration = declaration.map(|text| serde_json::from_str(&text)).transpose();
     Ok(CollectionRow {
         number: row.get(0)?,
         id: uuid(row, 1)?,
@@ -142,6 +153,7 @@ fn collection_row(row: &Row<'_>) -> Sqlite<CollectionRow> {
         database: row.get(3)?,
         name: row.get(4)?,
         metadata: metadata.map_err(|error| bad(5, error.to_string()))?,
+        declaration: declaration.map_err(|error| bad(8, error.to_string()))?.map(Arc::new),
         schema: IndexSchema::from_text(&schema).map_err(|error| bad(6, error.to_string()))?,
         dimension: row.get::<_, Option<u32>>(7)?.map(|dimension| dimension as usize),
     })
@@ -196,10 +208,12 @@ pub(super) fn alter_collection(connection: &Connection, id: Uuid, change: &Alter
         row.metadata.clone_from(metadata);
     }
     change.apply_to_schema(&mut row.schema);
+    row.declaration = change.declared(row.declaration.as_ref());
     let metadata = row.metadata.as_ref().map(Metadata::to_text);
+    let declaration = declaration_text(row.declaration.as_deref());
     connection.execute(
-        "UPDATE collections SET name = ?2, metadata = ?3, schema = ?4 WHERE number = ?1",
-        params![row.number, row.name, metadata, row.schema.to_text()],
+        "UPDATE collections SET name = ?2, metadata = ?3, schema = ?4, declaration = ?5 WHERE number = ?1",
+        params![row.number, row.name, metadata, row.schema.to_text(), declaration],
     )?;
     log(connection, "alter_collection", &id.to_string())?;
     Ok(row)

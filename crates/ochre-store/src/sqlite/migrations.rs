@@ -8,13 +8,13 @@ use crate::error::{Error, Result};
 use crate::store::{DEFAULT_DATABASE, DEFAULT_TENANT};
 
 /// The version of the tables, kept in `PRAGMA user_version`.
-pub const SCHEMA_VERSION: i64 = 2;
+pub const SCHEMA_VERSION: i64 = 3;
 
 /// Marks the file as ours: "OCHR".
 const APPLICATION_ID: i64 = 0x4F43_4852;
 
 /// One script per version; script `n` brings version `n` to `n + 1`.
-const SCRIPTS: [&str; SCHEMA_VERSION as usize] = [VERSION_1, VERSION_2];
+const SCRIPTS: [&str; SCHEMA_VERSION as usize] = [VERSION_1, VERSION_2, VERSION_3];
 
 const VERSION_1: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -75,6 +75,9 @@ CREATE TABLE log_holds (
 ) WITHOUT ROWID;
 INSERT OR IGNORE INTO meta VALUES ('commits', 0);
 ";
+
+/// What collections declare of their records, as JSON.
+const VERSION_3: &str = "ALTER TABLE collections ADD COLUMN declaration TEXT;";
 
 /// Brings the tables to the current version, in one transaction.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {

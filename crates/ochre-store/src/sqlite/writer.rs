@@ -227,7 +227,7 @@ impl SqliteStore {
             position: head.position,
             staged: &staged,
         };
-        let resolved = resolve(&write.operation, row.dimension, &mut rows)?;
+        let resolved = resolve(write, &row, &mut rows)?;
         let mut outcome = Outcome { position: head.position, deleted: resolved.deleted, replayed: false };
         let draft = if resolved.is_nothing() {
             None

@@ -25,6 +25,7 @@ fn on_every_store(check: impl Fn(&dyn Store)) {
 
 fn collection(store: &dyn Store, name: &str) -> CollectionRow {
     let new = NewCollection {
+        declaration: None,
         tenant: "default_tenant".into(),
         database: "default_database".into(),
         name: name.into(),
@@ -44,11 +45,11 @@ fn batch(ids: &[&str], first: f32) -> RecordBatch {
 }
 
 fn write(store: &dyn Store, collection: Uuid, kind: WriteKind, batch: RecordBatch) -> Result<Outcome, Error> {
-    store.commit(Write { collection, operation: Operation::Records { kind, batch }, idempotency: None })
+    store.commit(Write { collection, operation: Operation::Records { kind, batch }, idempotency: None, judge: None })
 }
 
 fn delete(store: &dyn Store, collection: Uuid, selection: Selection) -> Result<Outcome, Error> {
-    store.commit(Write { collection, operation: Operation::Delete(selection), idempotency: None })
+    store.commit(Write { collection, operation: Operation::Delete(selection), idempotency: None, judge: None })
 }
 
 /// Ids with offset and position, in offset order.
@@ -172,6 +173,7 @@ fn an_idempotency_key_replays_its_outcome_and_refuses_another_request() {
                 collection: notes.id,
                 operation,
                 idempotency: Some(Idempotency { key: "k".into(), request }),
+                judge: None,
             })
         };
         assert!(!keyed("a", 1).unwrap().replayed);

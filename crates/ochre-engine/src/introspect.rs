@@ -1,0 +1,608 @@
+//! Finds out what the records of a collection look like, and how they stand to a schema.
+//!
+//! Counts of keys and types are kept with the columns, so they are exact and cost nothing; values come from the
+//! columns, all of them or a uniform sample. One committed state is looked at, whatever is written meanwhile.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ochre_index::{Bitmap, TypeCounts, Values};
+use ochre_model::{Filter, HIDDEN_PREFIX, Metadata, ValidationType, Value, ValueType};
+use ochre_schema::{
+    Aggregate, Compliance, DocumentReport, Format, KeyReport, KeyStatistics, MetadataSchema, Offender, Report,
+    ReportOptions, Sample, Subject, Warning, expected_types, similar_names, suggest_indexes, suggest_schema, type_name,
+    violations,
+};
+use ochre_store::{CollectionRow, Parts};
+use serde_json::{Value as Json, json};
+
+use crate::database::Inner;
+use crate::error::Error;
+use crate::read::Pinned;
+
+/// Values of at most this many records times keys are all looked at, unless asked otherwise.
+const VALUES_MAX: u64 = 25_000_000;
+/// How many records a sample has, unless asked otherwise.
+const SAMPLE_RECORDS: usize = 100_000;
+/// Different offending values that are told apart.
+const AGGREGATES_MAX: usize = 10_000;
+/// Offending values that are listed.
+const AGGREGATES_LISTED: usize = 20;
+/// Records judged between two looks at the clock.
+const JUDGED_AT_ONCE: usize = 1000;
+/// Ids listed with each broken rule.
+pub(crate) const RULE_IDS: usize = 20;
+/// Below this share of the majority's type a key is called mixed up rather than having a few slips.
+const CONFIDENT: f64 = 0.95;
+
+/// How thoroughly to look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IntrospectMode {
+    /// `Full`, or `Sample` for collections too large for it.
+    #[default]
+    Auto,
+    /// Only what is counted anyway: keys, types, presence.
+    Fast,
+    /// Every value.
+    Full,
+    /// Values of some records, drawn uniformly.
+    Sample,
+}
+
+/// What values are held against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Against {
+    /// The declared schema, or the majority's type if there is none.
+    #[default]
+    Declared,
+    /// The type that most records have.
+    Majority,
+}
+
+/// What to find out.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "as in docs/guide/introspection.md")]
+pub struct IntrospectRequest {
+    pub mode: IntrospectMode,
+    /// How many records a sample has.
+    pub sample: Option<usize>,
+    pub seed: u64,
+    /// What is not looked at by then is left out, and the report is marked as truncated.
+    pub time: Option<Duration>,
+    /// Only these keys.
+    pub keys: Option<Vec<String>>,
+    /// Only records that pass this.
+    pub filter: Option<Filter>,
+    /// Whether values are shown.
+    pub values: bool,
+    /// How many offending records are listed for each key.
+    pub offenders: usize,
+    /// How many of the most frequent values are listed for each key.
+    pub top: usize,
+    /// Whether quantiles are among the statistics of numbers.
+    pub quantiles: bool,
+    pub against: Against,
+}
+
+impl Default for IntrospectRequest {
+    fn default() -> Self {
+        Self {
+            mode: IntrospectMode::Auto,
+            sample: None,
+            seed: 0,
+            time: None,
+            keys: None,
+            filter: None,
+            values: true,
+            offenders: 20,
+            top: 10,
+            quantiles: true,
+            against: Against::Declared,
+        }
+    }
+}
+
+/// What to judge by what.
+#[derive(Clone, Debug, Default)]
+pub struct Validation {
+    /// The schema, as it would be declared; the declared one if absent.
+    pub schema: Option<Json>,
+    /// How strictly; as declared if absent.
+    pub mode: Option<ValidationType>,
+    /// A batch that is not stored; the stored records if absent.
+    pub batch: Option<Vec<Candidate>>,
+}
+
+/// A record that might be written.
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Candidate {
+    pub id: String,
+    pub metadata: Option<Metadata>,
+    pub document: Option<String>,
+}
+
+/// Feeds the values of a column into statistics.
+struct Gather<'a>(&'a mut KeyStatistics);
+
+impl Values for Gather<'_> {
+    fn bools(&mut self, value: bool, records: u64) {
+        self.0.bools(value, records);
+    }
+
+    fn int(&mut self, value: i64) {
+        self.0.int(value);
+    }
+
+    fn float(&mut self, value: f64) {
+        self.0.float(value);
+    }
+
+    fn strings(&mut self, value: &str, records: u64) {
+        self.0.strings(value, records);
+    }
+
+    fn list(&mut self, value: &Value) {
+        self.0.list(value);
+    }
+}
+
+/// One report being put together.
+struct Inspection<'a> {
+    pinned: Pinned<'a>,
+    request: &'a IntrospectRequest,
+    schema: Option<Arc<MetadataSchema>>,
+    within: Bitmap,
+    /// The records whose values are looked at; absent in fast mode.
+    looked_at: Option<Bitmap>,
+    deadline: Option<Instant>,
+    report: Report,
+    /// The format that all strings of a key have.
+    formats: BTreeMap<String, Format>,
+    /// Offenders by offset, until their ids are known.
+    open: Vec<(usize, u32, Offender)>,
+}
+
+impl Inner {
+    pub(crate) fn introspect(&self, row: &CollectionRow, request: &IntrospectRequest) -> Result<Report, Error> {
+        let _visit = self.traffic.visit();
+        if let Some(filter) = &request.filter {
+            self.check_filterable(row, filter)?;
+        }
+        let pinned = self.pin(row)?;
+        let within = pinned.matches(None, request.filter.as_ref())?.unwrap_or_else(|| pinned.view.live().clone());
+        let schema = self.schemas.of(row)?;
+        let deadline = request.time.map(|time| Instant::now() + time);
+        let mut inspection = Inspection {
+            report: Report {
+                collection: row.name.clone(),
+                records: within.len() as u64,
+                declared_schema: row.declaration.as_ref().and_then(|declared| parsed(declared.schema.as_ref()?)),
+                validation_type: schema.as_ref().and(row.declaration.as_ref()).map(|declared| declared.mode().name()),
+                ..Report::default()
+            },
+            pinned,
+            request,
+            schema,
+            within,
+            looked_at: None,
+            deadline,
+            formats: BTreeMap::new(),
+            open: Vec::new(),
+        };
+        let keys = inspection.counted_keys();
+        inspection.choose(keys.len());
+        for (key, counts) in keys {
+            inspection.key(&key, &counts);
+        }
+        inspection.name_offenders()?;
+        if let (Some(schema), Some(declaration)) = (&inspection.schema, &row.declaration) {
+            inspection.report.compliance = match (self.schemas.audit(row), &inspection.looked_at) {
+                (audit, None) => audit.map(|audit| audit.compliance),
+                // Nothing changed since the last audit: it said all there is to say.
+                (Some(audit), Some(_))
+                    if audit.position == inspection.pinned.view.position() && request.filter.is_none() =>
+                {
+                    Some(audit.compliance)
+                }
+                (_, Some(offsets)) => {
+                    let judging =
+                        Judging { schema, mode: judging_mode(declaration.mode()), deadline, ids: request.offenders };
+                    let mut compliance = Compliance::default();
+                    self.judge_stored(&inspection.pinned, offsets, &judging, &mut compliance)?;
+                    Some(compliance.finish())
+                }
+            };
+            inspection.drift();
+        }
+        let recent = self.schemas.recent(row.number).into_iter();
+        inspection.report.recent_violations = recent
+            .map(|(at, violation)| {
+                let mut shown = serde_json::to_value(violation).unwrap_or_default();
+                shown["at"] = at.into();
+                if !request.values {
+                    shown.as_object_mut().map(|shown| (shown.remove("value"), shown.remove("message")));
+                }
+                shown
+            })
+            .collect();
+        inspection.conclude();
+        Ok(inspection.report)
+    }
+
+    /// Judges stored records, or a batch, by a schema.
+    pub(crate) fn validate(&self, row: &CollectionRow, validation: &Validation) -> Result<Compliance, Error> {
+        let _visit = self.traffic.visit();
+        let schema = match &validation.schema {
+            Some(written) => Arc::new(self.schemas.parse(written)?),
+            None => self.schemas.of(row)?.ok_or_else(|| {
+                Error::Invalid(format!("collection '{}' declares no schema; give one to validate by", row.name))
+            })?,
+        };
+        let declared = row.declaration.as_ref().map_or(ValidationType::Strict, |declared| declared.mode());
+        let mode = judging_mode(validation.mode.unwrap_or(declared));
+        if let Some(batch) = &validation.batch {
+            let mut compliance = Compliance::default();
+            for Candidate { id, metadata, document } in batch {
+                let subject =
+                    Subject { id, metadata: metadata.as_ref(), document: document.as_deref(), embedding: None };
+                compliance.count(id, &violations(&schema, mode, self.schemas.functions(), &subject), RULE_IDS);
+            }
+            return Ok(compliance.finish());
+        }
+        let pinned = self.pin(row)?;
+        let judging = Judging { schema: &schema, mode, deadline: None, ids: RULE_IDS };
+        let mut compliance = Compliance::default();
+        self.judge_stored(&pinned, pinned.view.live(), &judging, &mut compliance)?;
+        Ok(compliance.finish())
+    }
+
+    /// Judges the records at these offsets, and adds them up in `compliance`.
+    pub(crate) fn judge_stored(
+        &self, pinned: &Pinned<'_>, offsets: &Bitmap, judging: &Judging<'_>, compliance: &mut Compliance,
+    ) -> Result<(), Error> {
+        let offsets: Vec<u32> = offsets.iter().collect();
+        let parts = Parts { metadata: true, document: judging.schema.looks_beyond_metadata(), uri: false };
+        let mut damaged = None;
+        for offsets in offsets.chunks(JUDGED_AT_ONCE) {
+            if judging.deadline.is_some_and(|deadline| Instant::now() > deadline) {
+                break;
+            }
+            pinned.reader.rows(pinned.number, offsets, parts, &mut |row| {
+                let metadata = match row.metadata.map(Metadata::from_text).transpose() {
+                    Ok(metadata) => metadata,
+                    Err(error) => {
+                        damaged = Some(Error::Damaged(format!("record '{}': {error}", row.id)));
+                        return ControlFlow::Break(());
+                    }
+                };
+                let embedding = judging.schema.embedding.as_ref().and_then(|_| pinned.view.vector(row.offset).ok());
+                let subject = Subject {
+                    id: row.id,
+                    metadata: metadata.as_ref(),
+                    document: row.document,
+                    embedding: embedding.map(|(vector, _)| vector),
+                };
+                let found = violations(judging.schema, judging.mode, self.schemas.functions(), &subject);
+                compliance.count(row.id, &found, judging.ids);
+                ControlFlow::Continue(())
+            })?;
+        }
+        damaged.map_or(Ok(()), Err)
+    }
+}
+
+/// By what records are judged, and how long.
+pub(crate) struct Judging<'a> {
+    pub(crate) schema: &'a MetadataSchema,
+    pub(crate) mode: ValidationType,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) ids: usize,
+}
+
+/// The mode whose rules say whether records comply: where nothing is enforced, undeclared keys are no fault.
+pub(crate) fn judging_mode(mode: ValidationType) -> ValidationType {
+    if mode == ValidationType::None { ValidationType::Lax } else { mode }
+}
+
+/// A declared schema as an object, however it was written.
+fn parsed(written: &Json) -> Option<Json> {
+    match written {
+        Json::String(text) => serde_json::from_str(text).ok(),
+        json => Some(json.clone()),
+    }
+}
+
+impl Inspection<'_> {
+    /// The keys to report on, with their counts, by name.
+    fn counted_keys(&self) -> Vec<(String, TypeCounts)> {
+        let is_wanted = |key: &str| {
+            !key.starts_with(HIDDEN_PREFIX)
+                && self.request.keys.as_ref().is_none_or(|keys| keys.iter().any(|wanted| wanted == key))
+        };
+        let view = &self.pinned.view;
+        let keys = view.keys().filter(|(key, _)| is_wanted(key));
+        let mut keys: Vec<(String, TypeCounts)> = match &self.request.filter {
+            None => keys.map(|(key, counts)| (key.to_owned(), *counts)).collect(),
+            Some(_) => keys.map(|(key, _)| (key.to_owned(), view.count_types(key, &self.within))).collect(),
+        };
+        keys.retain(|(_, counts)| counts.iter().any(|count| *count > 0));
+        keys.sort_by(|a, b| a.0.cmp(&b.0));
+        keys
+    }
+
+    /// Decides whose values are looked at.
+    fn choose(&mut self, keys: usize) {
+        let records = self.within.len();
+        let is_too_large = (records as u64).saturating_mul(keys as u64) > VALUES_MAX && records > SAMPLE_RECORDS;
+        let size = self.request.sample.unwrap_or(SAMPLE_RECORDS);
+        let mode = match self.request.mode {
+            IntrospectMode::Auto if is_too_large || self.request.sample.is_some() => IntrospectMode::Sample,
+            IntrospectMode::Auto => IntrospectMode::Full,
+            mode => mode,
+        };
+        (self.report.mode, self.looked_at) = match mode {
+            IntrospectMode::Fast => ("fast", None),
+            IntrospectMode::Sample if size < records => {
+                #[expect(clippy::cast_precision_loss, reason = "a share for people")]
+                let missed_share = 1.0 - 0.05f64.powf(1.0 / size.max(1) as f64);
+                let sample = Sample { records: size as u64, of: records as u64, seed: self.request.seed, missed_share };
+                self.report.sample = Some(sample);
+                ("sample", Some(draw(&self.within, size, self.request.seed)))
+            }
+            _ => ("full", Some(self.within.clone())),
+        };
+    }
+
+    fn key(&mut self, key: &str, counts: &TypeCounts) {
+        let mut report = KeyReport::of_counts(key, counts, self.within.len() as u64);
+        let schema = self.schema.clone();
+        let declared = schema.as_ref().and_then(|schema| schema.property(key));
+        let is_shown = self.request.values && !declared.is_some_and(|property| property.sensitive);
+        report.declared = declared.map(|property| {
+            json!({
+                "types": property.types.iter().map(|ty| type_name(*ty)).collect::<Vec<_>>(),
+                "required": property.required, "description": property.description,
+            })
+        });
+        let against = declared.filter(|_| self.request.against == Against::Declared);
+        let expected = expected_types(&report, against);
+        let others: Vec<ValueType> =
+            ValueType::ALL.into_iter().filter(|ty| counts[*ty as usize] > 0 && !expected.contains(ty)).collect();
+        report.offender_count = others.iter().map(|ty| counts[*ty as usize]).sum();
+        let is_late = self.deadline.is_some_and(|deadline| Instant::now() > deadline);
+        self.report.truncated |= is_late && self.looked_at.is_some();
+        if let Some(looked_at) = self.looked_at.clone().filter(|_| !is_late) {
+            let mut statistics = KeyStatistics::default();
+            self.pinned.view.visit_values(key, &looked_at, &mut Gather(&mut statistics));
+            if self.report.sample.is_none()
+                && let Some(format) = statistics.format(1)
+            {
+                self.formats.insert(key.to_owned(), format);
+            }
+            if !others.is_empty() {
+                self.offenders(key, &others, is_shown, &mut report);
+            } else if let [main, _, ..] = statistics.date_formats()[..] {
+                self.misdated(key, main, is_shown, &mut report);
+            }
+            statistics.report(
+                &mut report,
+                ReportOptions { top: self.request.top, values: is_shown, quantiles: self.request.quantiles },
+            );
+        }
+        self.warn(&report, against.is_some());
+        self.report.keys.push(report);
+    }
+
+    /// Second pass: the records whose type is not the expected one, and their values put together.
+    fn offenders(&mut self, key: &str, types: &[ValueType], is_shown: bool, report: &mut KeyReport) {
+        let mut aggregates: HashMap<(&'static str, String), (u64, Value)> = HashMap::new();
+        let (mut listed, index) = (0, self.report.keys.len());
+        let (open, most) = (&mut self.open, self.request.offenders);
+        self.pinned.view.visit_typed(key, &self.within, types, &mut |offset, value| {
+            let ty = type_name(value.value_type());
+            if listed < most {
+                listed += 1;
+                let value = is_shown.then(|| cut(&value));
+                open.push((index, offset, Offender { id: String::new(), value_type: ty, value, rule: None }));
+            }
+            if is_shown {
+                let aggregate = aggregates.entry((ty, value.to_json().to_string())).or_insert((0, value));
+                aggregate.0 += 1;
+            }
+            if aggregates.len() >= AGGREGATES_MAX || (!is_shown && listed >= most) {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        let mut values: Vec<Aggregate> = aggregates
+            .into_iter()
+            .map(|((value_type, _), (count, value))| Aggregate { value_type, value: Some(cut(&value)), count })
+            .collect();
+        values.sort_by_key(|aggregate| {
+            (std::cmp::Reverse(aggregate.count), aggregate.value.as_ref().map(Json::to_string))
+        });
+        values.truncate(AGGREGATES_LISTED);
+        report.offending_values = values;
+    }
+
+    /// Records whose date is written in another way than most.
+    fn misdated(&mut self, key: &str, main: Format, is_shown: bool, report: &mut KeyReport) {
+        let (mut listed, index) = (0, self.report.keys.len());
+        let (open, most) = (&mut self.open, self.request.offenders);
+        self.pinned.view.visit_typed(key, &self.within, &[ValueType::Str], &mut |offset, value| {
+            let Value::Str(text) = &value else { return ControlFlow::Continue(()) };
+            if Format::of(text) == Some(main) {
+                return ControlFlow::Continue(());
+            }
+            report.offender_count += 1;
+            if listed < most {
+                listed += 1;
+                let value = is_shown.then(|| cut(&value));
+                open.push((
+                    index,
+                    offset,
+                    Offender { id: String::new(), value_type: "string", value, rule: Some("format") },
+                ));
+            }
+            ControlFlow::Continue(())
+        });
+    }
+
+    fn warn(&mut self, report: &KeyReport, is_declared: bool) {
+        let key = &report.name;
+        let types = || {
+            let parts: Vec<String> = report.types.iter().map(|(name, count)| format!("{count} {name}")).collect();
+            parts.join(", ")
+        };
+        let mut add = |level, code, message| {
+            self.report.warnings.push(Warning { level, key: Some(key.clone()), code, message, ids: Vec::new() });
+        };
+        if report.offender_count > 0
+            && (report.verdict == "mixed" || is_declared)
+            && !report.alerts.contains(&"mixed-date-formats")
+        {
+            let level = if is_declared { "error" } else { "warning" };
+            let what = if is_declared {
+                format!("key {key:?} has {} values of a type that is not declared: {}", report.offender_count, types())
+            } else if report.confidence < CONFIDENT {
+                format!("key {key:?} mixes types: {}; no type is clearly meant", types())
+            } else {
+                format!("key {key:?} mixes types: {}; {} is meant most likely", types(), report.majority)
+            };
+            add(level, "mixed-types", what);
+        } else if report.verdict == "numeric" {
+            add(
+                "info",
+                "mixed-numbers",
+                format!("key {key:?} holds integers and floats: {}; filters compare them as numbers", types()),
+            );
+        }
+        for alert in &report.alerts {
+            let what = match *alert {
+                "mixed-date-formats" => {
+                    "holds dates in several notations, which do not sort; use one, such as 2026-01-31"
+                }
+                "numbers-in-strings" => "holds numbers in strings, which no range filter finds; store numbers",
+                "booleans-in-strings" => "holds booleans in strings; store booleans",
+                "json-in-strings" => "holds JSON in strings, which filters cannot look into; store keys of their own",
+                "case-variants" => "holds values that differ only in case or blanks around them",
+                "untrimmed" => "holds values with blanks around them",
+                _ => continue,
+            };
+            let level = if matches!(*alert, "case-variants" | "untrimmed") { "info" } else { "warning" };
+            add(level, alert, format!("key {key:?} {what}"));
+        }
+        if report.count <= 3 && self.within.len() >= 100 {
+            add(
+                "info",
+                "rare-key",
+                format!("key {key:?} is in {} of {} records only", report.count, self.within.len()),
+            );
+        }
+    }
+
+    /// Finds the ids of the offenders.
+    fn name_offenders(&mut self) -> Result<(), Error> {
+        let mut offsets: Vec<u32> = self.open.iter().map(|(_, offset, _)| *offset).collect();
+        offsets.sort_unstable();
+        offsets.dedup();
+        let mut ids = HashMap::with_capacity(offsets.len());
+        self.pinned.reader.rows(self.pinned.number, &offsets, Parts::default(), &mut |row| {
+            ids.insert(row.offset, row.id.to_owned());
+            ControlFlow::Continue(())
+        })?;
+        for (index, offset, offender) in std::mem::take(&mut self.open) {
+            let id = ids.get(&offset).cloned().unwrap_or_default();
+            let report = &mut self.report.keys[index];
+            report.offenders.push(Offender { id, ..offender });
+        }
+        for warning in &mut self.report.warnings {
+            let key = self.report.keys.iter().find(|key| Some(&key.name) == warning.key.as_ref());
+            if matches!(warning.code, "mixed-types" | "mixed-date-formats")
+                && let Some(key) = key
+            {
+                warning.ids = key.offenders.iter().map(|offender| offender.id.clone()).collect();
+            }
+        }
+        Ok(())
+    }
+
+    /// What the schema declares and the data lacks, and the other way round.
+    fn drift(&mut self) {
+        let Some(schema) = &self.schema else { return };
+        let report = &mut self.report;
+        if self.request.keys.is_none() && self.request.filter.is_none() {
+            for key in schema.properties.keys().filter(|key| !report.keys.iter().any(|found| found.name == **key)) {
+                report.drift.push(format!("key {key:?} is declared, and no record has it"));
+            }
+        }
+        for key in report.keys.iter().filter(|key| schema.property(&key.name).is_none()) {
+            report.drift.push(format!("key {:?} is in {} records and not declared", key.name, key.count));
+        }
+        for rule in report.compliance.iter().flat_map(|compliance| &compliance.rules) {
+            report.warnings.push(Warning {
+                level: "error",
+                key: Some(rule.key.clone()),
+                code: "violation",
+                message: format!("{} records break the rule {} of key {:?}", rule.count, rule.rule, rule.key),
+                ids: rule.ids.clone(),
+            });
+        }
+    }
+
+    /// What concerns the collection as a whole.
+    fn conclude(&mut self) {
+        let report = &mut self.report;
+        let documents = self.pinned.view.with_document().and(&self.within).len() as u64;
+        #[expect(clippy::cast_precision_loss, reason = "a share for people")]
+        let presence = if report.records == 0 { 0.0 } else { documents as f64 / report.records as f64 };
+        report.documents = DocumentReport { count: documents, presence };
+        for names in similar_names(report.keys.iter().map(|key| key.name.as_str())) {
+            report.warnings.push(Warning {
+                level: "warning",
+                key: None,
+                code: "similar-names",
+                message: format!(
+                    "keys {} differ only in case or separators; one is meant most likely",
+                    names.join(", ")
+                ),
+                ids: Vec::new(),
+            });
+        }
+        let gravity = |warning: &Warning| ["error", "warning", "info"].iter().position(|level| *level == warning.level);
+        report.warnings.sort_by_key(gravity);
+        report.suggested_schema = suggest_schema(&report.keys, report.records, &self.formats);
+        report.index_suggestions = suggest_indexes(&report.keys, report.records);
+    }
+}
+
+/// A value as reports show it: cut if it is long.
+fn cut(value: &Value) -> Json {
+    match value {
+        Value::Str(text) => match text.char_indices().nth(ochre_schema::VALUE_CHARACTERS_MAX) {
+            Some((end, _)) => format!("{}…", &text[..end]).into(),
+            None => text.as_str().into(),
+        },
+        value => value.to_json(),
+    }
+}
+
+/// Draws `size` of the offsets, each with the same probability (selection sampling: Knuth, TAOCP 3.4.2, S).
+fn draw(offsets: &Bitmap, size: usize, seed: u64) -> Bitmap {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let (mut wanted, mut left) = (size, offsets.len());
+    offsets
+        .iter()
+        .filter(|_| {
+            let is_drawn = wanted > 0 && rng.usize(0..left) < wanted;
+            wanted -= usize::from(is_drawn);
+            left -= 1;
+            is_drawn
+        })
+        .collect()
+}

@@ -1,0 +1,328 @@
+//! Schemas at work: compiled once per version, asked for every write, and what they found remembered.
+//!
+//! A record is judged inside the transaction that would change it, by the schema in force there: no write that
+//! began before a schema was declared slips past it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use ochre_model::{Declaration, Filter, ValidationType};
+use ochre_schema::{Compliance, Functions, InvalidSchema, MetadataSchema, Subject, Violation, judge, lint, prepare};
+use ochre_store::{CollectionNumber, CollectionRow, Judge, Judged};
+use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
+
+use crate::database::Inner;
+use crate::error::Error;
+
+/// An answer lists at most so many violations, and counts the rest.
+const LISTED_MAX: usize = 100;
+/// A message spells out so many.
+const SPELLED_MAX: usize = 10;
+/// So many accepted violations of a collection are remembered.
+const REMEMBERED_MAX: usize = 100;
+/// A collection's accepted violations make a line in the log at most this often.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// A rule that a record of a batch breaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RecordViolation {
+    /// Where the record stands in the batch.
+    pub index: usize,
+    /// The record's id.
+    pub id: String,
+    /// What it breaks.
+    #[serde(flatten)]
+    pub violation: Violation,
+}
+
+/// The violations of one batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Violations {
+    /// The first of them.
+    pub listed: Vec<RecordViolation>,
+    /// All of them, by key and rule.
+    pub counts: BTreeMap<(String, &'static str), u64>,
+}
+
+impl Violations {
+    fn extend(&mut self, index: usize, id: &str, violations: Vec<Violation>) {
+        for violation in violations {
+            *self.counts.entry((violation.key.clone(), violation.rule)).or_default() += 1;
+            if self.listed.len() < LISTED_MAX {
+                self.listed.push(RecordViolation { index, id: id.to_owned(), violation });
+            }
+        }
+    }
+
+    /// How many there are.
+    pub fn total(&self) -> u64 {
+        self.counts.values().sum()
+    }
+}
+
+impl fmt::Display for Violations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = self.total();
+        write!(f, "Validation error: the schema of the collection is broken {total} times; nothing was written: ")?;
+        for (number, RecordViolation { index, id, violation }) in self.listed.iter().take(SPELLED_MAX).enumerate() {
+            let separator = if number > 0 { "; " } else { "" };
+            write!(f, "{separator}record {index} (id {id:?}): {}", violation.message)?;
+        }
+        if total > SPELLED_MAX as u64 {
+            let keys: Vec<String> =
+                self.counts.iter().map(|((key, rule), count)| format!("{key} ({rule}, {count})")).collect();
+            write!(f, "; … in all: {}", keys.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// The compiled schemas of a database, and what they let pass.
+pub(crate) struct Schemas {
+    functions: Functions,
+    compiled: RwLock<HashMap<CollectionNumber, Compiled>>,
+    noted: Mutex<HashMap<CollectionNumber, Noted>>,
+}
+
+/// A schema, and the declaration it was compiled from.
+struct Compiled {
+    declaration: Arc<Declaration>,
+    schema: Arc<MetadataSchema>,
+}
+
+/// What is remembered of one collection.
+#[derive(Default)]
+struct Noted {
+    recent: VecDeque<(i64, RecordViolation)>,
+    /// By key, rule and outcome.
+    counts: BTreeMap<(String, &'static str, &'static str), u64>,
+    logged: Option<Instant>,
+    unlogged: u64,
+    audit: Option<Audit>,
+}
+
+/// What the last audit of a collection found.
+#[derive(Clone)]
+pub(crate) struct Audit {
+    pub(crate) declaration: Arc<Declaration>,
+    pub(crate) position: u64,
+    pub(crate) compliance: Compliance,
+}
+
+/// How often a rule was broken by requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct ViolationCount {
+    pub collection: String,
+    pub key: String,
+    pub rule: &'static str,
+    /// `refused` or `accepted`.
+    pub outcome: &'static str,
+    pub count: u64,
+}
+
+impl Schemas {
+    pub(crate) fn new(functions: Functions) -> Self {
+        Self { functions, compiled: RwLock::default(), noted: Mutex::default() }
+    }
+
+    pub(crate) fn functions(&self) -> &Functions {
+        &self.functions
+    }
+
+    /// Parses a schema that is to be declared.
+    pub(crate) fn parse(&self, written: &serde_json::Value) -> Result<MetadataSchema, Error> {
+        let schema = MetadataSchema::parse(written)?;
+        match schema.missing_functions(&self.functions).first() {
+            None => Ok(schema),
+            Some(name) => {
+                let known: Vec<&str> = self.functions.names().collect();
+                let known =
+                    if known.is_empty() { "none is".to_owned() } else { format!("there are {}", known.join(", ")) };
+                let problem = format!("it names the validator function {name:?}, which is not registered; {known}");
+                Err(InvalidSchema { pointer: String::new(), problem }.into())
+            }
+        }
+    }
+
+    /// The schema that a collection declares, compiled; `None` if it declares none.
+    pub(crate) fn of(&self, row: &CollectionRow) -> Result<Option<Arc<MetadataSchema>>, InvalidSchema> {
+        let Some(declaration) = &row.declaration else { return Ok(None) };
+        let Some(written) = &declaration.schema else { return Ok(None) };
+        if let Some(compiled) = self.compiled.read().get(&row.number)
+            && (Arc::ptr_eq(&compiled.declaration, declaration) || compiled.declaration == *declaration)
+        {
+            return Ok(Some(Arc::clone(&compiled.schema)));
+        }
+        let schema = Arc::new(MetadataSchema::parse(written)?);
+        let compiled = Compiled { declaration: Arc::clone(declaration), schema: Arc::clone(&schema) };
+        self.compiled.write().insert(row.number, compiled);
+        Ok(Some(schema))
+    }
+
+    pub(crate) fn forget(&self, collection: CollectionNumber) {
+        self.compiled.write().remove(&collection);
+        self.noted.lock().remove(&collection);
+    }
+
+    /// Counts what a request broke.
+    fn note(&self, row: &CollectionRow, violations: &Violations, outcome: &'static str) {
+        if violations.counts.is_empty() {
+            return;
+        }
+        let mut noted = self.noted.lock();
+        let noted = noted.entry(row.number).or_default();
+        for ((key, rule), count) in &violations.counts {
+            *noted.counts.entry((key.clone(), *rule, outcome)).or_default() += count;
+        }
+        if outcome == "refused" {
+            return;
+        }
+        let now = unix_seconds();
+        for violation in &violations.listed {
+            noted.recent.push_front((now, violation.clone()));
+        }
+        noted.recent.truncate(REMEMBERED_MAX);
+        noted.unlogged += violations.total();
+        if noted.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+            let example = violations.listed.first().map_or("", |first| &first.violation.message);
+            tracing::warn!(collection = row.name, violations = noted.unlogged, example, "records break their schema");
+            (noted.logged, noted.unlogged) = (Some(Instant::now()), 0);
+        }
+    }
+
+    /// The last accepted violations of a collection, newest first, with the second each was noted in.
+    pub(crate) fn recent(&self, collection: CollectionNumber) -> Vec<(i64, RecordViolation)> {
+        self.noted.lock().get(&collection).map(|noted| noted.recent.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// What the last audit found, if it was of this declaration.
+    pub(crate) fn audit(&self, row: &CollectionRow) -> Option<Audit> {
+        let noted = self.noted.lock();
+        let audit = noted.get(&row.number)?.audit.as_ref()?;
+        (Some(&audit.declaration) == row.declaration.as_ref()).then(|| audit.clone())
+    }
+
+    pub(crate) fn audited(&self, collection: CollectionNumber, audit: Audit) {
+        self.noted.lock().entry(collection).or_default().audit = Some(audit);
+    }
+
+    fn counts(&self, collection: CollectionNumber) -> Vec<(String, &'static str, &'static str, u64)> {
+        let noted = self.noted.lock();
+        let counts = noted.get(&collection).into_iter().flat_map(|noted| &noted.counts);
+        counts.map(|((key, rule, outcome), count)| (key.clone(), *rule, *outcome, *count)).collect()
+    }
+}
+
+/// The time now, in seconds since 1970.
+pub(crate) fn unix_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Judges the records of one request, and keeps what it found until the request has its outcome.
+pub(crate) struct RequestJudge {
+    schemas: Arc<Schemas>,
+    found: Mutex<Found>,
+}
+
+#[derive(Default)]
+struct Found {
+    row: Option<Arc<CollectionRow>>,
+    refused: Violations,
+    reported: Violations,
+}
+
+impl fmt::Debug for RequestJudge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RequestJudge")
+    }
+}
+
+impl RequestJudge {
+    pub(crate) fn new(schemas: &Arc<Schemas>) -> Arc<Self> {
+        Arc::new(Self { schemas: Arc::clone(schemas), found: Mutex::default() })
+    }
+
+    /// What was found, once the write has its outcome: the violations that refused it, or those it was
+    /// accepted with.
+    pub(crate) fn conclude(&self, is_written: bool) -> Result<Violations, Arc<Violations>> {
+        let found = std::mem::take(&mut *self.found.lock());
+        let Some(row) = found.row else { return Ok(Violations::default()) };
+        if !found.refused.counts.is_empty() {
+            self.schemas.note(&row, &found.refused, "refused");
+            return Err(Arc::new(found.refused));
+        }
+        if is_written {
+            self.schemas.note(&row, &found.reported, "accepted");
+        }
+        Ok(found.reported)
+    }
+}
+
+impl Judge for RequestJudge {
+    fn judge(&self, row: &CollectionRow, records: &mut [Judged<'_>]) -> Result<(), String> {
+        let mode = row.declaration.as_ref().map_or(ValidationType::None, |declaration| declaration.mode());
+        if mode == ValidationType::None {
+            return Ok(());
+        }
+        let schema = match self.schemas.of(row) {
+            Ok(Some(schema)) => schema,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(format!("the stored schema cannot be used, so nothing was written: {error}")),
+        };
+        let (mut refused, mut reported) = (Violations::default(), Violations::default());
+        for record in records {
+            let id = record.id;
+            let before = record.before.map(|(metadata, document)| Subject { id, metadata, document, embedding: None });
+            prepare(&schema, mode, before.is_none(), record.metadata);
+            let (document, embedding) = (record.document, record.embedding);
+            let after = Subject { id, metadata: record.metadata.as_ref(), document, embedding };
+            let verdict = judge(&schema, mode, &self.schemas.functions, before, after);
+            refused.extend(record.index, id, verdict.refused);
+            reported.extend(record.index, id, verdict.reported);
+        }
+        let is_refused = !refused.counts.is_empty();
+        let row = (is_refused || !reported.counts.is_empty()).then(|| Arc::new(row.clone()));
+        *self.found.lock() = Found { row, refused, reported };
+        if is_refused { Err("the schema is broken".into()) } else { Ok(()) }
+    }
+}
+
+impl Inner {
+    /// What in a filter can never match what the collection declares: an error in strict mode, else told.
+    pub(crate) fn lint(&self, row: &CollectionRow, filter: &Filter) -> Result<Vec<String>, Error> {
+        let Some(declaration) = &row.declaration else { return Ok(Vec::new()) };
+        let mode = declaration.mode();
+        if mode == ValidationType::None {
+            return Ok(Vec::new());
+        }
+        let Ok(Some(schema)) = self.schemas.of(row) else { return Ok(Vec::new()) };
+        let found = lint(&schema, mode, filter);
+        match found.first() {
+            Some(_) if mode == ValidationType::Strict => {
+                Err(Error::NotFilterable(format!("Validation error: where: {}", found.join("; "))))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// How often rules were broken by requests since the start.
+    pub(crate) fn violation_counts(&self) -> Vec<ViolationCount> {
+        let rows: Vec<Arc<CollectionRow>> = self.rows.read().values().cloned().collect();
+        let of = |row: &Arc<CollectionRow>| {
+            let collection = format!("{}/{}/{}", row.tenant, row.database, row.name);
+            self.schemas.counts(row.number).into_iter().map(move |(key, rule, outcome, count)| ViolationCount {
+                collection: collection.clone(),
+                key,
+                rule,
+                outcome,
+                count,
+            })
+        };
+        rows.iter().flat_map(of).collect()
+    }
+}

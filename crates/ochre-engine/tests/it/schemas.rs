@@ -1,0 +1,194 @@
+//! Schemas and introspection: counts that are always right, judgements that no write slips past.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ochre_engine::model::{DeclarationChange, Metadata, Space, ValidationType, Value};
+use ochre_engine::schema::type_name;
+use ochre_engine::{
+    Alteration, BackupTargets, Collection, Database, Error, IntrospectMode, IntrospectRequest, NewRecords, Options,
+    Repository, RestoreAt, RestoreOptions, Validation,
+};
+use ochre_testkit::{Generator, Operation, Oracle};
+use serde_json::{Value as Json, json};
+
+use crate::support::{apply, collection, open, small, step};
+
+/// Types by key, and how many records have a value of each.
+type Counts = BTreeMap<String, BTreeMap<&'static str, u64>>;
+
+/// What introspection counts, against a recount of every record.
+fn check_counts(collection: &Collection, oracle: &Oracle) {
+    let mut expected = Counts::new();
+    for record in &oracle.records {
+        for (key, value) in
+            record.metadata.iter().flat_map(Metadata::iter).filter(|(key, _)| !key.starts_with("chroma:"))
+        {
+            *expected.entry(key.to_owned()).or_default().entry(type_name(value.value_type())).or_default() += 1;
+        }
+    }
+    for mode in [IntrospectMode::Fast, IntrospectMode::Full] {
+        let report = collection.introspect(&IntrospectRequest { mode, ..IntrospectRequest::default() }).unwrap();
+        let found: Counts = report.keys.into_iter().map(|key| (key.name, key.types)).collect();
+        assert_eq!(report.records, oracle.records.len() as u64);
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn counts_are_exact_after_random_operations_restarts_and_restores() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, target) = (folder.path().join("home"), folder.path().join("backups"));
+    let target = target.to_string_lossy().into_owned();
+    let options = || Options { backup_target: Some(target.clone()), background: true, ..small() };
+    let mut database = Database::open_with(&home, options()).unwrap();
+    let (mut generator, mut oracle) = (Generator::new(23, 40, 3000), Oracle::default());
+    for round in 0..12 {
+        let tests = collection(&database, Space::L2);
+        for _ in 0..25 {
+            step(&tests, &mut oracle, generator.operation(60));
+        }
+        check_counts(&tests, &oracle);
+        if round % 3 == 2 {
+            drop(tests);
+            database.close();
+            database = Database::open_with(&home, options()).unwrap();
+            check_counts(&collection(&database, Space::L2), &oracle);
+        }
+    }
+    database.scheduler().run_now("backup").unwrap();
+    while database.scheduler().history("backup", 1).unwrap().iter().all(|run| run.ended.is_none()) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let restored = folder.path().join("restored");
+    Repository::new(BackupTargets::default().open(&target).unwrap())
+        .restore(&RestoreOptions { at: RestoreAt::Latest, collection: None }, &restored)
+        .unwrap();
+    check_counts(&collection(&open(&restored), Space::L2), &oracle);
+}
+
+#[test]
+fn a_suggested_schema_accepts_the_records_it_came_from_in_every_mode() {
+    for seed in 0..20 {
+        let database = Database::ephemeral_with(small()).unwrap();
+        let tests = collection(&database, Space::L2);
+        let (mut generator, mut oracle) = (Generator::new(seed, 40, 3000), Oracle::default());
+        for _ in 0..30 {
+            apply(&tests, &mut oracle, generator.operation(60)).unwrap();
+        }
+        let report = tests.introspect(&IntrospectRequest::default()).unwrap();
+        for mode in ValidationType::ALL {
+            let validation =
+                Validation { schema: Some(report.suggested_schema.clone()), mode: Some(mode), batch: None };
+            let found = tests.validate(&validation).unwrap();
+            assert_eq!((found.judged, found.compliant), (report.records, report.records), "{:?}", found.rules);
+        }
+    }
+}
+
+fn declare(collection: &Collection, schema: &Json, mode: ValidationType) -> Result<(), Error> {
+    let declaration = DeclarationChange {
+        schema: Some(Some(schema.clone())),
+        validation_type: Some(Some(mode)),
+        validating_party: None,
+    };
+    collection.alter(Alteration { declaration, ..Alteration::default() }).map(drop)
+}
+
+fn add(collection: &Collection, id: &str, key: &str, value: Value) -> Result<(), Error> {
+    let metadata: Metadata = [(key, value)].into_iter().collect();
+    collection.add(NewRecords::new([id], [[1.0, 2.0]]).metadatas([metadata])).map(drop)
+}
+
+#[test]
+fn no_write_slips_past_a_schema_that_is_being_declared() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(folder.path());
+    let notes = database.create_collection("notes").unwrap();
+    let (is_declared, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..3)
+            .map(|writer| {
+                let (notes, is_declared, stop) = (&notes, &is_declared, &stop);
+                scope.spawn(move || {
+                    let mut number = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        let was_declared = is_declared.load(Ordering::SeqCst);
+                        let added = add(notes, &format!("{writer}-{number}"), "n", Value::Str("bad".into()));
+                        assert!(!(was_declared && added.is_ok()), "a record got past the schema");
+                        number += 1;
+                    }
+                })
+            })
+            .collect();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        declare(&notes, &json!({"n": "int"}), ValidationType::Strict).unwrap();
+        is_declared.store(true, Ordering::SeqCst);
+        let count = notes.count().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        stop.store(true, Ordering::Relaxed);
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        assert_eq!(notes.count().unwrap(), count);
+    });
+    drop(notes);
+    database.close();
+    let database = open(folder.path());
+    let notes = database.collection("notes").unwrap();
+    assert!(matches!(add(&notes, "x", "n", Value::Bool(true)), Err(Error::Violations(_))));
+    add(&notes, "x", "n", Value::Int(1)).unwrap();
+}
+
+#[test]
+fn an_embedders_function_judges_and_one_that_is_not_registered_is_refused() {
+    let mut options = small();
+    options.validators.register("even", |_, value| match value {
+        Some(Value::Int(n)) if n % 2 == 0 => Ok(()),
+        _ => Err("it is odd".into()),
+    });
+    let database = Database::ephemeral_with(options).unwrap();
+    let notes = database.create_collection("notes").unwrap();
+    let error = declare(&notes, &json!({"n": {"validators": [{"function": "evn"}]}}), ValidationType::Strict);
+    assert!(error.unwrap_err().to_string().contains("there are even"));
+    declare(&notes, &json!({"n": {"validators": [{"function": "even"}]}}), ValidationType::Strict).unwrap();
+    add(&notes, "a", "n", Value::Int(2)).unwrap();
+    assert!(add(&notes, "b", "n", Value::Int(3)).unwrap_err().to_string().contains("it is odd"));
+}
+
+#[test]
+fn an_identical_upsert_of_a_bad_record_changes_nothing_and_is_accepted() {
+    let database = Database::ephemeral_with(small()).unwrap();
+    let notes = database.create_collection("notes").unwrap();
+    add(&notes, "a", "n", Value::Str("x".into())).unwrap();
+    declare(&notes, &json!({"n": "int"}), ValidationType::Strict).unwrap();
+    let metadata: Metadata = [("n", Value::Str("x".into()))].into_iter().collect();
+    notes.upsert(NewRecords::new(["a"], [[1.0, 2.0]]).metadatas([metadata])).unwrap();
+    // In lax mode a whole float is the integer it stands for: nothing changes either.
+    declare(&notes, &json!({"n": "int"}), ValidationType::Lax).unwrap();
+    let of = |value: Value| NewRecords::new(["a"], [[1.0, 2.0]]).metadatas([[("n", value)].into_iter().collect()]);
+    let first = notes.upsert(of(Value::Int(7))).unwrap();
+    assert_eq!(notes.upsert(of(Value::Float(7.0))).unwrap().position, first.position);
+}
+
+#[test]
+fn random_writes_under_a_schema_leave_only_records_that_satisfy_it() {
+    let database = Database::ephemeral_with(small()).unwrap();
+    let tests = collection(&database, Space::L2);
+    let schema = json!({"properties": {"a": {"type": ["int", "float", "string"]}, "a.b": {"validators": [{"cel": "type(value) != bool"}]}}, "additional": "allow"});
+    declare(&tests, &schema, ValidationType::Strict).unwrap();
+    let (mut generator, mut oracle) = (Generator::new(3, 40, 3000), Oracle::default());
+    let (mut refused, mut accepted) = (0, 0);
+    for _ in 0..600 {
+        let operation = generator.operation(60);
+        // A refused write leaves nothing, so the oracle does not do it either.
+        let is_write = matches!(operation, Operation::Write(..));
+        match apply(&tests, &mut oracle, operation) {
+            Ok(()) => accepted += usize::from(is_write),
+            Err(Error::Violations(_)) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+        let found = tests.validate(&Validation::default()).unwrap();
+        assert_eq!(found.judged, found.compliant, "{:?}", found.rules);
+    }
+    crate::support::same_records(&tests, &oracle);
+    assert!(refused > 20 && accepted > 20, "{refused} refused, {accepted} accepted");
+}

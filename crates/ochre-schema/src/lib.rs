@@ -1,0 +1,33 @@
+//! Metadata schemas: what a collection says of its records, judged on write, found in data, and exported.
+//!
+//! - [`MetadataSchema`] is parsed from `chroma:schema` (`parse`), and judges records by a mode (`judge`).
+//! - [`lint`] tells which operands of a filter can never match.
+//! - `introspect` finds out what data that has no schema looks like, and suggests one.
+//! - `export` turns the one model into what other tools read.
+//!
+//! Not here: where declarations are kept (`ochre-store`), when records are judged (`ochre-engine`), and Chroma's own
+//! `Schema`, which configures indexes (`ochre-model`).
+
+mod export;
+mod format;
+mod judge;
+mod lint;
+mod parse;
+mod property;
+mod report;
+mod schema;
+mod statistics;
+mod suggest;
+mod validator;
+
+pub use export::{Comparison, Field, Fields, Parameter};
+pub use format::Format;
+pub use judge::{Subject, VALUE_CHARACTERS_MAX, Verdict, Violation, judge, prepare, violations};
+pub use lint::lint;
+pub use parse::InvalidSchema;
+pub use property::{Additional, Bound, EmbeddingRules, Property, Severity, element_of, list_of, type_name};
+pub use report::{Aggregate, Compliance, DocumentReport, KeyReport, Offender, Report, RuleCount, Sample, Warning};
+pub use schema::{MetadataSchema, PROPERTIES_MAX};
+pub use statistics::{KeyStatistics, ReportOptions};
+pub use suggest::{IndexSuggestion, expected_types, similar_names, suggest_indexes, suggest_schema};
+pub use validator::{EXPRESSION_MAX, Function, Functions, Validator};

@@ -1,0 +1,494 @@
+//! Statistics of the values under one key, gathered value by value, and the report they make.
+//!
+//! Exact as far as the values given: quantiles are of the sorted values, cardinalities are counted. Formats are looked
+//! for in at most [`FORMATS_MAX`] different strings.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ochre_model::{Value, ValueType};
+use serde_json::{Value as Json, json};
+
+use crate::format::Format;
+use crate::judge::{for_each_element, list_len, shown};
+use crate::property::type_name;
+use crate::report::{KeyReport, share};
+
+/// Formats are looked for in so many different strings of a key.
+const FORMATS_MAX: u64 = 100_000;
+/// Case variants are looked for among so many different strings of a key.
+const VARIANTS_MAX: u64 = 20_000;
+/// Values that stand alone are listed if there are at most so many.
+const RARE_MAX: usize = 10;
+/// A format is that of a key if so many of its values have it, as a share.
+const FORMAT_SHARE: f64 = 0.999;
+/// Integers between these are seconds of the years 2001 to 2100, or, times a thousand, milliseconds.
+const EPOCH_SECONDS: std::ops::Range<i64> = 978_307_200..4_102_444_800;
+
+/// What a report shows.
+#[derive(Clone, Copy, Debug)]
+pub struct ReportOptions {
+    /// How many of the most frequent values.
+    pub top: usize,
+    /// Whether values are shown at all.
+    pub values: bool,
+    /// Whether quantiles of numbers are.
+    pub quantiles: bool,
+}
+
+/// Gathers the values under one key.
+#[derive(Clone, Debug, Default)]
+pub struct KeyStatistics {
+    bools: [u64; 2],
+    ints: Vec<i64>,
+    floats: Vec<f64>,
+    strings: Strings,
+    lists: Lists,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Strings {
+    count: u64,
+    distinct: u64,
+    once: u64,
+    rare: Vec<String>,
+    top: Top,
+    /// By length in characters.
+    lengths: BTreeMap<usize, u64>,
+    blank: u64,
+    padded: u64,
+    formats: BTreeMap<Format, u64>,
+    looked_at: u64,
+    /// By the text in lower case: how many ways it is written, and the first of them.
+    variants: HashMap<String, (u32, String)>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Lists {
+    lengths: BTreeMap<u64, u64>,
+    elements: HashMap<String, u64>,
+    total: u64,
+}
+
+/// The most frequent values seen so far, a little more of them than are asked for.
+#[derive(Clone, Debug, Default)]
+struct Top(Vec<(u64, String)>);
+
+impl Top {
+    const KEPT: usize = 100;
+
+    fn offer(&mut self, count: u64, text: &str) {
+        if self.0.len() == Self::KEPT && self.0.last().is_some_and(|(least, _)| *least >= count) {
+            return;
+        }
+        let at = self
+            .0
+            .partition_point(|(other, other_text)| (*other, text) > (count, other_text.as_str()) && *other >= count);
+        self.0.insert(at, (count, text.to_owned()));
+        self.0.truncate(Self::KEPT);
+    }
+}
+
+impl KeyStatistics {
+    /// Booleans of one value.
+    pub fn bools(&mut self, value: bool, count: u64) {
+        self.bools[usize::from(value)] += count;
+    }
+
+    /// An integer.
+    pub fn int(&mut self, value: i64) {
+        self.ints.push(value);
+    }
+
+    /// A float.
+    pub fn float(&mut self, value: f64) {
+        self.floats.push(value);
+    }
+
+    /// A string with how many records have it; each string once.
+    pub fn strings(&mut self, text: &str, count: u64) {
+        let strings = &mut self.strings;
+        strings.count += count;
+        strings.distinct += 1;
+        if count == 1 {
+            strings.once += 1;
+            if strings.rare.len() <= RARE_MAX {
+                strings.rare.push(text.to_owned());
+            }
+        }
+        strings.top.offer(count, text);
+        *strings.lengths.entry(text.chars().count()).or_default() += count;
+        let trimmed = text.trim();
+        strings.blank += if trimmed.is_empty() { count } else { 0 };
+        strings.padded += if trimmed.len() != text.len() { count } else { 0 };
+        if strings.distinct <= FORMATS_MAX {
+            strings.looked_at += count;
+            if let Some(format) = Format::of(text) {
+                *strings.formats.entry(format).or_default() += count;
+            }
+        }
+        if strings.distinct <= VARIANTS_MAX {
+            let variant = strings.variants.entry(trimmed.to_lowercase()).or_insert_with(|| (0, text.to_owned()));
+            variant.0 += 1;
+        }
+    }
+
+    /// A list.
+    pub fn list(&mut self, list: &Value) {
+        *self.lists.lengths.entry(list_len(list).unwrap_or(0)).or_default() += 1;
+        for_each_element(list, &mut |element| {
+            self.lists.total += 1;
+            *self.lists.elements.entry(shown(element)).or_default() += 1;
+        });
+    }
+
+    /// The formats found in strings, most frequent first, each with its share.
+    pub fn formats(&self) -> Vec<(Format, f64)> {
+        let of = self.strings.looked_at;
+        let mut formats: Vec<_> =
+            self.strings.formats.iter().map(|(format, count)| (*format, share(*count, of).unwrap_or(0.0))).collect();
+        formats.sort_by(|a, b| b.1.total_cmp(&a.1));
+        formats
+    }
+
+    /// The format that all strings have, if at least `min` of them were looked at.
+    pub fn format(&self, min: u64) -> Option<Format> {
+        let is_enough = self.strings.looked_at >= min && self.strings.looked_at == self.strings.count;
+        let (format, count) = self.strings.formats.iter().max_by_key(|(_, count)| **count)?;
+        (is_enough && *count == self.strings.count).then_some(*format)
+    }
+
+    /// How many different values there are.
+    fn cardinality(&self) -> u64 {
+        let bools = self.bools.iter().filter(|count| **count > 0).count() as u64;
+        bools
+            + distinct(&self.ints)
+            + distinct_floats(&self.floats)
+            + self.strings.distinct
+            + self.lists.elements.len() as u64
+    }
+
+    /// Fills in what the values say. `report` has name, counts and majority already.
+    pub fn report(mut self, report: &mut KeyReport, options: ReportOptions) {
+        self.ints.sort_unstable();
+        self.floats.sort_unstable_by(f64::total_cmp);
+        let cardinality = self.cardinality();
+        report.cardinality = Some(cardinality);
+        report.distinct_ratio = share(cardinality, self.seen());
+        self.numbers(report, options);
+        if self.strings.count > 0 {
+            self.describe_strings(report, options);
+        }
+        if self.bools[0] + self.bools[1] > 0 {
+            let share = share(self.bools[1], self.bools[0] + self.bools[1]).unwrap_or(0.0);
+            report.booleans = Some(json!({"true": self.bools[1], "false": self.bools[0], "share": share}));
+            if options.values {
+                let both = [(self.bools[0], false), (self.bools[1], true)];
+                report.top.extend(
+                    both.iter()
+                        .filter(|(count, _)| *count > 0)
+                        .map(|(count, value)| json!({"value": value, "count": count})),
+                );
+            }
+        }
+        if !self.lists.lengths.is_empty() {
+            self.describe_lists(report, options);
+        }
+        report.top.sort_by_key(|entry| std::cmp::Reverse(entry["count"].as_u64()));
+        report.top.truncate(options.top);
+        self.alert(report, cardinality);
+    }
+
+    /// How many values were given.
+    fn seen(&self) -> u64 {
+        let lists: u64 = self.lists.lengths.values().sum();
+        self.bools.iter().sum::<u64>() + (self.ints.len() + self.floats.len()) as u64 + self.strings.count + lists
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "statistics for people")]
+    fn numbers(&self, report: &mut KeyReport, options: ReportOptions) {
+        let count = self.ints.len() + self.floats.len();
+        if count == 0 {
+            return;
+        }
+        let mut all: Vec<f64> = self.ints.iter().map(|int| *int as f64).chain(self.floats.iter().copied()).collect();
+        all.sort_unstable_by(f64::total_cmp);
+        let mean = all.iter().sum::<f64>() / count as f64;
+        let variance = all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count as f64;
+        let mut numbers = json!({
+            "mean": mean,
+            "standard_deviation": variance.sqrt(),
+            "zeros": all.iter().filter(|x| **x == 0.0).count(),
+            "negatives": all.iter().filter(|x| **x < 0.0).count(),
+            "non_integral": share(self.floats.iter().filter(|x| x.fract() != 0.0).count() as u64, count as u64),
+            "ints": self.ints.len(),
+            "floats": self.floats.len(),
+        });
+        if options.values {
+            // An integer is shown as one.
+            let shown = |x: f64| if self.floats.is_empty() { json!(x as i64) } else { json!(x) };
+            let (min, max) = match (self.ints.first(), self.ints.last(), self.floats.is_empty()) {
+                (Some(min), Some(max), true) => (json!(min), json!(max)),
+                _ => (json!(all[0]), json!(all[count - 1])),
+            };
+            numbers["min"] = min;
+            numbers["max"] = max;
+            if options.quantiles {
+                let quantile = |q: f64| shown(all[((count - 1) as f64 * q).round() as usize]);
+                numbers["quantiles"] = json!({
+                    "5": quantile(0.05), "25": quantile(0.25), "50": quantile(0.5), "75": quantile(0.75),
+                    "95": quantile(0.95),
+                });
+            }
+            let (mut top, mut rare) = (Top::default(), Vec::new());
+            for_each_run(&self.ints, |value, count| {
+                top.offer(count, &value.to_string());
+                if count == 1 && rare.len() <= RARE_MAX {
+                    rare.push(json!(value));
+                }
+            });
+            report.top.extend(
+                top.0
+                    .iter()
+                    .filter_map(|(count, text)| Some(json!({"value": text.parse::<i64>().ok()?, "count": count}))),
+            );
+            let mut top = Top::default();
+            for_each_run(&self.floats, |value, count| top.offer(count, &value.to_string()));
+            report.top.extend(
+                top.0
+                    .iter()
+                    .filter_map(|(count, text)| Some(json!({"value": text.parse::<f64>().ok()?, "count": count}))),
+            );
+            if rare.len() <= RARE_MAX && self.ints.len() > 100 {
+                report.rare.extend(rare);
+            }
+        }
+        let seconds = share(self.ints.iter().filter(|int| EPOCH_SECONDS.contains(int)).count() as u64, count as u64);
+        let millis = share(
+            self.ints.iter().filter(|int| EPOCH_SECONDS.contains(&(**int / 1000)) && **int > EPOCH_SECONDS.end).count()
+                as u64,
+            count as u64,
+        );
+        for (name, share) in [("epoch-seconds", seconds), ("epoch-milliseconds", millis)] {
+            if share.is_some_and(|share| share >= FORMAT_SHARE) {
+                numbers["format"] = name.into();
+                report.alerts.push(name);
+            }
+        }
+        report.numbers = Some(numbers);
+    }
+
+    fn describe_strings(&self, report: &mut KeyReport, options: ReportOptions) {
+        let strings = &self.strings;
+        let total: u64 = strings.lengths.iter().map(|(length, count)| *length as u64 * count).sum();
+        let mut so_far = 0;
+        let p95 = strings.lengths.iter().find(|(_, count)| {
+            so_far += **count;
+            so_far * 100 >= strings.count * 95
+        });
+        let formats: serde_json::Map<String, Json> =
+            self.formats().iter().map(|(format, share)| (format.name().to_owned(), json!(share))).collect();
+        let written: Vec<&String> =
+            strings.variants.values().filter(|(ways, _)| *ways > 1).map(|(_, first)| first).collect();
+        let mut described = json!({
+            "length": {
+                "min": strings.lengths.keys().next(), "max": strings.lengths.keys().next_back(),
+                "mean": share(total, strings.count), "p95": p95.map(|(length, _)| length),
+            },
+            "blank": strings.blank,
+            "leading_or_trailing_blanks": strings.padded,
+            "case_variants": written.len(),
+            "formats": formats,
+        });
+        if strings.distinct > FORMATS_MAX {
+            described["formats_of"] = strings.looked_at.into();
+        }
+        if options.values {
+            let mut examples: Vec<&str> = written.iter().map(|text| text.as_str()).collect();
+            examples.sort_unstable();
+            examples.truncate(5);
+            described["case_variant_examples"] = json!(examples);
+            let top = strings
+                .top
+                .0
+                .iter()
+                .map(|(count, text)| json!({"value": shown(&Value::Str(text.clone())), "count": count}));
+            report.top.extend(top);
+            if strings.rare.len() <= RARE_MAX && strings.count > 100 {
+                report.rare.extend(strings.rare.iter().map(|text| json!(shown(&Value::Str(text.clone())))));
+            }
+        }
+        if !written.is_empty() {
+            report.alerts.push("case-variants");
+        }
+        if strings.padded > 0 {
+            report.alerts.push("untrimmed");
+        }
+        if strings.blank > 0 {
+            report.alerts.push("blank");
+        }
+        for (format, alert) in [
+            (Format::Number, "numbers-in-strings"),
+            (Format::Boolean, "booleans-in-strings"),
+            (Format::Json, "json-in-strings"),
+        ] {
+            if self.formats().iter().any(|(found, share)| *found == format && *share >= FORMAT_SHARE) {
+                report.alerts.push(alert);
+            }
+        }
+        if self.date_formats().len() > 1 {
+            report.alerts.push("mixed-date-formats");
+        }
+        report.strings = Some(described);
+    }
+
+    /// The notations in which dates stand among the strings, most frequent first.
+    pub fn date_formats(&self) -> Vec<Format> {
+        self.formats().into_iter().map(|(format, _)| format).filter(|format| format.is_date()).collect()
+    }
+
+    fn describe_lists(&self, report: &mut KeyReport, options: ReportOptions) {
+        let lists = &self.lists;
+        let count: u64 = lists.lengths.values().sum();
+        report.lists = Some(json!({
+            "length": {
+                "min": lists.lengths.keys().next(), "max": lists.lengths.keys().next_back(),
+                "mean": share(lists.total, count),
+            },
+            "elements": lists.total,
+            "distinct_elements": lists.elements.len(),
+        }));
+        if options.values {
+            let mut top = Top::default();
+            lists.elements.iter().for_each(|(text, count)| top.offer(*count, text));
+            report.top.extend(top.0.into_iter().map(|(count, text)| json!({"element": text, "count": count})));
+        }
+    }
+
+    fn alert(&self, report: &mut KeyReport, cardinality: u64) {
+        let seen = self.seen();
+        if cardinality == 1 && seen > 1 {
+            report.alerts.push("constant");
+        }
+        if cardinality == seen && seen >= 20 && self.lists.lengths.is_empty() {
+            report.alerts.push("unique");
+        } else if cardinality > 50 && cardinality.saturating_mul(2) > seen {
+            report.alerts.push("high-cardinality");
+        }
+        let most = report.top.first().and_then(|top| top["count"].as_u64()).unwrap_or(0);
+        if cardinality > 1 && most.saturating_mul(100) > seen.saturating_mul(95) && seen >= 20 {
+            report.alerts.push("imbalanced");
+        }
+    }
+}
+
+/// Calls `visit` for each run of equal values of a sorted list.
+fn for_each_run<T: PartialEq + Copy>(sorted: &[T], mut visit: impl FnMut(T, u64)) {
+    for run in sorted.chunk_by(|a, b| a == b) {
+        visit(run[0], run.len() as u64);
+    }
+}
+
+fn distinct(sorted: &[i64]) -> u64 {
+    sorted.chunk_by(|a, b| a == b).count() as u64
+}
+
+fn distinct_floats(sorted: &[f64]) -> u64 {
+    sorted.chunk_by(|a, b| a == b).count() as u64
+}
+
+/// The lower end of the 95 % confidence interval of a share (Wilson 1927).
+#[expect(clippy::cast_precision_loss, reason = "statistics for people")]
+pub(crate) fn wilson(part: u64, whole: u64) -> f64 {
+    const Z: f64 = 1.96;
+    if whole == 0 {
+        return 0.0;
+    }
+    let (n, p) = (whole as f64, part as f64 / whole as f64);
+    let middle = p + Z * Z / (2.0 * n);
+    let spread = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+    ((middle - spread) / (1.0 + Z * Z / n)).clamp(0.0, 1.0)
+}
+
+impl KeyReport {
+    /// A report of the counts alone: `counts` by the order of [`ValueType::ALL`], of `records` records.
+    pub fn of_counts(name: &str, counts: &[u64; 8], records: u64) -> Self {
+        let of =
+            |ty: ValueType| counts[ValueType::ALL.iter().position(|other| *other == ty).expect("all types are there")];
+        let count = counts.iter().sum();
+        let (ints, floats) = (of(ValueType::Int), of(ValueType::Float));
+        // Ties go to the type that says more.
+        let order = [
+            ValueType::Int,
+            ValueType::Float,
+            ValueType::Bool,
+            ValueType::Str,
+            ValueType::Ints,
+            ValueType::Floats,
+            ValueType::Bools,
+            ValueType::Strs,
+        ];
+        let weight = |ty: ValueType| match ty {
+            // Integers and floats together are numbers, and called floats.
+            ValueType::Float if floats > 0 => ints + floats,
+            ValueType::Int if floats > 0 => 0,
+            ty => of(ty),
+        };
+        let majority = order.into_iter().rev().max_by_key(|ty| weight(*ty)).unwrap_or(ValueType::Str);
+        let most = weight(majority);
+        let present: Vec<ValueType> = ValueType::ALL.into_iter().filter(|ty| of(*ty) > 0).collect();
+        let is_numeric = present == [ValueType::Int, ValueType::Float];
+        let mut alerts = Vec::new();
+        let presence = share(count, records).unwrap_or(0.0);
+        if presence < 0.05 {
+            alerts.push("sparse");
+        }
+        Self {
+            name: name.to_owned(),
+            count,
+            presence,
+            types: present.iter().map(|ty| (type_name(*ty), of(*ty))).collect(),
+            majority: type_name(majority),
+            confidence: wilson(most, count),
+            verdict: if present.len() == 1 {
+                "uniform"
+            } else if is_numeric {
+                "numeric"
+            } else {
+                "mixed"
+            },
+            alerts,
+            ..Self::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_frequent_values_come_first() {
+        let mut top = Top::default();
+        for (count, text) in [(1, "a"), (5, "b"), (3, "c"), (5, "d")] {
+            top.offer(count, text);
+        }
+        let texts: Vec<&str> = top.0.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(&texts[2..], ["c", "a"]);
+        assert_eq!(top.0[0].0, 5);
+    }
+
+    #[test]
+    fn numbers_of_both_types_count_as_one_and_a_tie_goes_to_what_says_more() {
+        let counts = |pairs: &[(ValueType, u64)]| {
+            ValueType::ALL.map(|ty| pairs.iter().find(|(other, _)| *other == ty).map_or(0, |(_, count)| *count))
+        };
+        let check = |pairs: &[(ValueType, u64)], majority: &str, verdict: &str| {
+            let report = KeyReport::of_counts("k", &counts(pairs), 100);
+            assert_eq!((report.majority, report.verdict), (majority, verdict), "{pairs:?}");
+        };
+        check(&[(ValueType::Int, 90), (ValueType::Float, 10)], "float", "numeric");
+        check(&[(ValueType::Int, 40), (ValueType::Float, 20), (ValueType::Str, 40)], "float", "mixed");
+        check(&[(ValueType::Int, 50), (ValueType::Str, 50)], "int", "mixed");
+        check(&[(ValueType::Strs, 3)], "list[string]", "uniform");
+    }
+}

@@ -1,0 +1,101 @@
+//! From what was found in data to a schema that accepts it, to indexes, and to names that look alike.
+
+use std::collections::BTreeMap;
+
+use ochre_model::ValueType;
+use serde::Serialize;
+use serde_json::{Map, Value as Json, json};
+
+use crate::format::Format;
+use crate::property::{Property, type_name};
+use crate::report::KeyReport;
+
+/// A key is called required, or given a format, if so many records say so and none says otherwise.
+const SURE_RECORDS: u64 = 20;
+/// A string key with at most so many values is shown with examples of them.
+const EXAMPLES_MAX: usize = 5;
+
+/// A key that filters would profit from having indexed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct IndexSuggestion {
+    /// The metadata keys, in order.
+    pub columns: Vec<String>,
+    /// `equality` or `range`.
+    pub kind: &'static str,
+    /// Why.
+    pub reason: String,
+}
+
+/// A schema that accepts every record the reports were made from. `formats` are those that all values of a key have.
+pub fn suggest_schema(keys: &[KeyReport], records: u64, formats: &BTreeMap<String, Format>) -> Json {
+    let mut properties = Map::new();
+    for key in keys {
+        let types: Vec<&str> = key.types.keys().copied().collect();
+        // Integers are floats, so float alone takes both.
+        let types: Vec<&str> =
+            types.iter().copied().filter(|name| *name != "int" || !types.contains(&"float")).collect();
+        let types: Vec<&str> =
+            types.iter().copied().filter(|name| *name != "list[int]" || !types.contains(&"list[float]")).collect();
+        let mut property = Map::new();
+        property.insert("type".into(), if let [one] = types[..] { one.into() } else { json!(types) });
+        // A name with `*` in it is a pattern, which cannot be required.
+        if key.count == records && records >= SURE_RECORDS && !key.name.contains('*') {
+            property.insert("required".into(), true.into());
+        }
+        if let Some(format) = formats.get(&key.name)
+            && types == ["string"]
+            && key.count >= SURE_RECORDS
+        {
+            property.insert("format".into(), format.name().into());
+        }
+        let examples: Vec<Json> =
+            key.top.iter().take(EXAMPLES_MAX).filter_map(|top| top.get("value").cloned()).collect();
+        if !examples.is_empty() {
+            property.insert("examples".into(), examples.into());
+        }
+        properties.insert(key.name.clone(), property.into());
+    }
+    json!({"properties": properties})
+}
+
+/// Which types are expected under a key, by what is declared of it if something is.
+pub fn expected_types(report: &KeyReport, declared: Option<&Property>) -> Vec<ValueType> {
+    if let Some(property) = declared.filter(|property| !property.types.is_empty()) {
+        return ValueType::ALL.into_iter().filter(|ty| property.takes(*ty)).collect();
+    }
+    let is_expected = |ty: &ValueType| {
+        let name = type_name(*ty);
+        name == report.majority || (report.majority == "float" && *ty == ValueType::Int)
+    };
+    ValueType::ALL.into_iter().filter(is_expected).collect()
+}
+
+/// Keys worth an index: in many records, and telling them apart.
+pub fn suggest_indexes(keys: &[KeyReport], records: u64) -> Vec<IndexSuggestion> {
+    let mut found = Vec::new();
+    for key in keys.iter().filter(|key| records >= 1000 && key.presence >= 0.1) {
+        let Some(cardinality) = key.cardinality.filter(|cardinality| *cardinality >= 2) else { continue };
+        let (kind, what) = match key.majority {
+            "int" | "float" if cardinality > 50 => ("range", "numbers of a wide range"),
+            "list[string]" | "list[int]" | "list[float]" | "list[bool]" => ("equality", "list elements"),
+            _ if cardinality.saturating_mul(2) <= key.count => ("equality", "values that many records share"),
+            _ => continue,
+        };
+        found.push(IndexSuggestion {
+            columns: vec![key.name.clone()],
+            kind,
+            reason: format!("{what}: {cardinality} different in {} records", key.count),
+        });
+    }
+    found
+}
+
+/// Groups of keys whose names differ only in case and separators: `created_at`, `createdAt`.
+pub fn similar_names<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Vec<&'a str>> {
+    let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for name in names {
+        let plain: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+        groups.entry(plain).or_default().push(name);
+    }
+    groups.into_values().filter(|group| group.len() > 1).collect()
+}

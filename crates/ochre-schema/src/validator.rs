@@ -1,0 +1,259 @@
+//! Validators that a schema brings itself: patterns, CEL expressions over the record, functions of the
+//! program that embeds the database.
+//!
+//! A CEL expression is at most [`EXPRESSION_MAX`] characters, and its `all`, `exists`, `filter` and `map` do not
+//! nest, so that judging a record takes time linear in its size.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use cel::objects::Key;
+use cel::{Context, Env, Program};
+use ochre_model::{Metadata, Value};
+use regex::Regex;
+
+use crate::judge::Subject;
+
+/// The longest CEL expression, in characters.
+pub const EXPRESSION_MAX: usize = 1000;
+
+/// One validator of a schema.
+#[derive(Clone)]
+pub struct Validator {
+    /// What decides.
+    pub(crate) test: Test,
+    /// What to say of a record that fails it.
+    pub(crate) message: Option<String>,
+    /// Whether a validator that itself fails lets the record pass.
+    pub(crate) accepts_on_error: bool,
+}
+
+#[derive(Clone)]
+pub(crate) enum Test {
+    /// Matches somewhere in the string, or in every string of the list.
+    Regex(Regex),
+    /// A CEL expression that is true.
+    Cel(Arc<Expression>),
+    /// A function registered under this name.
+    Function(String),
+}
+
+/// A compiled CEL expression and its text.
+pub(crate) struct Expression {
+    pub(crate) text: String,
+    program: Program,
+}
+
+/// A validator that an embedder registers: the record, and the value for a validator of a key. An error says
+/// what is wrong with the record.
+pub type Function = dyn Fn(&Subject<'_>, Option<&Value>) -> Result<(), String> + Send + Sync;
+
+/// Validators by name.
+#[derive(Clone, Default)]
+pub struct Functions(BTreeMap<String, Arc<Function>>);
+
+impl Functions {
+    /// Registers a validator; of two of one name the last counts.
+    pub fn register(
+        &mut self, name: &str,
+        function: impl Fn(&Subject<'_>, Option<&Value>) -> Result<(), String> + Send + Sync + 'static,
+    ) {
+        self.0.insert(name.to_owned(), Arc::new(function));
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+impl fmt::Debug for Functions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl fmt::Debug for Validator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.rule(), self.expected())
+    }
+}
+
+/// What a validator says of a record.
+pub(crate) enum Finding {
+    Passed,
+    /// Refused, with the validator's own words if it has any.
+    Refused(Option<String>),
+    /// The validator could not decide.
+    Broken(String),
+}
+
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+
+impl Expression {
+    /// Compiles an expression; what is wrong with it.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let length = text.chars().count();
+        if length > EXPRESSION_MAX {
+            return Err(format!("the expression has {length} characters, more than the limit of {EXPRESSION_MAX}"));
+        }
+        let program = Program::compile(text).map_err(|error| format!("the expression is not CEL: {error}"))?;
+        let mut walk = Walk::default();
+        walk.visit(program.expression(), 0);
+        if walk.deepest > 1 {
+            return Err("all, exists, exists_one, filter and map must not stand inside each other".into());
+        }
+        match walk.unknown.first() {
+            Some(name) => {
+                Err(format!("the expression names {name}; there are value, record (the metadata), id and document"))
+            }
+            None => Ok(Self { text: text.to_owned(), program }),
+        }
+    }
+
+    fn holds(&self, subject: &Subject<'_>, value: Option<&Value>) -> Result<bool, String> {
+        let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+        let pairs = subject.metadata.into_iter().flat_map(Metadata::iter);
+        let record: HashMap<Key, cel::Value> = pairs.map(|(key, value)| (key.into(), to_cel(value))).collect();
+        context.add_variable_from_value("record", record);
+        context.add_variable_from_value("id", subject.id.to_owned());
+        context.add_variable_from_value("document", subject.document.map_or(cel::Value::Null, cel::Value::from));
+        context.add_variable_from_value("value", value.map_or(cel::Value::Null, to_cel));
+        match self.program.execute(&context) {
+            Ok(cel::Value::Bool(holds)) => Ok(holds),
+            Ok(other) => Err(format!("the expression gives {:?}, not true or false", other.type_of())),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// What a walk over an expression finds.
+#[derive(Default)]
+struct Walk {
+    /// How deep comprehensions stand inside each other.
+    deepest: usize,
+    /// Names that nothing defines.
+    unknown: Vec<String>,
+    bound: Vec<String>,
+}
+
+/// What an expression may name besides what comprehensions bind: the record, and CEL's types.
+const NAMES: [&str; 14] = [
+    "value",
+    "record",
+    "id",
+    "document",
+    "int",
+    "uint",
+    "double",
+    "bool",
+    "string",
+    "bytes",
+    "list",
+    "map",
+    "null_type",
+    "type",
+];
+
+impl Walk {
+    fn visit(&mut self, expression: &IdedExpr, depth: usize) {
+        self.deepest = self.deepest.max(depth);
+        match &expression.expr {
+            Expr::Ident(name) if !NAMES.contains(&name.as_str()) && !self.bound.contains(name) => {
+                self.unknown.push(name.clone());
+            }
+            Expr::Call(call) => call.args.iter().chain(call.target.as_deref()).for_each(|part| self.visit(part, depth)),
+            Expr::Comprehension(inner) => {
+                self.visit(&inner.iter_range, depth);
+                let before = self.bound.len();
+                self.bound.extend([inner.iter_var.clone(), inner.accu_var.clone()]);
+                self.bound.extend(inner.iter_var2.clone());
+                for part in [&inner.accu_init, &inner.loop_cond, &inner.loop_step, &inner.result] {
+                    self.visit(part, depth + 1);
+                }
+                self.bound.truncate(before);
+            }
+            Expr::List(list) => list.elements.iter().for_each(|part| self.visit(part, depth)),
+            Expr::Select(select) => self.visit(&select.operand, depth),
+            Expr::Map(map) => {
+                for entry in &map.entries {
+                    match &entry.expr {
+                        EntryExpr::MapEntry(entry) => {
+                            self.visit(&entry.key, depth);
+                            self.visit(&entry.value, depth);
+                        }
+                        EntryExpr::StructField(field) => self.visit(&field.value, depth),
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn to_cel(value: &Value) -> cel::Value {
+    match value {
+        Value::Bool(b) => (*b).into(),
+        Value::Int(i) => (*i).into(),
+        Value::Float(f) => (*f).into(),
+        Value::Str(s) => s.as_str().into(),
+        Value::Bools(list) => list.iter().map(|b| cel::Value::from(*b)).collect::<Vec<_>>().into(),
+        Value::Ints(list) => list.iter().map(|i| cel::Value::from(*i)).collect::<Vec<_>>().into(),
+        Value::Floats(list) => list.iter().map(|f| cel::Value::from(*f)).collect::<Vec<_>>().into(),
+        Value::Strs(list) => list.iter().map(|s| cel::Value::from(s.as_str())).collect::<Vec<_>>().into(),
+    }
+}
+
+impl Validator {
+    /// The rule's name in violations.
+    pub(crate) const fn rule(&self) -> &'static str {
+        match self.test {
+            Test::Regex(_) => "regex",
+            Test::Cel(_) => "cel",
+            Test::Function(_) => "function",
+        }
+    }
+
+    /// What it demands, as it was written.
+    pub(crate) fn expected(&self) -> &str {
+        match &self.test {
+            Test::Regex(regex) => regex.as_str(),
+            Test::Cel(expression) => &expression.text,
+            Test::Function(name) => name,
+        }
+    }
+
+    /// The name of the function it needs, if it needs one.
+    pub(crate) fn function(&self) -> Option<&str> {
+        match &self.test {
+            Test::Function(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn judge(&self, subject: &Subject<'_>, value: Option<&Value>, functions: &Functions) -> Finding {
+        let found = match &self.test {
+            Test::Regex(regex) => Ok(match value {
+                Some(Value::Str(text)) => regex.is_match(text),
+                Some(Value::Strs(list)) => list.iter().all(|text| regex.is_match(text)),
+                _ => true,
+            }),
+            Test::Cel(expression) => expression.holds(subject, value),
+            Test::Function(name) => match functions.0.get(name) {
+                None => Err(format!("no validator '{name}' is registered")),
+                Some(function) => match function(subject, value) {
+                    Ok(()) => Ok(true),
+                    Err(words) => return Finding::Refused(Some(self.message.clone().unwrap_or(words))),
+                },
+            },
+        };
+        match found {
+            Ok(true) => Finding::Passed,
+            Ok(false) => Finding::Refused(self.message.clone()),
+            Err(_) if self.accepts_on_error => Finding::Passed,
+            Err(reason) => Finding::Broken(reason),
+        }
+    }
+}

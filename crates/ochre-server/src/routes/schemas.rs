@@ -1,0 +1,214 @@
+//! The schema a collection declares: read, declared, removed, tried out, and in other tools' forms.
+
+use std::collections::HashMap;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use ochre_engine::model::{DeclarationChange, Metadata, ValidatingParty, ValidationType, Value};
+use ochre_engine::{Alteration, Candidate, CollectionRow, Validation};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json_, json};
+
+use super::Operation;
+use crate::app::{App, Named};
+use crate::body::{JsonBytes, Query};
+use crate::error::ApiError;
+
+const BASE: &str = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/schema";
+const BASE_V1: &str = "/api/v1/collections/{collection}/schema";
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        method: "get",
+        path: BASE,
+        summary: "The schema a collection declares",
+        request: None,
+        response: (200, "DeclaredSchema"),
+        query: &[],
+    },
+    Operation {
+        method: "put",
+        path: BASE,
+        summary: "Declare a schema; the answer says how stored records stand to it",
+        request: Some("DeclareSchema"),
+        response: (200, "DeclaredSchema"),
+        query: &["require_clean"],
+    },
+    Operation {
+        method: "delete",
+        path: BASE,
+        summary: "Remove the schema a collection declares",
+        request: None,
+        response: (200, "object"),
+        query: &[],
+    },
+    Operation {
+        method: "post",
+        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/schema/validate",
+        summary: "Judge stored records, or a batch that is not stored, by a schema, and change nothing",
+        request: Some("ValidateSchema"),
+        response: (200, "object"),
+        query: &[],
+    },
+];
+
+pub(super) fn router() -> Router<App> {
+    let mut router = Router::new();
+    for base in [BASE, BASE_V1] {
+        router = router
+            .route(base, get(read).put(declare).delete(remove))
+            .route(&format!("{base}/validate"), post(validate));
+    }
+    router
+}
+
+fn shown(row: &CollectionRow) -> Map<String, Json_> {
+    let declaration = row.declaration.as_deref().cloned().unwrap_or_default();
+    let schema = match declaration.schema.clone() {
+        Some(Json_::String(text)) => serde_json::from_str(&text).ok(),
+        schema => schema,
+    };
+    Map::from_iter([
+        ("schema".into(), json!(schema)),
+        ("validation_type".into(), declaration.mode().name().into()),
+        ("validating_party".into(), declaration.validating_party.unwrap_or_default().name().into()),
+    ])
+}
+
+async fn read(State(app): State<App>, named: Named) -> Result<Json<Map<String, Json_>>, ApiError> {
+    app.run(move |database| Ok(Json(shown(&*named.find(database)?.info()?)))).await
+}
+
+#[derive(Deserialize)]
+struct Declaring {
+    #[serde(default)]
+    require_clean: bool,
+}
+
+/// A body that declares: the schema alone, or with how it is to be enforced.
+fn change(body: Map<String, Json_>) -> Result<DeclarationChange, ApiError> {
+    const MEMBERS: [&str; 3] = ["schema", "validation_type", "validating_party"];
+    let is_envelope = body.contains_key("schema") && body.keys().all(|name| MEMBERS.contains(&name.as_str()));
+    if !is_envelope {
+        return Ok(DeclarationChange { schema: Some(Some(body.into())), ..DeclarationChange::default() });
+    }
+    let refused = |name: &str, known: &str, found: &Json_| {
+        ApiError::invalid(format!("{name}: expected one of {known}, found {found}"))
+    };
+    let mut change = DeclarationChange::default();
+    for (name, value) in body {
+        match name.as_str() {
+            "schema" => change.schema = Some(Some(value)),
+            "validation_type" => {
+                let mode = value.as_str().and_then(ValidationType::from_name);
+                let mode = mode.ok_or_else(|| refused(&name, "strict, lax, warn, none", &value))?;
+                change.validation_type = Some(Some(mode));
+            }
+            _ => {
+                let party = value.as_str().and_then(ValidatingParty::from_name);
+                let party = party.ok_or_else(|| refused(&name, "server, both", &value))?;
+                change.validating_party = Some(Some(party));
+            }
+        }
+    }
+    Ok(change)
+}
+
+async fn declare(
+    State(app): State<App>, named: Named, Query(declaring): Query<Declaring>, body: JsonBytes,
+) -> Result<Json<Map<String, Json_>>, ApiError> {
+    app.run_write(move |database| {
+        let change = change(body.parse()?)?;
+        let collection = named.find(database)?;
+        let after = change.apply(collection.info()?.declaration.as_deref().unwrap_or(&Default::default()));
+        let mut found = collection.validate(&Validation {
+            schema: after.schema.clone(),
+            mode: Some(after.mode()),
+            batch: None,
+        })?;
+        if declaring.require_clean && found.compliant < found.judged {
+            let rules: Vec<String> = found
+                .rules
+                .iter()
+                .map(|rule| format!("{} records break {} of key {:?} (such as {:?})", rule.count, rule.rule, rule.key, rule.ids.first()))
+                .collect();
+            return Err(ApiError::invalid(format!(
+                "the schema was not declared, since {} of {} stored records break it: {}; repair them, or declare it without require_clean",
+                found.judged - found.compliant,
+                found.judged,
+                rules.join("; ")
+            )));
+        }
+        let row = collection.alter(Alteration { declaration: change, ..Alteration::default() })?;
+        let mut shown = shown(&row);
+        found.rules.truncate(20);
+        shown.insert("stored_records".into(), serde_json::to_value(found).unwrap_or_default());
+        Ok(Json(shown))
+    })
+    .await
+}
+
+async fn remove(State(app): State<App>, named: Named) -> Result<Json<Json_>, ApiError> {
+    app.run_write(move |database| {
+        let declaration =
+            DeclarationChange { schema: Some(None), validation_type: Some(None), validating_party: Some(None) };
+        named.find(database)?.alter(Alteration { declaration, ..Alteration::default() })?;
+        Ok(Json(json!({})))
+    })
+    .await
+}
+
+/// A body that asks for a judgement.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Validating {
+    schema: Option<Json_>,
+    validation_type: Option<ValidationType>,
+    ids: Option<Vec<String>>,
+    metadatas: Option<Vec<Option<HashMap<String, Json_>>>>,
+    documents: Option<Vec<Option<String>>>,
+}
+
+impl Validating {
+    fn batch(&self) -> Result<Option<Vec<Candidate>>, ApiError> {
+        let count = self.metadatas.as_ref().map(Vec::len).or(self.documents.as_ref().map(Vec::len));
+        let Some(count) = count.or(self.ids.as_ref().map(Vec::len)) else { return Ok(None) };
+        let is_even = self.ids.as_ref().is_none_or(|ids| ids.len() == count)
+            && self.documents.as_ref().is_none_or(|documents| documents.len() == count);
+        if !is_even {
+            return Err(ApiError::invalid("ids, metadatas and documents must be of one length where they are given"));
+        }
+        let mut batch = Vec::with_capacity(count);
+        for index in 0..count {
+            let id = self.ids.as_ref().map_or_else(|| index.to_string(), |ids| ids[index].clone());
+            let given = self.metadatas.as_ref().and_then(|metadatas| metadatas[index].as_ref());
+            let mut metadata = Metadata::new();
+            for (key, value) in given.into_iter().flatten() {
+                let value = Value::from_json(value.clone()).map_err(|_| {
+                    let text = format!("metadatas: record {index}, key {key:?}: {value} is no metadata value");
+                    ApiError::invalid(text)
+                })?;
+                metadata.set(key.clone(), value);
+            }
+            let document = self.documents.as_ref().and_then(|documents| documents[index].clone());
+            batch.push(Candidate { id, metadata: Some(metadata), document });
+        }
+        Ok(Some(batch))
+    }
+}
+
+async fn validate(State(app): State<App>, named: Named, body: JsonBytes) -> Result<Response, ApiError> {
+    app.run(move |database| {
+        let given: Validating = body.parse()?;
+        let batch = given.batch()?;
+        let validation = Validation { schema: given.schema, mode: given.validation_type, batch };
+        let found = named.find(database)?.validate(&validation)?;
+        let mut shown = serde_json::to_value(&found).unwrap_or_default();
+        shown["valid"] = (found.compliant == found.judged).into();
+        Ok(([(header::CONTENT_TYPE, "application/json")], shown.to_string()).into_response())
+    })
+    .await
+}
