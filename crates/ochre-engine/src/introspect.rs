@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ochre_index::{Bitmap, TypeCounts, Values};
+use ochre_index::{Bitmap, TypeCounts, Values, View};
 use ochre_model::{Filter, HIDDEN_PREFIX, Metadata, ValidationType, Value, ValueType};
 use ochre_schema::{
     Aggregate, Compliance, DocumentReport, Format, KeyReport, KeyStatistics, MetadataSchema, Offender, Report,
@@ -34,6 +35,10 @@ const AGGREGATES_LISTED: usize = 20;
 const JUDGED_AT_ONCE: usize = 1000;
 /// Ids listed with each broken rule.
 pub(crate) const RULE_IDS: usize = 20;
+/// With fewer records to look at, one thread does it.
+const PARALLEL_MIN: usize = 10_000;
+/// So many threads look at keys at most.
+const THREADS_MAX: usize = 4;
 /// Below this share of the majority's type a key is called mixed up rather than having a few slips.
 const CONFIDENT: f64 = 0.95;
 
@@ -163,8 +168,28 @@ struct Inspection<'a> {
     report: Report,
     /// The format that all strings of a key have.
     formats: BTreeMap<String, Format>,
-    /// Offenders by offset, until their ids are known.
-    open: Vec<(usize, u32, Offender)>,
+}
+
+/// What looking at one key takes: it can be done for several at once.
+struct Lens<'a> {
+    view: &'a View,
+    request: &'a IntrospectRequest,
+    schema: Option<&'a MetadataSchema>,
+    within: &'a Bitmap,
+    looked_at: Option<&'a Bitmap>,
+    is_sample: bool,
+    deadline: Option<Instant>,
+}
+
+/// What was found out about a key.
+#[derive(Default)]
+struct Seen {
+    report: KeyReport,
+    format: Option<Format>,
+    /// Records that are not as expected, by offset, until their ids are known.
+    offenders: Vec<(u32, Offender)>,
+    warnings: Vec<Warning>,
+    truncated: bool,
 }
 
 impl Inner {
@@ -192,14 +217,11 @@ impl Inner {
             looked_at: None,
             deadline,
             formats: BTreeMap::new(),
-            open: Vec::new(),
         };
         let keys = inspection.counted_keys();
         inspection.choose(keys.len());
-        for (key, counts) in keys {
-            inspection.key(&key, &counts);
-        }
-        inspection.name_offenders()?;
+        let seen = inspection.look(&keys);
+        inspection.take(seen)?;
         if let (Some(schema), Some(declaration)) = (&inspection.schema, &row.declaration) {
             inspection.report.compliance = match (self.schemas.audit(row), &inspection.looked_at) {
                 (audit, None) => audit.map(|audit| audit.compliance),
@@ -358,157 +380,45 @@ impl Inspection<'_> {
         };
     }
 
-    fn key(&mut self, key: &str, counts: &TypeCounts) {
-        let mut report = KeyReport::of_counts(key, counts, self.within.len() as u64);
-        let schema = self.schema.clone();
-        let declared = schema.as_ref().and_then(|schema| schema.property(key));
-        let is_shown = self.request.values && !declared.is_some_and(|property| property.sensitive);
-        report.declared = declared.map(|property| {
-            json!({
-                "types": property.types.iter().map(|ty| type_name(*ty)).collect::<Vec<_>>(),
-                "required": property.required, "description": property.description,
-            })
-        });
-        let against = declared.filter(|_| self.request.against == Against::Declared);
-        let expected = expected_types(&report, against);
-        let others: Vec<ValueType> =
-            ValueType::ALL.into_iter().filter(|ty| counts[*ty as usize] > 0 && !expected.contains(ty)).collect();
-        report.offender_count = others.iter().map(|ty| counts[*ty as usize]).sum();
-        let is_late = self.deadline.is_some_and(|deadline| Instant::now() > deadline);
-        self.report.truncated |= is_late && self.looked_at.is_some();
-        if let Some(looked_at) = self.looked_at.clone().filter(|_| !is_late) {
-            let mut statistics = KeyStatistics::default();
-            self.pinned.view.visit_values(key, &looked_at, &mut Gather(&mut statistics));
-            if self.report.sample.is_none()
-                && let Some(format) = statistics.format(1)
-            {
-                self.formats.insert(key.to_owned(), format);
-            }
-            if !others.is_empty() {
-                self.offenders(key, &others, is_shown, &mut report);
-            } else if let [main, _, ..] = statistics.date_formats()[..] {
-                self.misdated(key, main, is_shown, &mut report);
-            }
-            statistics.report(
-                &mut report,
-                ReportOptions { top: self.request.top, values: is_shown, quantiles: self.request.quantiles },
-            );
-        }
-        self.warn(&report, against.is_some());
-        self.report.keys.push(report);
-    }
-
-    /// Second pass: the records whose type is not the expected one, and their values put together.
-    fn offenders(&mut self, key: &str, types: &[ValueType], is_shown: bool, report: &mut KeyReport) {
-        let mut aggregates: HashMap<(&'static str, String), (u64, Value)> = HashMap::new();
-        let (mut listed, index) = (0, self.report.keys.len());
-        let (open, most) = (&mut self.open, self.request.offenders);
-        self.pinned.view.visit_typed(key, &self.within, types, &mut |offset, value| {
-            let ty = type_name(value.value_type());
-            if listed < most {
-                listed += 1;
-                let value = is_shown.then(|| cut(&value));
-                open.push((index, offset, Offender { id: String::new(), value_type: ty, value, rule: None }));
-            }
-            if is_shown {
-                let aggregate = aggregates.entry((ty, value.to_json().to_string())).or_insert((0, value));
-                aggregate.0 += 1;
-            }
-            if aggregates.len() >= AGGREGATES_MAX || (!is_shown && listed >= most) {
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        });
-        let mut values: Vec<Aggregate> = aggregates
-            .into_iter()
-            .map(|((value_type, _), (count, value))| Aggregate { value_type, value: Some(cut(&value)), count })
-            .collect();
-        values.sort_by_key(|aggregate| {
-            (std::cmp::Reverse(aggregate.count), aggregate.value.as_ref().map(Json::to_string))
-        });
-        values.truncate(AGGREGATES_LISTED);
-        report.offending_values = values;
-    }
-
-    /// Records whose date is written in another way than most.
-    fn misdated(&mut self, key: &str, main: Format, is_shown: bool, report: &mut KeyReport) {
-        let (mut listed, index) = (0, self.report.keys.len());
-        let (open, most) = (&mut self.open, self.request.offenders);
-        self.pinned.view.visit_typed(key, &self.within, &[ValueType::Str], &mut |offset, value| {
-            let Value::Str(text) = &value else { return ControlFlow::Continue(()) };
-            if Format::of(text) == Some(main) {
-                return ControlFlow::Continue(());
-            }
-            report.offender_count += 1;
-            if listed < most {
-                listed += 1;
-                let value = is_shown.then(|| cut(&value));
-                open.push((
-                    index,
-                    offset,
-                    Offender { id: String::new(), value_type: "string", value, rule: Some("format") },
-                ));
-            }
-            ControlFlow::Continue(())
-        });
-    }
-
-    fn warn(&mut self, report: &KeyReport, is_declared: bool) {
-        let key = &report.name;
-        let types = || {
-            let parts: Vec<String> = report.types.iter().map(|(name, count)| format!("{count} {name}")).collect();
-            parts.join(", ")
+    /// Looks at every key, with several threads where that is worth it.
+    fn look(&self, keys: &[(String, TypeCounts)]) -> Vec<Seen> {
+        let lens = Lens {
+            view: &self.pinned.view,
+            request: self.request,
+            schema: self.schema.as_deref(),
+            within: &self.within,
+            looked_at: self.looked_at.as_ref(),
+            is_sample: self.report.sample.is_some(),
+            deadline: self.deadline,
         };
-        let mut add = |level, code, message| {
-            self.report.warnings.push(Warning { level, key: Some(key.clone()), code, message, ids: Vec::new() });
+        let is_small = lens.looked_at.is_none_or(|looked_at| looked_at.len() < PARALLEL_MIN);
+        let threads = if is_small { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut seen = Vec::new();
+            while let Some((index, (key, counts))) = {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                keys.get(index).map(|key| (index, key))
+            } {
+                seen.push((index, lens.key(key, counts)));
+            }
+            seen
         };
-        if report.offender_count > 0
-            && (report.verdict == "mixed" || is_declared)
-            && !report.alerts.contains(&"mixed-date-formats")
-        {
-            let level = if is_declared { "error" } else { "warning" };
-            let what = if is_declared {
-                format!("key {key:?} has {} values of a type that is not declared: {}", report.offender_count, types())
-            } else if report.confidence < CONFIDENT {
-                format!("key {key:?} mixes types: {}; no type is clearly meant", types())
-            } else {
-                format!("key {key:?} mixes types: {}; {} is meant most likely", types(), report.majority)
-            };
-            add(level, "mixed-types", what);
-        } else if report.verdict == "numeric" {
-            add(
-                "info",
-                "mixed-numbers",
-                format!("key {key:?} holds integers and floats: {}; filters compare them as numbers", types()),
-            );
-        }
-        for alert in &report.alerts {
-            let what = match *alert {
-                "mixed-date-formats" => {
-                    "holds dates in several notations, which do not sort; use one, such as 2026-01-31"
-                }
-                "numbers-in-strings" => "holds numbers in strings, which no range filter finds; store numbers",
-                "booleans-in-strings" => "holds booleans in strings; store booleans",
-                "json-in-strings" => "holds JSON in strings, which filters cannot look into; store keys of their own",
-                "case-variants" => "holds values that differ only in case or blanks around them",
-                "untrimmed" => "holds values with blanks around them",
-                _ => continue,
-            };
-            let level = if matches!(*alert, "case-variants" | "untrimmed") { "info" } else { "warning" };
-            add(level, alert, format!("key {key:?} {what}"));
-        }
-        if report.count <= 3 && self.within.len() >= 100 {
-            add(
-                "info",
-                "rare-key",
-                format!("key {key:?} is in {} of {} records only", report.count, self.within.len()),
-            );
-        }
+        let mut seen: Vec<(usize, Seen)> = std::thread::scope(|scope| {
+            // A thread that cannot be had is done without.
+            let helpers: Vec<_> = (1..threads.min(THREADS_MAX).min(keys.len()))
+                .filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok())
+                .collect();
+            let own = work();
+            own.into_iter().chain(helpers.into_iter().flat_map(|helper| helper.join().unwrap_or_default())).collect()
+        });
+        seen.sort_by_key(|(index, _)| *index);
+        seen.into_iter().map(|(_, seen)| seen).collect()
     }
 
-    /// Finds the ids of the offenders.
-    fn name_offenders(&mut self) -> Result<(), Error> {
-        let mut offsets: Vec<u32> = self.open.iter().map(|(_, offset, _)| *offset).collect();
+    /// Takes what was seen of the keys into the report, and finds the ids of offenders.
+    fn take(&mut self, seen: Vec<Seen>) -> Result<(), Error> {
+        let mut offsets: Vec<u32> = seen.iter().flat_map(|seen| &seen.offenders).map(|(offset, _)| *offset).collect();
         offsets.sort_unstable();
         offsets.dedup();
         let mut ids = HashMap::with_capacity(offsets.len());
@@ -516,18 +426,22 @@ impl Inspection<'_> {
             ids.insert(row.offset, row.id.to_owned());
             ControlFlow::Continue(())
         })?;
-        for (index, offset, offender) in std::mem::take(&mut self.open) {
-            let id = ids.get(&offset).cloned().unwrap_or_default();
-            let report = &mut self.report.keys[index];
-            report.offenders.push(Offender { id, ..offender });
-        }
-        for warning in &mut self.report.warnings {
-            let key = self.report.keys.iter().find(|key| Some(&key.name) == warning.key.as_ref());
-            if matches!(warning.code, "mixed-types" | "mixed-date-formats")
-                && let Some(key) = key
-            {
-                warning.ids = key.offenders.iter().map(|offender| offender.id.clone()).collect();
+        for Seen { mut report, format, offenders, warnings, truncated } in seen {
+            self.report.truncated |= truncated;
+            if let Some(format) = format {
+                self.formats.insert(report.name.clone(), format);
             }
+            let named = offenders
+                .into_iter()
+                .map(|(offset, offender)| Offender { id: ids.get(&offset).cloned().unwrap_or_default(), ..offender });
+            report.offenders.extend(named);
+            self.report.warnings.extend(warnings.into_iter().map(|mut warning| {
+                if matches!(warning.code, "mixed-types" | "mixed-date-formats") {
+                    warning.ids = report.offenders.iter().map(|offender| offender.id.clone()).collect();
+                }
+                warning
+            }));
+            self.report.keys.push(report);
         }
         Ok(())
     }
@@ -578,6 +492,153 @@ impl Inspection<'_> {
         report.warnings.sort_by_key(gravity);
         report.suggested_schema = suggest_schema(&report.keys, report.records, &self.formats);
         report.index_suggestions = suggest_indexes(&report.keys, report.records);
+    }
+}
+
+impl Lens<'_> {
+    fn key(&self, key: &str, counts: &TypeCounts) -> Seen {
+        let mut seen = Seen::default();
+        let mut report = KeyReport::of_counts(key, counts, self.within.len() as u64);
+        let declared = self.schema.and_then(|schema| schema.property(key));
+        let is_shown = self.request.values && !declared.is_some_and(|property| property.sensitive);
+        report.declared = declared.map(|property| {
+            json!({
+                "types": property.types.iter().map(|ty| type_name(*ty)).collect::<Vec<_>>(),
+                "required": property.required, "description": property.description,
+            })
+        });
+        let against = declared.filter(|_| self.request.against == Against::Declared);
+        let expected = expected_types(&report, against);
+        let others: Vec<ValueType> =
+            ValueType::ALL.into_iter().filter(|ty| counts[*ty as usize] > 0 && !expected.contains(ty)).collect();
+        report.offender_count = others.iter().map(|ty| counts[*ty as usize]).sum();
+        let is_late = self.deadline.is_some_and(|deadline| Instant::now() > deadline);
+        seen.truncated = is_late && self.looked_at.is_some();
+        if let Some(looked_at) = self.looked_at.filter(|_| !is_late) {
+            let mut statistics = KeyStatistics::default();
+            self.view.visit_values(key, looked_at, &mut Gather(&mut statistics));
+            seen.format = statistics.format(1).filter(|_| !self.is_sample);
+            if !others.is_empty() {
+                self.offenders(key, &others, is_shown, &mut report, &mut seen.offenders);
+            } else if let [main, _, ..] = statistics.date_formats()[..] {
+                self.misdated(key, main, is_shown, &mut report, &mut seen.offenders);
+            }
+            statistics.report(
+                &mut report,
+                ReportOptions { top: self.request.top, values: is_shown, quantiles: self.request.quantiles },
+            );
+        }
+        seen.warnings = self.warnings(&report, against.is_some());
+        seen.report = report;
+        seen
+    }
+
+    /// Second pass: the records whose type is not the expected one, and their values put together.
+    fn offenders(
+        &self, key: &str, types: &[ValueType], is_shown: bool, report: &mut KeyReport, open: &mut Vec<(u32, Offender)>,
+    ) {
+        let mut aggregates: HashMap<(&'static str, String), (u64, Value)> = HashMap::new();
+        let (mut listed, most) = (0, self.request.offenders);
+        self.view.visit_typed(key, self.within, types, &mut |offset, value| {
+            let ty = type_name(value.value_type());
+            if listed < most {
+                listed += 1;
+                let value = is_shown.then(|| cut(&value));
+                open.push((offset, Offender { id: String::new(), value_type: ty, value, rule: None }));
+            }
+            if is_shown {
+                let aggregate = aggregates.entry((ty, value.to_json().to_string())).or_insert((0, value));
+                aggregate.0 += 1;
+            }
+            if aggregates.len() >= AGGREGATES_MAX || (!is_shown && listed >= most) {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        let mut values: Vec<Aggregate> = aggregates
+            .into_iter()
+            .map(|((value_type, _), (count, value))| Aggregate { value_type, value: Some(cut(&value)), count })
+            .collect();
+        values.sort_by_key(|aggregate| {
+            (std::cmp::Reverse(aggregate.count), aggregate.value.as_ref().map(Json::to_string))
+        });
+        values.truncate(AGGREGATES_LISTED);
+        report.offending_values = values;
+    }
+
+    /// Records whose date is written in another way than most.
+    fn misdated(
+        &self, key: &str, main: Format, is_shown: bool, report: &mut KeyReport, open: &mut Vec<(u32, Offender)>,
+    ) {
+        let (mut listed, most) = (0, self.request.offenders);
+        self.view.visit_typed(key, self.within, &[ValueType::Str], &mut |offset, value| {
+            let Value::Str(text) = &value else { return ControlFlow::Continue(()) };
+            if Format::of(text) == Some(main) {
+                return ControlFlow::Continue(());
+            }
+            report.offender_count += 1;
+            if listed < most {
+                listed += 1;
+                let value = is_shown.then(|| cut(&value));
+                open.push((offset, Offender { id: String::new(), value_type: "string", value, rule: Some("format") }));
+            }
+            ControlFlow::Continue(())
+        });
+    }
+
+    fn warnings(&self, report: &KeyReport, is_declared: bool) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        let key = &report.name;
+        let types = || {
+            let parts: Vec<String> = report.types.iter().map(|(name, count)| format!("{count} {name}")).collect();
+            parts.join(", ")
+        };
+        let mut add = |level, code, message| {
+            warnings.push(Warning { level, key: Some(key.clone()), code, message, ids: Vec::new() });
+        };
+        if report.offender_count > 0
+            && (report.verdict == "mixed" || is_declared)
+            && !report.alerts.contains(&"mixed-date-formats")
+        {
+            let level = if is_declared { "error" } else { "warning" };
+            let what = if is_declared {
+                format!("key {key:?} has {} values of a type that is not declared: {}", report.offender_count, types())
+            } else if report.confidence < CONFIDENT {
+                format!("key {key:?} mixes types: {}; no type is clearly meant", types())
+            } else {
+                format!("key {key:?} mixes types: {}; {} is meant most likely", types(), report.majority)
+            };
+            add(level, "mixed-types", what);
+        } else if report.verdict == "numeric" {
+            add(
+                "info",
+                "mixed-numbers",
+                format!("key {key:?} holds integers and floats: {}; filters compare them as numbers", types()),
+            );
+        }
+        for alert in &report.alerts {
+            let what = match *alert {
+                "mixed-date-formats" => {
+                    "holds dates in several notations, which do not sort; use one, such as 2026-01-31"
+                }
+                "numbers-in-strings" => "holds numbers in strings, which no range filter finds; store numbers",
+                "booleans-in-strings" => "holds booleans in strings; store booleans",
+                "json-in-strings" => "holds JSON in strings, which filters cannot look into; store keys of their own",
+                "case-variants" => "holds values that differ only in case or blanks around them",
+                "untrimmed" => "holds values with blanks around them",
+                _ => continue,
+            };
+            let level = if matches!(*alert, "case-variants" | "untrimmed") { "info" } else { "warning" };
+            add(level, alert, format!("key {key:?} {what}"));
+        }
+        if report.count <= 3 && self.within.len() >= 100 {
+            add(
+                "info",
+                "rare-key",
+                format!("key {key:?} is in {} of {} records only", report.count, self.within.len()),
+            );
+        }
+        warnings
     }
 }
 

@@ -158,9 +158,7 @@ impl Column {
         for (value, records) in [(false, bools[0]), (true, bools[1])].into_iter().filter(|(_, records)| *records > 0) {
             values.bools(value, records);
         }
-        for (code, records) in strings.into_iter().enumerate().filter(|(_, records)| *records > 0) {
-            self.dictionary.with(code, |text| values.strings(text, records));
-        }
+        self.dictionary.each(&strings, &mut |text, records| values.strings(text, records));
     }
 
     /// Calls `visit` with the offsets in `within` whose value has one of these types, ascending by chunk and
@@ -442,6 +440,14 @@ impl Dictionary {
         let strings = self.0.read();
         let code = u32::try_from(code).expect("codes are u32");
         show(std::str::from_utf8(strings.get(code)).expect("only whole strings were added"));
+    }
+
+    /// Shows each string whose code has a count, with that.
+    fn each(&self, counts: &[u64], show: &mut dyn FnMut(&str, u64)) {
+        let strings = self.0.read();
+        for (code, count) in (0u32..).zip(counts).filter(|(_, count)| **count > 0) {
+            show(std::str::from_utf8(strings.get(code)).expect("only whole strings were added"), *count);
+        }
     }
 
     fn heap_bytes(&self) -> usize {

@@ -158,7 +158,9 @@ impl Format {
             Self::Url => text.contains("://") && URL.is_match(text),
             Self::Ipv4 => starts_with_digit && bytes.len() <= 15 && text.parse::<Ipv4Addr>().is_ok(),
             Self::Ipv6 => bytes.contains(&b':') && bytes.len() <= 45 && text.parse::<Ipv6Addr>().is_ok(),
-            Self::Semver => bytes.contains(&b'.') && SEMVER.is_match(text),
+            Self::Semver => {
+                (starts_with_digit || bytes.first() == Some(&b'v')) && bytes.contains(&b'.') && SEMVER.is_match(text)
+            }
             Self::Hash => {
                 matches!(bytes.len(), 32 | 40 | 64)
                     && bytes.iter().all(u8::is_ascii_hexdigit)
@@ -167,7 +169,11 @@ impl Format {
             Self::SlashDate => starts_with_digit && bytes.contains(&b'/') && SLASH_DATE.is_match(text),
             Self::DotDate => starts_with_digit && bytes.contains(&b'.') && DOT_DATE.is_match(text),
             Self::CompactDate => bytes.len() == 8 && is_compact_date(text),
-            Self::WordDate => (8..=30).contains(&bytes.len()) && WORD_DATE.is_match(text),
+            Self::WordDate => {
+                (8..=30).contains(&bytes.len())
+                    && bytes.iter().filter(|byte| byte.is_ascii_digit()).count() >= 5
+                    && WORD_DATE.is_match(text)
+            }
             Self::Number => is_number(text),
             Self::Boolean => {
                 bytes.len() <= 5
@@ -186,7 +192,13 @@ impl Format {
 
     /// The narrowest format of a text, if it has any.
     pub fn of(text: &str) -> Option<Self> {
-        (!text.is_empty()).then(|| Self::ALL.into_iter().find(|format| format.matches(text))).flatten()
+        // Most strings are words: a look at their characters says that they are nothing else.
+        let has_length = text.len() <= 5 || matches!(text.len(), 32 | 40 | 64);
+        let has_marks = text.bytes().any(|byte| byte.is_ascii_digit() || matches!(byte, b'@' | b':' | b'{' | b'['));
+        if text.is_empty() || !(has_length || has_marks) {
+            return None;
+        }
+        Self::ALL.into_iter().find(|format| format.matches(text))
     }
 }
 

@@ -3,7 +3,8 @@
 //! Exact as far as the values given: quantiles are of the sorted values, cardinalities are counted. Formats are looked
 //! for in at most [`FORMATS_MAX`] different strings.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use ochre_model::{Value, ValueType};
 use serde_json::{Value as Json, json};
@@ -17,6 +18,8 @@ use crate::report::{KeyReport, share};
 const FORMATS_MAX: u64 = 100_000;
 /// Case variants are looked for among so many different strings of a key.
 const VARIANTS_MAX: u64 = 20_000;
+/// Examples of case variants that are shown.
+const VARIANT_EXAMPLES: usize = 5;
 /// Values that stand alone are listed if there are at most so many.
 const RARE_MAX: usize = 10;
 /// A format is that of a key if so many of its values have it, as a share.
@@ -51,15 +54,18 @@ struct Strings {
     distinct: u64,
     once: u64,
     rare: Vec<String>,
-    top: Top,
+    top: Top<String>,
     /// By length in characters.
     lengths: BTreeMap<usize, u64>,
     blank: u64,
     padded: u64,
     formats: BTreeMap<Format, u64>,
     looked_at: u64,
-    /// By the text in lower case: how many ways it is written, and the first of them.
-    variants: HashMap<String, (u32, String)>,
+    /// Hashes of the texts in lower case.
+    variants: HashSet<u64, BuildHasherDefault<Hashed>>,
+    /// How many are written in more than one way, and some of those.
+    varied: u64,
+    varied_examples: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -69,21 +75,26 @@ struct Lists {
     total: u64,
 }
 
-/// The most frequent values seen so far, a little more of them than are asked for.
-#[derive(Clone, Debug, Default)]
-struct Top(Vec<(u64, String)>);
+/// The most frequent values seen so far; of equally frequent ones the first.
+#[derive(Clone, Debug)]
+struct Top<T>(Vec<(u64, T)>);
 
-impl Top {
+impl<T> Default for Top<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> Top<T> {
+    /// More than any report shows.
     const KEPT: usize = 100;
 
-    fn offer(&mut self, count: u64, text: &str) {
+    fn offer(&mut self, count: u64, value: impl FnOnce() -> T) {
         if self.0.len() == Self::KEPT && self.0.last().is_some_and(|(least, _)| *least >= count) {
             return;
         }
-        let at = self
-            .0
-            .partition_point(|(other, other_text)| (*other, text) > (count, other_text.as_str()) && *other >= count);
-        self.0.insert(at, (count, text.to_owned()));
+        let at = self.0.partition_point(|(other, _)| *other >= count);
+        self.0.insert(at, (count, value()));
         self.0.truncate(Self::KEPT);
     }
 }
@@ -115,8 +126,9 @@ impl KeyStatistics {
                 strings.rare.push(text.to_owned());
             }
         }
-        strings.top.offer(count, text);
-        *strings.lengths.entry(text.chars().count()).or_default() += count;
+        strings.top.offer(count, || text.to_owned());
+        let length = if text.is_ascii() { text.len() } else { text.chars().count() };
+        *strings.lengths.entry(length).or_default() += count;
         let trimmed = text.trim();
         strings.blank += if trimmed.is_empty() { count } else { 0 };
         strings.padded += if trimmed.len() != text.len() { count } else { 0 };
@@ -126,9 +138,11 @@ impl KeyStatistics {
                 *strings.formats.entry(format).or_default() += count;
             }
         }
-        if strings.distinct <= VARIANTS_MAX {
-            let variant = strings.variants.entry(trimmed.to_lowercase()).or_insert_with(|| (0, text.to_owned()));
-            variant.0 += 1;
+        if strings.distinct <= VARIANTS_MAX && !strings.variants.insert(hash_lower(trimmed)) {
+            strings.varied += 1;
+            if strings.varied_examples.len() < VARIANT_EXAMPLES {
+                strings.varied_examples.push(text.to_owned());
+            }
         }
     }
 
@@ -210,8 +224,11 @@ impl KeyStatistics {
         if count == 0 {
             return;
         }
+        // Both are sorted: only together they have to be sorted again.
         let mut all: Vec<f64> = self.ints.iter().map(|int| *int as f64).chain(self.floats.iter().copied()).collect();
-        all.sort_unstable_by(f64::total_cmp);
+        if !self.ints.is_empty() && !self.floats.is_empty() {
+            all.sort_unstable_by(f64::total_cmp);
+        }
         let mean = all.iter().sum::<f64>() / count as f64;
         let variance = all.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count as f64;
         let mut numbers = json!({
@@ -239,28 +256,7 @@ impl KeyStatistics {
                     "95": quantile(0.95),
                 });
             }
-            let (mut top, mut rare) = (Top::default(), Vec::new());
-            for_each_run(&self.ints, |value, count| {
-                top.offer(count, &value.to_string());
-                if count == 1 && rare.len() <= RARE_MAX {
-                    rare.push(json!(value));
-                }
-            });
-            report.top.extend(
-                top.0
-                    .iter()
-                    .filter_map(|(count, text)| Some(json!({"value": text.parse::<i64>().ok()?, "count": count}))),
-            );
-            let mut top = Top::default();
-            for_each_run(&self.floats, |value, count| top.offer(count, &value.to_string()));
-            report.top.extend(
-                top.0
-                    .iter()
-                    .filter_map(|(count, text)| Some(json!({"value": text.parse::<f64>().ok()?, "count": count}))),
-            );
-            if rare.len() <= RARE_MAX && self.ints.len() > 100 {
-                report.rare.extend(rare);
-            }
+            self.frequent_numbers(report);
         }
         let seconds = share(self.ints.iter().filter(|int| EPOCH_SECONDS.contains(int)).count() as u64, count as u64);
         let millis = share(
@@ -277,6 +273,23 @@ impl KeyStatistics {
         report.numbers = Some(numbers);
     }
 
+    /// The numbers that most records have, and those that only one has if they are few.
+    fn frequent_numbers(&self, report: &mut KeyReport) {
+        let (mut ints, mut floats, mut rare) = (Top::default(), Top::default(), Vec::new());
+        for_each_run(&self.ints, |value, count| {
+            ints.offer(count, || value);
+            if count == 1 && rare.len() <= RARE_MAX {
+                rare.push(json!(value));
+            }
+        });
+        for_each_run(&self.floats, |value, count| floats.offer(count, || value));
+        report.top.extend(ints.0.iter().map(|(count, value)| json!({"value": value, "count": count})));
+        report.top.extend(floats.0.iter().map(|(count, value)| json!({"value": value, "count": count})));
+        if rare.len() <= RARE_MAX && self.ints.len() > 100 {
+            report.rare.extend(rare);
+        }
+    }
+
     fn describe_strings(&self, report: &mut KeyReport, options: ReportOptions) {
         let strings = &self.strings;
         let total: u64 = strings.lengths.iter().map(|(length, count)| *length as u64 * count).sum();
@@ -287,8 +300,6 @@ impl KeyStatistics {
         });
         let formats: serde_json::Map<String, Json> =
             self.formats().iter().map(|(format, share)| (format.name().to_owned(), json!(share))).collect();
-        let written: Vec<&String> =
-            strings.variants.values().filter(|(ways, _)| *ways > 1).map(|(_, first)| first).collect();
         let mut described = json!({
             "length": {
                 "min": strings.lengths.keys().next(), "max": strings.lengths.keys().next_back(),
@@ -296,17 +307,14 @@ impl KeyStatistics {
             },
             "blank": strings.blank,
             "leading_or_trailing_blanks": strings.padded,
-            "case_variants": written.len(),
+            "case_variants": strings.varied,
             "formats": formats,
         });
         if strings.distinct > FORMATS_MAX {
             described["formats_of"] = strings.looked_at.into();
         }
         if options.values {
-            let mut examples: Vec<&str> = written.iter().map(|text| text.as_str()).collect();
-            examples.sort_unstable();
-            examples.truncate(5);
-            described["case_variant_examples"] = json!(examples);
+            described["case_variant_examples"] = json!(strings.varied_examples);
             let top = strings
                 .top
                 .0
@@ -317,7 +325,7 @@ impl KeyStatistics {
                 report.rare.extend(strings.rare.iter().map(|text| json!(shown(&Value::Str(text.clone())))));
             }
         }
-        if !written.is_empty() {
+        if strings.varied > 0 {
             report.alerts.push("case-variants");
         }
         if strings.padded > 0 {
@@ -359,7 +367,7 @@ impl KeyStatistics {
         }));
         if options.values {
             let mut top = Top::default();
-            lists.elements.iter().for_each(|(text, count)| top.offer(*count, text));
+            lists.elements.iter().for_each(|(text, count)| top.offer(*count, || text.clone()));
             report.top.extend(top.0.into_iter().map(|(count, text)| json!({"element": text, "count": count})));
         }
     }
@@ -378,6 +386,35 @@ impl KeyStatistics {
         if cardinality > 1 && most.saturating_mul(100) > seen.saturating_mul(95) && seen >= 20 {
             report.alerts.push("imbalanced");
         }
+    }
+}
+
+/// A hash of the text in lower case (FNV-1a, 64 bits).
+fn hash_lower(text: &str) -> u64 {
+    let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    const START: u64 = 0xcbf2_9ce4_8422_2325;
+    if text.is_ascii() {
+        text.bytes().map(|byte| byte.to_ascii_lowercase()).fold(START, hash)
+    } else {
+        text.to_lowercase().bytes().fold(START, hash)
+    }
+}
+
+/// What was hashed already is its own hash.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 }
 
@@ -470,11 +507,9 @@ mod tests {
     fn the_most_frequent_values_come_first() {
         let mut top = Top::default();
         for (count, text) in [(1, "a"), (5, "b"), (3, "c"), (5, "d")] {
-            top.offer(count, text);
+            top.offer(count, || text);
         }
-        let texts: Vec<&str> = top.0.iter().map(|(_, text)| text.as_str()).collect();
-        assert_eq!(&texts[2..], ["c", "a"]);
-        assert_eq!(top.0[0].0, 5);
+        assert_eq!(top.0, [(5, "b"), (5, "d"), (3, "c"), (1, "a")]);
     }
 
     #[test]
