@@ -16,6 +16,7 @@ pub(crate) fn setup() -> Result<PathBuf> {
     let python = environment(&cache, "venv", &root().join("conformance/requirements.txt"))?;
     // The tests find it there.
     environment(&cache, "s3", &root().join("conformance/s3/requirements.txt"))?;
+    environment(&cache, "tools", &root().join("conformance/tools/requirements.txt"))?;
     let javascript = root().join("conformance/javascript");
     once(&javascript.join("package-lock.json"), &cache.join("npm.made"), || {
         run_in(&javascript, "npm", &["ci", "--no-audit", "--no-fund", "--silent"])

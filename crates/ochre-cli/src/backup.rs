@@ -3,8 +3,8 @@
 use anyhow::Context;
 use ochre_engine::{Manifest, Repository};
 
-use crate::jobs::{Start, table};
-use crate::output::{Exit, Output};
+use crate::jobs::Start;
+use crate::output::{Exit, Output, table};
 use crate::run::Settings;
 
 /// Take, list and verify backups

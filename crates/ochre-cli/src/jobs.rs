@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde_json::Value as Json;
 
 use crate::ask::Server;
-use crate::output::{Exit, Output};
+use crate::output::{Exit, Output, table, text};
 use crate::run::Settings;
 
 /// How often a run is asked how far it is.
@@ -233,28 +233,7 @@ fn progress(progress: &Json) -> String {
     }
 }
 
-fn text(value: &Json) -> String {
-    match value {
-        Json::Null => "-".into(),
-        Json::String(text) => text.clone(),
-        Json::Array(list) => list.iter().map(text).collect::<Vec<_>>().join(", "),
-        other => other.to_string(),
-    }
-}
-
 /// A time without its fractions of a second.
 fn seconds(time: &str) -> String {
     time.split_once('.').map_or(time.to_owned(), |(whole, _)| format!("{whole}Z"))
-}
-
-pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]], output: &mut Output) -> anyhow::Result<()> {
-    let width =
-        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(head[column].len());
-    let widths: [usize; N] = std::array::from_fn(width);
-    let line = |cells: &[&str]| {
-        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    output.data(&line(&head))?;
-    rows.iter().try_for_each(|row| output.data(&line(&row.iter().map(String::as_str).collect::<Vec<_>>())))
 }

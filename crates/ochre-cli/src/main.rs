@@ -8,7 +8,9 @@ mod backup;
 mod check;
 mod config;
 mod health;
+mod introspect;
 mod jobs;
+mod mcp;
 mod memory;
 mod output;
 mod restore;
@@ -34,6 +36,8 @@ enum Command {
     Check(check::Check),
     Health(health::Health),
     Memory(memory::Memory),
+    Introspect(introspect::Introspect),
+    Mcp(mcp::Mcp),
     #[command(subcommand)]
     Jobs(jobs::Jobs),
     #[command(subcommand)]
@@ -52,6 +56,8 @@ fn main() -> std::process::ExitCode {
         Command::Check(check) => check.run(&mut output),
         Command::Health(health) => health.run(&mut output),
         Command::Memory(memory) => memory.run(&mut output),
+        Command::Introspect(introspect) => introspect.run(&mut output),
+        Command::Mcp(mcp) => mcp.run(),
         Command::Jobs(jobs) => jobs.run(&mut output),
         Command::Backup(backup) => backup.run(&mut output),
         Command::Restore(restore) => restore.run(&mut output),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use ochre_engine::{Error, StoreError};
 use ochre_server::ConfigError;
+use serde_json::Value as Json;
 
 /// How the command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,5 +77,27 @@ impl Output {
     /// A line of words.
     pub(crate) fn words(&mut self, line: &str) {
         let _ = writeln!(self.words, "{line}");
+    }
+}
+/// Rows under a head, in columns as wide as need be.
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]], output: &mut Output) -> anyhow::Result<()> {
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(head[column].len());
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |cells: &[&str]| {
+        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    output.data(&line(&head))?;
+    rows.iter().try_for_each(|row| output.data(&line(&row.iter().map(String::as_str).collect::<Vec<_>>())))
+}
+
+/// A JSON value as a cell of a table.
+pub(crate) fn text(value: &Json) -> String {
+    match value {
+        Json::Null => "-".into(),
+        Json::String(text) => text.clone(),
+        Json::Array(list) => list.iter().map(text).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
     }
 }

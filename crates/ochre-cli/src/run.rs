@@ -68,9 +68,9 @@ impl Run {
     }
 }
 
-async fn serve(config: Config, output: &mut Output) -> anyhow::Result<Exit> {
-    let path = config.database.path.clone();
-    let options = Options {
+/// How the configuration wants the database opened.
+pub(crate) fn options(config: &Config) -> anyhow::Result<Options> {
+    Ok(Options {
         map_segments: config.database.map_segments,
         segment_bytes: config.database.segment_bytes,
         graph_records_min: config.database.graph_records_min,
@@ -81,7 +81,12 @@ async fn serve(config: Config, output: &mut Output) -> anyhow::Result<Exit> {
         backup_target: Some(config.backup.target.clone()).filter(|target| !target.is_empty()),
         jobs: config.jobs().context("the section [jobs] of the configuration")?,
         ..Options::default()
-    };
+    })
+}
+
+async fn serve(config: Config, output: &mut Output) -> anyhow::Result<Exit> {
+    let path = config.database.path.clone();
+    let options = options(&config)?;
     if let Some(kind) = network_file_system(&path) {
         tracing::warn!(path = %path.display(), kind, "the data directory is on a network file system, where locks and mapped files are not safe; use a local disk, or at least set database.map_segments = false");
     }
@@ -154,7 +159,7 @@ fn network_file_system(path: &std::path::Path) -> Option<&'static str> {
     KINDS.into_iter().find(|kind| *kind == mount.1)
 }
 
-fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
+pub(crate) fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.log.filter).map_err(|error| ConfigError::Value {
         source_name: "the configuration".into(),
         key: "log.filter".into(),

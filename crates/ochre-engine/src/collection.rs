@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::introspect::{IntrospectRequest, Validation};
 use crate::read::{GetRequest, Include, QueryRequest, QueryResults, Record};
 use crate::schemas::Violations;
+use crate::text_search::TextHit;
 use crate::write::{DeleteRequest, NewRecords};
 
 /// A collection of an open database. Cheap to clone. If the collection is deleted, every call says so.
@@ -165,6 +166,17 @@ impl Collection {
     /// [`Error::NotFilterable`], [`Error::Damaged`].
     pub fn query(&self, request: &QueryRequest) -> Result<QueryResults, Error> {
         self.database.inner.query(&*self.info()?, request)
+    }
+
+    /// The records whose documents fit a text best, by their words (BM25): for queries in words where there is no
+    /// embedding of them. At most `limit`; only what passes `filter`.
+    ///
+    /// # Errors
+    /// [`Error::NotFilterable`], [`Error::Store`].
+    pub fn search_text(
+        &self, text: &str, filter: Option<&Filter>, limit: usize, include: Include,
+    ) -> Result<Vec<TextHit>, Error> {
+        self.database.inner.search_text(&*self.info()?, text, filter, limit, include)
     }
 
     /// How many records there are.

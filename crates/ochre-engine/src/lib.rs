@@ -34,6 +34,7 @@ mod residence;
 mod schemas;
 mod signals;
 mod snapshot;
+mod text_search;
 mod text_sync;
 mod traffic;
 mod write;
@@ -49,6 +50,7 @@ pub use introspect::{Against, Candidate, IntrospectMode, IntrospectRequest, Vali
 pub use options::Options;
 pub use read::{GetRequest, Include, Query, QueryHit, QueryRequest, QueryResults, Record, StoredMetadata};
 pub use schemas::{RecordViolation, ViolationCount, Violations};
+pub use text_search::TextHit;
 pub use write::{DeleteRequest, NewRecords};
 
 pub use ochre_index::{Memory, Plan, Strategy};

@@ -423,7 +423,9 @@ impl Pinned<'_> {
         Ok(Some(passed))
     }
 
-    fn fetch(&self, offsets: &[u32], include: Include, visit: &mut dyn FnMut(u32, Record)) -> Result<(), Error> {
+    pub(crate) fn fetch(
+        &self, offsets: &[u32], include: Include, visit: &mut dyn FnMut(u32, Record),
+    ) -> Result<(), Error> {
         let parts =
             Parts { metadata: include.metadatas, document: include.documents, uri: include.uris || include.metadatas };
         let mut damaged = None;

@@ -34,6 +34,8 @@ pub struct Field {
     pub description: Option<String>,
     /// All values there are, if there are few.
     pub values: Vec<Json>,
+    /// Whether the schema allows no others.
+    pub is_closed: bool,
     /// The smallest and largest number.
     pub range: Option<(Json, Json)>,
     /// The format of its strings.
@@ -100,6 +102,7 @@ impl Fields {
                 required: false,
                 description: None,
                 values,
+                is_closed: false,
                 range,
                 format: None,
             };
@@ -114,6 +117,7 @@ impl Fields {
                     required: false,
                     description: None,
                     values: Vec::new(),
+                    is_closed: false,
                     range: None,
                     format: None,
                 };
@@ -229,6 +233,7 @@ fn merge(mut field: Field, property: Option<&Property>) -> Field {
     field.format = property.format;
     if let Some(allowed) = &property.allowed {
         field.values = allowed.iter().map(Value::to_json).collect();
+        field.is_closed = true;
     }
     let number = |scalar: &Scalar| match scalar {
         Scalar::Int(int) => Some(json!(int)),
@@ -256,7 +261,7 @@ impl Field {
             schema["description"] = description.as_str().into();
         }
         if !self.values.is_empty() {
-            schema["examples"] = self.values.clone().into();
+            schema[if self.is_closed { "enum" } else { "examples" }] = self.values.clone().into();
         }
         if let Some(format) = self.format {
             schema["format"] = format.name().into();

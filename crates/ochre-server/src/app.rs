@@ -1,9 +1,11 @@
 //! What every handler has: the database, the configuration, and the one bridge from async to the engine.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Path};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use ochre_engine::{Collection, DEFAULT_DATABASE, DEFAULT_TENANT, Database, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -11,6 +13,7 @@ use uuid::Uuid;
 
 use crate::body::Query;
 use crate::config::Config;
+use crate::embedding::EmbeddingFunction;
 use crate::error::ApiError;
 use crate::requests::Requests;
 
@@ -22,6 +25,7 @@ pub struct App {
     running: Arc<Semaphore>,
     writing: Arc<Semaphore>,
     requests: Requests,
+    embedding_function: Option<Arc<EmbeddingFunction>>,
     /// Kibibytes of request bodies that may be in memory before they are worked on.
     arriving: Arc<Semaphore>,
 }
@@ -41,8 +45,9 @@ impl App {
         // Writes that wait for the index to catch up must leave room for reads.
         let writing = Arc::new(Semaphore::new(config.server.concurrent_requests_max.div_ceil(2)));
         let arriving = ARRIVING_KIB_MAX.max(config.server.max_payload_size_bytes / 1024 + 1);
+        let embedding_function = EmbeddingFunction::new(&config.embedding).map(Arc::new);
         let (config, arriving) = (Arc::new(config), Arc::new(Semaphore::new(arriving)));
-        Self { database, config, running, writing, requests: Requests::default(), arriving }
+        Self { database, config, running, writing, requests: Requests::default(), embedding_function, arriving }
     }
 
     /// Waits until a body of this many bytes may be read into memory.
@@ -61,9 +66,26 @@ impl App {
         self.run(work).await
     }
 
+    /// Without authentication, administration and tools are only for this machine.
+    pub(crate) fn check_local(&self) -> Result<(), ApiError> {
+        let host = self.config.server.host.as_str();
+        if host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
+            return Ok(());
+        }
+        let text = format!(
+            "the server listens on {host}, so /_admin and /mcp are refused; let it listen on 127.0.0.1 to use them"
+        );
+        Err(ApiError::new(StatusCode::FORBIDDEN, "ChromaError", text))
+    }
+
     /// What is counted of requests.
     pub(crate) fn requests(&self) -> &Requests {
         &self.requests
+    }
+
+    /// What makes embeddings of texts, if it is configured.
+    pub(crate) fn embedding_function(&self) -> Option<&EmbeddingFunction> {
+        self.embedding_function.as_deref()
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -162,6 +184,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
 }
 
 impl Named {
+    pub(crate) fn new(tenant: String, database: String, name: String) -> Self {
+        Self { tenant, database, name }
+    }
+
+    /// Tenant and database.
+    pub(crate) fn home(&self) -> [&str; 2] {
+        [&self.tenant, &self.database]
+    }
+
     /// The collection.
     pub(crate) fn find(&self, database: &Database) -> Result<Collection, ApiError> {
         let missing = || ApiError::not_found(format!("Collection [{}] does not exist.", self.name));

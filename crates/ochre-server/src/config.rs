@@ -23,6 +23,7 @@ pub struct Config {
     pub database: DatabaseConfig,
     pub memory: MemoryConfig,
     pub backup: BackupConfig,
+    pub embedding: EmbeddingConfig,
     pub scheduler: SchedulerConfig,
     /// What differs from the defaults of jobs, by their names; checked when the database is opened.
     pub jobs: Table,
@@ -61,6 +62,14 @@ pub struct MemoryConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct BackupConfig {
     pub target: String,
+}
+
+/// `[embedding]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct EmbeddingConfig {
+    pub url: String,
+    pub model: String,
+    pub key_variable: String,
 }
 
 /// `[scheduler]`

@@ -8,9 +8,12 @@
 mod app;
 mod body;
 mod config;
+mod embedding;
 mod error;
 mod exposition;
+mod finder;
 mod layers;
+mod mcp;
 mod openapi;
 mod requests;
 mod routes;
@@ -19,9 +22,10 @@ mod serve;
 
 pub use app::App;
 pub use config::{Config, ConfigError, DEFAULT_TOML, Source};
+pub use mcp::serve_standard as serve_mcp;
 pub use openapi::document as openapi_document;
 pub use s3::backup_targets;
-pub use serve::{Server, router};
+pub use serve::Server;
 
 /// The version of Chroma's API that is spoken; clients only show it.
 pub const API_VERSION: &str = "1.0.0";

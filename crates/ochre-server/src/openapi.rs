@@ -36,10 +36,51 @@ pub fn document() -> Json {
     }
     let schemas = serde_json::to_value(Schemas::openapi()).unwrap_or_default();
     let mut components = schemas["components"].clone();
-    components["schemas"]["ErrorResponse"] = json!({
+    components["schemas"]["ErrorResponse"] = error_schema();
+    components["schemas"]["FoundRecords"] = crate::routes::find::found_schema();
+    components["schemas"]["IntrospectionReport"] = json!({
         "type": "object",
-        "required": ["error", "message"],
-        "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
+        "required": ["collection", "records", "keys", "warnings", "suggested_schema"],
+        "properties": {
+            "collection": {"type": "string"},
+            "records": {"type": "integer"},
+            "mode": {"enum": ["fast", "full", "sample"]},
+            "truncated": {"type": "boolean"},
+            "keys": {"type": "array", "items": {"type": "object"}},
+            "warnings": {"type": "array", "items": {"type": "object"}},
+            "suggested_schema": {"type": "object"},
+        },
+    });
+    let modes = json!({"enum": ["strict", "lax", "warn", "none"]});
+    components["schemas"]["DeclaredSchema"] = json!({
+        "type": "object",
+        "required": ["schema", "validation_type", "validating_party"],
+        "properties": {
+            "schema": {"type": ["object", "null"]},
+            "validation_type": modes,
+            "validating_party": {"enum": ["server", "both"]},
+            "stored_records": {"type": "object", "description": "How the stored records stand to it; after declaring"},
+        },
+    });
+    components["schemas"]["DeclareSchema"] = json!({
+        "type": "object",
+        "description": "The schema alone, or with how it is to be enforced",
+        "properties": {
+            "schema": {"type": "object"},
+            "validation_type": modes,
+            "validating_party": {"enum": ["server", "both"]},
+        },
+    });
+    components["schemas"]["ValidateSchema"] = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "schema": {"type": "object", "description": "The declared one if absent"},
+            "validation_type": modes,
+            "ids": {"type": "array", "items": {"type": "string"}},
+            "metadatas": {"type": "array", "items": {"type": ["object", "null"]}, "description": "A batch; the stored records if absent"},
+            "documents": {"type": "array", "items": {"type": ["string", "null"]}},
+        },
     });
     components["schemas"]["JobChange"] = json!({
         "type": "object",
@@ -67,6 +108,28 @@ pub fn document() -> Json {
     })
 }
 
+/// The schema of every answer that is an error.
+pub(crate) fn error_schema() -> Json {
+    json!({
+        "type": "object",
+        "required": ["error", "message"],
+        "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
+    })
+}
+
+/// The type of a query parameter, by its name.
+fn parameter_schema(name: &str) -> Json {
+    match name {
+        "limit" | "offset" | "history" | "sample" | "seed" | "max_ms" | "offenders" | "top" | "n" => {
+            json!({"type": "integer", "minimum": 0})
+        }
+        "values" | "quantiles" | "require_clean" => json!({"type": "boolean"}),
+        "mode" => json!({"enum": ["auto", "fast", "full", "sample"]}),
+        "against" => json!({"enum": ["declared", "majority"]}),
+        _ => json!({"type": "string"}),
+    }
+}
+
 fn describe(operation: &Operation) -> Json {
     let mut parameters: Vec<Json> = operation
         .path
@@ -75,10 +138,12 @@ fn describe(operation: &Operation) -> Json {
         .step_by(2)
         .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
         .collect();
-    parameters.extend(operation.query.iter().map(|name| {
-        let ty = if *name == "read_level" { "string" } else { "integer" };
-        json!({"name": name, "in": "query", "required": false, "schema": {"type": ty}})
-    }));
+    parameters.extend(
+        operation
+            .query
+            .iter()
+            .map(|name| json!({"name": name, "in": "query", "required": false, "schema": parameter_schema(name)})),
+    );
     let (status, answer) = operation.response;
     let error = json!({
         "description": "What was wrong",

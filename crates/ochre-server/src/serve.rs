@@ -16,6 +16,7 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use crate::app::App;
 use crate::config::Config;
 use crate::layers;
+use crate::mcp;
 use crate::requests;
 use crate::routes;
 
@@ -27,11 +28,16 @@ const HEAD_BYTES_MAX: usize = 256 << 10;
 /// Requests in flight have this long to finish once the server is asked to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
-/// The whole service: routes in their layers.
-pub fn router(app: App) -> Router {
+/// The whole service: routes in their layers; and what ends sessions that would otherwise stay open.
+fn router(app: App) -> (Router, impl FnOnce()) {
+    let (mcp, stop) = mcp::service(&app);
+    let mcp = Router::new()
+        .route_service("/mcp", mcp)
+        .layer(axum::middleware::from_fn_with_state(app.clone(), layers::only_this_machine));
     let origins = app.config().server.cors_allow_origins.clone();
     let counted = axum::middleware::from_fn_with_state(app.clone(), requests::count);
     let mut router = routes::router()
+        .merge(mcp)
         .layer(counted)
         .layer(CompressionLayer::new())
         .layer(axum::middleware::from_fn(layers::no_local_compression));
@@ -43,7 +49,7 @@ pub fn router(app: App) -> Router {
         };
         router = router.layer(CorsLayer::new().allow_origin(allow).allow_methods(Any).allow_headers(Any));
     }
-    router.layer(axum::middleware::from_fn(layers::request_id)).with_state(app)
+    (router.layer(axum::middleware::from_fn(layers::request_id)).with_state(app), stop)
 }
 
 /// A server bound to its address.
@@ -71,7 +77,7 @@ impl Server {
 
     /// Serves until `stop` completes; then takes no new requests, finishes those in flight, and returns.
     pub async fn run(self, app: App, stop: impl Future<Output = ()>) {
-        let router = router(app);
+        let (router, end_sessions) = router(app);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HEAD_BYTES_MAX);
         let graceful = GracefulShutdown::new();
@@ -99,6 +105,7 @@ impl Server {
             });
         }
         drop(self.listener);
+        end_sessions();
         if tokio::time::timeout(STOP_PATIENCE, graceful.shutdown()).await.is_err() {
             tracing::warn!("some requests did not finish in time; unacknowledged writes may or may not have been kept");
         }

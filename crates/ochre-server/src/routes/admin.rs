@@ -1,9 +1,6 @@
 //! Administration: what the server holds in memory.
 
-use std::net::IpAddr;
-
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value as Json_, json};
@@ -26,7 +23,7 @@ pub(super) fn router() -> Router<App> {
 }
 
 async fn memory(State(app): State<App>) -> Result<Json<Json_>, ApiError> {
-    check_loopback(&app)?;
+    app.check_local()?;
     app.run(|database| {
         let collections = database.memory();
         let collections: Vec<Json_> = collections
@@ -62,14 +59,4 @@ fn process() -> Json_ {
         line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).map(|kib| kib * 1024)
     };
     json!({"resident": bytes("VmRSS"), "anonymous": bytes("RssAnon"), "mapped": bytes("RssFile")})
-}
-
-/// Without authentication, administration is only for this machine.
-pub(super) fn check_loopback(app: &App) -> Result<(), ApiError> {
-    let host = app.config().server.host.as_str();
-    if host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
-        return Ok(());
-    }
-    let text = format!("the server listens on {host}, so /_admin is refused; let it listen on 127.0.0.1 to use it");
-    Err(ApiError::new(StatusCode::FORBIDDEN, "ChromaError", text))
 }

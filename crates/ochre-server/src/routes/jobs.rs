@@ -10,7 +10,6 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json_, json};
 
 use super::Operation;
-use super::admin::check_loopback;
 use crate::app::App;
 use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
@@ -92,7 +91,7 @@ struct Shown {
 }
 
 async fn list(State(app): State<App>) -> Result<Json<Json_>, ApiError> {
-    check_loopback(&app)?;
+    app.check_local()?;
     app.run(|database| {
         let jobs: Vec<Json_> = database.scheduler().jobs().iter().map(summary).collect();
         Ok(Json(json!({"jobs": jobs, "implementation": database.scheduler().implementation(), "pressure": database.pressure()})))
@@ -103,7 +102,7 @@ async fn list(State(app): State<App>) -> Result<Json<Json_>, ApiError> {
 async fn show(
     State(app): State<App>, Path(name): Path<String>, Query(shown): Query<Shown>,
 ) -> Result<Json<Json_>, ApiError> {
-    check_loopback(&app)?;
+    app.check_local()?;
     app.run(move |database| {
         let status = database.scheduler().job(&name)?;
         let history = database.scheduler().history(&name, shown.history.unwrap_or(HISTORY).min(HISTORY_MAX))?;
@@ -115,7 +114,7 @@ async fn show(
 }
 
 async fn change(State(app): State<App>, Path(name): Path<String>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
-    check_loopback(&app)?;
+    app.check_local()?;
     app.run(move |database| {
         let change: Map<String, Json_> = body.parse()?;
         Ok(Json(whole(&database.scheduler().alter(&name, &change)?)))
@@ -126,7 +125,7 @@ async fn change(State(app): State<App>, Path(name): Path<String>, body: JsonByte
 async fn act(
     State(app): State<App>, Path((name, action)): Path<(String, String)>,
 ) -> Result<(StatusCode, Json<Json_>), ApiError> {
-    check_loopback(&app)?;
+    app.check_local()?;
     app.run(move |database: &Database| {
         let scheduler = database.scheduler();
         let status = match action.as_str() {

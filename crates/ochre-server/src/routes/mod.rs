@@ -4,6 +4,7 @@ mod admin;
 mod collections;
 mod databases;
 mod documentation;
+pub(crate) mod find;
 mod introspection;
 mod jobs;
 mod legacy;
@@ -42,6 +43,7 @@ pub(crate) fn router() -> Router<App> {
         .merge(records::router())
         .merge(schemas::router())
         .merge(introspection::router())
+        .merge(find::router())
         .merge(admin::router())
         .merge(jobs::router())
         .merge(metrics::router())
@@ -60,6 +62,7 @@ pub(crate) fn operations() -> impl Iterator<Item = &'static Operation> {
         records::OPERATIONS,
         schemas::OPERATIONS,
         introspection::OPERATIONS,
+        find::OPERATIONS,
         admin::OPERATIONS,
         jobs::OPERATIONS,
         metrics::OPERATIONS,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -16,6 +16,7 @@ use super::Operation;
 use crate::app::{App, Named};
 use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
+use crate::finder;
 
 const BASE: &str = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/schema";
 const BASE_V1: &str = "/api/v1/collections/{collection}/schema";
@@ -24,10 +25,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
         method: "get",
         path: BASE,
-        summary: "The schema a collection declares",
+        summary: "The schema a collection declares, or its fields as json-schema, attribute-info, metadata-info, openapi or mcp",
         request: None,
         response: (200, "DeclaredSchema"),
-        query: &[],
+        query: &["format"],
     },
     Operation {
         method: "put",
@@ -78,8 +79,47 @@ fn shown(row: &CollectionRow) -> Map<String, Json_> {
     ])
 }
 
-async fn read(State(app): State<App>, named: Named) -> Result<Json<Map<String, Json_>>, ApiError> {
-    app.run(move |database| Ok(Json(shown(&*named.find(database)?.info()?)))).await
+#[derive(Default, Deserialize)]
+struct Reading {
+    #[serde(default)]
+    format: Form,
+}
+
+/// The forms in which a schema is given.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Form {
+    /// As it was declared, and how it is enforced.
+    #[default]
+    Declared,
+    JsonSchema,
+    AttributeInfo,
+    MetadataInfo,
+    Openapi,
+    Mcp,
+}
+
+async fn read(
+    State(app): State<App>, named: Named, Query(reading): Query<Reading>, headers: HeaderMap,
+) -> Result<Json<Json_>, ApiError> {
+    // Where the client found this server is where the tool that reads the document will find it.
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost").to_owned();
+    app.run(move |database| {
+        let collection = named.find(database)?;
+        if matches!(reading.format, Form::Declared) {
+            return Ok(Json(Json_::Object(shown(&*collection.info()?))));
+        }
+        let fields = finder::fields(&collection)?;
+        Ok(Json(match reading.format {
+            Form::JsonSchema => fields.json_schema(),
+            Form::AttributeInfo => fields.attribute_info(),
+            Form::MetadataInfo => fields.metadata_info(),
+            Form::Openapi => super::find::document(&fields, named.home(), &format!("http://{host}")),
+            Form::Mcp => json!({"tools": crate::mcp::tools_of(&fields)}),
+            Form::Declared => unreachable!("answered above"),
+        }))
+    })
+    .await
 }
 
 #[derive(Deserialize)]

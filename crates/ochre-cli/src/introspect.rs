@@ -1,0 +1,113 @@
+//! `ochre introspect`: what a collection's records look like, as a table.
+
+use anyhow::Context;
+use serde_json::Value as Json;
+
+use crate::ask::Server;
+use crate::output::{Exit, Output, table, text};
+use crate::run::Settings;
+
+/// Show what the records of a collection look like: keys, types, values, and what is wrong with them
+#[derive(clap::Args)]
+pub(crate) struct Introspect {
+    /// The collection, by name or id
+    collection: String,
+    /// Its tenant
+    #[arg(long, default_value = "default_tenant")]
+    tenant: String,
+    /// Its database
+    #[arg(long, default_value = "default_database")]
+    database: String,
+    /// How thoroughly to look: auto, fast, full or sample
+    #[arg(long, default_value = "auto")]
+    mode: String,
+    /// Only these keys, separated by commas
+    #[arg(long)]
+    keys: Option<String>,
+    /// Only records that pass this filter, as JSON
+    #[arg(long, value_name = "JSON")]
+    r#where: Option<String>,
+    /// Show no values
+    #[arg(long)]
+    no_values: bool,
+    /// Print the whole report as JSON
+    #[arg(long, conflicts_with = "markdown")]
+    json: bool,
+    /// Print the report as Markdown
+    #[arg(long)]
+    markdown: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Introspect {
+    pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("mode", &self.mode);
+        query.append_pair("values", if self.no_values { "false" } else { "true" });
+        query.append_pair("format", if self.markdown { "markdown" } else { "json" });
+        if let Some(keys) = &self.keys {
+            query.append_pair("keys", keys);
+        }
+        if let Some(filter) = &self.r#where {
+            query.append_pair("where", filter);
+        }
+        let part =
+            |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
+        let path = format!(
+            "/api/v2/tenants/{}/databases/{}/collections/{}/introspect?{}",
+            part(&self.tenant),
+            part(&self.database),
+            part(&self.collection),
+            query.finish()
+        );
+        let body = Server::named_by(self.settings)?.get(&path)?;
+        if self.json || self.markdown {
+            output.data(&body)?;
+            return Ok(Exit::Ok);
+        }
+        print(&serde_json::from_str(&body).context("the answer is no JSON")?, output)?;
+        Ok(Exit::Ok)
+    }
+}
+
+fn print(report: &Json, output: &mut Output) -> anyhow::Result<()> {
+    output.words(&format!(
+        "{}: {} records, {} of them with a document; {} mode{}",
+        text(&report["collection"]),
+        report["records"],
+        report["documents"]["count"],
+        text(&report["mode"]),
+        if report["truncated"] == true { ", cut short by the time budget" } else { "" },
+    ));
+    let rows: Vec<[String; 6]> = report["keys"].as_array().into_iter().flatten().map(row).collect();
+    table(["key", "type", "present", "types", "distinct", "range or frequent values"], &rows, output)?;
+    for warning in report["warnings"].as_array().into_iter().flatten() {
+        output.words(&format!("{}: {}", text(&warning["level"]), text(&warning["message"])));
+    }
+    if let Some(rate) = report["compliance"]["rate"].as_f64() {
+        output.words(&format!("{:.2} % of the records satisfy the declared schema", rate * 100.0));
+    }
+    Ok(())
+}
+
+fn row(key: &Json) -> [String; 6] {
+    let types: Vec<String> =
+        key["types"].as_object().into_iter().flatten().map(|(name, count)| format!("{name} {count}")).collect();
+    let numbers = &key["numbers"];
+    let values = if numbers["min"].is_null() {
+        let top = key["top"].as_array().into_iter().flatten().take(3);
+        let shown = top.map(|top| text(if top["value"].is_null() { &top["element"] } else { &top["value"] }));
+        shown.collect::<Vec<_>>().join(", ")
+    } else {
+        format!("{} to {}", numbers["min"], numbers["max"])
+    };
+    [
+        text(&key["name"]),
+        text(&key["type"]),
+        format!("{:.1} %", key["presence"].as_f64().unwrap_or(0.0) * 100.0),
+        types.join(", "),
+        text(&key["cardinality"]),
+        values.chars().take(60).collect(),
+    ]
+}

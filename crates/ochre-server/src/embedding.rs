@@ -1,0 +1,71 @@
+//! Texts become embeddings: asks an endpoint that speaks OpenAI's API (`POST …/embeddings`), such as Ollama.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::config::EmbeddingConfig;
+use crate::error::ApiError;
+
+/// How long the endpoint may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest answer, in bytes.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+
+/// The endpoint.
+pub(crate) struct EmbeddingFunction {
+    url: String,
+    model: String,
+    key: Option<String>,
+    client: reqwest::Client,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    data: Vec<Embedding>,
+}
+
+#[derive(Deserialize)]
+struct Embedding {
+    embedding: Vec<f32>,
+}
+
+impl EmbeddingFunction {
+    /// The configured endpoint, if there is one.
+    pub(crate) fn new(config: &EmbeddingConfig) -> Option<Self> {
+        if config.url.is_empty() {
+            return None;
+        }
+        // Fails only if there is a provider already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().timeout(PATIENCE).build().ok()?;
+        let key = std::env::var(&config.key_variable).ok().filter(|key| !key.is_empty());
+        let url = format!("{}/embeddings", config.url.trim_end_matches('/'));
+        Some(Self { url, model: config.model.clone(), key, client })
+    }
+
+    /// The embedding of a text.
+    pub(crate) async fn embed(&self, text: &str) -> Result<Vec<f32>, ApiError> {
+        let failed = |reason: &dyn std::fmt::Display| {
+            ApiError::bad_gateway(format!("the embedding endpoint {} failed: {reason}; check [embedding]", self.url))
+        };
+        let body = json!({"model": self.model, "input": [text]}).to_string();
+        let mut request = self.client.post(&self.url).header("content-type", "application/json").body(body);
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        let answer = request.send().await.map_err(|error| failed(&error))?;
+        let status = answer.status();
+        if answer.content_length().is_some_and(|length| length > ANSWER_BYTES_MAX) {
+            return Err(failed(&"its answer is too long"));
+        }
+        let bytes = answer.bytes().await.map_err(|error| failed(&error))?;
+        if !status.is_success() {
+            let text: String = String::from_utf8_lossy(&bytes).chars().take(200).collect();
+            return Err(failed(&format!("it answered {status} {text}")));
+        }
+        let answer: Answer = serde_json::from_slice(&bytes).map_err(|error| failed(&error))?;
+        answer.data.into_iter().next().map(|first| first.embedding).ok_or_else(|| failed(&"it gave no embedding"))
+    }
+}

@@ -1,0 +1,179 @@
+//! Finds records by flat typed parameters, made from a collection's schema and from what its records look like: what GPT
+//! actions and tools of language models can fill in.
+
+use std::collections::BTreeMap;
+
+use ochre_engine::model::{Filter, Scalar, Test, ValueType};
+use ochre_engine::schema::{Comparison, Fields, Parameter};
+use ochre_engine::{Collection, GetRequest, Include, IntrospectRequest, QueryRequest, Record};
+use serde_json::{Map, Value as Json, json};
+
+use crate::app::{App, Named};
+use crate::error::ApiError;
+
+/// How many records are returned unless the request says.
+pub(crate) const RECORDS: usize = 10;
+/// How many records a request may ask for.
+pub(crate) const RECORDS_MAX: usize = 50;
+/// An answer ends before it has more bytes than this: a limit of GPT actions is 100,000 characters.
+const ANSWER_BYTES_MAX: usize = 90_000;
+/// Fields are described by so many values.
+const VALUES: usize = 30;
+
+/// The fields of a collection, by which its records can be searched.
+pub(crate) fn fields(collection: &Collection) -> Result<Fields, ApiError> {
+    let request = IntrospectRequest { offenders: 0, top: VALUES, ..IntrospectRequest::default() };
+    let report = collection.introspect(&request)?;
+    Ok(Fields::new(collection.schema()?.as_deref(), &report))
+}
+
+/// What to find.
+#[derive(Debug, Default)]
+pub(crate) struct Search {
+    text: Option<String>,
+    limit: usize,
+    offset: usize,
+    filter: Option<Filter>,
+}
+
+impl Search {
+    /// Reads parameters, each a string or of its own type.
+    pub(crate) fn parse(fields: &Fields, given: &Map<String, Json>) -> Result<Self, ApiError> {
+        let parameters: BTreeMap<String, Parameter> =
+            fields.parameters().into_iter().map(|parameter| (parameter.name.clone(), parameter)).collect();
+        let mut search = Self { limit: RECORDS, ..Self::default() };
+        let mut filters = Vec::new();
+        for (name, value) in given.iter().filter(|(_, value)| !value.is_null()) {
+            match name.as_str() {
+                "q" => search.text = Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
+                "n" => search.limit = count(name, value, 1, RECORDS_MAX)?,
+                "offset" => search.offset = count(name, value, 0, 1_000_000)?,
+                name => {
+                    let Some(parameter) = parameters.get(name) else {
+                        let known = parameters.keys().map(String::as_str).chain(["q", "n", "offset"]);
+                        let near = ochre_engine::scheduler::nearest(name, known.clone());
+                        let hint = near.map_or_else(
+                            || format!("there are {}", known.collect::<Vec<_>>().join(", ")),
+                            |near| format!("did you mean {near:?}?"),
+                        );
+                        return Err(ApiError::invalid(format!("there is no parameter {name:?}; {hint}")));
+                    };
+                    filters.push(filter(parameter, value)?);
+                }
+            }
+        }
+        search.filter = match filters.len() {
+            0 => None,
+            1 => filters.pop(),
+            _ => Some(Filter::All(filters)),
+        };
+        search.text = search.text.filter(|text| !text.trim().is_empty());
+        Ok(search)
+    }
+}
+
+fn count(name: &str, value: &Json, least: usize, most: usize) -> Result<usize, ApiError> {
+    let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    let number =
+        number.and_then(|number| usize::try_from(number).ok()).filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| ApiError::invalid(format!("{name} is a whole number from {least} to {most}, found {value}")))
+}
+
+fn filter(parameter: &Parameter, value: &Json) -> Result<Filter, ApiError> {
+    let text = value.as_str();
+    let operand = match parameter.operand {
+        ValueType::Bool => value.as_bool().or_else(|| text?.parse().ok()).map(Scalar::Bool),
+        ValueType::Int => value.as_i64().or_else(|| text?.parse().ok()).map(Scalar::Int),
+        ValueType::Float => {
+            let number = value.as_f64().or_else(|| text?.parse().ok());
+            number.filter(|number: &f64| number.is_finite()).map(Scalar::Float)
+        }
+        _ => text.map(|text| Scalar::Str(text.to_owned())),
+    };
+    let Some(operand) = operand else {
+        let kind = parameter.schema["type"].as_str().unwrap_or("value");
+        return Err(ApiError::invalid(format!("{}: expected a value of type {kind}, found {value}", parameter.name)));
+    };
+    let known = parameter.schema["enum"].as_array();
+    if known.is_some_and(|known| !known.iter().any(|known| known.as_str() == text)) {
+        let known = Json::from(known.cloned().unwrap_or_default());
+        return Err(ApiError::invalid(format!("{}: expected one of {known}, found {value}", parameter.name)));
+    }
+    let test = match parameter.comparison {
+        Comparison::Equal => Test::Eq(operand),
+        Comparison::AtLeast => Test::Compare(Test::GREATER_OR_EQUAL, operand),
+        Comparison::AtMost => Test::Compare(Test::LESS_OR_EQUAL, operand),
+        Comparison::Contains => Test::Contains(operand),
+    };
+    Ok(Filter::Key { key: parameter.key.clone(), test })
+}
+
+const SHOWN: Include = Include { embeddings: false, documents: true, metadatas: true, uris: false };
+
+/// Finds records: by embedding if the server can make one, else by words; without a text, in the order they were inserted.
+pub(crate) async fn find(app: &App, named: Named, given: Map<String, Json>) -> Result<Json, ApiError> {
+    let home = named.clone();
+    let search = app.run(move |database| Search::parse(&fields(&home.find(database)?)?, &given)).await?;
+    let embedding = match (&search.text, app.embedding_function()) {
+        (Some(text), Some(function)) => Some(function.embed(text).await?),
+        _ => None,
+    };
+    app.run(move |database| find_now(&named.find(database)?, search, embedding)).await
+}
+
+/// A record that was found, with what ranks it, by its name in the answer.
+struct Found {
+    record: Record,
+    rank: Option<(&'static str, f64)>,
+}
+
+fn find_now(collection: &Collection, search: Search, embedding: Option<Vec<f32>>) -> Result<Json, ApiError> {
+    let wanted = search.limit + search.offset;
+    let (ranking, found): (&str, Vec<Found>) = match (search.text, embedding) {
+        (Some(_), Some(embedding)) => {
+            let mut request = QueryRequest::nearest_to(embedding).k(wanted).include(SHOWN);
+            request.filter = search.filter;
+            let answer = collection.query(&request)?;
+            let hits = answer.results.into_iter().flatten();
+            (
+                "distance",
+                hits.map(|hit| Found { record: hit.record, rank: Some(("distance", f64::from(hit.distance))) })
+                    .collect(),
+            )
+        }
+        (Some(text), None) => {
+            let hits = collection.search_text(&text, search.filter.as_ref(), wanted, SHOWN)?;
+            (
+                "words",
+                hits.into_iter().map(|hit| Found { record: hit.record, rank: Some(("score", hit.score)) }).collect(),
+            )
+        }
+        (None, _) => {
+            let limit = u32::try_from(wanted).ok();
+            let request = GetRequest { filter: search.filter, limit, include: SHOWN, ..GetRequest::default() };
+            ("none", collection.get(&request)?.into_iter().map(|record| Found { record, rank: None }).collect())
+        }
+    };
+    let schema = collection.schema()?;
+    let is_sensitive =
+        |key: &str| schema.as_ref().and_then(|schema| schema.property(key)).is_some_and(|property| property.sensitive);
+    let (mut records, mut bytes, mut truncated) = (Vec::new(), 0, false);
+    for Found { record, rank } in found.into_iter().skip(search.offset) {
+        let metadata = record.metadata.and_then(|metadata| serde_json::from_str(metadata.as_json()).ok());
+        let metadata = metadata.map(|mut metadata: Map<String, Json>| {
+            metadata.retain(|key, _| !is_sensitive(key));
+            metadata
+        });
+        let mut shown = json!({"id": record.id, "document": record.document, "metadata": metadata});
+        if let Some((name, rank)) = rank {
+            shown[name] = rank.into();
+        }
+        bytes += shown.to_string().len();
+        if bytes > ANSWER_BYTES_MAX {
+            truncated = true;
+            break;
+        }
+        records.push(shown);
+    }
+    Ok(json!({"records": records, "ranking": ranking, "truncated": truncated}))
+}

@@ -1,0 +1,233 @@
+//! Tools for language models, by the Model Context Protocol: for each collection one that finds records by typed
+//! parameters, and one that describes it. Over HTTP at `/mcp`, and on standard input and output for `ochre mcp`.
+//!
+//! The tools are made from schemas and records whenever they are listed; a client with a session is told when they
+//! changed.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ochre_engine::schema::Fields;
+use ochre_engine::{CollectionRow, DEFAULT_DATABASE, DEFAULT_TENANT, Database, IntrospectRequest};
+use rmcp::handler::server::ServerHandler;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, ListToolsResult,
+    PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool, ToolAnnotations,
+};
+use rmcp::service::{NotificationContext, RequestContext};
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use rmcp::{ErrorData, RoleServer, ServiceExt};
+use serde_json::{Map, Value as Json, json};
+
+use crate::app::{App, Named};
+use crate::error::ApiError;
+use crate::finder;
+use crate::routes::find::{common_parameters, found_schema};
+
+/// Tools are made for so many collections, those made first.
+const COLLECTIONS_MAX: usize = 100;
+/// The longest name of a tool, in characters.
+const NAME_MAX: usize = 64;
+/// How often a session looks whether the tools changed.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+const INSTRUCTIONS: &str = "Each collection has a tool that finds its records, find_…, and one that tells what they look like, \
+    describe_…: call that first if a filter finds nothing.";
+
+/// The tools of one server.
+#[derive(Clone)]
+pub(crate) struct Tools(App);
+
+/// The service at `/mcp`, and what ends its sessions.
+pub(crate) fn service(app: &App) -> (StreamableHttpService<Tools, LocalSessionManager>, impl FnOnce() + use<>) {
+    // Browsers on this machine must not be talked into using it: no origin is allowed, and hosts are this machine's.
+    let config = StreamableHttpServerConfig::default().enforce_origin_validation();
+    let stop = config.cancellation_token.clone();
+    let tools = Tools(app.clone());
+    let service = StreamableHttpService::new(move || Ok(tools.clone()), Arc::default(), config);
+    (service, move || stop.cancel())
+}
+
+/// Serves one client on standard input and output, until it goes away.
+///
+/// # Errors
+/// Why the client could not be served.
+pub async fn serve_standard(app: App) -> std::io::Result<()> {
+    let failed = |error: &dyn std::fmt::Display| std::io::Error::other(error.to_string());
+    let running = Tools(app).serve(rmcp::transport::io::stdio()).await.map_err(|error| failed(&error))?;
+    running.waiting().await.map(drop).map_err(|error| failed(&error))
+}
+
+/// What a tool does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Does {
+    Find,
+    Describe,
+}
+
+impl Does {
+    const ALL: [Self; 2] = [Self::Find, Self::Describe];
+
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Find => "find",
+            Self::Describe => "describe",
+        }
+    }
+}
+
+/// The tools of a collection, as they are listed.
+pub(crate) fn tools_of(fields: &Fields) -> Vec<Json> {
+    let name = plain(&fields.collection);
+    Does::ALL
+        .into_iter()
+        .map(|does| serde_json::to_value(tool(fields, does, format!("{}_{name}", does.prefix()))).unwrap_or_default())
+        .collect()
+}
+
+fn tool(fields: &Fields, does: Does, name: String) -> Tool {
+    let object = |json: Json| if let Json::Object(object) = json { object } else { Map::new() };
+    let (description, input) = match does {
+        Does::Find => {
+            let own = fields.parameters().into_iter().map(|parameter| (parameter.name, parameter.schema));
+            let common = common_parameters().into_iter().map(|(name, schema)| (name.to_owned(), schema));
+            let properties: Map<String, Json> = common.chain(own).collect();
+            let input = json!({"type": "object", "properties": properties, "additionalProperties": false});
+            (format!("Find records of {}: {}", fields.collection, fields.description), input)
+        }
+        Does::Describe => {
+            let text =
+                format!("What the records of {} look like: keys, types, ranges, frequent values", fields.collection);
+            (text, json!({"type": "object", "properties": {}, "additionalProperties": false}))
+        }
+    };
+    let tool = Tool::new(name, description, object(input))
+        .with_annotations(ToolAnnotations::new().read_only(true).destructive(false).idempotent(true).open_world(false));
+    match does {
+        Does::Find => tool.with_raw_output_schema(Arc::new(object(found_schema()))),
+        Does::Describe => tool,
+    }
+}
+
+fn plain(name: &str) -> String {
+    let plain = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' });
+    plain.take(NAME_MAX - "describe_".len() - 4).collect()
+}
+
+/// Collections with the names of their tools, without the prefix.
+fn named(database: &Database) -> Result<Vec<(String, CollectionRow)>, ApiError> {
+    let mut named: Vec<(String, CollectionRow)> = Vec::new();
+    for row in database.all_collections()?.into_iter().take(COLLECTIONS_MAX) {
+        let is_default = row.tenant == DEFAULT_TENANT && row.database == DEFAULT_DATABASE;
+        let whole = if is_default { row.name.clone() } else { format!("{}_{}_{}", row.tenant, row.database, row.name) };
+        let whole = plain(&whole);
+        let is_taken = |name: &str| named.iter().any(|(other, _)| other == name);
+        let name = if is_taken(&whole) {
+            (2..).map(|number| format!("{whole}_{number}")).find(|name| !is_taken(name)).expect("numbers do not end")
+        } else {
+            whole
+        };
+        named.push((name, row));
+    }
+    Ok(named)
+}
+
+/// Changes when the tools do: collections, schemas and the types of keys.
+fn fingerprint(database: &Database) -> Result<u64, ApiError> {
+    let mut hasher = DefaultHasher::new();
+    for (name, row) in named(database)? {
+        name.hash(&mut hasher);
+        row.schema.to_text().hash(&mut hasher);
+        row.declaration.map(|declaration| format!("{declaration:?}")).hash(&mut hasher);
+    }
+    Ok(hasher.finish())
+}
+
+impl Tools {
+    async fn list(&self) -> Result<Vec<Tool>, ApiError> {
+        self.0
+            .run(|database| {
+                let mut tools = Vec::new();
+                for (name, row) in named(database)? {
+                    // One that was deleted meanwhile has no tools.
+                    let Ok(collection) = database.collection_by_id(row.id) else { continue };
+                    let fields = finder::fields(&collection)?;
+                    tools.extend(Does::ALL.map(|does| tool(&fields, does, format!("{}_{name}", does.prefix()))));
+                }
+                Ok(tools)
+            })
+            .await
+    }
+
+    async fn call(&self, name: String, given: Map<String, Json>) -> Result<CallToolResult, ApiError> {
+        let found = self
+            .0
+            .run(move |database| {
+                let all = named(database)?;
+                let of = |does: Does| name.strip_prefix(does.prefix()).and_then(|name| name.strip_prefix('_'));
+                for does in Does::ALL {
+                    if let Some((_, row)) = all.iter().find(|(known, _)| of(does) == Some(known)) {
+                        return Ok((does, row.clone()));
+                    }
+                }
+                Err(ApiError::not_found(format!(
+                    "there is no tool {name:?}; list the tools again, they may have changed"
+                )))
+            })
+            .await;
+        let (does, row) = found?;
+        let home = Named::new(row.tenant, row.database, row.name);
+        match does {
+            Does::Find => Ok(CallToolResult::structured(finder::find(&self.0, home, given).await?)),
+            Does::Describe => {
+                let describe = move |database: &Database| {
+                    Ok(home.find(database)?.introspect(&IntrospectRequest::default())?.to_markdown())
+                };
+                Ok(CallToolResult::success(vec![ContentBlock::text(self.0.run(describe).await?)]))
+            }
+        }
+    }
+}
+
+impl ServerHandler for Tools {
+    fn get_info(&self) -> ServerConfig {
+        let capabilities = ServerCapabilities::builder().enable_tools().enable_tool_list_changed().build();
+        ServerConfig::new(capabilities)
+            .with_server_info(Implementation::new("ochre", env!("CARGO_PKG_VERSION")))
+            .with_instructions(INSTRUCTIONS)
+    }
+
+    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        let (app, peer) = (self.0.clone(), context.peer);
+        tokio::spawn(async move {
+            let mut known = app.run(fingerprint).await.ok();
+            while !peer.is_transport_closed() {
+                tokio::time::sleep(LOOK_EVERY).await;
+                let now = app.run(fingerprint).await.ok();
+                if now != known && peer.notify_tool_list_changed().await.is_err() {
+                    break;
+                }
+                known = now;
+            }
+        });
+    }
+
+    async fn list_tools(
+        &self, _: Option<PaginatedRequestParams>, _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let tools = self.list().await.map_err(|error| ErrorData::internal_error(error.to_string(), None))?;
+        Ok(ListToolsResult::with_all_items(tools))
+    }
+
+    async fn call_tool(
+        &self, request: CallToolRequestParams, _: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let called = self.call(request.name.into_owned(), request.arguments.unwrap_or_default()).await;
+        // A model reads what went wrong and tries again: that is a result, not a failure of the protocol.
+        let result = called.unwrap_or_else(|error| CallToolResult::error(vec![ContentBlock::text(error.to_string())]));
+        Ok(result.into())
+    }
+}
