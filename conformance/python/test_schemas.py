@@ -209,6 +209,30 @@ def test_the_schema_has_routes_of_its_own(raw, client):
     assert raw("GET", f"{V2}/nothing/schema")[0] == 404
 
 
+def test_a_misspelt_parameter_is_refused_and_a_mode_can_be_changed_alone(raw, films):
+    films("lax")
+    assert raw("PUT", f"{V2}/films/schema?requireclean=true", SCHEMA)[0] == 400
+    assert raw("PUT", f"{V2}/films/schema", {"validation_type": "warn"})[2]["validation_type"] == "warn"
+    assert raw("GET", f"{V2}/films/schema")[2]["schema"] == SCHEMA
+
+
+def test_a_batch_is_judged_in_a_dry_run_as_it_would_be_written(raw, client):
+    schema = {"year": {"type": "int", "required": True}, "d": {"type": "int", "default": 4, "required": True}}
+    client.create_collection("films", metadata={"chroma:schema": schema, "chroma:schema_validation_type": "lax"})
+    body = raw("POST", f"{V2}/films/schema/validate", {"metadatas": [{"year": 7.0}, {"year": 7}, {}]})[2]
+    assert (body["judged"], body["compliant"]) == (3, 2)
+    assert body["rules"][0]["ids"] == ["2"] and "year" in body["rules"][0]["message"]
+
+
+def test_many_kinds_of_violations_make_neither_the_answer_nor_the_metrics_long(raw, films):
+    collection = films("strict")
+    many = {f"key{n}": n for n in range(5000)}
+    status, _, body = raw_add(raw, collection, "a", {**GOOD, **many})
+    assert status == 400 and len(json.dumps(body)) < 1_000_000
+    assert all(f"key{n}" in body["message"] for n in range(5000)) and len(body["violations"]) == 100
+    assert raw("GET", "/metrics")[2].count("ochre_schema_violations_total{") <= 101
+
+
 def test_declared_keys_are_in_the_index_schema_of_the_official_client(films):
     assert "year" in films().schema.keys
 
@@ -231,6 +255,12 @@ def test_sensitive_values_stand_nowhere(raw, films):
     for query in ("", "?mode=full", "?format=markdown"):
         status, _, report = raw("GET", f"{V2}/films/introspect{query}")
         assert status == 200 and "Jane" not in str(report)
+    add(collection, "b", {"name": 123456, "year": 2000})
+    report = raw("GET", f"{V2}/films/introspect")[2]
+    assert "123456" not in json.dumps(report) and report["suggested_schema"]["properties"]["name"]["sensitive"] is True
+    # Of few records, statistics are values.
+    where = urllib.parse.quote(json.dumps({"year": 2000}))
+    assert "2000" not in json.dumps(raw("GET", f"{V2}/films/introspect?values=false&where={where}")[2]["keys"])
 
 
 @pytest.fixture
@@ -287,6 +317,9 @@ def test_reports_are_restricted_shortened_and_redacted(raw, dirty):
     assert some["records"] == 500 and [key["name"] for key in some["keys"]] == ["flag", "year"]
     sample = introspect(raw, "dirty", mode="sample", sample=100, seed=1)[2]
     assert sample["sample"]["records"] == 100 and next(k for k in sample["keys"] if k["name"] == "year")["count"] == 1000
+    asked = introspect(raw, "dirty", keys="yaer, flag")[2]
+    assert [key["name"] for key in asked["keys"]] == ["flag"]
+    assert any("yaer" in w["message"] and "year" in w["message"] for w in asked["warnings"])
     hidden = introspect(raw, "dirty", values="false")[2]
     assert "film 1" not in json.dumps(hidden) and "value" not in hidden["keys"][-1]["offenders"][0]
     late = introspect(raw, "dirty", max_ms=0)[2]
@@ -297,6 +330,70 @@ def test_reports_are_restricted_shortened_and_redacted(raw, dirty):
     assert introspect(raw, "dirty", where="{")[0] == 400
     assert introspect(raw, "dirty", colour="red")[0] == 400
     assert introspect(raw, "nothing")[0] == 404
+
+
+def test_what_takes_long_is_bounded(raw, client):
+    import time
+
+    long = client.create_collection("long", metadata={"chroma:schema": {"k" * 150_000: "int"}}, embedding_function=None)
+    began = time.monotonic()
+    assert raw("POST", f"{V2}/{long.id}/get", {"where": {"q" * 150_000: 1}})[0] == 400
+    many = {f"a key of some length, number {n}": "int" for n in range(2000)}
+    client.create_collection("many", metadata={"chroma:schema": many}, embedding_function=None)
+    metadata = {f"a key of sone length, numbed {n}": 1 for n in range(500)}
+    body = {"ids": ["a"], "embeddings": [[1]], "metadatas": [metadata]}
+    status, _, answer = raw("POST", f"{V2}/{client.get_collection('many', embedding_function=None).id}/add", body)
+    assert status == 400 and "did you mean" in answer["message"]
+    assert time.monotonic() - began < 5
+    big = {f"k{n}": {"type": "string", "pattern": f"a{{{n % 9 + 1}}}"} for n in range(201)}
+    status, _, answer = raw("POST", f"{V2}/long/schema/validate", {"schema": big})
+    assert status == 400 and "201 regular expressions" in answer["message"]
+
+
+def test_a_validator_that_fails_tells_no_sensitive_value(raw, client):
+    schema = {"ssn": {"sensitive": True, "validators": [{"cel": "value + 1 > 0"}]}}
+    client.create_collection("people", metadata={"chroma:schema": schema}, embedding_function=None)
+    people = client.get_collection("people", embedding_function=None)
+    status, _, body = raw_add(raw, people, "a", {"ssn": "SECRET-123"})
+    assert status == 400 and "ssn" in body["message"] and "SECRET" not in json.dumps(body)
+
+
+def test_a_validator_that_reads_the_document_judges_stored_records_alike(raw, client):
+    schema = {"length": {"type": "int", "validators": [{"cel": "value == size(document)"}]}}
+    notes = client.create_collection("notes", metadata={"chroma:schema": schema}, embedding_function=None)
+    notes.add(ids=["a"], embeddings=[[1]], documents=["four"], metadatas=[{"length": 4}])
+    assert raw("POST", f"{V2}/notes/schema/validate", {})[2]["compliant"] == 1
+
+
+def test_lists_of_integers_are_found_where_floats_are_declared(raw, client):
+    notes = client.create_collection("notes", metadata={"chroma:schema": {"xs": "list[float]"}}, embedding_function=None)
+    notes.add(ids=["a", "b"], embeddings=[[1], [2]], metadatas=[{"xs": [1, 2]}, {"xs": [1.5]}])
+    assert notes.get(where={"xs": {"$contains": 1}})["ids"] == ["a"]
+    assert raw("GET", f"{V2}/notes/find?xs_contains=1")[2]["records"][0]["id"] == "a"
+
+
+def test_additional_keys_that_are_warned_of_are_told_in_strict_mode(raw, client):
+    schema = {"properties": {"n": "int"}, "additional": "warn"}
+    notes = client.create_collection("notes", metadata={"chroma:schema": schema}, embedding_function=None)
+    status, headers, _ = raw_add(raw, notes, "a", {"n": 1, "more": 2})
+    assert status == 201 and headers["x-schema-violations"] == "1"
+
+
+def test_requiring_clean_records_holds_against_writes_in_between(raw, client):
+    import threading
+
+    notes = client.create_collection("notes", embedding_function=None)
+    notes.add(ids=[str(n) for n in range(2000)], embeddings=[[n] for n in range(2000)], metadatas=[{"n": n} for n in range(2000)])
+    for attempt in range(5):
+        writer = threading.Thread(target=raw_add, args=(raw, notes, f"bad{attempt}", {"n": "x"}))
+        writer.start()
+        status = raw("PUT", f"{V2}/notes/schema?require_clean=true", {"n": "int"})[0]
+        writer.join()
+        if status == 200:
+            # Whatever came after was judged; what came before would have refused the schema.
+            assert raw("POST", f"{V2}/notes/schema/validate", {})[2]["valid"] is True
+            raw("DELETE", f"{V2}/notes/schema")
+        notes.delete(ids=[f"bad{attempt}"])
 
 
 def test_counts_follow_every_write(raw, dirty):

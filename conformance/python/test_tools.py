@@ -64,6 +64,13 @@ def test_records_are_found_by_words_and_by_typed_parameters(raw, films):
     assert "did you mean \"year\"" in found(raw, yaer=1990)[1]
     assert "integer" in found(raw, year="old")[1] and "one of" in found(raw, genre="noise")[1]
     assert found(raw, n=0)[0] == 400 and found(raw, n=1000)[0] == 400
+    films.modify(metadata={"chroma:schema": ""})
+    films.add(ids=["d"], embeddings=[[0, 0]], metadatas=[{"year": "1995", "a b": 1, "a_b": 2}])
+    # What can be read as a number and as a string is read as both; a key that can be a name is found by it.
+    assert found(raw, year=1995) == ["b", "d"] and found(raw, a_b=2) == ["d"] and found(raw, a_b_2=1) == ["d"]
+
+
+def test_what_is_sensitive_is_not_shown(raw, films):
     body = raw("GET", f"{V2}/films/find?q=opera")[2]
     assert body["ranking"] == "words" and "secret" not in body["records"][0]["metadata"]
 

@@ -16,7 +16,31 @@ fn references() -> Result<Vec<(PathBuf, String)>> {
         ochre_server::DEFAULT_TOML.trim_end()
     );
     let mut cli = String::from("# Command line\n\nWhat `ochre --help` and its subcommands print.\n");
-    for command in [&[][..], &["run"], &["check"], &["health"], &["config"], &["config", "show"]] {
+    const COMMANDS: [&[&str]; 22] = [
+        &[],
+        &["run"],
+        &["check"],
+        &["health"],
+        &["memory"],
+        &["introspect"],
+        &["mcp"],
+        &["jobs"],
+        &["jobs", "list"],
+        &["jobs", "show"],
+        &["jobs", "run"],
+        &["jobs", "cancel"],
+        &["jobs", "pause"],
+        &["jobs", "resume"],
+        &["jobs", "history"],
+        &["backup"],
+        &["backup", "now"],
+        &["backup", "list"],
+        &["backup", "verify"],
+        &["restore"],
+        &["config"],
+        &["config", "show"],
+    ];
+    for command in COMMANDS {
         let mut words = command.to_vec();
         words.push("--help");
         cli += &format!("\n## `ochre {}`\n\n```text\n{}\n```\n", words.join(" "), ask(&words)?.trim_end());

@@ -40,7 +40,7 @@ impl Server {
         let Self { host, port } = self;
         let address = (host.as_str(), *port).to_socket_addrs()?.next().context("the host has no address")?;
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)
-            .with_context(|| format!("could not ask the server at {self}"))?;
+            .with_context(|| format!("could not ask the server at {self}; is it running? `ochre run` starts one"))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         // HTTP/1.0: the answer is not cut into chunks, and ends with the connection.
         write!(stream, "{method} {path} HTTP/1.0\r\nhost: {host}\r\ncontent-length: 0\r\n\r\n")?;

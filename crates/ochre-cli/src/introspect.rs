@@ -83,7 +83,7 @@ fn print(report: &Json, output: &mut Output) -> anyhow::Result<()> {
     let rows: Vec<[String; 6]> = report["keys"].as_array().into_iter().flatten().map(row).collect();
     table(["key", "type", "present", "types", "distinct", "range or frequent values"], &rows, output)?;
     for warning in report["warnings"].as_array().into_iter().flatten() {
-        output.words(&format!("{}: {}", text(&warning["level"]), text(&warning["message"])));
+        output.data(&format!("{}: {}", text(&warning["level"]), text(&warning["message"])))?;
     }
     if let Some(rate) = report["compliance"]["rate"].as_f64() {
         output.words(&format!("{:.2} % of the records satisfy the declared schema", rate * 100.0));

@@ -19,6 +19,11 @@ impl Mcp {
         let config = self.settings.resolve()?;
         log_to_stderr(&config)?;
         let path = config.database.path.clone();
+        anyhow::ensure!(
+            path.join("ochre.sqlite3").exists(),
+            "there is no database in {}; name its directory with --path",
+            path.display()
+        );
         let database = Database::open_with(&path, options(&config)?)
             .context("a server that has the directory open offers the same tools at /mcp")?;
         let app = App::new(database.clone(), config);

@@ -438,6 +438,8 @@ impl Inner {
         let altered = self.store.alter_collection(id, alteration);
         self.rows.write().remove(&id);
         let row = Arc::new(altered?);
+        // Compiled here rather than by the first write, which holds up others.
+        let _ = self.schemas.of(&row);
         self.signals.index(row.number);
         Ok(row)
     }
@@ -481,6 +483,7 @@ impl Inner {
     fn forget_all(&self) {
         self.rows.write().clear();
         self.loaded.write().clear();
+        self.schemas.forget_all();
     }
 }
 

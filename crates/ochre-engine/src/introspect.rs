@@ -3,7 +3,7 @@
 //! Counts of keys and types are kept with the columns, so they are exact and cost nothing; values come from the
 //! columns, all of them or a uniform sample. One committed state is looked at, whatever is written meanwhile.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +13,8 @@ use ochre_index::{Bitmap, TypeCounts, Values, View};
 use ochre_model::{Filter, HIDDEN_PREFIX, Metadata, ValidationType, Value, ValueType};
 use ochre_schema::{
     Aggregate, Compliance, DocumentReport, Format, KeyReport, KeyStatistics, MetadataSchema, Offender, Report,
-    ReportOptions, Sample, Subject, Warning, expected_types, similar_names, suggest_indexes, suggest_schema, type_name,
-    violations,
+    ReportOptions, Sample, Subject, Warning, expected_types, prepare, similar_names, suggest_indexes, suggest_schema,
+    type_name, violations,
 };
 use ochre_store::{CollectionRow, Parts};
 use serde_json::{Value as Json, json};
@@ -84,6 +84,10 @@ pub struct IntrospectRequest {
     pub filter: Option<Filter>,
     /// Whether values are shown.
     pub values: bool,
+    /// Whether keys that the schema calls sensitive are named at all.
+    pub sensitive_keys: bool,
+    /// Whether records are judged by the declared schema.
+    pub compliance: bool,
     /// How many offending records are listed for each key.
     pub offenders: usize,
     /// How many of the most frequent values are listed for each key.
@@ -103,6 +107,8 @@ impl Default for IntrospectRequest {
             keys: None,
             filter: None,
             values: true,
+            sensitive_keys: true,
+            compliance: true,
             offenders: 20,
             top: 10,
             quantiles: true,
@@ -224,6 +230,9 @@ impl Inner {
         inspection.take(seen)?;
         if let (Some(schema), Some(declaration)) = (&inspection.schema, &row.declaration) {
             inspection.report.compliance = match (self.schemas.audit(row), &inspection.looked_at) {
+                _ if !request.compliance => None,
+                // The audit is of all records.
+                (_, None) if request.filter.is_some() => None,
                 (audit, None) => audit.map(|audit| audit.compliance),
                 // Nothing changed since the last audit: it said all there is to say.
                 (Some(audit), Some(_))
@@ -236,6 +245,7 @@ impl Inner {
                         Judging { schema, mode: judging_mode(declaration.mode()), deadline, ids: request.offenders };
                     let mut compliance = Compliance::default();
                     self.judge_stored(&inspection.pinned, offsets, &judging, &mut compliance)?;
+                    inspection.report.truncated |= compliance.judged < offsets.len() as u64;
                     Some(compliance.finish())
                 }
             };
@@ -246,8 +256,12 @@ impl Inner {
             .map(|(at, violation)| {
                 let mut shown = serde_json::to_value(violation).unwrap_or_default();
                 shown["at"] = at.into();
-                if !request.values {
-                    shown.as_object_mut().map(|shown| (shown.remove("value"), shown.remove("message")));
+                let key = shown["key"].as_str().unwrap_or_default();
+                let property = inspection.schema.as_ref().and_then(|schema| schema.property(key));
+                // It may have become sensitive since.
+                if !request.values || property.is_some_and(|property| property.sensitive) {
+                    let members = shown.as_object_mut();
+                    members.map(|shown| ["value", "message", "expected"].map(|name| shown.remove(name)));
                 }
                 shown
             })
@@ -270,6 +284,8 @@ impl Inner {
         if let Some(batch) = &validation.batch {
             let mut compliance = Compliance::default();
             for Candidate { id, metadata, document } in batch {
+                let mut metadata = metadata.clone();
+                prepare(&schema, mode, true, &mut metadata);
                 let subject =
                     Subject { id, metadata: metadata.as_ref(), document: document.as_deref(), embedding: None };
                 compliance.count(id, &violations(&schema, mode, self.schemas.functions(), &subject), RULE_IDS);
@@ -278,7 +294,7 @@ impl Inner {
         }
         let pinned = self.pin(row)?;
         let judging = Judging { schema: &schema, mode, deadline: None, ids: RULE_IDS };
-        let mut compliance = Compliance::default();
+        let mut compliance = Compliance::at(pinned.view.position());
         self.judge_stored(&pinned, pinned.view.live(), &judging, &mut compliance)?;
         Ok(compliance.finish())
     }
@@ -344,6 +360,7 @@ impl Inspection<'_> {
     fn counted_keys(&self) -> Vec<(String, TypeCounts)> {
         let is_wanted = |key: &str| {
             !key.starts_with(HIDDEN_PREFIX)
+                && self.may_name(key)
                 && self.request.keys.as_ref().is_none_or(|keys| keys.iter().any(|wanted| wanted == key))
         };
         let view = &self.pinned.view;
@@ -355,6 +372,11 @@ impl Inspection<'_> {
         keys.retain(|(_, counts)| counts.iter().any(|count| *count > 0));
         keys.sort_by(|a, b| a.0.cmp(&b.0));
         keys
+    }
+
+    fn may_name(&self, key: &str) -> bool {
+        let property = self.schema.as_ref().and_then(|schema| schema.property(key));
+        self.request.sensitive_keys || !property.is_some_and(|property| property.sensitive)
     }
 
     /// Decides whose values are looked at.
@@ -448,10 +470,15 @@ impl Inspection<'_> {
 
     /// What the schema declares and the data lacks, and the other way round.
     fn drift(&mut self) {
-        let Some(schema) = &self.schema else { return };
+        let Some(schema) = self.schema.clone() else { return };
+        let hidden: HashSet<String> = schema.properties.keys().filter(|key| !self.may_name(key)).cloned().collect();
         let report = &mut self.report;
+        if let Some(compliance) = &mut report.compliance {
+            compliance.rules.retain(|rule| !hidden.contains(&rule.key));
+        }
         if self.request.keys.is_none() && self.request.filter.is_none() {
-            for key in schema.properties.keys().filter(|key| !report.keys.iter().any(|found| found.name == **key)) {
+            let found: HashSet<&str> = report.keys.iter().map(|key| key.name.as_str()).collect();
+            for key in schema.properties.keys().filter(|key| !found.contains(key.as_str()) && !hidden.contains(*key)) {
                 report.drift.push(format!("key {key:?} is declared, and no record has it"));
             }
         }
@@ -472,6 +499,19 @@ impl Inspection<'_> {
     /// What concerns the collection as a whole.
     fn conclude(&mut self) {
         let report = &mut self.report;
+        for key in self.request.keys.iter().flatten().filter(|key| !report.keys.iter().any(|found| found.name == **key))
+        {
+            let near = ochre_scheduler::nearest(key, self.pinned.view.keys().map(|(key, _)| key));
+            let hint = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+            let message = format!("no record has the key {key:?}{hint}");
+            report.warnings.push(Warning {
+                level: "warning",
+                key: Some(key.clone()),
+                code: "no-such-key",
+                message,
+                ids: Vec::new(),
+            });
+        }
         let documents = self.pinned.view.with_document().and(&self.within).len() as u64;
         #[expect(clippy::cast_precision_loss, reason = "a share for people")]
         let presence = if report.records == 0 { 0.0 } else { documents as f64 / report.records as f64 };
@@ -490,8 +530,11 @@ impl Inspection<'_> {
         }
         let gravity = |warning: &Warning| ["error", "warning", "info"].iter().position(|level| *level == warning.level);
         report.warnings.sort_by_key(gravity);
-        report.suggested_schema = suggest_schema(&report.keys, report.records, &self.formats);
-        report.index_suggestions = suggest_indexes(&report.keys, report.records);
+        report.suggested_schema = suggest_schema(&report.keys, report.records, &self.formats, self.schema.as_deref());
+        report.index_suggestions = {
+            let looked_at = report.sample.map_or(report.records, |sample| sample.records);
+            suggest_indexes(&report.keys, report.records, looked_at)
+        };
     }
 }
 
@@ -573,7 +616,7 @@ impl Lens<'_> {
         let (mut listed, most) = (0, self.request.offenders);
         self.view.visit_typed(key, self.within, &[ValueType::Str], &mut |offset, value| {
             let Value::Str(text) = &value else { return ControlFlow::Continue(()) };
-            if Format::of(text) == Some(main) {
+            if Format::of(text).is_none_or(|format| format == main || !format.is_date()) {
                 return ControlFlow::Continue(());
             }
             report.offender_count += 1;
@@ -601,9 +644,11 @@ impl Lens<'_> {
             && !report.alerts.contains(&"mixed-date-formats")
         {
             let level = if is_declared { "error" } else { "warning" };
+            #[expect(clippy::cast_precision_loss, reason = "a share")]
+            let share = 1.0 - report.offender_count as f64 / report.count.max(1) as f64;
             let what = if is_declared {
                 format!("key {key:?} has {} values of a type that is not declared: {}", report.offender_count, types())
-            } else if report.confidence < CONFIDENT {
+            } else if share < CONFIDENT {
                 format!("key {key:?} mixes types: {}; no type is clearly meant", types())
             } else {
                 format!("key {key:?} mixes types: {}; {} is meant most likely", types(), report.majority)

@@ -21,6 +21,8 @@ use crate::error::Error;
 const LISTED_MAX: usize = 100;
 /// A message spells out so many.
 const SPELLED_MAX: usize = 10;
+/// So many kinds of violations of a collection are counted apart; the others together, as the key `…`.
+const COUNTED_MAX: usize = 100;
 /// So many accepted violations of a collection are remembered.
 const REMEMBERED_MAX: usize = 100;
 /// A collection's accepted violations make a line in the log at most this often.
@@ -66,18 +68,26 @@ impl Violations {
 impl fmt::Display for Violations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.total();
-        write!(f, "Validation error: the schema of the collection is broken {total} times; nothing was written: ")?;
+        write!(
+            f,
+            "Validation error: the schema of the collection is broken {total} time{}; nothing was written: ",
+            plural(total)
+        )?;
         for (number, RecordViolation { index, id, violation }) in self.listed.iter().take(SPELLED_MAX).enumerate() {
             let separator = if number > 0 { "; " } else { "" };
             write!(f, "{separator}record {index} (id {id:?}): {}", violation.message)?;
         }
         if total > SPELLED_MAX as u64 {
-            let keys: Vec<String> =
-                self.counts.iter().map(|((key, rule), count)| format!("{key} ({rule}, {count})")).collect();
-            write!(f, "; … in all: {}", keys.join(", "))?;
+            let mut keys: Vec<&str> = self.counts.keys().map(|(key, _)| key.as_str()).collect();
+            keys.dedup();
+            write!(f, "; … of the keys {}", keys.join(", "))?;
         }
         Ok(())
     }
+}
+
+pub(crate) const fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 /// The compiled schemas of a database, and what they let pass.
@@ -163,6 +173,11 @@ impl Schemas {
         Ok(Some(schema))
     }
 
+    pub(crate) fn forget_all(&self) {
+        self.compiled.write().clear();
+        self.noted.lock().clear();
+    }
+
     pub(crate) fn forget(&self, collection: CollectionNumber) {
         self.compiled.write().remove(&collection);
         self.noted.lock().remove(&collection);
@@ -176,7 +191,11 @@ impl Schemas {
         let mut noted = self.noted.lock();
         let noted = noted.entry(row.number).or_default();
         for ((key, rule), count) in &violations.counts {
-            *noted.counts.entry((key.clone(), *rule, outcome)).or_default() += count;
+            let mut kind = (key.clone(), *rule, outcome);
+            if noted.counts.len() >= COUNTED_MAX && !noted.counts.contains_key(&kind) {
+                kind.0 = "…".into();
+            }
+            *noted.counts.entry(kind).or_default() += count;
         }
         if outcome == "refused" {
             return;
@@ -250,9 +269,18 @@ impl RequestJudge {
     /// What was found, once the write has its outcome: the violations that refused it, or those it was
     /// accepted with.
     pub(crate) fn conclude(&self, is_written: bool) -> Result<Violations, Arc<Violations>> {
-        let found = std::mem::take(&mut *self.found.lock());
+        let mut found = std::mem::take(&mut *self.found.lock());
         let Some(row) = found.row else { return Ok(Violations::default()) };
         if !found.refused.counts.is_empty() {
+            // Looked for here, where nobody waits for the writer.
+            if let Ok(Some(schema)) = self.schemas.of(&row) {
+                let spelled = found.refused.listed.iter_mut().take(SPELLED_MAX).map(|listed| &mut listed.violation);
+                for violation in spelled.filter(|violation| violation.rule == "additional") {
+                    if let Some(near) = schema.nearest_key(&violation.key) {
+                        violation.message += &format!("; did you mean {near:?}?");
+                    }
+                }
+            }
             self.schemas.note(&row, &found.refused, "refused");
             return Err(Arc::new(found.refused));
         }
@@ -303,9 +331,10 @@ impl Inner {
         let Ok(Some(schema)) = self.schemas.of(row) else { return Ok(Vec::new()) };
         let found = lint(&schema, mode, filter);
         match found.first() {
-            Some(_) if mode == ValidationType::Strict => {
-                Err(Error::NotFilterable(format!("Validation error: where: {}", found.join("; "))))
-            }
+            Some(_) if mode == ValidationType::Strict => Err(Error::NotFilterable(format!(
+                "Validation error: where: {}; to look for records that break the schema, introspect the collection or make its validation type lax",
+                found.join("; ")
+            ))),
             _ => Ok(found),
         }
     }

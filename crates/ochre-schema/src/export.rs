@@ -1,28 +1,26 @@
-//! What other tools read of a collection: JSON Schema, LangChain's and LlamaIndex's descriptions of metadata, and the
-//! flat typed parameters from which OpenAPI documents and MCP tools are made.
+//! What other tools read of a collection: JSON Schema, LangChain's and LlamaIndex's descriptions of metadata. The
+//! parameters of searches are made from the same fields (`parameters`).
 //!
 //! All of it comes from one list of fields, merged from what is declared and what is found in the records. Sensitive
 //! keys are named nowhere.
+
+use std::collections::HashSet;
 
 use ochre_model::{Scalar, Value, ValueType};
 use serde_json::{Map, Value as Json, json};
 
 use crate::format::Format;
-use crate::property::{Additional, Property, element_of, type_name};
-use crate::report::Report;
+use crate::judge::VALUE_CHARACTERS_MAX;
+use crate::property::{Additional, Bound, Property, element_of, type_name};
+use crate::report::{KeyReport, Report};
 use crate::schema::MetadataSchema;
 
 /// A key with at most so many values is described by all of them.
 const VALUES_MAX: u64 = 30;
 /// The longest description of a parameter, in characters (a limit of GPT actions).
 const DESCRIPTION_MAX: usize = 700;
-/// The longest name of a parameter, in characters (a limit of tools for language models).
-const NAME_MAX: usize = 64;
-/// Names that parameters of a search have anyway.
-const RESERVED: [&str; 3] = ["q", "n", "offset"];
-
 /// A key as other tools are told of it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Field {
     /// The metadata key.
     pub name: String,
@@ -40,10 +38,12 @@ pub struct Field {
     pub range: Option<(Json, Json)>,
     /// The format of its strings.
     pub format: Option<Format>,
+    /// What is declared of it.
+    pub(crate) property: Option<Property>,
 }
 
 /// The fields of a collection, and what it holds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Fields {
     /// The collection's name.
     pub collection: String,
@@ -54,84 +54,43 @@ pub struct Fields {
     additional: Option<bool>,
 }
 
-/// How a parameter of a search compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Comparison {
-    /// The value is equal to the operand.
-    Equal,
-    /// The number is at least the operand.
-    AtLeast,
-    /// The number is at most the operand.
-    AtMost,
-    /// The list has the operand as an element.
-    Contains,
-}
-
-/// A flat parameter of a search.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Parameter {
-    /// Letters, digits and `_`.
-    pub name: String,
-    /// The metadata key it is about.
-    pub key: String,
-    /// How it compares.
-    pub comparison: Comparison,
-    /// The type of its operand: no list.
-    pub operand: ValueType,
-    /// Its JSON Schema, with a description.
-    pub schema: Json,
-}
-
 impl Fields {
-    /// Merges what is declared and what a report found.
+    /// Merges what is declared and what a report found. Keys that the schema refuses are left out.
     pub fn new(schema: Option<&MetadataSchema>, report: &Report) -> Self {
-        let mut fields: Vec<Field> = Vec::new();
-        for key in &report.keys {
-            let property = schema.and_then(|schema| schema.property(&key.name));
-            if property.is_some_and(|property| property.sensitive) {
-                continue;
-            }
-            let observed = ValueType::ALL.into_iter().filter(|ty| key.types.contains_key(type_name(*ty))).collect();
-            let is_all = report.sample.is_none() && key.cardinality.is_some_and(|count| count <= VALUES_MAX);
-            let values =
-                if is_all { key.top.iter().filter_map(|top| top.get("value").cloned()).collect() } else { Vec::new() };
-            let range = key.numbers.as_ref().and_then(|n| Some((n.get("min")?.clone(), n.get("max")?.clone())));
-            let found = Field {
-                name: key.name.clone(),
-                types: observed,
-                required: false,
-                description: None,
-                values,
-                is_closed: false,
-                range,
-                format: None,
-            };
-            fields.push(merge(found, property));
-        }
-        let declared = schema.into_iter().flat_map(|schema| &schema.properties);
-        for (name, property) in declared.filter(|(_, property)| !property.sensitive) {
-            if !fields.iter().any(|field| field.name == *name) {
-                let empty = Field {
-                    name: name.clone(),
-                    types: vec![ValueType::Str],
-                    required: false,
-                    description: None,
-                    values: Vec::new(),
-                    is_closed: false,
-                    range: None,
-                    format: None,
-                };
-                fields.push(merge(empty, Some(property)));
-            }
-        }
+        let declared = |name: &str| schema.and_then(|schema| schema.property(name));
+        let is_strict = report.validation_type == Some("strict");
+        let refuses_others = schema.is_some_and(|schema| match schema.additional {
+            Additional::Deny => true,
+            Additional::ByMode => is_strict,
+            _ => false,
+        });
+        let seen = report.keys.iter().filter(|key| declared(&key.name).is_some() || !refuses_others);
+        let mut fields: Vec<Field> = seen.map(|key| merge(observed(key, report), declared(&key.name))).collect();
+        let names: HashSet<String> = fields.iter().map(|field| field.name.clone()).collect();
+        let unseen =
+            schema.into_iter().flat_map(|schema| &schema.properties).filter(|(name, _)| !names.contains(*name));
+        fields.extend(unseen.map(|(name, property)| {
+            let field = Field { name: name.clone(), types: vec![ValueType::Str], ..Field::default() };
+            merge(field, Some(property))
+        }));
+        let is_hidden = |field: &Field| field.property.as_ref().is_some_and(|property| property.sensitive);
+        let all = fields.len();
+        fields.retain(|field| !is_hidden(field));
         fields.sort_by(|a, b| a.name.cmp(&b.name));
         let described = schema.and_then(|schema| schema.description.clone());
+        // What is named nowhere must not be ruled out either.
+        let is_complete = fields.len() == all && schema.is_none_or(|schema| schema.patterns.is_empty());
         Self {
             collection: report.collection.clone(),
             description: described.unwrap_or_else(|| format!("Records of the collection {}", report.collection)),
             fields,
-            additional: schema.map(|schema| !matches!(schema.additional, Additional::Deny | Additional::ByMode)),
+            additional: schema.map(|_| !(refuses_others && is_complete)),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(fields: Vec<Field>) -> Self {
+        Self { collection: String::new(), description: String::new(), fields, additional: None }
     }
 
     /// A JSON Schema (2020-12) of a record's metadata.
@@ -182,44 +141,20 @@ impl Fields {
             .collect();
         json!({"content_info": self.description, "metadata_info": infos})
     }
+}
 
-    /// The parameters by which records can be searched for, in the order of the fields.
-    pub fn parameters(&self) -> Vec<Parameter> {
-        let mut parameters: Vec<Parameter> = Vec::new();
-        let mut add = |field: &Field, suffix: &str, comparison, operand: ValueType, schema: Json| {
-            let plain = plain_name(&field.name, suffix);
-            let is_taken =
-                |name: &str| RESERVED.contains(&name) || parameters.iter().any(|other: &Parameter| other.name == name);
-            let name = if is_taken(&plain) {
-                (2..)
-                    .map(|number| format!("{plain}_{number}"))
-                    .find(|name| !is_taken(name))
-                    .expect("numbers do not end")
-            } else {
-                plain
-            };
-            parameters.push(Parameter { name, key: field.name.clone(), comparison, operand, schema });
-        };
-        for field in &self.fields {
-            let number = if field.types.contains(&ValueType::Float) { ValueType::Float } else { ValueType::Int };
-            let is_number = field.types.iter().any(|ty| matches!(ty, ValueType::Int | ValueType::Float));
-            if field.types.contains(&ValueType::Str) {
-                add(field, "", Comparison::Equal, ValueType::Str, field.operand_schema(ValueType::Str, ""));
-            } else if field.types.contains(&ValueType::Bool) {
-                add(field, "", Comparison::Equal, ValueType::Bool, field.operand_schema(ValueType::Bool, ""));
-            } else if is_number {
-                add(field, "", Comparison::Equal, number, field.operand_schema(number, ""));
-            }
-            if is_number {
-                add(field, "_gte", Comparison::AtLeast, number, field.operand_schema(number, "At least this. "));
-                add(field, "_lte", Comparison::AtMost, number, field.operand_schema(number, "At most this. "));
-            }
-            if let Some(element) = field.types.iter().find_map(|ty| element_of(*ty)) {
-                let schema = field.operand_schema(element, "An element of the list. ");
-                add(field, "_contains", Comparison::Contains, element, schema);
-            }
-        }
-        parameters
+fn observed(key: &KeyReport, report: &Report) -> Field {
+    let is_all = report.sample.is_none() && key.cardinality.is_some_and(|count| count <= VALUES_MAX);
+    let values: Vec<Json> = key.top.iter().filter_map(|top| top.get("value").cloned()).collect();
+    // A value that was cut is none.
+    let is_whole = |value: &Json| value.as_str().is_none_or(|text| text.chars().count() <= VALUE_CHARACTERS_MAX);
+    let values = if is_all && values.iter().all(is_whole) { values } else { Vec::new() };
+    Field {
+        name: key.name.clone(),
+        types: ValueType::ALL.into_iter().filter(|ty| key.types.contains_key(type_name(*ty))).collect(),
+        values,
+        range: key.numbers.as_ref().and_then(|n| Some((n.get("min")?.clone(), n.get("max")?.clone()))),
+        ..Field::default()
     }
 }
 
@@ -235,37 +170,57 @@ fn merge(mut field: Field, property: Option<&Property>) -> Field {
         field.values = allowed.iter().map(Value::to_json).collect();
         field.is_closed = true;
     }
-    let number = |scalar: &Scalar| match scalar {
-        Scalar::Int(int) => Some(json!(int)),
-        Scalar::Float(float) => Some(json!(float)),
+    let number = |bound: &Bound| match &bound.value {
+        Scalar::Int(int) if !bound.exclusive => Some(json!(int)),
+        Scalar::Float(float) if !bound.exclusive => Some(json!(float)),
         _ => None,
     };
-    let declared = property.min.as_ref().zip(property.max.as_ref());
-    if let Some(range) = declared.and_then(|(min, max)| number(&min.value).zip(number(&max.value))) {
+    let bounds = property.min.as_ref().zip(property.max.as_ref());
+    if let Some(range) = bounds.and_then(|(min, max)| number(min).zip(number(max))) {
         field.range = Some(range);
     }
+    field.property = Some(property.clone());
     field
 }
 
 impl Field {
     fn json_schema(&self) -> Json {
-        let of = |ty: ValueType| match element_of(ty) {
-            Some(element) => json!({"type": "array", "items": {"type": json_type(element)}}),
-            None => json!({"type": json_type(ty)}),
+        let values = (!self.values.is_empty())
+            .then(|| (if self.is_closed { "enum" } else { "examples" }, Json::from(self.values.clone())));
+        let of = |ty: ValueType| {
+            // What is demanded of a value is demanded of each element of a list.
+            let mut scalar = json!({"type": json_type(element_of(ty).unwrap_or(ty))});
+            if let Some((name, values)) =
+                values.as_ref().filter(|(name, _)| element_of(ty).is_none() || *name == "enum")
+            {
+                scalar[*name] = values.clone();
+            }
+            self.property.as_ref().inspect(|property| demand(property, ty, &mut scalar));
+            let Some(property) = self.property.as_ref().filter(|_| element_of(ty).is_some()) else {
+                return if element_of(ty).is_some() { json!({"type": "array", "items": scalar}) } else { scalar };
+            };
+            let mut list = json!({"type": "array", "items": scalar});
+            let counts = [("minItems", property.min_items), ("maxItems", property.max_items)];
+            counts.into_iter().for_each(|(name, count)| set(&mut list, name, count));
+            set(&mut list, "uniqueItems", property.unique_items.then_some(true));
+            list
         };
+        let scalars = self.types.iter().all(|ty| element_of(*ty).is_none());
         let mut schema = match self.types[..] {
             [one] => of(one),
+            _ if scalars => {
+                let mut schema = of(self.types[0]);
+                schema["type"] = self.types.iter().map(|ty| json_type(*ty)).collect();
+                schema
+            }
             _ => json!({"anyOf": self.types.iter().map(|ty| of(*ty)).collect::<Vec<_>>()}),
         };
-        if let Some(description) = &self.description {
-            schema["description"] = description.as_str().into();
-        }
-        if !self.values.is_empty() {
-            schema[if self.is_closed { "enum" } else { "examples" }] = self.values.clone().into();
-        }
-        if let Some(format) = self.format {
-            schema["format"] = format.name().into();
-        }
+        set(&mut schema, "description", self.description.clone());
+        set(
+            &mut schema,
+            "default",
+            self.property.as_ref().and_then(|property| Some(property.default.as_ref()?.to_json())),
+        );
         schema
     }
 
@@ -283,7 +238,7 @@ impl Field {
     }
 
     /// The description, with the range and, where they have no place of their own, the values.
-    fn sentence(&self, with_values: bool) -> String {
+    pub(crate) fn sentence(&self, with_values: bool) -> String {
         let mut text = self.description.clone().unwrap_or_else(|| format!("The {} of the record", self.name));
         if let Some((min, max)) = &self.range {
             text += &format!("; from {min} to {max}");
@@ -294,24 +249,42 @@ impl Field {
         }
         cut(&text)
     }
+}
 
-    fn operand_schema(&self, operand: ValueType, prefix: &str) -> Json {
-        let mut schema =
-            json!({"type": json_type(operand), "description": cut(&format!("{prefix}{}", self.sentence(false)))});
-        let is_value = |value: &&Json| match operand {
-            ValueType::Str => value.is_string(),
-            ValueType::Bool => value.is_boolean(),
-            _ => value.is_number(),
-        };
-        let values: Vec<&Json> = self.values.iter().filter(is_value).collect();
-        if operand == ValueType::Str && !values.is_empty() && values.len() == self.values.len() {
-            schema["enum"] = json!(values);
-        }
-        schema
+/// Sets a member if there is a value.
+fn set(object: &mut Json, name: &str, value: Option<impl Into<Json>>) {
+    if let Some(value) = value {
+        object[name] = value.into();
     }
 }
 
-fn json_type(ty: ValueType) -> &'static str {
+/// The rules for strings and numbers, as JSON Schema puts them.
+fn demand(property: &Property, ty: ValueType, schema: &mut Json) {
+    match element_of(ty).unwrap_or(ty) {
+        ValueType::Str => {
+            set(schema, "minLength", property.min_length);
+            set(schema, "maxLength", property.max_length);
+            set(schema, "pattern", property.pattern.as_ref().map(|pattern| pattern.as_str().to_owned()));
+            set(schema, "format", property.format.map(Format::name));
+        }
+        ValueType::Int | ValueType::Float => {
+            let bounds =
+                [(&property.min, ["minimum", "exclusiveMinimum"]), (&property.max, ["maximum", "exclusiveMaximum"])];
+            for (bound, names) in bounds {
+                let Some(bound) = bound else { continue };
+                let number = match bound.value {
+                    Scalar::Int(int) => Some(json!(int)),
+                    Scalar::Float(float) => Some(json!(float)),
+                    _ => None,
+                };
+                set(schema, names[usize::from(bound.exclusive)], number);
+            }
+        }
+        _ => {}
+    }
+}
+
+pub(crate) fn json_type(ty: ValueType) -> &'static str {
     match ty {
         ValueType::Bool => "boolean",
         ValueType::Int => "integer",
@@ -321,16 +294,9 @@ fn json_type(ty: ValueType) -> &'static str {
     }
 }
 
-fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     match text.char_indices().nth(DESCRIPTION_MAX - 1) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
-}
-
-/// A key as a parameter's name.
-fn plain_name(key: &str, suffix: &str) -> String {
-    let plain: String = key.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    let plain: String = plain.chars().take(NAME_MAX - suffix.len() - 4).collect();
-    format!("{plain}{suffix}")
 }

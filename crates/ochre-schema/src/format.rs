@@ -247,9 +247,11 @@ fn is_compact_date(text: &str) -> bool {
         && is_civil_date(&format!("{}-{}-{}", &text[..4], &text[4..6], &text[6..]))
 }
 
-/// A decimal number, with a sign, fraction and exponent if need be; no `inf` and no `NaN`.
+/// A decimal number, with a sign, fraction and exponent if need be; no `inf`, no `NaN`, and no code such as `007`.
 fn is_number(text: &str) -> bool {
+    let is_code = text.len() > 1 && text.starts_with('0') && !text[1..].starts_with('.');
     text.len() <= 40
+        && !is_code
         && text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E'))
         && text.bytes().any(|byte| byte.is_ascii_digit())
         && text.parse::<f64>().is_ok_and(f64::is_finite)
@@ -296,6 +298,8 @@ mod tests {
         check("Jan 31, 2026", Some(Format::WordDate));
         check("31 January 2026", Some(Format::WordDate));
         check("-1.5e3", Some(Format::Number));
+        check("0.5", Some(Format::Number));
+        check("000000001", None);
         check("yes", Some(Format::Boolean));
         check("{\"a\": 1}", Some(Format::Json));
         check("DE", Some(Format::Country));

@@ -1,7 +1,6 @@
 //! Judges records: what breaks which rule, and, by the mode, whether that refuses the write.
 //!
-//! Pure: the same record, schema and mode give the same verdict on any machine. A record that keeps all rules
-//! costs no allocation.
+//! Pure: the same record, schema and mode give the same verdict on any machine.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -11,6 +10,11 @@ use ochre_model::{Metadata, Scalar, ValidationType, Value, ValueType, compare_in
 use crate::property::{Additional, Bound, EmbeddingRules, Property, Severity, type_name, type_names};
 use crate::schema::MetadataSchema;
 use crate::validator::{Finding, Functions, Validator};
+
+/// Names longer than this, in bytes, are not compared with others.
+const COMPARED_MAX: usize = 64;
+/// Texts of violations are cut to so many characters.
+const TEXT_CHARACTERS_MAX: usize = 300;
 
 /// Of a value that breaks a rule, reports show at most this many characters.
 pub const VALUE_CHARACTERS_MAX: usize = 100;
@@ -84,16 +88,22 @@ pub fn judge(
     // What was broken before and was not touched.
     let is_carried = |violation: &Violation| {
         had.as_ref().is_some_and(|(had, before)| {
-            had.iter().any(|old| old.key == violation.key && old.rule == violation.rule)
-                && is_untouched(&violation.key, before, &after)
+            had.iter().any(|old| same(old, violation)) && is_untouched(&violation.key, before, &after)
         })
     };
     if mode == ValidationType::Strict {
-        let improves = had.as_ref().is_some_and(|(had, _)| found.len() < had.len());
-        if improves && found.iter().all(is_carried) {
-            verdict.reported = found;
+        // What the schema itself says to warn about refuses nothing.
+        let (mild, grave): (Vec<_>, Vec<_>) = found
+            .into_iter()
+            .partition(|violation| violation.rule == "additional" && violation.severity == Severity::Warning);
+        let is_old =
+            |violation: &Violation| had.as_ref().is_some_and(|(had, _)| had.iter().any(|old| same(old, violation)));
+        let improves = had.as_ref().is_some_and(|(had, _)| mild.len() + grave.len() < had.len());
+        verdict.reported = mild;
+        if improves && grave.iter().all(is_old) {
+            verdict.reported.extend(grave);
         } else {
-            verdict.refused = found;
+            verdict.refused = grave;
         }
         return verdict;
     }
@@ -108,12 +118,18 @@ pub fn judge(
     verdict
 }
 
+/// Whether two violations are of the same demand.
+fn same(a: &Violation, b: &Violation) -> bool {
+    (&a.key, a.rule, &a.expected) == (&b.key, b.rule, &b.expected)
+}
+
 /// Whether a write left alone what stands under a key.
 fn is_untouched(key: &str, before: &Subject<'_>, after: &Subject<'_>) -> bool {
     match key {
         "#document" => before.document == after.document,
         "#embedding" => after.embedding.is_none(),
-        "#record" => before.metadata == after.metadata && before.document == after.document,
+        // Which keys a validator of the whole record is about cannot be told.
+        "#record" => true,
         key => {
             before.metadata.and_then(|metadata| metadata.get(key))
                 == after.metadata.and_then(|metadata| metadata.get(key))
@@ -170,7 +186,7 @@ pub fn violations(
         match schema.property(key) {
             Some(property) => judge_value(property, key, value, subject, functions, &mut found),
             None if key.starts_with(ochre_model::HIDDEN_PREFIX) => {}
-            None => judge_additional(schema, mode, key, value, subject, functions, &mut found),
+            None => judge_additional(schema, mode, key, value, &mut found),
         }
     }
     for (key, property) in schema.properties.iter().filter(|(_, property)| property.required) {
@@ -192,41 +208,38 @@ pub fn violations(
         judge_embedding(rules, embedding, &mut found);
     }
     for validator in &schema.validators {
-        let property = Property::default();
+        // Any value of the record could be in its words.
+        let property = Property { sensitive: schema.has_sensitive(), ..Property::default() };
         ask(validator, &property, "#record", None, subject, functions, &mut found);
     }
     found
 }
 
 fn judge_additional(
-    schema: &MetadataSchema, mode: ValidationType, key: &str, value: &Value, subject: &Subject<'_>,
-    functions: &Functions, found: &mut Vec<Violation>,
+    schema: &MetadataSchema, mode: ValidationType, key: &str, value: &Value, found: &mut Vec<Violation>,
 ) {
     let severity = match (&schema.additional, mode) {
-        (Additional::Allow, _) | (Additional::ByMode, ValidationType::Lax | ValidationType::None) => return,
-        (Additional::Typed(property), _) => return judge_value(property, key, value, subject, functions, found),
+        (Additional::Allow | Additional::Typed(_), _)
+        | (Additional::ByMode, ValidationType::Lax | ValidationType::None) => return,
         (Additional::Warn, _) => Severity::Warning,
         (Additional::Deny | Additional::ByMode, _) => Severity::Error,
     };
-    // In strict mode whatever is found refuses the write: an additional key that may be there is not found.
-    if severity == Severity::Warning && mode == ValidationType::Strict {
-        return;
-    }
-    let near = nearest(key, schema.properties.keys().map(String::as_str));
-    let hint = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
     found.push(Violation {
         key: key.to_owned(),
         rule: "additional",
         expected: "only declared keys".into(),
         actual_type: type_name(value.value_type()),
         value: Some(shown(value)),
-        message: format!("key {key:?} is not declared{hint}"),
+        message: format!("key {key:?} is not declared"),
         severity,
     });
 }
 
 /// The name that was most likely meant.
 pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Long names are no slips of the pen, and comparing them takes long.
+    let is_short = |text: &str| text.len() <= COMPARED_MAX;
+    let known = known.filter(|known| is_short(known) && is_short(name));
     let scored = known.map(|known| (strsim::damerau_levenshtein(name, known), known));
     scored.filter(|(distance, known)| *distance <= known.chars().count() / 3 + 1).min().map(|(_, known)| known)
 }
@@ -256,6 +269,14 @@ pub(crate) fn shown(value: &Value) -> String {
     }
 }
 
+/// A text cut to [`TEXT_CHARACTERS_MAX`] characters.
+fn cut(text: String) -> String {
+    match text.char_indices().nth(TEXT_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 /// Collects what a value breaks of a property.
 struct Case<'a> {
     property: &'a Property,
@@ -266,6 +287,7 @@ struct Case<'a> {
 
 impl Case<'_> {
     fn add(&mut self, rule: &'static str, expected: String, severity: Severity) {
+        let expected = cut(expected);
         let actual_type = type_name(self.value.value_type());
         let value = (!self.property.sensitive).then(|| shown(self.value));
         let of = value.as_ref().map_or(String::new(), |value| format!(" {value:?}"));
@@ -316,12 +338,25 @@ fn judge_value(
             }
         });
         if let Some(first) = of_items.into_iter().next() {
-            case.mild("items", format!("elements with {}: {}", first.rule, first.expected));
+            let demand = if property.sensitive {
+                "as declared".into()
+            } else {
+                format!("with {}: {}", first.rule, first.expected)
+            };
+            case.mild("items", format!("elements {demand}"));
         }
     }
     for validator in &property.validators {
         ask(validator, property, key, Some(value), subject, functions, found);
     }
+}
+
+/// The first rule of a property, validators aside, that a value breaks.
+pub(crate) fn breaks(property: &Property, value: &Value) -> Option<Violation> {
+    let property = Property { validators: Vec::new(), ..property.clone() };
+    let mut found = Vec::new();
+    judge_value(&property, "", value, &Subject::default(), &Functions::default(), &mut found);
+    found.into_iter().next()
 }
 
 /// Enum, bounds, length, pattern and format; of a list, for each of its elements.
@@ -478,14 +513,21 @@ fn ask(
     let (words, rule) = match validator.judge(subject, value, functions) {
         Finding::Passed => return,
         Finding::Refused(words) => (words, validator.rule()),
-        Finding::Broken(reason) => (Some(format!("the validator failed: {reason}")), "validator"),
+        Finding::Broken(reason) => {
+            let reason = if property.sensitive { String::new() } else { format!(": {}", cut(reason)) };
+            let text = format!(
+                "the validator {:?} failed{reason}; a key that may be missing is asked for first, as in 'year' in record && record.year > 0, or on_error is accept",
+                validator.expected()
+            );
+            (Some(text), "validator")
+        }
     };
     let of = if key.starts_with('#') { String::new() } else { format!("key {key:?}: ") };
     let words = words.unwrap_or_else(|| format!("{rule} {} does not hold", validator.expected()));
     found.push(Violation {
         key: key.to_owned(),
         rule,
-        expected: validator.expected().to_owned(),
+        expected: cut(validator.expected().to_owned()),
         actual_type: value.map_or("record", |value| type_name(value.value_type())),
         value: value.filter(|_| !property.sensitive).map(shown),
         message: format!("{of}{words}"),

@@ -2,9 +2,11 @@
 
 use ochre_model::{Filter, HIDDEN_PREFIX, Scalar, Test, ValidationType, ValueType};
 
-use crate::judge::nearest;
 use crate::property::{Additional, element_of, type_name, type_names};
 use crate::schema::MetadataSchema;
+
+/// So many unknown keys are told with the one that was most likely meant.
+const HINTS_MAX: usize = 5;
 
 /// What in `filter` can never match, a sentence each: operands of a type that the key never has, and keys that
 /// no record may have. Negative tests, which match everything then, are told as well.
@@ -17,13 +19,14 @@ pub fn lint(schema: &MetadataSchema, mode: ValidationType, filter: &Filter) -> V
         if let Filter::Key { key, test } = leaf
             && !key.starts_with(HIDDEN_PREFIX)
         {
-            found.extend(lint_test(schema, mode, key, test));
+            let with_hint = found.len() < HINTS_MAX;
+            found.extend(lint_test(schema, mode, key, test, with_hint));
         }
     });
     found
 }
 
-fn lint_test(schema: &MetadataSchema, mode: ValidationType, key: &str, test: &Test) -> Option<String> {
+fn lint_test(schema: &MetadataSchema, mode: ValidationType, key: &str, test: &Test, with_hint: bool) -> Option<String> {
     let Some(property) = schema.property(key) else {
         let is_known_to_be_absent = match (&schema.additional, mode) {
             (Additional::Allow | Additional::Typed(_), _) => false,
@@ -31,23 +34,37 @@ fn lint_test(schema: &MetadataSchema, mode: ValidationType, key: &str, test: &Te
             // In lax mode undeclared keys are welcome, but a filter on one is more often a slip.
             (Additional::ByMode, _) => true,
         };
-        let near = nearest(key, schema.properties.keys().map(String::as_str));
-        let hint = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+        let hint = schema
+            .nearest_key(key)
+            .filter(|_| with_hint)
+            .map_or(String::new(), |near| format!("; did you mean {near:?}?"));
         return is_known_to_be_absent.then(|| format!("key {key:?} is not declared in the schema{hint}"));
     };
+    let types = type_names(&property.types);
     let operands: &[Scalar] = match test {
         Test::Eq(operand) | Test::Ne(operand) | Test::Compare(_, operand) => std::slice::from_ref(operand),
         Test::In(list) | Test::NotIn(list) => list,
         Test::Contains(operand) | Test::NotContains(operand) => {
             let elements: Vec<ValueType> = property.types.iter().filter_map(|ty| element_of(*ty)).collect();
-            let fits = property.types.is_empty() || elements.contains(&operand.value_type());
-            return (!fits).then(|| never(key, operand.value_type(), &property.types, "an element of type"));
+            let ty = operand.value_type();
+            // A list of integers may stand where floats are declared.
+            let is_int_of_floats = ty == ValueType::Int && elements.contains(&ValueType::Float);
+            return match elements[..] {
+                _ if property.types.is_empty() || elements.contains(&ty) || is_int_of_floats => None,
+                [] => Some(format!("key {key:?} is declared as {types}: $contains looks into lists only")),
+                _ => Some(format!(
+                    "key {key:?} is declared as {types}: no list of it has an element of type {}",
+                    type_name(ty)
+                )),
+            };
         }
     };
     let wrong = operands.iter().find(|operand| !property.compares_with(operand.value_type()))?;
-    Some(never(key, wrong.value_type(), &property.types, "an operand of type"))
-}
-
-fn never(key: &str, operand: ValueType, types: &[ValueType], what: &str) -> String {
-    format!("key {key:?} is declared as {}: {what} {} never equals it", type_names(types), type_name(operand))
+    let is_list = !property.types.is_empty() && property.types.iter().all(|ty| element_of(*ty).is_some());
+    let hint = if is_list { "; use $contains to look into lists" } else { "" };
+    let never = if matches!(test, Test::Compare(..)) { "never compares with it" } else { "never equals it" };
+    Some(format!(
+        "key {key:?} is declared as {types}: an operand of type {} {never}{hint}",
+        type_name(wrong.value_type())
+    ))
 }

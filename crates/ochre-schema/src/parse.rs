@@ -14,7 +14,9 @@ use crate::validator::{Expression, Test, Validator};
 /// The longest schema, in bytes of JSON.
 const SCHEMA_BYTES_MAX: usize = 1 << 20;
 /// How much a pattern may take in memory once it is compiled, in bytes.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
+const PATTERN_BYTES_MAX: usize = 256 << 10;
+/// How many patterns a schema has at most.
+const PATTERNS_MAX: usize = 200;
 
 /// Why a schema was refused: where, what, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,25 +73,38 @@ impl MetadataSchema {
                 };
                 &parsed
             }
-            json => json,
+            json => {
+                let bytes = json.to_string().len();
+                if bytes > SCHEMA_BYTES_MAX {
+                    return at.error(format!("it has {bytes} bytes, more than the limit of {SCHEMA_BYTES_MAX}"));
+                }
+                json
+            }
         };
         let Json::Object(members) = json else {
             return at.error(format!("expected an object such as {{\"year\": \"int\"}}, found {}", kind(json)));
         };
-        if is_full_form(members) { full(members, at) } else { shorthand(members, at) }
+        let schema = if is_full_form(members) { full(members, at)? } else { shorthand(members, at)? };
+        match schema.pattern_count() {
+            count if count > PATTERNS_MAX => {
+                at.error(format!("{count} regular expressions are more than the limit of {PATTERNS_MAX}"))
+            }
+            _ => Ok(schema),
+        }
     }
 }
 
-/// Whether the members are those of the full form, rather than keys with their types.
+/// Whether the members are those of the full form, rather than keys with their types. A key may well be named
+/// `properties`: then it is described as keys are, and other keys stand beside it.
 fn is_full_form(members: &Map<String, Json>) -> bool {
-    members.contains_key("$schema") || members.get("properties").is_some_and(is_object_of_properties)
-}
-
-/// A shorthand may well have a key named `properties`; then it is a type, or an object with a type.
-fn is_object_of_properties(value: &Json) -> bool {
-    value.as_object().is_some_and(|members| {
-        members.is_empty() || !matches!(members.get("type"), Some(Json::String(name)) if scalar_or_list(name).is_some())
-    })
+    let is_root = |name: &str| ROOT_MEMBERS.contains(&name) || ANNOTATIONS.contains(&name);
+    let is_object = members.get("type").is_some_and(|ty| *ty == "object") && !members.contains_key("properties");
+    let has_properties = members.get("properties").and_then(Json::as_object).is_some_and(|properties| {
+        let looks_like_key =
+            properties.contains_key("type") && properties.keys().all(|name| PROPERTY_MEMBERS.contains(&name.as_str()));
+        !looks_like_key || members.keys().all(|name| is_root(name))
+    });
+    members.contains_key("$schema") || is_object || has_properties
 }
 
 /// Members of the full form.
@@ -265,6 +280,8 @@ fn embedding(given: &Json, at: At<'_>) -> Parsed<EmbeddingRules> {
         return at.error(format!("expected an object such as {{\"dimension\": 384}}, found {}", kind(given)));
     };
     refuse_unknown(members, &["description", "dimension", "min_norm", "max_norm", "nonzero", "required"], at)?;
+    // Every record has an embedding anyway.
+    flag(members, "required", at)?;
     let norm = |name: &str| match members.get(name) {
         None => Ok(None),
         Some(value) => match value.as_f64().filter(|norm| *norm >= 0.0) {
@@ -303,6 +320,11 @@ fn additional(given: &Json, at: At<'_>) -> Parsed<Additional> {
     }
 }
 
+/// Whether a name is a member's with a letter or two wrong.
+fn is_slip(name: &str, known: &str) -> bool {
+    name.len() > 2 && nearest(name, std::iter::once(known)).is_some()
+}
+
 /// A property: a type, a list of types, or an object.
 fn property(given: &Json, at: At<'_>) -> Parsed<Property> {
     match given {
@@ -320,6 +342,22 @@ fn property(given: &Json, at: At<'_>) -> Parsed<Property> {
 }
 
 fn property_object(members: &Map<String, Json>, at: At<'_>) -> Parsed<Property> {
+    let is_known = |name: &str| PROPERTY_MEMBERS.contains(&name) || ANNOTATIONS.contains(&name);
+    let is_slip_of_member = |name: &str| PROPERTY_MEMBERS.iter().any(|known| is_slip(name, known));
+    let is_property =
+        |value: &Json| value.is_object() || value.as_str().is_some_and(|name| scalar_or_list(name).is_some());
+    let looks_like_keys = !members.is_empty()
+        && members.iter().all(|(name, value)| !is_known(name) && is_property(value))
+        // A single misspelt member is told by its own name.
+        && (members.len() > 1 || is_slip(at.name, "properties") || !members.keys().any(|name| is_slip_of_member(name)));
+    if looks_like_keys {
+        let meant = nearest(at.name, ["properties"].into_iter());
+        return at.error(match meant {
+            Some(meant) => format!("this looks like keys with their types; did you mean {meant:?}?"),
+            None => "this looks like keys of an object, and metadata values are flat: use keys such as \"author_name\""
+                .into(),
+        });
+    }
     refuse_unknown(members, &PROPERTY_MEMBERS, at)?;
     let mut property = Property {
         description: text(members, "description", at)?,
@@ -426,6 +464,9 @@ fn consistent(property: &Property, at: At<'_>) -> Parsed<()> {
     }
     for (index, allowed) in property.allowed.iter().flatten().enumerate() {
         let ty = allowed.value_type();
+        if element_of(ty).is_some() {
+            return at.to("enum").to(&index.to_string()).error("the enum of a list is of its elements; list those");
+        }
         let fits = property.takes(ty) || list_of(ty).is_some_and(|list| property.takes(list));
         if !fits {
             let text = format!("the value is {}, and the type is {}", type_name(ty), types_text(property));
@@ -437,6 +478,11 @@ fn consistent(property: &Property, at: At<'_>) -> Parsed<()> {
         if !property.takes(ty) {
             let text = format!("the default is {}, and the type is {}", type_name(ty), types_text(property));
             return at.to("default").error(text);
+        }
+        if let Some(broken) = crate::judge::breaks(property, default) {
+            return at
+                .to("default")
+                .error(format!("the default breaks the rule {} of the property itself", broken.rule));
         }
     }
     Ok(())
@@ -535,6 +581,8 @@ const TYPE_NAMES: [&str; 11] = [
     "uuid",
 ];
 
+const TWO_STRINGS: &str = "a date, uuid and the like is a string with a format, and a key has one format; list each type once, or leave the format out";
+
 /// Adds the type of this name, which may also stand for a format.
 fn one_type(property: &mut Property, name: &str, at: At<'_>) -> Parsed<()> {
     let ty = match name {
@@ -550,9 +598,13 @@ fn one_type(property: &mut Property, name: &str, at: At<'_>) -> Parsed<()> {
             return Ok(());
         }
         "date" | "datetime" | "date-time" | "time" | "uuid" | "email" | "url" => {
+            if property.types.contains(&ValueType::Str) {
+                return at.error(TWO_STRINGS);
+            }
             property.format = Format::from_name(name);
             ValueType::Str
         }
+        "string" | "str" | "text" if property.format.is_some() => return at.error(TWO_STRINGS),
         "object" | "dict" | "map" => {
             return at.error("metadata values are flat: use keys such as \"author_name\" instead of an object");
         }
@@ -617,6 +669,9 @@ fn validator(given: &Json, at: At<'_>, of_key: bool) -> Parsed<Validator> {
         ("regex", _) if !of_key => return here.error("a regex is for the value of a key; put it into a property"),
         ("regex", _) => Test::Regex(regex(&members["regex"], here)?),
         ("cel", expression) => match Expression::parse(&expression) {
+            Ok(expression) if !of_key && expression.names_value() => {
+                return here.error("value is the value of a key; here name it through record, such as record.year");
+            }
             Ok(expression) => Test::Cel(expression.into()),
             Err(problem) => return here.error(problem),
         },

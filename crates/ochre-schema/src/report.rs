@@ -1,6 +1,6 @@
 //! What introspection says of a collection, as JSON and as Markdown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -122,9 +122,14 @@ pub struct Compliance {
     pub rate: f64,
     /// How often each rule is broken, most often first.
     pub rules: Vec<RuleCount>,
+    /// The collection's position that was judged.
+    pub position: u64,
     /// When a background audit counted this, in seconds since 1970; absent if it was counted now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audited_at: Option<i64>,
+    /// Where each key and rule stands among the rules, while records are counted.
+    #[serde(skip)]
+    places: HashMap<(String, &'static str), usize>,
 }
 
 /// How often one rule of one key is broken.
@@ -133,25 +138,32 @@ pub struct Compliance {
 pub struct RuleCount {
     pub key: String,
     pub rule: &'static str,
+    pub expected: String,
     pub count: u64,
     pub ids: Vec<String>,
+    /// What is wrong with the first of them; absent where values are not shown.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
 }
 
 impl Compliance {
+    /// Nothing counted yet, of a collection at this position.
+    pub fn at(position: u64) -> Self {
+        Self { position, ..Self::default() }
+    }
+
     /// Counts a record with what it breaks; at most `ids` ids are kept for each rule.
     pub fn count(&mut self, id: &str, violations: &[Violation], ids: usize) {
         self.judged += 1;
         self.compliant += u64::from(violations.is_empty());
         for violation in violations {
-            let found = self.rules.iter_mut().find(|rule| rule.key == violation.key && rule.rule == violation.rule);
-            let rule = match found {
-                Some(rule) => rule,
-                None => {
-                    let (key, rule) = (violation.key.clone(), violation.rule);
-                    self.rules.push(RuleCount { key, rule, count: 0, ids: Vec::new() });
-                    self.rules.last_mut().expect("just pushed")
-                }
-            };
+            let place = (violation.key.clone(), violation.rule);
+            let index = *self.places.entry(place).or_insert_with(|| {
+                let Violation { key, rule, expected, message, .. } = violation.clone();
+                self.rules.push(RuleCount { key, rule, expected, count: 0, ids: Vec::new(), message });
+                self.rules.len() - 1
+            });
+            let rule = &mut self.rules[index];
             rule.count += 1;
             if rule.ids.len() < ids {
                 rule.ids.push(id.to_owned());
@@ -163,6 +175,7 @@ impl Compliance {
     #[must_use]
     pub fn finish(mut self) -> Self {
         self.rate = share(self.compliant, self.judged).unwrap_or(1.0);
+        self.places.clear();
         self.rules.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| (&a.key, a.rule).cmp(&(&b.key, b.rule))));
         self
     }

@@ -11,6 +11,9 @@ use crate::validator::{Functions, Validator};
 /// The most properties of one schema.
 pub const PROPERTIES_MAX: usize = 10_000;
 
+/// A misspelt key is compared with so many declared ones.
+const NEAREST_OF: usize = 1000;
+
 /// What a collection declares about its records, compiled.
 #[derive(Clone, Debug, Default)]
 #[expect(missing_docs, reason = "the names are those of the schema language, docs/guide/schemas.md")]
@@ -60,12 +63,49 @@ impl KeyPattern {
 }
 
 impl MetadataSchema {
-    /// What is demanded of a key: by its own name, else by the first pattern that matches it.
+    /// What is demanded of a key: by its own name, else by the pattern of that very text, else by the first pattern that
+    /// matches it, else by what is said of all other keys.
     pub fn property(&self, key: &str) -> Option<&Property> {
-        self.properties.get(key).or_else(|| {
-            let found = self.patterns.iter().find(|(pattern, _)| pattern.matches(key));
+        let by_pattern = || {
+            let same = self.patterns.iter().find(|(pattern, _)| pattern.as_str() == key);
+            let found = same.or_else(|| self.patterns.iter().find(|(pattern, _)| pattern.matches(key)));
             found.map(|(_, property)| property)
-        })
+        };
+        let of_others = || match &self.additional {
+            Additional::Typed(property) if !key.starts_with(ochre_model::HIDDEN_PREFIX) => Some(&**property),
+            _ => None,
+        };
+        self.properties.get(key).or_else(by_pattern).or_else(of_others)
+    }
+
+    /// The declared key that was most likely meant by one that is not; of the first thousand.
+    pub fn nearest_key(&self, key: &str) -> Option<&str> {
+        crate::judge::nearest(key, self.properties.keys().take(NEAREST_OF).map(String::as_str))
+    }
+
+    /// Every property there is, those of elements included.
+    fn all(&self) -> impl Iterator<Item = &Property> {
+        let of_others = match &self.additional {
+            Additional::Typed(property) => Some(&**property),
+            _ => None,
+        };
+        let of_keys = self.properties.values().chain(self.patterns.iter().map(|(_, property)| property));
+        let all = of_keys.chain(&self.document).chain(of_others);
+        all.flat_map(|property| std::iter::once(property).chain(property.items.as_deref()))
+    }
+
+    /// Whether any value is sensitive.
+    pub(crate) fn has_sensitive(&self) -> bool {
+        self.all().any(|property| property.sensitive)
+    }
+
+    /// How many regular expressions it has.
+    pub(crate) fn pattern_count(&self) -> usize {
+        let of = |property: &Property| {
+            let validators = property.validators.iter().filter(|validator| validator.rule() == "regex").count();
+            usize::from(property.pattern.is_some()) + validators
+        };
+        self.all().map(of).sum()
     }
 
     /// The scalar types of declared keys, for Chroma's own index configuration.
@@ -79,17 +119,15 @@ impl MetadataSchema {
 
     /// The functions that its validators need and nobody registered.
     pub fn missing_functions(&self, functions: &Functions) -> Vec<String> {
-        let of_keys = self.properties.values().chain(self.patterns.iter().map(|(_, property)| property));
-        let all = of_keys.chain(&self.document).flat_map(|property| {
-            property.validators.iter().chain(property.items.iter().flat_map(|items| &items.validators))
-        });
+        let all = self.all().flat_map(|property| &property.validators);
         let needed = all.chain(&self.validators).filter_map(Validator::function);
         needed.filter(|name| !functions.names().any(|known| known == *name)).map(str::to_owned).collect()
     }
 
     /// Whether records have to be read whole to be judged: their documents or embeddings too.
     pub fn looks_beyond_metadata(&self) -> bool {
-        self.document.is_some() || self.embedding.is_some() || !self.validators.is_empty()
+        let has_validators = !self.validators.is_empty() || self.all().any(|property| !property.validators.is_empty());
+        self.document.is_some() || self.embedding.is_some() || has_validators
     }
 }
 

@@ -3,6 +3,7 @@
 //! Exact as far as the values given: quantiles are of the sorted values, cardinalities are counted. Formats are looked
 //! for in at most [`FORMATS_MAX`] different strings.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -18,6 +19,8 @@ use crate::report::{KeyReport, share};
 const FORMATS_MAX: u64 = 100_000;
 /// Case variants are looked for among so many different strings of a key.
 const VARIANTS_MAX: u64 = 20_000;
+/// So many different elements of a key's lists are told apart.
+const ELEMENTS_MAX: usize = 200_000;
 /// Examples of case variants that are shown.
 const VARIANT_EXAMPLES: usize = 5;
 /// Values that stand alone are listed if there are at most so many.
@@ -73,6 +76,8 @@ struct Lists {
     lengths: BTreeMap<u64, u64>,
     elements: HashMap<String, u64>,
     total: u64,
+    /// Elements that were not counted, since there are too many different ones.
+    overlooked: u64,
 }
 
 /// The most frequent values seen so far; of equally frequent ones the first.
@@ -151,7 +156,12 @@ impl KeyStatistics {
         *self.lists.lengths.entry(list_len(list).unwrap_or(0)).or_default() += 1;
         for_each_element(list, &mut |element| {
             self.lists.total += 1;
-            *self.lists.elements.entry(shown(element)).or_default() += 1;
+            let is_room = self.lists.elements.len() < ELEMENTS_MAX;
+            match self.lists.elements.entry(shown(element)) {
+                Entry::Occupied(mut count) => *count.get_mut() += 1,
+                Entry::Vacant(place) if is_room => drop(place.insert(1)),
+                Entry::Vacant(_) => self.lists.overlooked += 1,
+            }
         });
     }
 
@@ -210,6 +220,10 @@ impl KeyStatistics {
         report.top.sort_by_key(|entry| std::cmp::Reverse(entry["count"].as_u64()));
         report.top.truncate(options.top);
         self.alert(report, cardinality);
+        if !options.values {
+            // Of few records, statistics are values.
+            (report.numbers, report.strings, report.booleans, report.lists) = (None, None, None, None);
+        }
     }
 
     /// How many values were given.
@@ -349,9 +363,12 @@ impl KeyStatistics {
         report.strings = Some(described);
     }
 
-    /// The notations in which dates stand among the strings, most frequent first.
+    /// The notations in which dates stand among the strings, most frequent first; none unless at least half of the
+    /// strings are dates.
     pub fn date_formats(&self) -> Vec<Format> {
-        self.formats().into_iter().map(|(format, _)| format).filter(|format| format.is_date()).collect()
+        let dates: Vec<(Format, f64)> = self.formats().into_iter().filter(|(format, _)| format.is_date()).collect();
+        let share: f64 = dates.iter().map(|(_, share)| share).sum();
+        if share < 0.5 { Vec::new() } else { dates.into_iter().map(|(format, _)| format).collect() }
     }
 
     fn describe_lists(&self, report: &mut KeyReport, options: ReportOptions) {
@@ -364,6 +381,7 @@ impl KeyStatistics {
             },
             "elements": lists.total,
             "distinct_elements": lists.elements.len(),
+            "elements_not_told_apart": lists.overlooked,
         }));
         if options.values {
             let mut top = Top::default();

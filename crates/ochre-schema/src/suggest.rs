@@ -9,6 +9,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::format::Format;
 use crate::property::{Property, type_name};
 use crate::report::KeyReport;
+use crate::schema::MetadataSchema;
 
 /// A key is called required, or given a format, if so many records say so and none says otherwise.
 const SURE_RECORDS: u64 = 20;
@@ -27,7 +28,10 @@ pub struct IndexSuggestion {
 }
 
 /// A schema that accepts every record the reports were made from. `formats` are those that all values of a key have.
-pub fn suggest_schema(keys: &[KeyReport], records: u64, formats: &BTreeMap<String, Format>) -> Json {
+/// What `declared` calls sensitive stays so.
+pub fn suggest_schema(
+    keys: &[KeyReport], records: u64, formats: &BTreeMap<String, Format>, declared: Option<&MetadataSchema>,
+) -> Json {
     let mut properties = Map::new();
     for key in keys {
         let types: Vec<&str> = key.types.keys().copied().collect();
@@ -47,6 +51,9 @@ pub fn suggest_schema(keys: &[KeyReport], records: u64, formats: &BTreeMap<Strin
             && key.count >= SURE_RECORDS
         {
             property.insert("format".into(), format.name().into());
+        }
+        if declared.and_then(|declared| declared.property(&key.name)).is_some_and(|property| property.sensitive) {
+            property.insert("sensitive".into(), true.into());
         }
         let examples: Vec<Json> =
             key.top.iter().take(EXAMPLES_MAX).filter_map(|top| top.get("value").cloned()).collect();
@@ -70,15 +77,17 @@ pub fn expected_types(report: &KeyReport, declared: Option<&Property>) -> Vec<Va
     ValueType::ALL.into_iter().filter(is_expected).collect()
 }
 
-/// Keys worth an index: in many records, and telling them apart.
-pub fn suggest_indexes(keys: &[KeyReport], records: u64) -> Vec<IndexSuggestion> {
+/// Keys worth an index: in many records, and telling them apart. Values of `looked_at` records were looked at.
+pub fn suggest_indexes(keys: &[KeyReport], records: u64, looked_at: u64) -> Vec<IndexSuggestion> {
     let mut found = Vec::new();
     for key in keys.iter().filter(|key| records >= 1000 && key.presence >= 0.1) {
         let Some(cardinality) = key.cardinality.filter(|cardinality| *cardinality >= 2) else { continue };
         let (kind, what) = match key.majority {
             "int" | "float" if cardinality > 50 => ("range", "numbers of a wide range"),
             "list[string]" | "list[int]" | "list[float]" | "list[bool]" => ("equality", "list elements"),
-            _ if cardinality.saturating_mul(2) <= key.count => ("equality", "values that many records share"),
+            _ if cardinality.saturating_mul(2) <= key.count.min(looked_at) => {
+                ("equality", "values that many records share")
+            }
             _ => continue,
         };
         found.push(IndexSuggestion {

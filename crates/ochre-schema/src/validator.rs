@@ -1,8 +1,8 @@
 //! Validators that a schema brings itself: patterns, CEL expressions over the record, functions of the
 //! program that embeds the database.
 //!
-//! A CEL expression is at most [`EXPRESSION_MAX`] characters, and its `all`, `exists`, `filter` and `map` do not
-//! nest, so that judging a record takes time linear in its size.
+//! A CEL expression is at most [`EXPRESSION_MAX`] characters. Its `all`, `exists`, `filter` and `map` do not nest, and see
+//! nothing but the element they are at; patterns are compiled with the schema. So judging takes time linear in the record.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -44,6 +44,7 @@ pub(crate) enum Test {
 pub(crate) struct Expression {
     pub(crate) text: String,
     program: Program,
+    names_value: bool,
 }
 
 /// A validator that an embedder registers: the record, and the value for a validator of a key. An error says
@@ -102,15 +103,15 @@ impl Expression {
         let program = Program::compile(text).map_err(|error| format!("the expression is not CEL: {error}"))?;
         let mut walk = Walk::default();
         walk.visit(program.expression(), 0);
-        if walk.deepest > 1 {
-            return Err("all, exists, exists_one, filter and map must not stand inside each other".into());
+        if let Some(problem) = walk.problem {
+            return Err(problem);
         }
-        match walk.unknown.first() {
-            Some(name) => {
-                Err(format!("the expression names {name}; there are value, record (the metadata), id and document"))
-            }
-            None => Ok(Self { text: text.to_owned(), program }),
-        }
+        Ok(Self { text: text.to_owned(), program, names_value: walk.names_value })
+    }
+
+    /// Whether it names the value of a key.
+    pub(crate) fn names_value(&self) -> bool {
+        self.names_value
     }
 
     fn holds(&self, subject: &Subject<'_>, value: Option<&Value>) -> Result<bool, String> {
@@ -132,40 +133,71 @@ impl Expression {
 /// What a walk over an expression finds.
 #[derive(Default)]
 struct Walk {
-    /// How deep comprehensions stand inside each other.
-    deepest: usize,
-    /// Names that nothing defines.
-    unknown: Vec<String>,
+    /// The first thing that cannot be allowed.
+    problem: Option<String>,
+    /// Whether it names the value of a key.
+    names_value: bool,
     bound: Vec<String>,
 }
 
 /// What an expression may name besides what comprehensions bind: the record, and CEL's types.
-const NAMES: [&str; 14] = [
-    "value",
-    "record",
-    "id",
-    "document",
+const VARIABLES: [&str; 4] = ["value", "record", "id", "document"];
+const TYPES: [&str; 10] = ["int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type"];
+/// The functions it may call; operators begin with another character than a letter.
+const FUNCTIONS: [&str; 14] = [
+    "size",
+    "contains",
+    "startsWith",
+    "endsWith",
     "int",
     "uint",
     "double",
-    "bool",
     "string",
+    "bool",
     "bytes",
-    "list",
-    "map",
-    "null_type",
     "type",
+    "dyn",
+    "min",
+    "max",
 ];
 
 impl Walk {
+    fn refuse(&mut self, problem: impl Into<String>) {
+        self.problem.get_or_insert_with(|| problem.into());
+    }
+
     fn visit(&mut self, expression: &IdedExpr, depth: usize) {
-        self.deepest = self.deepest.max(depth);
         match &expression.expr {
-            Expr::Ident(name) if !NAMES.contains(&name.as_str()) && !self.bound.contains(name) => {
-                self.unknown.push(name.clone());
+            Expr::Ident(name) if self.bound.contains(name) || TYPES.contains(&name.as_str()) => {}
+            Expr::Ident(name) if VARIABLES.contains(&name.as_str()) => {
+                self.names_value |= name == "value";
+                if depth > 0 {
+                    self.refuse(format!(
+                        "inside all, exists, exists_one, filter and map only the element can be named, not {name}: otherwise judging a long list could take very long"
+                    ));
+                }
             }
-            Expr::Call(call) => call.args.iter().chain(call.target.as_deref()).for_each(|part| self.visit(part, depth)),
+            Expr::Ident(name) => self.refuse(format!(
+                "the expression names {name}; there are value, record (the metadata), id and document"
+            )),
+            Expr::Call(call) => {
+                let name = call.func_name.as_str();
+                if name == "matches" {
+                    self.refuse("matches is not there; use a validator with regex");
+                } else if name.starts_with(|c: char| c.is_ascii_alphabetic()) && !FUNCTIONS.contains(&name) {
+                    let near = crate::judge::nearest(name, FUNCTIONS.into_iter());
+                    let hint = near.map_or_else(
+                        || format!("there are {}", FUNCTIONS.join(", ")),
+                        |near| format!("did you mean {near:?}?"),
+                    );
+                    self.refuse(format!("there is no function {name:?}; {hint}"));
+                }
+                call.args.iter().chain(call.target.as_deref()).for_each(|part| self.visit(part, depth));
+            }
             Expr::Comprehension(inner) => {
+                if depth > 0 {
+                    self.refuse("all, exists, exists_one, filter and map must not stand inside each other");
+                }
                 self.visit(&inner.iter_range, depth);
                 let before = self.bound.len();
                 self.bound.extend([inner.iter_var.clone(), inner.accu_var.clone()]);

@@ -253,6 +253,15 @@ impl Config {
             let reason = format!("must hold \"*\" or origins such as \"https://example.org\", not \"{bad}\"");
             return Err(wrong("server.cors_allow_origins", &reason));
         }
+        let embedding = &self.embedding;
+        if !embedding.url.is_empty() {
+            if !embedding.url.starts_with("http://") && !embedding.url.starts_with("https://") {
+                return Err(wrong("embedding.url", "must begin with http:// or https://, or be empty"));
+            }
+            if embedding.model.is_empty() {
+                return Err(wrong("embedding.model", "must name the endpoint's model, since embedding.url is set"));
+            }
+        }
         if self.database.path.as_os_str().is_empty() {
             return Err(wrong("database.path", "must name a directory"));
         }

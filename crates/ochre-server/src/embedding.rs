@@ -11,7 +11,7 @@ use crate::error::ApiError;
 /// How long the endpoint may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest answer, in bytes.
-const ANSWER_BYTES_MAX: u64 = 16 << 20;
+const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// The endpoint.
 pub(crate) struct EmbeddingFunction {
@@ -48,19 +48,35 @@ impl EmbeddingFunction {
     /// The embedding of a text.
     pub(crate) async fn embed(&self, text: &str) -> Result<Vec<f32>, ApiError> {
         let failed = |reason: &dyn std::fmt::Display| {
-            ApiError::bad_gateway(format!("the embedding endpoint {} failed: {reason}; check [embedding]", self.url))
+            let text = format!("the embedding endpoint {} failed: {reason}; check [embedding]", self.url);
+            tracing::warn!("{text}");
+            ApiError::bad_gateway(text)
+        };
+        let failed_at = |error: reqwest::Error| {
+            if error.is_timeout() {
+                return failed(&format!("it did not answer within {} s", PATIENCE.as_secs()));
+            }
+            // What lies below says more than that a request failed.
+            let mut cause: &dyn std::error::Error = &error;
+            while let Some(source) = cause.source() {
+                cause = source;
+            }
+            failed(&cause)
         };
         let body = json!({"model": self.model, "input": [text]}).to_string();
         let mut request = self.client.post(&self.url).header("content-type", "application/json").body(body);
         if let Some(key) = &self.key {
             request = request.bearer_auth(key);
         }
-        let answer = request.send().await.map_err(|error| failed(&error))?;
+        let answer = request.send().await.map_err(failed_at)?;
         let status = answer.status();
-        if answer.content_length().is_some_and(|length| length > ANSWER_BYTES_MAX) {
-            return Err(failed(&"its answer is too long"));
+        let (mut bytes, mut answer) = (Vec::new(), answer);
+        while let Some(chunk) = answer.chunk().await.map_err(failed_at)? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > ANSWER_BYTES_MAX {
+                return Err(failed(&"its answer is too long"));
+            }
         }
-        let bytes = answer.bytes().await.map_err(|error| failed(&error))?;
         if !status.is_success() {
             let text: String = String::from_utf8_lossy(&bytes).chars().take(200).collect();
             return Err(failed(&format!("it answered {status} {text}")));

@@ -2,6 +2,7 @@
 //! actions and tools of language models can fill in.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ochre_engine::model::{Filter, Scalar, Test, ValueType};
 use ochre_engine::schema::{Comparison, Fields, Parameter};
@@ -15,14 +16,26 @@ use crate::error::ApiError;
 pub(crate) const RECORDS: usize = 10;
 /// How many records a request may ask for.
 pub(crate) const RECORDS_MAX: usize = 50;
+/// How many records a request may skip.
+pub(crate) const OFFSET_MAX: usize = 1000;
 /// An answer ends before it has more bytes than this: a limit of GPT actions is 100,000 characters.
 const ANSWER_BYTES_MAX: usize = 90_000;
+/// Documents longer than this, in bytes, are cut.
+const DOCUMENT_BYTES_MAX: usize = 20_000;
 /// Fields are described by so many values.
 const VALUES: usize = 30;
+/// How long to look at values to describe fields; what is not looked at by then is described by its type.
+const LOOKING: Duration = Duration::from_millis(500);
 
 /// The fields of a collection, by which its records can be searched.
 pub(crate) fn fields(collection: &Collection) -> Result<Fields, ApiError> {
-    let request = IntrospectRequest { offenders: 0, top: VALUES, ..IntrospectRequest::default() };
+    let request = IntrospectRequest {
+        offenders: 0,
+        top: VALUES,
+        time: Some(LOOKING),
+        compliance: false,
+        ..IntrospectRequest::default()
+    };
     let report = collection.introspect(&request)?;
     Ok(Fields::new(collection.schema()?.as_deref(), &report))
 }
@@ -47,7 +60,7 @@ impl Search {
             match name.as_str() {
                 "q" => search.text = Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned)),
                 "n" => search.limit = count(name, value, 1, RECORDS_MAX)?,
-                "offset" => search.offset = count(name, value, 0, 1_000_000)?,
+                "offset" => search.offset = count(name, value, 0, OFFSET_MAX)?,
                 name => {
                     let Some(parameter) = parameters.get(name) else {
                         let known = parameters.keys().map(String::as_str).chain(["q", "n", "offset"]);
@@ -79,33 +92,50 @@ fn count(name: &str, value: &Json, least: usize, most: usize) -> Result<usize, A
     number.ok_or_else(|| ApiError::invalid(format!("{name} is a whole number from {least} to {most}, found {value}")))
 }
 
-fn filter(parameter: &Parameter, value: &Json) -> Result<Filter, ApiError> {
+/// What a value can be read as, of the types a parameter takes.
+fn readings(parameter: &Parameter, value: &Json) -> Vec<Scalar> {
     let text = value.as_str();
-    let operand = match parameter.operand {
+    let read = |ty: &ValueType| match ty {
         ValueType::Bool => value.as_bool().or_else(|| text?.parse().ok()).map(Scalar::Bool),
-        ValueType::Int => value.as_i64().or_else(|| text?.parse().ok()).map(Scalar::Int),
+        ValueType::Int => {
+            let int = value.as_i64().or_else(|| text?.parse().ok()).map(Scalar::Int);
+            // An integer that none can be equal to compares all the same.
+            int.or_else(|| whole(value.as_f64().or_else(|| text?.parse().ok())?))
+        }
         ValueType::Float => {
             let number = value.as_f64().or_else(|| text?.parse().ok());
             number.filter(|number: &f64| number.is_finite()).map(Scalar::Float)
         }
         _ => text.map(|text| Scalar::Str(text.to_owned())),
     };
-    let Some(operand) = operand else {
-        let kind = parameter.schema["type"].as_str().unwrap_or("value");
+    parameter.operands.iter().filter_map(read).collect()
+}
+
+/// A number without a fraction.
+fn whole(number: f64) -> Option<Scalar> {
+    (number.is_finite() && number.fract() == 0.0).then_some(Scalar::Float(number))
+}
+
+fn filter(parameter: &Parameter, value: &Json) -> Result<Filter, ApiError> {
+    let operands = readings(parameter, value);
+    if operands.is_empty() {
+        let kind = &parameter.schema["type"];
         return Err(ApiError::invalid(format!("{}: expected a value of type {kind}, found {value}", parameter.name)));
-    };
+    }
     let known = parameter.schema["enum"].as_array();
-    if known.is_some_and(|known| !known.iter().any(|known| known.as_str() == text)) {
+    if known.is_some_and(|known| !known.contains(value)) {
         let known = Json::from(known.cloned().unwrap_or_default());
         return Err(ApiError::invalid(format!("{}: expected one of {known}, found {value}", parameter.name)));
     }
-    let test = match parameter.comparison {
+    let test = |operand: Scalar| match parameter.comparison {
         Comparison::Equal => Test::Eq(operand),
         Comparison::AtLeast => Test::Compare(Test::GREATER_OR_EQUAL, operand),
         Comparison::AtMost => Test::Compare(Test::LESS_OR_EQUAL, operand),
         Comparison::Contains => Test::Contains(operand),
     };
-    Ok(Filter::Key { key: parameter.key.clone(), test })
+    let mut tests: Vec<Filter> =
+        operands.into_iter().map(|operand| Filter::Key { key: parameter.key.clone(), test: test(operand) }).collect();
+    Ok(if tests.len() == 1 { tests.remove(0) } else { Filter::Any(tests) })
 }
 
 const SHOWN: Include = Include { embeddings: false, documents: true, metadatas: true, uris: false };
@@ -131,6 +161,13 @@ fn find_now(collection: &Collection, search: Search, embedding: Option<Vec<f32>>
     let wanted = search.limit + search.offset;
     let (ranking, found): (&str, Vec<Found>) = match (search.text, embedding) {
         (Some(_), Some(embedding)) => {
+            let dimension = collection.info()?.dimension;
+            if let Some(dimension) = dimension.filter(|dimension| *dimension != embedding.len()) {
+                return Err(ApiError::bad_gateway(format!(
+                    "the model in [embedding] makes embeddings of {} dimensions, and those of the collection have {dimension}; configure the model that they come from",
+                    embedding.len()
+                )));
+            }
             let mut request = QueryRequest::nearest_to(embedding).k(wanted).include(SHOWN);
             request.filter = search.filter;
             let answer = collection.query(&request)?;
@@ -157,6 +194,8 @@ fn find_now(collection: &Collection, search: Search, embedding: Option<Vec<f32>>
     let schema = collection.schema()?;
     let is_sensitive =
         |key: &str| schema.as_ref().and_then(|schema| schema.property(key)).is_some_and(|property| property.sensitive);
+    let is_sensitive_document =
+        schema.as_ref().and_then(|schema| schema.document.as_ref()).is_some_and(|property| property.sensitive);
     let (mut records, mut bytes, mut truncated) = (Vec::new(), 0, false);
     for Found { record, rank } in found.into_iter().skip(search.offset) {
         let metadata = record.metadata.and_then(|metadata| serde_json::from_str(metadata.as_json()).ok());
@@ -164,9 +203,15 @@ fn find_now(collection: &Collection, search: Search, embedding: Option<Vec<f32>>
             metadata.retain(|key, _| !is_sensitive(key));
             metadata
         });
-        let mut shown = json!({"id": record.id, "document": record.document, "metadata": metadata});
+        let document = record.document.filter(|_| !is_sensitive_document);
+        let mut shown = json!({"id": record.id, "document": document, "metadata": metadata});
         if let Some((name, rank)) = rank {
             shown[name] = rank.into();
+        }
+        if let Some(document) = shown["document"].as_str().filter(|text| text.len() > DOCUMENT_BYTES_MAX) {
+            // One long document must not hide all that come after it.
+            shown["document"] = document.chars().take(DOCUMENT_BYTES_MAX / 4).chain(['…']).collect::<String>().into();
+            truncated = true;
         }
         bytes += shown.to_string().len();
         if bytes > ANSWER_BYTES_MAX {

@@ -21,6 +21,7 @@ use rmcp::transport::streamable_http_server::session::local::LocalSessionManager
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ErrorData, RoleServer, ServiceExt};
 use serde_json::{Map, Value as Json, json};
+use tokio::sync::watch;
 
 use crate::app::{App, Named};
 use crate::error::ApiError;
@@ -39,14 +40,45 @@ const INSTRUCTIONS: &str = "Each collection has a tool that finds its records, f
 
 /// The tools of one server.
 #[derive(Clone)]
-pub(crate) struct Tools(App);
+pub(crate) struct Tools {
+    app: App,
+    /// Told when the tools changed; looked for only while somebody listens.
+    changes: watch::Sender<u64>,
+}
+
+impl Tools {
+    fn new(app: App) -> Self {
+        Self { app, changes: watch::Sender::new(0) }
+    }
+
+    /// Listens for changes; whoever is the first begins to look for them.
+    fn listen(&self) -> watch::Receiver<u64> {
+        let is_first = self.changes.receiver_count() == 0;
+        let listener = self.changes.subscribe();
+        if is_first {
+            let (app, changes) = (self.app.clone(), self.changes.clone());
+            tokio::spawn(async move {
+                let mut known = app.run(fingerprint).await.ok();
+                while changes.receiver_count() > 0 {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    let now = app.run(fingerprint).await.ok();
+                    if now != known {
+                        changes.send_modify(|changes| *changes += 1);
+                    }
+                    known = now;
+                }
+            });
+        }
+        listener
+    }
+}
 
 /// The service at `/mcp`, and what ends its sessions.
 pub(crate) fn service(app: &App) -> (StreamableHttpService<Tools, LocalSessionManager>, impl FnOnce() + use<>) {
     // Browsers on this machine must not be talked into using it: no origin is allowed, and hosts are this machine's.
     let config = StreamableHttpServerConfig::default().enforce_origin_validation();
     let stop = config.cancellation_token.clone();
-    let tools = Tools(app.clone());
+    let tools = Tools::new(app.clone());
     let service = StreamableHttpService::new(move || Ok(tools.clone()), Arc::default(), config);
     (service, move || stop.cancel())
 }
@@ -57,7 +89,7 @@ pub(crate) fn service(app: &App) -> (StreamableHttpService<Tools, LocalSessionMa
 /// Why the client could not be served.
 pub async fn serve_standard(app: App) -> std::io::Result<()> {
     let failed = |error: &dyn std::fmt::Display| std::io::Error::other(error.to_string());
-    let running = Tools(app).serve(rmcp::transport::io::stdio()).await.map_err(|error| failed(&error))?;
+    let running = Tools::new(app).serve(rmcp::transport::io::stdio()).await.map_err(|error| failed(&error))?;
     running.waiting().await.map(drop).map_err(|error| failed(&error))
 }
 
@@ -148,13 +180,13 @@ fn fingerprint(database: &Database) -> Result<u64, ApiError> {
 
 impl Tools {
     async fn list(&self) -> Result<Vec<Tool>, ApiError> {
-        self.0
+        self.app
             .run(|database| {
                 let mut tools = Vec::new();
                 for (name, row) in named(database)? {
-                    // One that was deleted meanwhile has no tools.
+                    // One that was deleted meanwhile, or cannot be read, has no tools.
                     let Ok(collection) = database.collection_by_id(row.id) else { continue };
-                    let fields = finder::fields(&collection)?;
+                    let Ok(fields) = finder::fields(&collection) else { continue };
                     tools.extend(Does::ALL.map(|does| tool(&fields, does, format!("{}_{name}", does.prefix()))));
                 }
                 Ok(tools)
@@ -164,7 +196,7 @@ impl Tools {
 
     async fn call(&self, name: String, given: Map<String, Json>) -> Result<CallToolResult, ApiError> {
         let found = self
-            .0
+            .app
             .run(move |database| {
                 let all = named(database)?;
                 let of = |does: Does| name.strip_prefix(does.prefix()).and_then(|name| name.strip_prefix('_'));
@@ -181,12 +213,13 @@ impl Tools {
         let (does, row) = found?;
         let home = Named::new(row.tenant, row.database, row.name);
         match does {
-            Does::Find => Ok(CallToolResult::structured(finder::find(&self.0, home, given).await?)),
+            Does::Find => Ok(CallToolResult::structured(finder::find(&self.app, home, given).await?)),
             Does::Describe => {
                 let describe = move |database: &Database| {
-                    Ok(home.find(database)?.introspect(&IntrospectRequest::default())?.to_markdown())
+                    let request = IntrospectRequest { sensitive_keys: false, ..IntrospectRequest::default() };
+                    Ok(home.find(database)?.introspect(&request)?.to_markdown())
                 };
-                Ok(CallToolResult::success(vec![ContentBlock::text(self.0.run(describe).await?)]))
+                Ok(CallToolResult::success(vec![ContentBlock::text(self.app.run(describe).await?)]))
             }
         }
     }
@@ -201,16 +234,15 @@ impl ServerHandler for Tools {
     }
 
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
-        let (app, peer) = (self.0.clone(), context.peer);
+        let (mut changes, peer) = (self.listen(), context.peer);
         tokio::spawn(async move {
-            let mut known = app.run(fingerprint).await.ok();
             while !peer.is_transport_closed() {
-                tokio::time::sleep(LOOK_EVERY).await;
-                let now = app.run(fingerprint).await.ok();
-                if now != known && peer.notify_tool_list_changed().await.is_err() {
-                    break;
+                match tokio::time::timeout(LOOK_EVERY, changes.changed()).await {
+                    Ok(Ok(())) if peer.notify_tool_list_changed().await.is_ok() => {}
+                    // Nothing changed: see whether the client is there still.
+                    Err(_) => {}
+                    Ok(_) => break,
                 }
-                known = now;
             }
         });
     }

@@ -211,7 +211,11 @@ impl Store for MemoryStore {
     fn alter_collection(&self, id: Uuid, change: Alteration) -> Result<CollectionRow> {
         let _commit = self.commit.lock();
         let mut state = self.state.write();
-        let row = state.collections.get(&id).ok_or_else(|| not_found(Resource::Collection, id))?.row.clone();
+        let collection = state.collections.get(&id).ok_or_else(|| not_found(Resource::Collection, id))?;
+        if change.at.is_some_and(|at| at != collection.position) {
+            return Err(Error::Stale { head: collection.position });
+        }
+        let row = collection.row.clone();
         if let Some(name) = change.name.as_ref().filter(|name| **name != row.name)
             && state.named(&row.tenant, &row.database, name).is_some()
         {

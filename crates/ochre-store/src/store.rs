@@ -93,6 +93,8 @@ pub struct Alteration {
     pub declaration: DeclarationChange,
     /// Keys that the index schema shall know, with their types.
     pub keys: Vec<(String, ValueType)>,
+    /// Only if the collection is at this position still; `Stale` otherwise.
+    pub at: Option<u64>,
 }
 
 impl Alteration {

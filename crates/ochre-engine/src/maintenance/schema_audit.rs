@@ -87,8 +87,9 @@ fn audit(inner: &Inner, row: &CollectionRow, context: &Context<'_>) -> Result<Co
         done += CHUNKS_AT_ONCE;
     }
     let mut compliance = compliance.finish();
+    compliance.position = first.unwrap_or(0);
     compliance.audited_at = Some(crate::schemas::unix_seconds());
-    let position = first.unwrap_or(0);
+    let position = compliance.position;
     let declaration = Arc::clone(declaration);
     inner.schemas.audited(row.number, Audit { declaration, position, compliance: compliance.clone() });
     Ok(compliance)

@@ -8,6 +8,7 @@ mod faults;
 mod formats;
 mod graph;
 mod jobs;
+mod kills;
 mod model;
 mod schemas;
 mod space;

@@ -1,10 +1,8 @@
 //! Schemas and introspection: counts that are always right, judgements that no write slips past.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ochre_engine::model::{DeclarationChange, Metadata, Space, ValidationType, Value};
-use ochre_engine::schema::type_name;
 use ochre_engine::{
     Alteration, BackupTargets, Collection, Database, Error, IntrospectMode, IntrospectRequest, NewRecords, Options,
     Repository, RestoreAt, RestoreOptions, Validation,
@@ -12,27 +10,12 @@ use ochre_engine::{
 use ochre_testkit::{Generator, Operation, Oracle};
 use serde_json::{Value as Json, json};
 
-use crate::support::{apply, collection, open, small, step};
+use crate::support::{apply, collection, open, same_counts, same_records, small, step};
 
-/// Types by key, and how many records have a value of each.
-type Counts = BTreeMap<String, BTreeMap<&'static str, u64>>;
-
-/// What introspection counts, against a recount of every record.
+/// Counts, as they are kept and as they are gathered.
 fn check_counts(collection: &Collection, oracle: &Oracle) {
-    let mut expected = Counts::new();
-    for record in &oracle.records {
-        for (key, value) in
-            record.metadata.iter().flat_map(Metadata::iter).filter(|(key, _)| !key.starts_with("chroma:"))
-        {
-            *expected.entry(key.to_owned()).or_default().entry(type_name(value.value_type())).or_default() += 1;
-        }
-    }
-    for mode in [IntrospectMode::Fast, IntrospectMode::Full] {
-        let report = collection.introspect(&IntrospectRequest { mode, ..IntrospectRequest::default() }).unwrap();
-        let found: Counts = report.keys.into_iter().map(|key| (key.name, key.types)).collect();
-        assert_eq!(report.records, oracle.records.len() as u64);
-        assert_eq!(found, expected);
-    }
+    same_counts(collection, oracle, IntrospectMode::Fast);
+    same_counts(collection, oracle, IntrospectMode::Full);
 }
 
 #[test]
@@ -189,6 +172,6 @@ fn random_writes_under_a_schema_leave_only_records_that_satisfy_it() {
         let found = tests.validate(&Validation::default()).unwrap();
         assert_eq!(found.judged, found.compliant, "{:?}", found.rules);
     }
-    crate::support::same_records(&tests, &oracle);
+    same_records(&tests, &oracle);
     assert!(refused > 20 && accepted > 20, "{refused} refused, {accepted} accepted");
 }

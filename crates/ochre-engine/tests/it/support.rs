@@ -1,12 +1,14 @@
 //! What several tests need: opening with small thresholds, running a workload, comparing with the oracle.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use ochre_engine::model::{HnswConfiguration, IndexSchema, Space};
+use ochre_engine::model::{HnswConfiguration, IndexSchema, Metadata, Space};
+use ochre_engine::schema::type_name;
 use ochre_engine::{
-    Collection, CollectionOptions, Database, DeleteRequest, Error, GetRequest, Include, NewRecords, Options, Plan,
-    QueryHit, QueryRequest, Strategy,
+    Collection, CollectionOptions, Database, DeleteRequest, Error, GetRequest, Include, IntrospectMode,
+    IntrospectRequest, NewRecords, Options, Plan, QueryHit, QueryRequest, Strategy,
 };
 use ochre_testkit::{Generator, Operation, Oracle, Recorder};
 
@@ -69,8 +71,23 @@ pub(crate) fn apply(collection: &Collection, oracle: &mut Oracle, operation: Ope
     Ok(())
 }
 
+/// What introspection counts is what a recount of every record gives: for each key, how many records have which type.
+pub(crate) fn same_counts(collection: &Collection, oracle: &Oracle, mode: IntrospectMode) {
+    let mut expected: BTreeMap<String, BTreeMap<&'static str, u64>> = BTreeMap::new();
+    for (key, value) in oracle.records.iter().flat_map(|record| record.metadata.iter().flat_map(Metadata::iter)) {
+        if !key.starts_with("chroma:") {
+            *expected.entry(key.to_owned()).or_default().entry(type_name(value.value_type())).or_default() += 1;
+        }
+    }
+    let report = collection.introspect(&IntrospectRequest { mode, ..IntrospectRequest::default() }).unwrap();
+    let found: BTreeMap<_, _> = report.keys.into_iter().map(|key| (key.name, key.types)).collect();
+    assert_eq!(report.records, oracle.records.len() as u64);
+    assert_eq!(found, expected);
+}
+
 /// Everything a collection holds is what the oracle holds, in its order.
 pub(crate) fn same_records(collection: &Collection, oracle: &Oracle) {
+    same_counts(collection, oracle, IntrospectMode::Fast);
     assert_eq!(collection.count().unwrap(), oracle.records.len() as u64);
     let records = collection.get(&GetRequest { include: Include::ALL, ..GetRequest::default() }).unwrap();
     assert_eq!(records.len(), oracle.records.len());

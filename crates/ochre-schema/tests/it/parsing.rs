@@ -51,7 +51,7 @@ fn everything_a_property_can_say_is_read() {
             "#document": {"required": true, "min_length": 3},
             "#embedding": {"dimension": 3, "nonzero": true, "max_norm": 2},
         },
-        "validators": [{"cel": "record.year > 1900 || id.startsWith('old')", "message": "too old"}],
+        "validators": [{"cel": "!('year' in record) || record.year > 1900 || id.startsWith('old')", "message": "too old"}],
     }));
     assert!(schema.properties["title"].required && schema.properties["title"].sensitive);
     assert_eq!(schema.properties["year"].severity, Severity::Warning);
@@ -63,11 +63,23 @@ fn everything_a_property_can_say_is_read() {
 }
 
 #[test]
+fn a_key_with_a_star_in_it_is_judged_by_its_own_pattern_before_others() {
+    let schema = parse(&json!({"properties": {"*": {"type": "string"}, "a*": {"type": "int"}}}));
+    assert_eq!(schema.property("a*").unwrap().types, [ValueType::Int]);
+    assert_eq!(schema.property("abc").unwrap().types, [ValueType::Str]);
+}
+
+#[test]
 fn keys_named_like_members_of_the_full_form_are_keys_in_the_shorthand() {
     let schema = parse(&json!({"properties": "string", "description": "string", "required": "bool", "type": "string"}));
     assert_eq!(schema.properties.len(), 4);
-    let schema = parse(&json!({"properties": {"type": "string", "max_length": 3}}));
+    let schema = parse(&json!({"properties": {"type": "string", "max_length": 3}, "year": "int"}));
     assert_eq!(schema.properties["properties"].max_length, Some(3));
+    // Alone it is the full form, whose keys may have any name.
+    let schema = parse(&json!({"properties": {"type": "string", "source": "string"}}));
+    assert_eq!(schema.properties.keys().collect::<Vec<_>>(), ["source", "type"]);
+    let schema = parse(&json!({"properties": {"type": "string"}}));
+    assert_eq!(schema.properties.keys().collect::<Vec<_>>(), ["type"]);
 }
 
 /// Each with the place of the fault, and a word that the message must have.
@@ -117,6 +129,23 @@ fn a_malformed_schema_is_refused_with_the_place_and_the_remedy() {
         (json!({"x": {"type": "int", "enum": [1, "a"]}}), "/x/enum/1", "the type is int"),
         (json!({"x": {"type": "int", "default": "a"}}), "/x/default", "the type is int"),
         (json!({"x": {"type": "int", "default": null}}), "/x/default", "found null"),
+        (json!({"x": {"enum": ["a"], "default": "b"}}), "/x/default", "enum"),
+        (json!({"x": {"whatever": "int"}}), "/x", "flat"),
+        (json!({"x": ["date", "string"]}), "/x/1", "one format"),
+        (json!({"x": ["date", "uuid"]}), "/x/1", "one format"),
+        (json!({"x": {"type": "list[string]", "enum": [["a"]]}}), "/x/enum/0", "elements"),
+        (json!({"#embedding": {"required": "banana"}}), "/#embedding/required", "true or false"),
+        (json!({"x": {"validators": [{"cel": "lenght(value) > 1"}]}}), "/x/validators/0/cel", "no function"),
+        (json!({"x": {"validators": [{"cel": "value.matches('a')"}]}}), "/x/validators/0/cel", "regex"),
+        (
+            json!({"x": {"validators": [{"cel": "value.all(a, document.contains(a))"}]}}),
+            "/x/validators/0/cel",
+            "only the element",
+        ),
+        (json!({"x": {"pattern": "\\w{60}"}}), "/x/pattern", "size limit"),
+        (json!({"propertis": {"y": "int"}}), "/propertis", "did you mean \"properties\""),
+        (json!({"type": "object", "allOf": []}), "/allOf", "one property"),
+        (json!({"properties": {}, "validators": [{"cel": "value > 1"}]}), "/validators/0/cel", "record.year"),
         (json!({"x": {"type": "int", "severity": "fatal"}}), "/x/severity", "error or warning"),
         (json!({"x": {"type": "int", "required": "yes"}}), "/x/required", "true or false"),
         (json!({"x": {"type": "int", "description": 5}}), "/x/description", "found a number"),

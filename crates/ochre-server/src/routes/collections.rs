@@ -204,6 +204,7 @@ async fn update(
             metadata,
             declaration,
             keys: Vec::new(),
+            at: None,
             hnsw: payload.hnsw(&collection.info()?.schema)?,
             embedding_function: payload.embedding_function(),
             name: payload.new_name,

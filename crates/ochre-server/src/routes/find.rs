@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json_, json};
 use super::Operation;
 use crate::app::{App, Named};
 use crate::error::ApiError;
-use crate::finder::{RECORDS, RECORDS_MAX, find};
+use crate::finder::{OFFSET_MAX, RECORDS, RECORDS_MAX, find};
 
 const PATH: &str = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/find";
 /// The longest summary or description of an operation, in characters (a limit of GPT actions).
@@ -74,7 +74,7 @@ pub(crate) fn common_parameters() -> [(&'static str, Json_); 3] {
         ),
         (
             "offset",
-            json!({"type": "integer", "minimum": 0, "maximum": 1_000_000, "default": 0, "description": "How many to skip"}),
+            json!({"type": "integer", "minimum": 0, "maximum": OFFSET_MAX, "default": 0, "description": "How many to skip"}),
         ),
     ]
 }

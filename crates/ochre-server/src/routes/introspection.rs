@@ -140,8 +140,9 @@ impl Parameters {
         let filter = match &self.filter {
             None => None,
             Some(text) => {
-                let json = serde_json::from_str(text)
-                    .map_err(|error| ApiError::invalid(format!("where is not JSON: {error}; encode it for URLs")))?;
+                let json = serde_json::from_str(text).map_err(|error| {
+                    ApiError::invalid(format!("where is not JSON: {error}; in a URL its characters have to be encoded"))
+                })?;
                 Some(metadata_filter(&json)?)
             }
         };
@@ -150,9 +151,11 @@ impl Parameters {
             sample: self.sample,
             seed: self.seed,
             time: self.max_ms.map(Duration::from_millis),
-            keys: self.keys.map(|keys| keys.split(',').map(str::to_owned).collect()),
+            keys: self.keys.map(|keys| keys.split(',').map(|key| key.trim().to_owned()).collect()),
             filter,
             values: self.values,
+            sensitive_keys: true,
+            compliance: true,
             offenders: self.offenders,
             top: self.top,
             quantiles: self.quantiles,

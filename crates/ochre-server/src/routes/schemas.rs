@@ -7,8 +7,9 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use ochre_engine::model::{DeclarationChange, Metadata, ValidatingParty, ValidationType, Value};
-use ochre_engine::{Alteration, Candidate, CollectionRow, Validation};
+use ochre_engine::model::{DeclarationChange, Metadata, ValidatingParty, ValidationType, Value, check_key};
+use ochre_engine::schema::Compliance;
+use ochre_engine::{Alteration, Candidate, CollectionRow, Error, StoreError, Validation};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json_, json};
 
@@ -79,10 +80,15 @@ fn shown(row: &CollectionRow) -> Map<String, Json_> {
     ])
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Reading {
     #[serde(default)]
     format: Form,
+    #[serde(rename = "tenant")]
+    _tenant: Option<String>,
+    #[serde(rename = "database")]
+    _database: Option<String>,
 }
 
 /// The forms in which a schema is given.
@@ -123,15 +129,27 @@ async fn read(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Declaring {
     #[serde(default)]
     require_clean: bool,
+    #[serde(rename = "tenant")]
+    _tenant: Option<String>,
+    #[serde(rename = "database")]
+    _database: Option<String>,
 }
+
+/// How often a declaration that requires clean records is tried while others write.
+const TRIES_MAX: usize = 16;
+/// So many broken rules are listed.
+const RULES_MAX: usize = 20;
 
 /// A body that declares: the schema alone, or with how it is to be enforced.
 fn change(body: Map<String, Json_>) -> Result<DeclarationChange, ApiError> {
     const MEMBERS: [&str; 3] = ["schema", "validation_type", "validating_party"];
-    let is_envelope = body.contains_key("schema") && body.keys().all(|name| MEMBERS.contains(&name.as_str()));
+    let is_mode = |value: &Json_| value.as_str().is_some_and(|name| ValidationType::from_name(name).is_some());
+    let says_how = body.get("validation_type").is_some_and(is_mode) || body.contains_key("schema");
+    let is_envelope = says_how && body.keys().all(|name| MEMBERS.contains(&name.as_str()));
     if !is_envelope {
         return Ok(DeclarationChange { schema: Some(Some(body.into())), ..DeclarationChange::default() });
     }
@@ -164,31 +182,46 @@ async fn declare(
         let change = change(body.parse()?)?;
         let collection = named.find(database)?;
         let after = change.apply(collection.info()?.declaration.as_deref().unwrap_or(&Default::default()));
-        let mut found = collection.validate(&Validation {
-            schema: after.schema.clone(),
-            mode: Some(after.mode()),
-            batch: None,
-        })?;
-        if declaring.require_clean && found.compliant < found.judged {
-            let rules: Vec<String> = found
-                .rules
-                .iter()
-                .map(|rule| format!("{} records break {} of key {:?} (such as {:?})", rule.count, rule.rule, rule.key, rule.ids.first()))
-                .collect();
-            return Err(ApiError::invalid(format!(
-                "the schema was not declared, since {} of {} stored records break it: {}; repair them, or declare it without require_clean",
-                found.judged - found.compliant,
-                found.judged,
-                rules.join("; ")
-            )));
+        if after.schema.is_none() {
+            return Err(ApiError::invalid("the collection has no schema yet; give one beside validation_type"));
         }
-        let row = collection.alter(Alteration { declaration: change, ..Alteration::default() })?;
-        let mut shown = shown(&row);
-        found.rules.truncate(20);
-        shown.insert("stored_records".into(), serde_json::to_value(found).unwrap_or_default());
-        Ok(Json(shown))
+        let validation = Validation { schema: after.schema.clone(), mode: Some(after.mode()), batch: None };
+        for _ in 0..TRIES_MAX {
+            let found = collection.validate(&validation)?;
+            if declaring.require_clean && found.compliant < found.judged {
+                return Err(not_clean(&found));
+            }
+            // Judged and declared as one: a write in between starts it over.
+            let at = declaring.require_clean.then_some(found.position);
+            match collection.alter(Alteration { declaration: change.clone(), at, ..Alteration::default() }) {
+                Err(Error::Store(StoreError::Stale { .. })) => {}
+                row => return Ok(Json(declared(&*row?, found))),
+            }
+        }
+        Err(ApiError::unavailable("the collection is written to faster than it can be judged; try again later"))
     })
     .await
+}
+
+/// What is answered to a declaration.
+fn declared(row: &CollectionRow, mut found: Compliance) -> Map<String, Json_> {
+    let mut shown = shown(row);
+    found.rules.truncate(RULES_MAX);
+    shown.insert("stored_records".into(), serde_json::to_value(found).unwrap_or_default());
+    shown
+}
+
+fn not_clean(found: &Compliance) -> ApiError {
+    let rules = found.rules.iter().take(RULES_MAX).map(|rule| {
+        let example = rule.ids.first().map_or("", String::as_str);
+        format!("{} of {} in {} of them, such as {example:?}", rule.rule, rule.key, rule.count)
+    });
+    ApiError::invalid(format!(
+        "the schema was not declared, since {} of {} stored records break it ({}); repair them, or declare it without require_clean",
+        found.judged - found.compliant,
+        found.judged,
+        rules.collect::<Vec<_>>().join("; ")
+    ))
 }
 
 async fn remove(State(app): State<App>, named: Named) -> Result<Json<Json_>, ApiError> {
@@ -227,6 +260,7 @@ impl Validating {
             let given = self.metadatas.as_ref().and_then(|metadatas| metadatas[index].as_ref());
             let mut metadata = Metadata::new();
             for (key, value) in given.into_iter().flatten() {
+                check_key(key).map_err(|error| ApiError::invalid(format!("metadatas: record {index}: {error}")))?;
                 let value = Value::from_json(value.clone()).map_err(|_| {
                     let text = format!("metadatas: record {index}, key {key:?}: {value} is no metadata value");
                     ApiError::invalid(text)

@@ -198,6 +198,12 @@ pub(super) fn count_collections(connection: &Connection, tenant: &str, database:
 
 pub(super) fn alter_collection(connection: &Connection, id: Uuid, change: &Alteration) -> Changed<CollectionRow> {
     let mut row = collection_by_id(connection, id)?.ok_or_else(|| not_found(Resource::Collection, id))?;
+    if let Some(at) = change.at {
+        let head = super::reader::head(connection, row.number)?.map_or(0, |head| head.position);
+        if head != at {
+            return Err(Error::Stale { head }.into());
+        }
+    }
     if let Some(name) = change.name.clone().filter(|name| *name != row.name) {
         if collection(connection, &row.tenant, &row.database, &name)?.is_some() {
             return Err(Error::AlreadyExists { kind: Resource::Collection, name }.into());
