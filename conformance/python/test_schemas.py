@@ -117,6 +117,13 @@ def test_an_update_that_repairs_some_of_the_faults_is_accepted_in_strict_mode(cl
         collection.update(ids=["bad"], metadatas=[{"score": 1.0}])
 
 
+@pytest.mark.parametrize(("mode", "told"), [("strict", 400), ("lax", 201), ("warn", 201), ("none", 201)])
+def test_a_rule_whose_severity_is_a_warning_refuses_in_strict_mode_only(raw, films, mode, told):
+    collection = films(mode, schema={"year": {"type": "int", "max": 2100, "severity": "warning"}})
+    status, headers, _ = raw_add(raw, collection, "a", {"year": 3000})
+    assert status == told and ("x-schema-violations" in headers) == (mode in ("lax", "warn"))
+
+
 def test_a_batch_is_refused_as_a_whole_with_all_that_is_wrong_with_it(raw, films):
     collection = films()
     body = {
@@ -270,7 +277,8 @@ def dirty(client):
     dates = ["2024-03-01", "01/03/2024", "01.03.2024", "Mar 1, 2024", "20240301"]
     metadatas = []
     for n in range(1000):
-        metadata = {"year": 1900 + n % 100, "name": f"film {n}", "price": n / 4, "flag": n % 2 == 0, "tags": ["x", f"t{n % 5}"]}
+        metadata = {"year": 1900 + n % 100, "name": f"film {n}", "price": n / 4, "flag": n % 2 == 0, "tags": ["x", f"t{n % 5}"],
+                    "lat": n / 20, "lon": -n / 10}
         metadata["released"] = dates[n % 5] if n < 50 else f"2024-03-{n % 28 + 1:02}"
         if n % 20 == 0:
             metadata["year"] = str(1900 + n % 100)
@@ -296,6 +304,9 @@ def test_introspection_finds_every_planted_fault(raw, dirty):
     assert len(year["offenders"]) == 20 and year["offender_count"] == 50
     assert year["offenders"][0] == {"id": "r0", "type": "string", "value": "1900"}
     assert keys["secret"]["count"] == 1
+    assert next(w for w in report["warnings"] if w["code"] == "rare-key" and w["key"] == "secret")["ids"] == ["r7"]
+    assert keys["tags"]["lists"]["lengths"] == {"2": 1000}
+    assert any(w["code"] == "coordinates" for w in report["warnings"])
     assert any("createdAt" in str(w) and "created_at" in str(w) for w in report["warnings"])
     dates = next(w for w in report["warnings"] if w["code"] == "mixed-date-formats")
     assert dates["key"] == "released" and "r1" in dates["ids"]

@@ -194,6 +194,8 @@ struct Seen {
     format: Option<Format>,
     /// Records that are not as expected, by offset, until their ids are known.
     offenders: Vec<(u32, Offender)>,
+    /// The records that have a key which few have.
+    rare: Vec<u32>,
     warnings: Vec<Warning>,
     truncated: bool,
 }
@@ -440,7 +442,8 @@ impl Inspection<'_> {
 
     /// Takes what was seen of the keys into the report, and finds the ids of offenders.
     fn take(&mut self, seen: Vec<Seen>) -> Result<(), Error> {
-        let mut offsets: Vec<u32> = seen.iter().flat_map(|seen| &seen.offenders).map(|(offset, _)| *offset).collect();
+        let offending = seen.iter().flat_map(|seen| &seen.offenders).map(|(offset, _)| *offset);
+        let mut offsets: Vec<u32> = offending.chain(seen.iter().flat_map(|seen| seen.rare.iter().copied())).collect();
         offsets.sort_unstable();
         offsets.dedup();
         let mut ids = HashMap::with_capacity(offsets.len());
@@ -448,7 +451,7 @@ impl Inspection<'_> {
             ids.insert(row.offset, row.id.to_owned());
             ControlFlow::Continue(())
         })?;
-        for Seen { mut report, format, offenders, warnings, truncated } in seen {
+        for Seen { mut report, format, offenders, rare, warnings, truncated } in seen {
             self.report.truncated |= truncated;
             if let Some(format) = format {
                 self.formats.insert(report.name.clone(), format);
@@ -460,6 +463,8 @@ impl Inspection<'_> {
             self.report.warnings.extend(warnings.into_iter().map(|mut warning| {
                 if matches!(warning.code, "mixed-types" | "mixed-date-formats") {
                     warning.ids = report.offenders.iter().map(|offender| offender.id.clone()).collect();
+                } else if warning.code == "rare-key" {
+                    warning.ids = rare.iter().filter_map(|offset| ids.get(offset).cloned()).collect();
                 }
                 warning
             }));
@@ -528,6 +533,15 @@ impl Inspection<'_> {
                 ids: Vec::new(),
             });
         }
+        if let Some((latitude, longitude)) = coordinates(&report.keys) {
+            report.warnings.push(Warning {
+                level: "info",
+                key: None,
+                code: "coordinates",
+                message: format!("keys {latitude} and {longitude} look like coordinates in degrees"),
+                ids: Vec::new(),
+            });
+        }
         let gravity = |warning: &Warning| ["error", "warning", "info"].iter().position(|level| *level == warning.level);
         report.warnings.sort_by_key(gravity);
         report.suggested_schema = suggest_schema(&report.keys, report.records, &self.formats, self.schema.as_deref());
@@ -571,9 +585,23 @@ impl Lens<'_> {
                 ReportOptions { top: self.request.top, values: is_shown, quantiles: self.request.quantiles },
             );
         }
+        if self.is_rare(&report) && self.looked_at.is_some() {
+            let most = self.request.offenders;
+            self.view.visit_typed(key, self.within, &ValueType::ALL, &mut |offset, _| {
+                seen.rare.push(offset);
+                if seen.rare.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+            seen.rare.truncate(most);
+        }
         seen.warnings = self.warnings(&report, against.is_some());
         seen.report = report;
         seen
+    }
+
+    /// Whether so few of many records have a key that it is more likely a slip.
+    fn is_rare(&self, report: &KeyReport) -> bool {
+        let records = self.within.len() as u64;
+        records >= 100 && (report.count <= 3 || report.count.saturating_mul(1000) <= records)
     }
 
     /// Second pass: the records whose type is not the expected one, and their values put together.
@@ -676,7 +704,7 @@ impl Lens<'_> {
             let level = if matches!(*alert, "case-variants" | "untrimmed") { "info" } else { "warning" };
             add(level, alert, format!("key {key:?} {what}"));
         }
-        if report.count <= 3 && self.within.len() >= 100 {
+        if self.is_rare(report) {
             add(
                 "info",
                 "rare-key",
@@ -685,6 +713,19 @@ impl Lens<'_> {
         }
         warnings
     }
+}
+
+/// A pair of keys that are named like latitude and longitude and whose numbers are within their ranges.
+fn coordinates(keys: &[KeyReport]) -> Option<(&str, &str)> {
+    let within = |key: &KeyReport, most: f64| {
+        let number = |name: &str| key.numbers.as_ref().and_then(|numbers| numbers[name].as_f64());
+        number("min").zip(number("max")).is_some_and(|(min, max)| min >= -most && max <= most)
+    };
+    let named = |names: &[&str], most: f64| {
+        let found = keys.iter().find(|key| names.contains(&key.name.to_lowercase().as_str()));
+        found.filter(|key| within(key, most)).map(|key| key.name.as_str())
+    };
+    named(&["lat", "latitude"], 90.0).zip(named(&["lon", "lng", "longitude"], 180.0))
 }
 
 /// A value as reports show it: cut if it is long.

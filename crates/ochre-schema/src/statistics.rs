@@ -19,6 +19,8 @@ use crate::report::{KeyReport, share};
 const FORMATS_MAX: u64 = 100_000;
 /// Case variants are looked for among so many different strings of a key.
 const VARIANTS_MAX: u64 = 20_000;
+/// How often lists have which length is told of so many lengths, the shortest.
+const LENGTHS_MAX: usize = 50;
 /// So many different elements of a key's lists are told apart.
 const ELEMENTS_MAX: usize = 200_000;
 /// Examples of case variants that are shown.
@@ -374,7 +376,10 @@ impl KeyStatistics {
     fn describe_lists(&self, report: &mut KeyReport, options: ReportOptions) {
         let lists = &self.lists;
         let count: u64 = lists.lengths.values().sum();
+        let lengths: serde_json::Map<String, Json> =
+            lists.lengths.iter().take(LENGTHS_MAX).map(|(length, count)| (length.to_string(), json!(count))).collect();
         report.lists = Some(json!({
+            "lengths": lengths,
             "length": {
                 "min": lists.lengths.keys().next(), "max": lists.lengths.keys().next_back(),
                 "mean": share(lists.total, count),

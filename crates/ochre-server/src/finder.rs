@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ochre_engine::model::{Filter, Scalar, Test, ValueType};
 use ochre_engine::schema::{Comparison, Fields, Parameter};
-use ochre_engine::{Collection, GetRequest, Include, IntrospectRequest, QueryRequest, Record};
+use ochre_engine::{Collection, GetRequest, Include, IntrospectMode, IntrospectRequest, QueryRequest, Record};
 use serde_json::{Map, Value as Json, json};
 
 use crate::app::{App, Named};
@@ -27,9 +27,11 @@ const VALUES: usize = 30;
 /// How long to look at values to describe fields; what is not looked at by then is described by its type.
 const LOOKING: Duration = Duration::from_millis(500);
 
-/// The fields of a collection, by which its records can be searched.
-pub(crate) fn fields(collection: &Collection) -> Result<Fields, ApiError> {
+/// The fields of a collection, by which its records can be searched: in the mode `Fast` without descriptions of their
+/// values.
+pub(crate) fn fields(collection: &Collection, mode: IntrospectMode) -> Result<Fields, ApiError> {
     let request = IntrospectRequest {
+        mode,
         offenders: 0,
         top: VALUES,
         time: Some(LOOKING),
@@ -143,7 +145,8 @@ const SHOWN: Include = Include { embeddings: false, documents: true, metadatas: 
 /// Finds records: by embedding if the server can make one, else by words; without a text, in the order they were inserted.
 pub(crate) async fn find(app: &App, named: Named, given: Map<String, Json>) -> Result<Json, ApiError> {
     let home = named.clone();
-    let search = app.run(move |database| Search::parse(&fields(&home.find(database)?)?, &given)).await?;
+    let search =
+        app.run(move |database| Search::parse(&fields(&home.find(database)?, IntrospectMode::Fast)?, &given)).await?;
     let embedding = match (&search.text, app.embedding_function()) {
         (Some(text), Some(function)) => Some(function.embed(text).await?),
         _ => None,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ochre_engine::schema::Fields;
-use ochre_engine::{CollectionRow, DEFAULT_DATABASE, DEFAULT_TENANT, Database, IntrospectRequest};
+use ochre_engine::{CollectionRow, DEFAULT_DATABASE, DEFAULT_TENANT, Database, IntrospectMode, IntrospectRequest};
 use rmcp::handler::server::ServerHandler;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, ListToolsResult,
@@ -186,7 +186,7 @@ impl Tools {
                 for (name, row) in named(database)? {
                     // One that was deleted meanwhile, or cannot be read, has no tools.
                     let Ok(collection) = database.collection_by_id(row.id) else { continue };
-                    let Ok(fields) = finder::fields(&collection) else { continue };
+                    let Ok(fields) = finder::fields(&collection, IntrospectMode::Auto) else { continue };
                     tools.extend(Does::ALL.map(|does| tool(&fields, does, format!("{}_{name}", does.prefix()))));
                 }
                 Ok(tools)

@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use ochre_engine::model::{DeclarationChange, Metadata, ValidatingParty, ValidationType, Value, check_key};
 use ochre_engine::schema::Compliance;
-use ochre_engine::{Alteration, Candidate, CollectionRow, Error, StoreError, Validation};
+use ochre_engine::{Alteration, Candidate, CollectionRow, Error, IntrospectMode, StoreError, Validation};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json_, json};
 
@@ -115,7 +115,7 @@ async fn read(
         if matches!(reading.format, Form::Declared) {
             return Ok(Json(Json_::Object(shown(&*collection.info()?))));
         }
-        let fields = finder::fields(&collection)?;
+        let fields = finder::fields(&collection, IntrospectMode::Auto)?;
         Ok(Json(match reading.format {
             Form::JsonSchema => fields.json_schema(),
             Form::AttributeInfo => fields.attribute_info(),
