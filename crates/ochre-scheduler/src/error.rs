@@ -52,9 +52,18 @@ fn suggestion(nearest: Option<&str>) -> String {
     nearest.map(|nearest| format!("; did you mean '{nearest}'?")).unwrap_or_default()
 }
 
+/// Names longer than this, in bytes, are not compared with others.
+const COMPARED_MAX: usize = 64;
+
 /// The name among `known` that differs from `name` in the fewest letters, if it is at all like it: what someone
 /// who misspelt it may have meant.
+///
+/// Names of more than 64 bytes are not compared: they are no slips of the pen, and comparing them takes long.
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    if name.len() > COMPARED_MAX {
+        return None;
+    }
+    let known = known.filter(|known| known.len() <= COMPARED_MAX);
     let distance = |other: &str| {
         let other: Vec<char> = other.chars().collect();
         let mut row: Vec<usize> = (0..=other.len()).collect();
@@ -84,5 +93,6 @@ mod tests {
         assert_eq!(nearest("index_sync").as_deref(), Some("index-sync"));
         assert_eq!(nearest("zzzzzz"), None);
         assert_eq!(nearest(""), None);
+        assert_eq!(nearest(&"vacuum".repeat(20)), None);
     }
 }

@@ -11,9 +11,6 @@ use crate::database::Inner;
 use crate::introspect::{Judging, RULE_IDS, judging_mode};
 use crate::schemas::Audit;
 
-/// Chunks of records judged in a step.
-const CHUNKS_AT_ONCE: usize = 1;
-
 pub(super) struct SchemaAudit(pub(super) Home);
 
 impl Task for SchemaAudit {
@@ -82,9 +79,9 @@ fn audit(inner: &Inner, row: &CollectionRow, context: &Context<'_>) -> Result<Co
         let pinned = inner.pin(row)?;
         first.get_or_insert(pinned.view.position());
         chunks = pinned.view.live().chunk_count();
-        let slice = pinned.view.live().within(done..done + CHUNKS_AT_ONCE);
+        let slice = pinned.view.live().within(done..done + 1);
         inner.judge_stored(&pinned, &slice, &judging, &mut compliance)?;
-        done += CHUNKS_AT_ONCE;
+        done += 1;
     }
     let mut compliance = compliance.finish();
     compliance.position = first.unwrap_or(0);

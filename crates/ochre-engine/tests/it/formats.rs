@@ -4,24 +4,12 @@
 //! one deleted, and 80 points in `points`, 70 of them in the graph of its snapshot. `tests/fixtures/v2` has the same
 //! `notes`, with metadata of its own, and jobs: `check` ran by hand, and `vacuum` was given another interval.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ochre_engine::model::Metadata;
 use ochre_engine::{Alteration, Database, GetRequest, Include, NewRecords, Options, QueryRequest, Strategy};
 
-use crate::support::small;
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
+use crate::support::{copy, small};
 
 /// A copy of a fixture, opened, with what is in `notes` checked.
 fn open(version: &str, options: Options) -> (tempfile::TempDir, Database) {

@@ -15,7 +15,7 @@ use ochre_engine::{Database, NewRecords, Options};
 use ochre_testkit::{Generator, Oracle, Recorder};
 use serde_json::json;
 
-use crate::support::{collection, recorded, same_records, small, step};
+use crate::support::{collection, copy, recorded, same_records, small, step};
 
 /// Every job, in groups of about equal length.
 const JOBS: [&[&str]; 3] = [
@@ -104,18 +104,6 @@ fn run(database: &Database, job: &str) -> Run {
         std::thread::sleep(Duration::from_millis(1000));
     }
     panic!("{job}: the second does not pass")
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// Ends the process, as kill -9 does, at a step.

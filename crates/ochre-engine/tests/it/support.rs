@@ -148,3 +148,16 @@ pub(crate) fn same_answers(collection: &Collection, oracle: &Oracle, space: Spac
     assert_eq!(distinct.len(), hits.len(), "no record is returned twice");
     plan.unwrap_or(Plan { strategy: Strategy::Empty, visited: 0, scanned: 0, measured: 0, matches: 0, tail: 0 })
 }
+
+/// Copies a folder with all that is in it.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
