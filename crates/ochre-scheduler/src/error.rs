@@ -64,20 +64,7 @@ pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<S
         return None;
     }
     let known = known.filter(|known| known.len() <= COMPARED_MAX);
-    let distance = |other: &str| {
-        let other: Vec<char> = other.chars().collect();
-        let mut row: Vec<usize> = (0..=other.len()).collect();
-        for (i, a) in name.chars().enumerate() {
-            let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-            for (j, b) in other.iter().enumerate() {
-                let changed = diagonal + usize::from(a != *b);
-                diagonal = row[j + 1];
-                row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-            }
-        }
-        row[other.len()]
-    };
-    let best = known.map(|other| (distance(other), other)).min()?;
+    let best = known.map(|other| (strsim::damerau_levenshtein(name, other), other)).min()?;
     (best.0 <= name.chars().count().max(4) / 2).then(|| best.1.to_owned())
 }
 

@@ -22,6 +22,8 @@ pub struct Report {
     pub sample: Option<Sample>,
     /// Whether the time budget ended before everything was looked at.
     pub truncated: bool,
+    /// How many values were read for it: none in fast mode, whatever the collection's size.
+    pub values_examined: u64,
     /// A key each, by name.
     pub keys: Vec<KeyReport>,
     /// The documents.

@@ -51,6 +51,34 @@ fn counts_are_exact_after_random_operations_restarts_and_restores() {
 }
 
 #[test]
+fn fast_introspection_reads_no_values_however_many_records_there_are() {
+    let database = Database::ephemeral_with(small()).unwrap();
+    let tests = collection(&database, Space::L2);
+    let look = |mode| tests.introspect(&IntrospectRequest { mode, ..IntrospectRequest::default() }).unwrap();
+    let mut written = 0;
+    for records in [1000, 20_000] {
+        for from in (written..records).step_by(1000) {
+            let numbers = from..from + 1000;
+            let metadata = |n: usize| {
+                let mixed = if n % 50 == 0 { Value::Str("x".into()) } else { Value::Int(1) };
+                Metadata::from_iter([("a", Value::Int(n as i64)), ("b", Value::Int(n as i64 % 7)), ("c", mixed)])
+            };
+            let ids = numbers.clone().map(|n| format!("r{n}"));
+            let vectors = numbers.clone().map(|n| [n as f32, 1.0]);
+            tests.add(NewRecords::new(ids, vectors).metadatas(numbers.map(metadata))).unwrap();
+        }
+        written = records;
+        let fast = look(IntrospectMode::Fast);
+        assert_eq!((fast.records, fast.keys.len(), fast.values_examined), (records as u64, 3, 0));
+        let mixed = fast.keys.iter().find(|key| key.name == "c").unwrap();
+        assert_eq!(mixed.offender_count, records as u64 / 50);
+        // Every value once, and once more those whose type is not the one meant.
+        let full = look(IntrospectMode::Full);
+        assert_eq!(full.values_examined, 3 * records as u64 + records as u64 / 50);
+    }
+}
+
+#[test]
 fn a_suggested_schema_accepts_the_records_it_came_from_in_every_mode() {
     for seed in 0..20 {
         let database = Database::ephemeral_with(small()).unwrap();

@@ -3,22 +3,27 @@
 //! Counts of keys and types are kept with the columns, so they are exact and cost nothing; values come from the
 //! columns, all of them or a uniform sample. One committed state is looked at, whatever is written meanwhile.
 
+mod judging;
+mod lens;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ochre_index::{Bitmap, TypeCounts, Values, View};
-use ochre_model::{Filter, HIDDEN_PREFIX, Metadata, ValidationType, Value, ValueType};
+use ochre_index::{Bitmap, TypeCounts};
+use ochre_model::{Filter, HIDDEN_PREFIX};
 use ochre_schema::{
-    Aggregate, Compliance, DocumentReport, Format, KeyReport, KeyStatistics, MetadataSchema, Offender, Report,
-    ReportOptions, Sample, Subject, Warning, expected_types, prepare, similar_names, suggest_indexes, suggest_schema,
-    type_name, violations,
+    Compliance, DocumentReport, Format, KeyReport, MetadataSchema, Offender, Report, Sample, Warning, similar_names,
+    suggest_indexes, suggest_schema,
 };
 use ochre_store::{CollectionRow, Parts};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
+pub use self::judging::{Candidate, Validation};
+pub(crate) use self::judging::{Judging, RULE_IDS, judging_mode};
+use self::lens::{Lens, Seen};
 use crate::database::Inner;
 use crate::error::Error;
 use crate::read::Pinned;
@@ -27,20 +32,10 @@ use crate::read::Pinned;
 const VALUES_MAX: u64 = 25_000_000;
 /// How many records a sample has, unless asked otherwise.
 const SAMPLE_RECORDS: usize = 100_000;
-/// Different offending values that are told apart.
-const AGGREGATES_MAX: usize = 10_000;
-/// Offending values that are listed.
-const AGGREGATES_LISTED: usize = 20;
-/// Records judged between two looks at the clock.
-const JUDGED_AT_ONCE: usize = 1000;
-/// Ids listed with each broken rule.
-pub(crate) const RULE_IDS: usize = 20;
 /// With fewer records to look at, one thread does it.
 const PARALLEL_MIN: usize = 10_000;
 /// So many threads look at keys at most.
 const THREADS_MAX: usize = 4;
-/// Below this share of the majority's type a key is called mixed up rather than having a few slips.
-const CONFIDENT: f64 = 0.95;
 
 /// How thoroughly to look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -117,51 +112,6 @@ impl Default for IntrospectRequest {
     }
 }
 
-/// What to judge by what.
-#[derive(Clone, Debug, Default)]
-pub struct Validation {
-    /// The schema, as it would be declared; the declared one if absent.
-    pub schema: Option<Json>,
-    /// How strictly; as declared if absent.
-    pub mode: Option<ValidationType>,
-    /// A batch that is not stored; the stored records if absent.
-    pub batch: Option<Vec<Candidate>>,
-}
-
-/// A record that might be written.
-#[derive(Clone, Debug, Default)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Candidate {
-    pub id: String,
-    pub metadata: Option<Metadata>,
-    pub document: Option<String>,
-}
-
-/// Feeds the values of a column into statistics.
-struct Gather<'a>(&'a mut KeyStatistics);
-
-impl Values for Gather<'_> {
-    fn bools(&mut self, value: bool, records: u64) {
-        self.0.bools(value, records);
-    }
-
-    fn int(&mut self, value: i64) {
-        self.0.int(value);
-    }
-
-    fn float(&mut self, value: f64) {
-        self.0.float(value);
-    }
-
-    fn strings(&mut self, value: &str, records: u64) {
-        self.0.strings(value, records);
-    }
-
-    fn list(&mut self, value: &Value) {
-        self.0.list(value);
-    }
-}
-
 /// One report being put together.
 struct Inspection<'a> {
     pinned: Pinned<'a>,
@@ -174,30 +124,6 @@ struct Inspection<'a> {
     report: Report,
     /// The format that all strings of a key have.
     formats: BTreeMap<String, Format>,
-}
-
-/// What looking at one key takes: it can be done for several at once.
-struct Lens<'a> {
-    view: &'a View,
-    request: &'a IntrospectRequest,
-    schema: Option<&'a MetadataSchema>,
-    within: &'a Bitmap,
-    looked_at: Option<&'a Bitmap>,
-    is_sample: bool,
-    deadline: Option<Instant>,
-}
-
-/// What was found out about a key.
-#[derive(Default)]
-struct Seen {
-    report: KeyReport,
-    format: Option<Format>,
-    /// Records that are not as expected, by offset, until their ids are known.
-    offenders: Vec<(u32, Offender)>,
-    /// The records that have a key which few have.
-    rare: Vec<u32>,
-    warnings: Vec<Warning>,
-    truncated: bool,
 }
 
 impl Inner {
@@ -271,82 +197,6 @@ impl Inner {
         inspection.conclude();
         Ok(inspection.report)
     }
-
-    /// Judges stored records, or a batch, by a schema.
-    pub(crate) fn validate(&self, row: &CollectionRow, validation: &Validation) -> Result<Compliance, Error> {
-        let _visit = self.traffic.visit();
-        let schema = match &validation.schema {
-            Some(written) => Arc::new(self.schemas.parse(written)?),
-            None => self.schemas.of(row)?.ok_or_else(|| {
-                Error::Invalid(format!("collection '{}' declares no schema; give one to validate by", row.name))
-            })?,
-        };
-        let declared = row.declaration.as_ref().map_or(ValidationType::Strict, |declared| declared.mode());
-        let mode = judging_mode(validation.mode.unwrap_or(declared));
-        if let Some(batch) = &validation.batch {
-            let mut compliance = Compliance::default();
-            for Candidate { id, metadata, document } in batch {
-                let mut metadata = metadata.clone();
-                prepare(&schema, mode, true, &mut metadata);
-                let subject =
-                    Subject { id, metadata: metadata.as_ref(), document: document.as_deref(), embedding: None };
-                compliance.count(id, &violations(&schema, mode, self.schemas.functions(), &subject), RULE_IDS);
-            }
-            return Ok(compliance.finish());
-        }
-        let pinned = self.pin(row)?;
-        let judging = Judging { schema: &schema, mode, deadline: None, ids: RULE_IDS };
-        let mut compliance = Compliance::at(pinned.view.position());
-        self.judge_stored(&pinned, pinned.view.live(), &judging, &mut compliance)?;
-        Ok(compliance.finish())
-    }
-
-    /// Judges the records at these offsets, and adds them up in `compliance`.
-    pub(crate) fn judge_stored(
-        &self, pinned: &Pinned<'_>, offsets: &Bitmap, judging: &Judging<'_>, compliance: &mut Compliance,
-    ) -> Result<(), Error> {
-        let offsets: Vec<u32> = offsets.iter().collect();
-        let parts = Parts { metadata: true, document: judging.schema.looks_beyond_metadata(), uri: false };
-        let mut damaged = None;
-        for offsets in offsets.chunks(JUDGED_AT_ONCE) {
-            if judging.deadline.is_some_and(|deadline| Instant::now() > deadline) {
-                break;
-            }
-            pinned.reader.rows(pinned.number, offsets, parts, &mut |row| {
-                let metadata = match row.metadata.map(Metadata::from_text).transpose() {
-                    Ok(metadata) => metadata,
-                    Err(error) => {
-                        damaged = Some(Error::Damaged(format!("record '{}': {error}", row.id)));
-                        return ControlFlow::Break(());
-                    }
-                };
-                let embedding = judging.schema.embedding.as_ref().and_then(|_| pinned.view.vector(row.offset).ok());
-                let subject = Subject {
-                    id: row.id,
-                    metadata: metadata.as_ref(),
-                    document: row.document,
-                    embedding: embedding.map(|(vector, _)| vector),
-                };
-                let found = violations(judging.schema, judging.mode, self.schemas.functions(), &subject);
-                compliance.count(row.id, &found, judging.ids);
-                ControlFlow::Continue(())
-            })?;
-        }
-        damaged.map_or(Ok(()), Err)
-    }
-}
-
-/// By what records are judged, and how long.
-pub(crate) struct Judging<'a> {
-    pub(crate) schema: &'a MetadataSchema,
-    pub(crate) mode: ValidationType,
-    pub(crate) deadline: Option<Instant>,
-    pub(crate) ids: usize,
-}
-
-/// The mode whose rules say whether records comply: where nothing is enforced, undeclared keys are no fault.
-pub(crate) fn judging_mode(mode: ValidationType) -> ValidationType {
-    if mode == ValidationType::None { ValidationType::Lax } else { mode }
 }
 
 /// A declared schema as an object, however it was written.
@@ -451,7 +301,8 @@ impl Inspection<'_> {
             ids.insert(row.offset, row.id.to_owned());
             ControlFlow::Continue(())
         })?;
-        for Seen { mut report, format, offenders, rare, warnings, truncated } in seen {
+        for Seen { mut report, format, offenders, rare, warnings, truncated, examined } in seen {
+            self.report.values_examined += examined;
             self.report.truncated |= truncated;
             if let Some(format) = format {
                 self.formats.insert(report.name.clone(), format);
@@ -552,169 +403,6 @@ impl Inspection<'_> {
     }
 }
 
-impl Lens<'_> {
-    fn key(&self, key: &str, counts: &TypeCounts) -> Seen {
-        let mut seen = Seen::default();
-        let mut report = KeyReport::of_counts(key, counts, self.within.len() as u64);
-        let declared = self.schema.and_then(|schema| schema.property(key));
-        let is_shown = self.request.values && !declared.is_some_and(|property| property.sensitive);
-        report.declared = declared.map(|property| {
-            json!({
-                "types": property.types.iter().map(|ty| type_name(*ty)).collect::<Vec<_>>(),
-                "required": property.required, "description": property.description,
-            })
-        });
-        let against = declared.filter(|_| self.request.against == Against::Declared);
-        let expected = expected_types(&report, against);
-        let others: Vec<ValueType> =
-            ValueType::ALL.into_iter().filter(|ty| counts[*ty as usize] > 0 && !expected.contains(ty)).collect();
-        report.offender_count = others.iter().map(|ty| counts[*ty as usize]).sum();
-        let is_late = self.deadline.is_some_and(|deadline| Instant::now() > deadline);
-        seen.truncated = is_late && self.looked_at.is_some();
-        if let Some(looked_at) = self.looked_at.filter(|_| !is_late) {
-            let mut statistics = KeyStatistics::default();
-            self.view.visit_values(key, looked_at, &mut Gather(&mut statistics));
-            seen.format = statistics.format(1).filter(|_| !self.is_sample);
-            if !others.is_empty() {
-                self.offenders(key, &others, is_shown, &mut report, &mut seen.offenders);
-            } else if let [main, _, ..] = statistics.date_formats()[..] {
-                self.misdated(key, main, is_shown, &mut report, &mut seen.offenders);
-            }
-            statistics.report(
-                &mut report,
-                ReportOptions { top: self.request.top, values: is_shown, quantiles: self.request.quantiles },
-            );
-        }
-        if self.is_rare(&report) && self.looked_at.is_some() {
-            let most = self.request.offenders;
-            self.view.visit_typed(key, self.within, &ValueType::ALL, &mut |offset, _| {
-                seen.rare.push(offset);
-                if seen.rare.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            });
-            seen.rare.truncate(most);
-        }
-        seen.warnings = self.warnings(&report, against.is_some());
-        seen.report = report;
-        seen
-    }
-
-    /// Whether so few of many records have a key that it is more likely a slip.
-    fn is_rare(&self, report: &KeyReport) -> bool {
-        let records = self.within.len() as u64;
-        records >= 100 && (report.count <= 3 || report.count.saturating_mul(1000) <= records)
-    }
-
-    /// Second pass: the records whose type is not the expected one, and their values put together.
-    fn offenders(
-        &self, key: &str, types: &[ValueType], is_shown: bool, report: &mut KeyReport, open: &mut Vec<(u32, Offender)>,
-    ) {
-        let mut aggregates: HashMap<(&'static str, String), (u64, Value)> = HashMap::new();
-        let (mut listed, most) = (0, self.request.offenders);
-        self.view.visit_typed(key, self.within, types, &mut |offset, value| {
-            let ty = type_name(value.value_type());
-            if listed < most {
-                listed += 1;
-                let value = is_shown.then(|| cut(&value));
-                open.push((offset, Offender { id: String::new(), value_type: ty, value, rule: None }));
-            }
-            if is_shown {
-                let aggregate = aggregates.entry((ty, value.to_json().to_string())).or_insert((0, value));
-                aggregate.0 += 1;
-            }
-            if aggregates.len() >= AGGREGATES_MAX || (!is_shown && listed >= most) {
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        });
-        let mut values: Vec<Aggregate> = aggregates
-            .into_iter()
-            .map(|((value_type, _), (count, value))| Aggregate { value_type, value: Some(cut(&value)), count })
-            .collect();
-        values.sort_by_key(|aggregate| {
-            (std::cmp::Reverse(aggregate.count), aggregate.value.as_ref().map(Json::to_string))
-        });
-        values.truncate(AGGREGATES_LISTED);
-        report.offending_values = values;
-    }
-
-    /// Records whose date is written in another way than most.
-    fn misdated(
-        &self, key: &str, main: Format, is_shown: bool, report: &mut KeyReport, open: &mut Vec<(u32, Offender)>,
-    ) {
-        let (mut listed, most) = (0, self.request.offenders);
-        self.view.visit_typed(key, self.within, &[ValueType::Str], &mut |offset, value| {
-            let Value::Str(text) = &value else { return ControlFlow::Continue(()) };
-            if Format::of(text).is_none_or(|format| format == main || !format.is_date()) {
-                return ControlFlow::Continue(());
-            }
-            report.offender_count += 1;
-            if listed < most {
-                listed += 1;
-                let value = is_shown.then(|| cut(&value));
-                open.push((offset, Offender { id: String::new(), value_type: "string", value, rule: Some("format") }));
-            }
-            ControlFlow::Continue(())
-        });
-    }
-
-    fn warnings(&self, report: &KeyReport, is_declared: bool) -> Vec<Warning> {
-        let mut warnings = Vec::new();
-        let key = &report.name;
-        let types = || {
-            let parts: Vec<String> = report.types.iter().map(|(name, count)| format!("{count} {name}")).collect();
-            parts.join(", ")
-        };
-        let mut add = |level, code, message| {
-            warnings.push(Warning { level, key: Some(key.clone()), code, message, ids: Vec::new() });
-        };
-        if report.offender_count > 0
-            && (report.verdict == "mixed" || is_declared)
-            && !report.alerts.contains(&"mixed-date-formats")
-        {
-            let level = if is_declared { "error" } else { "warning" };
-            #[expect(clippy::cast_precision_loss, reason = "a share")]
-            let share = 1.0 - report.offender_count as f64 / report.count.max(1) as f64;
-            let what = if is_declared {
-                format!("key {key:?} has {} values of a type that is not declared: {}", report.offender_count, types())
-            } else if share < CONFIDENT {
-                format!("key {key:?} mixes types: {}; no type is clearly meant", types())
-            } else {
-                format!("key {key:?} mixes types: {}; {} is meant most likely", types(), report.majority)
-            };
-            add(level, "mixed-types", what);
-        } else if report.verdict == "numeric" {
-            add(
-                "info",
-                "mixed-numbers",
-                format!("key {key:?} holds integers and floats: {}; filters compare them as numbers", types()),
-            );
-        }
-        for alert in &report.alerts {
-            let what = match *alert {
-                "mixed-date-formats" => {
-                    "holds dates in several notations, which do not sort; use one, such as 2026-01-31"
-                }
-                "numbers-in-strings" => "holds numbers in strings, which no range filter finds; store numbers",
-                "booleans-in-strings" => "holds booleans in strings; store booleans",
-                "json-in-strings" => "holds JSON in strings, which filters cannot look into; store keys of their own",
-                "case-variants" => "holds values that differ only in case or blanks around them",
-                "untrimmed" => "holds values with blanks around them",
-                _ => continue,
-            };
-            let level = if matches!(*alert, "case-variants" | "untrimmed") { "info" } else { "warning" };
-            add(level, alert, format!("key {key:?} {what}"));
-        }
-        if self.is_rare(report) {
-            add(
-                "info",
-                "rare-key",
-                format!("key {key:?} is in {} of {} records only", report.count, self.within.len()),
-            );
-        }
-        warnings
-    }
-}
-
 /// A pair of keys that are named like latitude and longitude and whose numbers are within their ranges.
 fn coordinates(keys: &[KeyReport]) -> Option<(&str, &str)> {
     let within = |key: &KeyReport, most: f64| {
@@ -726,17 +414,6 @@ fn coordinates(keys: &[KeyReport]) -> Option<(&str, &str)> {
         found.filter(|key| within(key, most)).map(|key| key.name.as_str())
     };
     named(&["lat", "latitude"], 90.0).zip(named(&["lon", "lng", "longitude"], 180.0))
-}
-
-/// A value as reports show it: cut if it is long.
-fn cut(value: &Value) -> Json {
-    match value {
-        Value::Str(text) => match text.char_indices().nth(ochre_schema::VALUE_CHARACTERS_MAX) {
-            Some((end, _)) => format!("{}…", &text[..end]).into(),
-            None => text.as_str().into(),
-        },
-        value => value.to_json(),
-    }
 }
 
 /// Draws `size` of the offsets, each with the same probability (selection sampling: Knuth, TAOCP 3.4.2, S).
