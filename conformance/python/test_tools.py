@@ -236,3 +236,15 @@ def test_the_command_prints_a_readable_table(client, films, server):
     assert json.loads(run("films", "--json").stdout)["records"] == 3
     assert run("films", "--markdown", "--keys", "year").stdout.startswith("# films")
     assert "Collection [nothing] does not exist" in run("nothing").stderr and run("nothing").returncode == 1
+
+
+def test_sessions_of_mcp_are_capped(raw):
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}}
+    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    answers = [raw("POST", "/mcp", hello, headers) for _ in range(257)]
+    assert {status for status, _, _ in answers[:256]} == {200}
+    assert answers[256][0] == 429 and "256 sessions" in answers[256][2]["message"]
+    session = answers[0][1]["mcp-session-id"]
+    assert raw("DELETE", "/mcp", None, {**headers, "mcp-session-id": session})[0] in (200, 202, 204)
+    assert raw("POST", "/mcp", hello, headers)[0] == 200

@@ -27,6 +27,21 @@ pub(crate) struct Introspect {
     /// Only records that pass this filter, as JSON
     #[arg(long, value_name = "JSON")]
     r#where: Option<String>,
+    /// Look at the values of this many records, drawn at random
+    #[arg(long, value_name = "RECORDS")]
+    sample: Option<usize>,
+    /// Draw the same records again with the same seed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Leave out what is not looked at after so many milliseconds
+    #[arg(long, value_name = "MILLISECONDS")]
+    max_ms: Option<u64>,
+    /// List so many offending records for each key
+    #[arg(long, value_name = "RECORDS")]
+    offenders: Option<usize>,
+    /// List so many of the most frequent values for each key
+    #[arg(long, value_name = "VALUES")]
+    top: Option<usize>,
     /// Show no values
     #[arg(long)]
     no_values: bool,
@@ -51,6 +66,16 @@ impl Introspect {
         }
         if let Some(filter) = &self.r#where {
             query.append_pair("where", filter);
+        }
+        let numbers = [
+            ("sample", self.sample.map(|records| records.to_string())),
+            ("seed", self.seed.map(|seed| seed.to_string())),
+            ("max_ms", self.max_ms.map(|most| most.to_string())),
+            ("offenders", self.offenders.map(|records| records.to_string())),
+            ("top", self.top.map(|values| values.to_string())),
+        ];
+        for (name, number) in numbers {
+            number.map(|number| query.append_pair(name, &number));
         }
         let part =
             |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");

@@ -97,6 +97,17 @@ pub enum Scalar {
     Str(String),
 }
 
+impl From<Scalar> for Value {
+    fn from(scalar: Scalar) -> Self {
+        match scalar {
+            Scalar::Bool(b) => Self::Bool(b),
+            Scalar::Int(i) => Self::Int(i),
+            Scalar::Float(f) => Self::Float(f),
+            Scalar::Str(s) => Self::Str(s),
+        }
+    }
+}
+
 impl Scalar {
     /// The operand's type.
     pub const fn value_type(&self) -> ValueType {

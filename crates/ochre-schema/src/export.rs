@@ -258,8 +258,23 @@ fn set(object: &mut Json, name: &str, value: Option<impl Into<Json>>) {
     }
 }
 
+/// The keywords of a bound: inclusive and exclusive.
+pub(crate) const MINIMUM: [&str; 2] = ["minimum", "exclusiveMinimum"];
+pub(crate) const MAXIMUM: [&str; 2] = ["maximum", "exclusiveMaximum"];
+
+/// A bound of numbers, as JSON Schema puts it.
+pub(crate) fn bound(bound: Option<&Bound>, names: [&str; 2], schema: &mut Json) {
+    let Some(bound) = bound else { return };
+    let number = match bound.value {
+        Scalar::Int(int) => Some(json!(int)),
+        Scalar::Float(float) => Some(json!(float)),
+        _ => None,
+    };
+    set(schema, names[usize::from(bound.exclusive)], number);
+}
+
 /// The rules for strings and numbers, as JSON Schema puts them.
-fn demand(property: &Property, ty: ValueType, schema: &mut Json) {
+pub(crate) fn demand(property: &Property, ty: ValueType, schema: &mut Json) {
     match element_of(ty).unwrap_or(ty) {
         ValueType::Str => {
             set(schema, "minLength", property.min_length);
@@ -268,17 +283,8 @@ fn demand(property: &Property, ty: ValueType, schema: &mut Json) {
             set(schema, "format", property.format.map(Format::name));
         }
         ValueType::Int | ValueType::Float => {
-            let bounds =
-                [(&property.min, ["minimum", "exclusiveMinimum"]), (&property.max, ["maximum", "exclusiveMaximum"])];
-            for (bound, names) in bounds {
-                let Some(bound) = bound else { continue };
-                let number = match bound.value {
-                    Scalar::Int(int) => Some(json!(int)),
-                    Scalar::Float(float) => Some(json!(float)),
-                    _ => None,
-                };
-                set(schema, names[usize::from(bound.exclusive)], number);
-            }
+            bound(property.min.as_ref(), MINIMUM, schema);
+            bound(property.max.as_ref(), MAXIMUM, schema);
         }
         _ => {}
     }

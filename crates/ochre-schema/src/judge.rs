@@ -353,9 +353,9 @@ fn judge_value(
 
 /// The first rule of a property, validators aside, that a value breaks.
 pub(crate) fn breaks(property: &Property, value: &Value) -> Option<Violation> {
-    let property = Property { validators: Vec::new(), ..property.clone() };
+    let bare = (!property.validators.is_empty()).then(|| Property { validators: Vec::new(), ..property.clone() });
     let mut found = Vec::new();
-    judge_value(&property, "", value, &Subject::default(), &Functions::default(), &mut found);
+    judge_value(bare.as_ref().unwrap_or(property), "", value, &Subject::default(), &Functions::default(), &mut found);
     found.into_iter().next()
 }
 
@@ -414,7 +414,7 @@ fn has_length(value: &Value, min: Option<u64>, max: Option<u64>) -> bool {
     min.is_none_or(|min| characters >= min) && max.is_none_or(|max| characters <= max)
 }
 
-fn bound_text(bound: &Bound, wanted: Ordering) -> String {
+pub(crate) fn bound_text(bound: &Bound, wanted: Ordering) -> String {
     let words = match (wanted, bound.exclusive) {
         (Ordering::Greater, false) => "at least",
         (Ordering::Greater, true) => "more than",
@@ -440,7 +440,7 @@ fn equal(a: &Value, b: &Value) -> bool {
 }
 
 /// How a value stands to a bound; `None` where they do not compare.
-fn order(value: &Value, bound: &Scalar) -> Option<Ordering> {
+pub(crate) fn order(value: &Value, bound: &Scalar) -> Option<Ordering> {
     match (value, bound) {
         (Value::Int(a), Scalar::Int(b)) => Some(a.cmp(b)),
         (Value::Int(a), Scalar::Float(b)) => compare_int_float(*a, *b),

@@ -1,15 +1,20 @@
 //! Finds the parts of a filter that can never match what a schema declares.
 
-use ochre_model::{Filter, HIDDEN_PREFIX, Scalar, Test, ValidationType, ValueType};
+use std::cmp::Ordering;
 
-use crate::property::{Additional, element_of, type_name, type_names};
+use ochre_model::{Filter, HIDDEN_PREFIX, Scalar, Test, ValidationType, Value, ValueType};
+
+use crate::judge::{bound_text, breaks, order};
+use crate::property::{Additional, Property, element_of, type_name, type_names};
 use crate::schema::MetadataSchema;
 
 /// So many unknown keys are told with the one that was most likely meant.
 const HINTS_MAX: usize = 5;
+/// Longer lists of operands are not held against the rules of a property.
+const OPERANDS_JUDGED_MAX: usize = 100;
 
-/// What in `filter` can never match, a sentence each: operands of a type that the key never has, and keys that
-/// no record may have. Negative tests, which match everything then, are told as well.
+/// What in `filter` can never match, a sentence each: operands of a type that the key never has, or that its
+/// rules (enum, bounds, pattern, …) rule out, and keys that no record may have. Negative tests, which match everything then, are told as well.
 pub fn lint(schema: &MetadataSchema, mode: ValidationType, filter: &Filter) -> Vec<String> {
     let mut found = Vec::new();
     if mode == ValidationType::None {
@@ -59,7 +64,9 @@ fn lint_test(schema: &MetadataSchema, mode: ValidationType, key: &str, test: &Te
             };
         }
     };
-    let wrong = operands.iter().find(|operand| !property.compares_with(operand.value_type()))?;
+    let Some(wrong) = operands.iter().find(|operand| !property.compares_with(operand.value_type())) else {
+        return lint_rules(property, key, test);
+    };
     let is_list = !property.types.is_empty() && property.types.iter().all(|ty| element_of(*ty).is_some());
     let hint = if is_list { "; use $contains to look into lists" } else { "" };
     let never = if matches!(test, Test::Compare(..)) { "never compares with it" } else { "never equals it" };
@@ -67,4 +74,44 @@ fn lint_test(schema: &MetadataSchema, mode: ValidationType, key: &str, test: &Te
         "key {key:?} is declared as {types}: an operand of type {} {never}{hint}",
         type_name(wrong.value_type())
     ))
+}
+
+/// Operands of the right type that the rules of the property rule out.
+fn lint_rules(property: &Property, key: &str, test: &Test) -> Option<String> {
+    let operands = match test {
+        Test::Eq(operand) => std::slice::from_ref(operand),
+        Test::In(list) if (1..=OPERANDS_JUDGED_MAX).contains(&list.len()) => list,
+        Test::Compare(orders, operand) => return lint_bounds(property, key, orders, operand),
+        _ => return None,
+    };
+    let mut expected = None;
+    for operand in operands {
+        // A type that differs, such as 7.0 for an int, was looked at before.
+        expected = Some(breaks(property, &Value::from(operand.clone())).filter(|broken| broken.rule != "type")?);
+    }
+    let broken = expected?;
+    let subject = if operands.len() == 1 { "the operand" } else { "every operand" };
+    Some(format!(
+        "key {key:?} must be {} by its rule {}: {subject} breaks it and never equals a value",
+        broken.expected, broken.rule
+    ))
+}
+
+/// A range that begins where the property's bounds end.
+fn lint_bounds(property: &Property, key: &str, orders: &[Ordering], operand: &Scalar) -> Option<String> {
+    let operand = Value::from(operand.clone());
+    for (side, bound, wanted) in
+        [(Ordering::Greater, &property.max, Ordering::Less), (Ordering::Less, &property.min, Ordering::Greater)]
+    {
+        let Some(bound) = bound.as_ref().filter(|_| orders.contains(&side)) else { continue };
+        let is_past = match order(&operand, &bound.value) {
+            Some(Ordering::Equal) => bound.exclusive || !orders.contains(&Ordering::Equal),
+            Some(order) => order == side,
+            None => false,
+        };
+        if is_past {
+            return Some(format!("key {key:?} is declared as {}: no value is in the range", bound_text(bound, wanted)));
+        }
+    }
+    None
 }

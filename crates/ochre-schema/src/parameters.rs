@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use ochre_model::ValueType;
 use serde_json::{Value as Json, json};
 
-use crate::export::{Field, Fields, cut, json_type};
+use crate::export::{Field, Fields, MAXIMUM, MINIMUM, bound, cut, demand, json_type};
 use crate::property::element_of;
 
 /// A search has at most so many parameters of a collection's own: those of the first keys.
@@ -72,7 +72,7 @@ impl Fields {
             for (suffix, comparison, operands, words) in wanted {
                 if !operands.is_empty() {
                     let name = namer.name(&field.name, suffix);
-                    let schema = field.operand_schema(&operands, words);
+                    let schema = field.operand_schema(&operands, comparison, words);
                     parameters.push(Parameter { name, key: field.name.clone(), comparison, operands, schema });
                 }
             }
@@ -110,7 +110,7 @@ fn plain_name(key: &str, suffix: &str) -> String {
 }
 
 impl Field {
-    fn operand_schema(&self, operands: &[ValueType], words: &str) -> Json {
+    fn operand_schema(&self, operands: &[ValueType], comparison: Comparison, words: &str) -> Json {
         let mut types: Vec<&str> = operands.iter().map(|ty| json_type(*ty)).collect();
         types.retain(|name| *name != "integer" || !operands.contains(&ValueType::Float));
         let ty = if let [one] = types[..] { json!(one) } else { json!(types) };
@@ -120,6 +120,15 @@ impl Field {
         let mut schema = json!({"type": ty, "description": cut(&format!("{words}{sentence}"))});
         if self.is_closed && is_text {
             schema["enum"] = self.values.iter().filter(|value| value.is_string()).cloned().collect();
+        }
+        if let Some(property) = &self.property {
+            // What the lint says can never match is no operand.
+            match comparison {
+                Comparison::Equal => operands.iter().for_each(|ty| demand(property, *ty, &mut schema)),
+                Comparison::AtLeast => bound(property.max.as_ref(), MAXIMUM, &mut schema),
+                Comparison::AtMost => bound(property.min.as_ref(), MINIMUM, &mut schema),
+                Comparison::Contains => {}
+            }
         }
         schema
     }

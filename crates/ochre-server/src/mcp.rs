@@ -9,6 +9,11 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use ochre_engine::schema::Fields;
 use ochre_engine::{CollectionRow, DEFAULT_DATABASE, DEFAULT_TENANT, Database, IntrospectMode, IntrospectRequest};
 use rmcp::handler::server::ServerHandler;
@@ -30,6 +35,8 @@ use crate::routes::find::{common_parameters, found_schema};
 
 /// Tools are made for so many collections, those made first.
 const COLLECTIONS_MAX: usize = 100;
+/// So many sessions are open at once.
+const SESSIONS_MAX: usize = 256;
 /// The longest name of a tool, in characters.
 const NAME_MAX: usize = 64;
 /// How often a session looks whether the tools changed.
@@ -73,14 +80,25 @@ impl Tools {
     }
 }
 
-/// The service at `/mcp`, and what ends its sessions.
-pub(crate) fn service(app: &App) -> (StreamableHttpService<Tools, LocalSessionManager>, impl FnOnce() + use<>) {
+/// The route `/mcp`, and what ends its sessions.
+pub(crate) fn router(app: &App) -> (Router<App>, impl FnOnce() + use<>) {
     // Browsers on this machine must not be talked into using it: no origin is allowed, and hosts are this machine's.
     let config = StreamableHttpServerConfig::default().enforce_origin_validation();
     let stop = config.cancellation_token.clone();
     let tools = Tools::new(app.clone());
-    let service = StreamableHttpService::new(move || Ok(tools.clone()), Arc::default(), config);
-    (service, move || stop.cancel())
+    let sessions = Arc::new(LocalSessionManager::default());
+    let service = StreamableHttpService::new(move || Ok(tools.clone()), Arc::clone(&sessions), config);
+    let router = Router::new().route_service("/mcp", service);
+    (router.layer(axum::middleware::from_fn_with_state(sessions, cap_sessions)), move || stop.cancel())
+}
+
+/// Refuses to begin a session when there are too many; those of clients that went away end by themselves.
+async fn cap_sessions(State(sessions): State<Arc<LocalSessionManager>>, request: Request, next: Next) -> Response {
+    if request.headers().contains_key("mcp-session-id") || sessions.sessions.read().await.len() < SESSIONS_MAX {
+        return next.run(request).await;
+    }
+    let text = format!("{SESSIONS_MAX} sessions are open; end one, or wait until an idle one ends by itself");
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RateLimitError", text).into_response()
 }
 
 /// Serves one client on standard input and output, until it goes away.

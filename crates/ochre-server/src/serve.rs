@@ -30,10 +30,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The whole service: routes in their layers; and what ends sessions that would otherwise stay open.
 fn router(app: App) -> (Router, impl FnOnce()) {
-    let (mcp, stop) = mcp::service(&app);
-    let mcp = Router::new()
-        .route_service("/mcp", mcp)
-        .layer(axum::middleware::from_fn_with_state(app.clone(), layers::only_this_machine));
+    let (mcp, stop) = mcp::router(&app);
+    let mcp = mcp.layer(axum::middleware::from_fn_with_state(app.clone(), layers::only_this_machine));
     let origins = app.config().server.cors_allow_origins.clone();
     let counted = axum::middleware::from_fn_with_state(app.clone(), requests::count);
     let mut router = routes::router()

@@ -60,7 +60,7 @@ fn fast_introspection_reads_no_values_however_many_records_there_are() {
         for from in (written..records).step_by(1000) {
             let numbers = from..from + 1000;
             let metadata = |n: usize| {
-                let mixed = if n % 50 == 0 { Value::Str("x".into()) } else { Value::Int(1) };
+                let mixed = if n.is_multiple_of(50) { Value::Str("x".into()) } else { Value::Int(1) };
                 Metadata::from_iter([("a", Value::Int(n as i64)), ("b", Value::Int(n as i64 % 7)), ("c", mixed)])
             };
             let ids = numbers.clone().map(|n| format!("r{n}"));

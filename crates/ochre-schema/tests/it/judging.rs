@@ -1,7 +1,7 @@
 //! The judge against a naive one, on random schemas and records.
 
-use ochre_model::{Metadata, ValidationType, Value};
-use ochre_schema::{Functions, MetadataSchema, Subject, judge, prepare, type_name, violations};
+use ochre_model::{Filter, Metadata, Scalar, Test, ValidationType, Value};
+use ochre_schema::{Functions, MetadataSchema, Subject, judge, lint, prepare, type_name, violations};
 use serde_json::{Map, Value as Json, json};
 
 const KEYS: [&str; 4] = ["a", "b", "c", "d"];
@@ -210,4 +210,77 @@ fn defaults_fill_new_records_and_whole_floats_become_integers_in_lax_mode() {
     assert_eq!(judged(ValidationType::Strict, Some(floats), None).1, 2);
     let existing = Subject { id: "a", ..Subject::default() };
     assert_eq!(judged(ValidationType::Strict, None, Some(existing)).0, None);
+}
+
+#[test]
+fn a_filter_that_is_said_never_to_match_matches_no_record_that_complies() {
+    let mut rng = fastrand::Rng::with_seed(11);
+    let scalar = |rng: &mut fastrand::Rng| loop {
+        match random_value(rng) {
+            Value::Bool(b) => return Scalar::Bool(b),
+            Value::Int(i) => return Scalar::Int(i),
+            Value::Float(f) => return Scalar::Float(f),
+            Value::Str(s) => return Scalar::Str(s),
+            _ => {}
+        }
+    };
+    let mut told = 0;
+    for _ in 0..20_000 {
+        let written = json!({"a": random_property(&mut rng)});
+        let schema = MetadataSchema::parse(&written).unwrap();
+        let test = match rng.u8(0..7) {
+            0 | 1 => Test::Eq(scalar(&mut rng)),
+            2 => Test::In((0..3).map(|_| scalar(&mut rng)).collect()),
+            3 => Test::Compare(Test::GREATER, scalar(&mut rng)),
+            4 => Test::Compare(Test::GREATER_OR_EQUAL, scalar(&mut rng)),
+            5 => Test::Compare(Test::LESS, scalar(&mut rng)),
+            _ => Test::Compare(Test::LESS_OR_EQUAL, scalar(&mut rng)),
+        };
+        let filter = Filter::Key { key: "a".into(), test: test.clone() };
+        let found = lint(&schema, ValidationType::Strict, &filter);
+        // In lists one operand of a wrong type is enough to be told.
+        if found.is_empty() || matches!(test, Test::In(_)) && found[0].contains("of type") {
+            continue;
+        }
+        told += 1;
+        for _ in 0..20 {
+            let value = random_value(&mut rng);
+            let metadata: Metadata = [("a", value.clone())].into_iter().collect();
+            let subject = Subject { metadata: Some(&metadata), ..Subject::default() };
+            let complies = violations(&schema, ValidationType::Strict, &Functions::default(), &subject).is_empty();
+            assert!(!(complies && test.matches(Some(&value))), "{written} {test:?} {value:?}: {found:?}");
+        }
+    }
+    assert!(told > 2000, "{told}");
+}
+
+#[test]
+fn filters_past_the_rules_of_a_property_are_told() {
+    let schema = MetadataSchema::parse(&json!({
+        "year": {"type": "int", "min": 1900, "max": 2100}, "genre": {"type": "string", "enum": ["drama", "comedy"]},
+        "secret": {"type": "string", "enum": ["x"], "sensitive": true},
+    }))
+    .unwrap();
+    let text = |text: &str| Scalar::Str(text.into());
+    let told =
+        |key: &str, test: Test| lint(&schema, ValidationType::Lax, &Filter::Key { key: key.into(), test }).join("");
+    for (key, test, words) in [
+        ("year", Test::Eq(Scalar::Int(1800)), "at least 1900"),
+        ("year", Test::Compare(Test::GREATER, Scalar::Int(2100)), "at most 2100"),
+        ("year", Test::Compare(Test::LESS, Scalar::Float(1900.0)), "at least 1900"),
+        ("genre", Test::Eq(text("dramma")), "one of drama, comedy"),
+        ("genre", Test::In(vec![text("a"), text("b")]), "every operand"),
+        ("secret", Test::Eq(text("y")), "one of …"),
+    ] {
+        let found = told(key, test);
+        assert!(found.contains(words), "{key}: {found:?}");
+    }
+    for (key, test) in [
+        ("year", Test::Compare(Test::GREATER_OR_EQUAL, Scalar::Int(2100))),
+        ("year", Test::Compare(Test::LESS_OR_EQUAL, Scalar::Int(1900))),
+        ("year", Test::Ne(Scalar::Int(1800))),
+        ("genre", Test::In(vec![text("a"), text("drama")])),
+    ] {
+        assert_eq!(told(key, test), "");
+    }
 }
