@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::error::Error;
 use crate::introspect::{IntrospectRequest, Validation};
+use crate::metadata_indexes::Explain;
 use crate::read::{GetRequest, Include, QueryRequest, QueryResults, Record};
 use crate::schemas::Violations;
 use crate::text_search::TextHit;
@@ -152,7 +153,16 @@ impl Collection {
     /// # Errors
     /// [`Error::NotFilterable`], [`Error::Damaged`], [`Error::Store`].
     pub fn get(&self, request: &GetRequest) -> Result<Vec<Record>, Error> {
-        self.database.inner.get(&*self.info()?, request)
+        self.database.inner.get(&*self.info()?, request, false).map(|(records, _)| records)
+    }
+
+    /// As [`Collection::get`], with how the records were found.
+    ///
+    /// # Errors
+    /// As [`Collection::get`].
+    pub fn explain_get(&self, request: &GetRequest) -> Result<(Vec<Record>, Explain), Error> {
+        let (records, explain) = self.database.inner.get(&*self.info()?, request, true)?;
+        Ok((records, explain.unwrap_or_default()))
     }
 
     /// The records nearest to each query embedding: always exactly min(k, matches) of them.
@@ -165,7 +175,15 @@ impl Collection {
     /// [`Error::Store`] for a wrong dimension, [`Error::Invalid`] for a NaN or infinity,
     /// [`Error::NotFilterable`], [`Error::Damaged`].
     pub fn query(&self, request: &QueryRequest) -> Result<QueryResults, Error> {
-        self.database.inner.query(&*self.info()?, request)
+        self.database.inner.query(&*self.info()?, request, false)
+    }
+
+    /// As [`Collection::query`], with how the records were found.
+    ///
+    /// # Errors
+    /// As [`Collection::query`].
+    pub fn explain_query(&self, request: &QueryRequest) -> Result<QueryResults, Error> {
+        self.database.inner.query(&*self.info()?, request, true)
     }
 
     /// The records whose documents fit a text best, by their words (BM25): for queries in words where there is no

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::governor::TrafficGovernor;
 use crate::loaded::Loaded;
 use crate::maintenance::Maintenance;
+use crate::metadata_indexes::Indexes;
 use crate::options::Options;
 use crate::residence::Residence;
 use crate::schemas::{Schemas, ViolationCount};
@@ -53,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) governor: Arc<TrafficGovernor>,
     pub(crate) residence: Residence,
     pub(crate) schemas: Arc<Schemas>,
+    pub(crate) indexes: Indexes,
     /// The backups at the target, once it was opened.
     pub(crate) repository: OnceLock<Repository>,
     /// Held by compaction, and by whoever reads segment files that it could remove.
@@ -142,10 +144,12 @@ impl Database {
             loaded: RwLock::default(),
             signals: Signals::default(),
             schemas,
+            indexes: Indexes::default(),
             repository: OnceLock::new(),
             segments: Mutex::new(()),
             maintaining: Mutex::new(()),
         });
+        inner.load_definitions()?;
         inner.store.observe(Arc::new(Publisher(Arc::downgrade(&inner))));
         inner.remove_strays();
         inner.remove_unfinished_backups();
@@ -173,6 +177,9 @@ impl Database {
     pub fn close(self) {
         self.maintenance.stop();
         self.inner.write_snapshots();
+        if let Err(error) = self.inner.save_usage() {
+            tracing::warn!(%error, "could not keep how often metadata indexes were used");
+        }
     }
 
     /// Runs maintenance until nothing is left to do. The scheduler does the same, by itself.
@@ -392,6 +399,7 @@ impl Database {
     pub fn reset(&self) -> Result<(), Error> {
         self.inner.store.reset()?;
         self.inner.forget_all();
+        self.inner.forget_indexes(None);
         self.inner.snapshots.remove_strays(|_| false);
         self.inner.signals.wake(SWEEP);
         Ok(())
@@ -460,6 +468,7 @@ impl Inner {
         self.snapshots.remove(row.id);
         self.signals.forget(row.number);
         self.schemas.forget(row.number);
+        self.forget_indexes(Some(row.id));
         self.signals.wake(SWEEP);
     }
 

@@ -12,6 +12,12 @@ pub enum Error {
     /// Never succeeds as written: fix the request. The text says what, which and why.
     #[error("{0}")]
     Invalid(String),
+    /// There is nothing of this name: the text says what and where.
+    #[error("{0}")]
+    NotFound(String),
+    /// Something is in the way: the text says what.
+    #[error("{0}")]
+    Conflict(String),
     /// The collection was configured not to be filtered like this.
     #[error("{0}")]
     NotFilterable(String),

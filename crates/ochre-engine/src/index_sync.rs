@@ -255,7 +255,8 @@ impl Inner {
             context.step(Progress { done: 0, total: None, what: "documents indexed anew".into() })?;
             self.rewrite_text(row.number)?;
         }
-        Ok(has_dead_nodes || has_dead_documents)
+        let has_dead_entries = self.erase_index_segments(row, context)?;
+        Ok(has_dead_nodes || has_dead_documents || has_dead_entries)
     }
 
     fn publish_graph(&self, loaded: &Loaded, graph: Graph) {

@@ -6,8 +6,9 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use ochre_index::{Bitmap, Nearest, Plan, Rows, Strategy, View, evaluate, nearest};
+use ochre_index::{Bitmap, Hints, Nearest, Plan, Rows, Strategy, Trace, View, evaluate_with, nearest};
 use ochre_model::{
     DOCUMENT_KEY, DocumentTest, Filter, HIDDEN_PREFIX, InvalidMetadata, Metadata, Scalar, Test, ValueType,
 };
@@ -17,6 +18,7 @@ use crate::database::Inner;
 use crate::error::Error;
 use crate::index_sync::unmark;
 use crate::loaded::read_view;
+use crate::metadata_indexes::{Explain, Indexes, Measured};
 
 /// How often a read starts over because its snapshot was too old for any view that is kept.
 const RETRIES_MAX: usize = 100;
@@ -84,6 +86,8 @@ pub struct GetRequest {
     pub offset: u32,
     /// What to return of each.
     pub include: Include,
+    /// How declared indexes may be used.
+    pub hints: Hints,
 }
 
 /// What to search for, and among which records.
@@ -108,13 +112,15 @@ pub struct QueryRequest {
     pub include: Include,
     /// How to search, whatever it costs, as far as that is possible; the planner's choice if absent.
     pub hint: Option<Strategy>,
+    /// How declared indexes may be used.
+    pub hints: Hints,
 }
 
 impl QueryRequest {
     /// The ten records nearest to one embedding, ids and distances only.
     pub fn nearest_to(embedding: impl Into<Vec<f32>>) -> Self {
         let query = Query { embeddings: vec![embedding.into()], k: 10 };
-        Self { query, ids: None, filter: None, include: Include::NONE, hint: None }
+        Self { query, ids: None, filter: None, include: Include::NONE, hint: None, hints: Hints::default() }
     }
 
     /// How many to find.
@@ -155,6 +161,15 @@ pub struct QueryResults {
     pub results: Vec<Vec<QueryHit>>,
     /// How each was found.
     pub plans: Vec<Plan>,
+    /// How all of it was found, if that was asked for.
+    pub explain: Option<Explain>,
+}
+
+/// What restricts a read.
+struct Lookup<'a> {
+    ids: Option<&'a [String]>,
+    filter: Option<&'a Filter>,
+    hints: &'a Hints,
 }
 
 /// A store snapshot with the view of the same position.
@@ -162,6 +177,7 @@ pub(crate) struct Pinned<'a> {
     pub(crate) reader: Box<dyn Reader + 'a>,
     pub(crate) view: Arc<View>,
     pub(crate) number: u32,
+    indexes: &'a Indexes,
 }
 
 impl Inner {
@@ -202,6 +218,7 @@ impl Inner {
             };
             let (mut view, positions) = read?;
             self.load_text(row, &mut view, &positions);
+            self.load_indexes(row, &mut view, &positions);
             if let Some((graph, lost)) = graph {
                 view.set_graph(Some(graph));
                 unmark(&mut view, &lost);
@@ -217,7 +234,7 @@ impl Inner {
             let reader = self.store.read()?;
             let head = reader.head(row.number)?.ok_or_else(|| Error::no_collection(row.id))?;
             if let Some(view) = self.slot(row).view_at(head.position) {
-                return Ok(Pinned { reader, view, number: row.number });
+                return Ok(Pinned { reader, view, number: row.number, indexes: &self.indexes });
             }
         }
         Err(Error::Store(StoreError::Limit(format!(
@@ -232,7 +249,10 @@ impl Inner {
         Ok(head.ok_or_else(|| Error::no_collection(row.id))?.records)
     }
 
-    pub(crate) fn get(&self, row: &CollectionRow, request: &GetRequest) -> Result<Vec<Record>, Error> {
+    /// The records that satisfy a request; with `explained`, also how they were found.
+    pub(crate) fn get(
+        &self, row: &CollectionRow, request: &GetRequest, explained: bool,
+    ) -> Result<(Vec<Record>, Option<Explain>), Error> {
         let _visit = self.traffic.visit();
         if let Some(filter) = &request.filter {
             self.check_filterable(row, filter)?;
@@ -241,15 +261,29 @@ impl Inner {
         let pinned = self.pin(row)?;
         let limit = request.limit.map_or(usize::MAX, |limit| limit as usize);
         let enough = limit.saturating_add(request.offset as usize);
-        let matches = pinned.first_matches(request.ids.as_deref(), request.filter.as_ref(), enough)?;
+        let began = Instant::now();
+        let mut trace = Trace::default();
+        let lookup = Lookup { ids: request.ids.as_deref(), filter: request.filter.as_ref(), hints: &request.hints };
+        // To be explained all that pass are needed.
+        let enough = if explained { usize::MAX } else { enough };
+        let matches = pinned.first_matches(&lookup, enough, &mut trace)?;
+        let filter_time = began.elapsed();
         let offsets = matches.as_ref().unwrap_or_else(|| pinned.view.live()).iter();
         let offsets: Vec<u32> = offsets.skip(request.offset as usize).take(limit).collect();
         let mut records = Vec::with_capacity(offsets.len());
         pinned.fetch(&offsets, request.include, &mut |_, record| records.push(record))?;
-        Ok(records)
+        let matched = matches.as_ref().unwrap_or_else(|| pinned.view.live()).len();
+        let (view, filter, search_time) = (&*pinned.view, request.filter.as_ref(), Duration::ZERO);
+        let explain = explained.then(|| {
+            Explain::new(&Measured { view, filter, trace: &trace, matched, filter_time, search_time, plans: &[] })
+        });
+        Ok((records, explain))
     }
 
-    pub(crate) fn query(&self, row: &CollectionRow, request: &QueryRequest) -> Result<QueryResults, Error> {
+    /// The records nearest to each query embedding; with `explained`, also how they were found.
+    pub(crate) fn query(
+        &self, row: &CollectionRow, request: &QueryRequest, explained: bool,
+    ) -> Result<QueryResults, Error> {
         let _visit = self.traffic.visit();
         if let Some(filter) = &request.filter {
             self.check_filterable(row, filter)?;
@@ -271,7 +305,11 @@ impl Inner {
             }
         }
         let pinned = self.pin(row)?;
-        let matches = pinned.matches(request.ids.as_deref(), request.filter.as_ref())?;
+        let began = Instant::now();
+        let mut trace = Trace::default();
+        let lookup = Lookup { ids: request.ids.as_deref(), filter: request.filter.as_ref(), hints: &request.hints };
+        let matches = pinned.look_up(&lookup, &mut trace)?;
+        let filter_time = began.elapsed();
         let each = request.query.k.min(matches.as_ref().unwrap_or_else(|| pinned.view.live()).len());
         if request.query.embeddings.len().saturating_mul(each) > HITS_MAX {
             return Err(Error::Invalid(format!(
@@ -293,6 +331,18 @@ impl Inner {
             let (hits, plan) = nearest(&pinned.view, wanted)?;
             found.push(hits);
             answer.plans.push(plan);
+        }
+        if explained {
+            let matched = matches.as_ref().unwrap_or_else(|| pinned.view.live()).len();
+            answer.explain = Some(Explain::new(&Measured {
+                view: &pinned.view,
+                filter: request.filter.as_ref(),
+                trace: &trace,
+                matched,
+                filter_time,
+                search_time: began.elapsed().saturating_sub(filter_time),
+                plans: &answer.plans,
+            }));
         }
         let mut offsets: Vec<u32> = found.iter().flatten().map(|hit| hit.offset).collect();
         offsets.sort_unstable();
@@ -389,6 +439,12 @@ fn operand_type(test: &Test) -> ValueType {
 impl Pinned<'_> {
     /// What passes; `None` if nothing restricts.
     pub(crate) fn matches(&self, ids: Option<&[String]>, filter: Option<&Filter>) -> Result<Option<Bitmap>, Error> {
+        self.look_up(&Lookup { ids, filter, hints: &Hints::default() }, &mut Trace::default())
+    }
+
+    /// As [`Pinned::matches`], with hints, and saying what it took.
+    fn look_up(&self, lookup: &Lookup<'_>, trace: &mut Trace) -> Result<Option<Bitmap>, Error> {
+        let Lookup { ids, filter, hints } = *lookup;
         if ids.is_none() && filter.is_none() {
             return Ok(None);
         }
@@ -399,24 +455,38 @@ impl Pinned<'_> {
         }
         match filter {
             None => Ok(Some(candidates)),
-            Some(filter) => evaluate(filter, &self.view, &candidates, &mut ReaderRows(self)).map(Some),
+            Some(filter) => self.evaluate(filter, &candidates, hints, trace).map(Some),
         }
+    }
+
+    /// Evaluates a filter, and notes what it used and took.
+    fn evaluate(
+        &self, filter: &Filter, candidates: &Bitmap, hints: &Hints, trace: &mut Trace,
+    ) -> Result<Bitmap, Error> {
+        let began = Instant::now();
+        let passed = evaluate_with(filter, &self.view, candidates, &mut ReaderRows(self), hints, trace)?;
+        let by_index = trace.estimated.is_some();
+        if by_index {
+            self.indexes.used(self.number, &trace.considered, passed.len());
+        }
+        let (matched, records) = (passed.len(), candidates.len());
+        self.indexes.workload().note(self.number, filter, began.elapsed(), matched, records, by_index);
+        Ok(passed)
     }
 
     /// As [`Pinned::matches`], but maybe only the first ones, if those are `enough`: documents are read from
     /// the front, in steps that double.
-    fn first_matches(
-        &self, ids: Option<&[String]>, filter: Option<&Filter>, enough: usize,
-    ) -> Result<Option<Bitmap>, Error> {
-        let reading = filter.filter(|filter| filter.reads_documents() && enough < self.view.live().len());
-        let Some(filter) = reading else { return self.matches(ids, filter) };
-        let candidates = self.matches(ids, None)?;
+    fn first_matches(&self, lookup: &Lookup<'_>, enough: usize, trace: &mut Trace) -> Result<Option<Bitmap>, Error> {
+        let reading = lookup.filter.filter(|filter| filter.reads_documents() && enough < self.view.live().len());
+        let Some(filter) = reading else { return self.look_up(lookup, trace) };
+        let candidates = self.matches(lookup.ids, None)?;
         let candidates = candidates.as_ref().unwrap_or_else(|| self.view.live());
         let (mut passed, mut done, mut step) = (Bitmap::new(), 0, 1);
         while done < candidates.chunk_count() && passed.len() < enough {
             let part = candidates.within(done..done + step);
             if !part.is_empty() {
-                passed = passed.or(&evaluate(filter, &self.view, &part, &mut ReaderRows(self))?);
+                passed =
+                    passed.or(&evaluate_with(filter, &self.view, &part, &mut ReaderRows(self), lookup.hints, trace)?);
             }
             (done, step) = (done + step, step * 2);
         }

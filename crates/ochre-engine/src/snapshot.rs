@@ -1,4 +1,4 @@
-//! Derived files in `cache/<collection>/`, graph snapshots and text segments: written beside and renamed,
+//! Derived files in `cache/<collection>/`, graph snapshots, text segments and metadata indexes: written beside and renamed,
 //! deleted when useless.
 
 use std::fs::File;
@@ -6,7 +6,9 @@ use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ochre_index::{Graph, GraphParameters, SnapshotError, SnapshotHeader, TextHeader, TextSegment};
+use ochre_index::{
+    CompositeHeader, CompositeSegment, Graph, GraphParameters, SnapshotError, SnapshotHeader, TextHeader, TextSegment,
+};
 use ochre_store::{SharedBytes, read_shared};
 use uuid::Uuid;
 
@@ -14,6 +16,8 @@ const FOLDER: &str = "cache";
 const FILE: &str = "graph.snapshot";
 /// The extension of text segments.
 const TEXT: &str = "text";
+/// The extension of segments of metadata indexes.
+const INDEX: &str = "index";
 /// The extension of files that are being written.
 const WRITING: &str = "writing";
 
@@ -63,19 +67,24 @@ impl Snapshots {
 
     /// The usable text segments of a collection. Others are removed.
     pub(crate) fn read_text(&self, epoch: u64, collection: Uuid) -> Vec<Arc<TextSegment>> {
-        let Some(folder) = self.path(collection, "") else { return Vec::new() };
+        self.read_segments(collection, TEXT, &|bytes| TextSegment::open(bytes, epoch, collection.into_bytes()))
+    }
+
+    /// The usable segments of all metadata indexes of a collection. Others are removed.
+    pub(crate) fn read_indexes(&self, epoch: u64, collection: Uuid) -> Vec<Arc<CompositeSegment>> {
+        self.read_segments(collection, INDEX, &|bytes| CompositeSegment::open(bytes, epoch, collection.into_bytes()))
+    }
+
+    fn read_segments<S>(
+        &self, collection: Uuid, extension: &str, open: &dyn Fn(SharedBytes) -> Result<S, &'static str>,
+    ) -> Vec<Arc<S>> {
         let mut segments = Vec::new();
-        for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
-            if path.extension().is_none_or(|extension| extension != TEXT) {
-                continue;
-            }
-            let opened = read_shared(&path, self.map)
-                .map_err(|error| error.to_string())
-                .and_then(|bytes| Ok(TextSegment::open(bytes, epoch, collection.into_bytes())?));
-            match opened {
+        for path in self.files(collection, extension) {
+            let opened = read_shared(&path, self.map).map_err(|error| error.to_string());
+            match opened.and_then(|bytes| Ok(open(bytes)?)) {
                 Ok(segment) => segments.push(Arc::new(segment)),
                 Err(error) => {
-                    tracing::warn!(%collection, file = %path.display(), error, "discarded a text segment; it is built anew");
+                    tracing::warn!(%collection, file = %path.display(), error, "discarded a segment; it is built anew");
                     let _ = std::fs::remove_file(&path);
                 }
             }
@@ -83,29 +92,78 @@ impl Snapshots {
         segments
     }
 
+    /// The files of a collection with this extension.
+    fn files(&self, collection: Uuid, extension: &str) -> Vec<PathBuf> {
+        let Some(folder) = self.path(collection, "") else { return Vec::new() };
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        files.filter(|path| path.extension().is_some_and(|own| own == extension)).collect()
+    }
+
     /// Puts a text segment, whose first document has the offset `first`, into its file, and gives it back
     /// from there.
     pub(crate) fn write_text(&self, header: &TextHeader, first: u32, bytes: Vec<u8>) -> std::io::Result<TextSegment> {
-        let shared: SharedBytes =
-            match self.path(Uuid::from_bytes(header.collection), &text_name(header.position, first)) {
-                None => Arc::new(bytes),
-                Some(path) => {
-                    write_whole(&path, |out| out.write_all(&bytes))?;
-                    read_shared(&path, self.map)?
-                }
-            };
+        let shared = self.share(Uuid::from_bytes(header.collection), &text_name(header.position, first), bytes)?;
         TextSegment::open(shared, header.epoch, header.collection).map_err(std::io::Error::other)
+    }
+
+    /// Puts a segment of a metadata index, whose first record has the offset `first`, into its file, and gives it
+    /// back from there.
+    pub(crate) fn write_index(
+        &self, header: &CompositeHeader, first: u32, bytes: Vec<u8>,
+    ) -> std::io::Result<CompositeSegment> {
+        let shared = self.share(Uuid::from_bytes(header.collection), &index_name(header, first), bytes)?;
+        CompositeSegment::open(shared, header.epoch, header.collection).map_err(std::io::Error::other)
+    }
+
+    fn share(&self, collection: Uuid, name: &str, bytes: Vec<u8>) -> std::io::Result<SharedBytes> {
+        let Some(path) = self.path(collection, name) else { return Ok(Arc::new(bytes)) };
+        write_whole(&path, |out| out.write_all(&bytes))?;
+        read_shared(&path, self.map)
     }
 
     /// Removes the files of text segments, unless others took their place.
     pub(crate) fn remove_text(&self, collection: Uuid, gone: &[Arc<TextSegment>], new: &[Arc<TextSegment>]) {
         let name = |segment: &Arc<TextSegment>| text_name(segment.position(), segment.offsets().next().unwrap_or(0));
-        let kept: Vec<String> = new.iter().map(name).collect();
-        for name in gone.iter().map(name).filter(|name| !kept.contains(name)) {
+        self.remove_files(collection, gone.iter().map(name), &new.iter().map(name).collect::<Vec<_>>());
+    }
+
+    /// Removes the files of segments of metadata indexes, unless others took their place.
+    pub(crate) fn remove_index_segments(
+        &self, collection: Uuid, gone: &[Arc<CompositeSegment>], new: &[Arc<CompositeSegment>],
+    ) {
+        let name = |segment: &Arc<CompositeSegment>| index_name(segment.header(), segment.first().unwrap_or(0));
+        self.remove_files(collection, gone.iter().map(name), &new.iter().map(name).collect::<Vec<_>>());
+    }
+
+    fn remove_files(&self, collection: Uuid, gone: impl Iterator<Item = String>, kept: &[String]) {
+        for name in gone.filter(|name| !kept.contains(name)) {
             if let Some(path) = self.path(collection, &name) {
                 let _ = std::fs::remove_file(path);
             }
         }
+    }
+
+    /// The files of a metadata index, each with the build it belongs to.
+    fn index_files(&self, collection: Uuid, index: Uuid) -> Vec<(PathBuf, u64)> {
+        let prefix = format!("{}-", index.simple());
+        let files = self.files(collection, INDEX).into_iter().filter_map(|path| {
+            let generation = path.file_stem()?.to_str()?.strip_prefix(&prefix)?.split('-').next()?.parse().ok()?;
+            Some((path, generation))
+        });
+        files.collect()
+    }
+
+    /// Removes the files of a metadata index but those of the builds that are kept.
+    pub(crate) fn remove_index_files(&self, collection: Uuid, index: Uuid, kept: &[u64]) {
+        for (path, _) in self.index_files(collection, index).iter().filter(|(_, build)| !kept.contains(build)) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// Bytes on disk of a build of a metadata index.
+    pub(crate) fn index_bytes(&self, collection: Uuid, index: Uuid, build: Option<u64>) -> u64 {
+        let files = self.index_files(collection, index).into_iter().filter(|(_, own)| Some(*own) == build);
+        files.map(|(path, _)| std::fs::metadata(path).map_or(0, |file| file.len())).sum()
     }
 
     /// Whether anything is kept of a collection.
@@ -160,6 +218,12 @@ impl Snapshots {
 /// Where a segment's documents were read, and which comes first: no two current ones share both.
 fn text_name(position: u64, first: u32) -> String {
     format!("{position}-{first}.{TEXT}")
+}
+
+/// Which index and build a segment is of, where its records were read, and which comes first.
+fn index_name(header: &CompositeHeader, first: u32) -> String {
+    let index = Uuid::from_bytes(header.index).simple();
+    format!("{index}-{}-{}-{first}.{INDEX}", header.generation, header.position)
 }
 
 /// Writes a file beside its place, durably, and renames it; nothing is left of it if that fails.

@@ -101,6 +101,10 @@ impl Bitmap {
         let mut result = Self::new();
         for chunk in 0..self.chunks.len().max(other.chunks.len()) {
             let (a, b) = (self.chunk(chunk), other.chunk(chunk));
+            if a.is_none() && (b.is_none() || op(0, u64::MAX) == 0) || b.is_none() && op(u64::MAX, 0) == 0 {
+                result.chunks.push(None);
+                continue;
+            }
             let mut words = EMPTY;
             for (word, bits) in words.iter_mut().enumerate() {
                 *bits = op(a.unwrap_or(&EMPTY)[word], b.unwrap_or(&EMPTY)[word]);

@@ -94,6 +94,20 @@ impl Column {
         })
     }
 
+    /// The value at `offset`.
+    pub(crate) fn value(&self, offset: u32) -> Option<Value> {
+        let (chunk, local) = (self.chunk(offset as usize / CHUNK)?, local(offset));
+        if let Some(code) = chunk.strings.get(local) {
+            let mut found = None;
+            self.dictionary.with(code as usize, |text| found = Some(Value::Str(text.to_owned())));
+            return found;
+        }
+        chunk.ints.get(local).map(Value::Int).or_else(|| chunk.floats.get(local).map(Value::Float)).or_else(|| {
+            let flag = chunk.bools.get(local).map(Value::Bool);
+            flag.or_else(|| chunk.lists.get(&local).map(|list| Value::clone(list)))
+        })
+    }
+
     /// Sets, replaces or, with `None`, removes the value at `offset`.
     pub(crate) fn set(&mut self, offset: u32, value: Option<&Value>) {
         let (index, local) = (offset as usize / CHUNK, local(offset));
@@ -240,6 +254,12 @@ impl<T: Copy + PartialOrd> Lane<T> {
         }
         let before: u32 = present[..word].iter().map(|word| word.count_ones()).sum();
         Some((before + (present[word] & ((1 << bit) - 1)).count_ones()) as usize)
+    }
+
+    /// The value of an offset.
+    fn get(&self, local: u16) -> Option<T> {
+        let rank = self.rank(local)?;
+        Some(self.constant.unwrap_or_else(|| self.values[rank]))
     }
 
     fn count(&self) -> usize {
@@ -431,7 +451,7 @@ impl Dictionary {
     }
 
     /// How many strings there are, those that no record has any more included.
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.read().ends.len()
     }
 

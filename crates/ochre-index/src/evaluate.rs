@@ -1,16 +1,18 @@
-//! From a filter to the set of records that pass it: column scans first, documents last, and of those only
-//! what is left and cannot be told from their trigrams.
+//! From a filter to the set of records that pass it: declared indexes first where they are cheaper, column scans
+//! next, documents last, and of those only what is left and cannot be told from their trigrams.
 //!
 //! Means exactly what `Filter::matches` means for one record; a property test compares the two.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use memchr::memmem::Finder;
 use ochre_model::{DocumentTest, Filter, Scalar, Test, Value, compare_int_float};
 
 use crate::bitmap::{Bitmap, WORDS, Words};
 use crate::column::{Chunk, Column};
+use crate::composite::{Choice, Considered, IndexShape};
 use crate::text::Needs;
 use crate::view::View;
 
@@ -30,45 +32,168 @@ pub trait Rows {
     fn offsets(&mut self, ids: &HashSet<String>) -> Result<Bitmap, Self::Error>;
 }
 
+/// How indexes may be used.
+#[derive(Clone, Debug, Default)]
+pub struct Hints {
+    /// Use this one wherever it can answer anything, even if it is hidden or scanning is cheaper.
+    pub use_index: Option<String>,
+    /// Use none of these; `*` is all.
+    pub ignore_indexes: Vec<String>,
+    /// Say of these what would become of them.
+    pub hypothetical: Vec<Arc<IndexShape>>,
+}
+
+impl Hints {
+    pub(crate) fn ignores(&self, name: &str) -> bool {
+        self.ignore_indexes.iter().any(|ignored| ignored == name || ignored == "*")
+    }
+}
+
+/// What evaluating a filter took.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    /// Entries of indexes, values of columns and documents that were looked at.
+    pub examined: u64,
+    /// Every index, and what became of it.
+    pub considered: Vec<Considered>,
+    /// Entries in the ranges that were looked up, if any were.
+    pub estimated: Option<usize>,
+    /// Records that the indexes used show as they are, of so many.
+    pub coverage: Option<(usize, usize)>,
+}
+
 /// The records among `candidates` that pass `filter`, in the state that `view` shows.
 ///
 /// # Errors
 /// Whatever `rows` fails with.
 pub fn evaluate<R: Rows>(filter: &Filter, view: &View, candidates: &Bitmap, rows: &mut R) -> Result<Bitmap, R::Error> {
-    match filter {
-        Filter::All(parts) => {
-            let mut left = candidates.clone();
-            let (cheap, dear): (Vec<_>, Vec<_>) = parts.iter().partition(|part| !part.reads_documents());
-            for part in cheap.into_iter().chain(dear) {
-                if left.is_empty() {
-                    break;
+    evaluate_with(filter, view, candidates, rows, &Hints::default(), &mut Trace::default())
+}
+
+/// As [`evaluate`], with hints, and saying what it took.
+///
+/// # Errors
+/// Whatever `rows` fails with.
+pub fn evaluate_with<R: Rows>(
+    filter: &Filter, view: &View, candidates: &Bitmap, rows: &mut R, hints: &Hints, trace: &mut Trace,
+) -> Result<Bitmap, R::Error> {
+    Evaluation { view, rows, hints, trace }.pass(filter, candidates)
+}
+
+/// A filter being evaluated.
+struct Evaluation<'a, R> {
+    view: &'a View,
+    rows: &'a mut R,
+    hints: &'a Hints,
+    trace: &'a mut Trace,
+}
+
+impl<R: Rows> Evaluation<'_, R> {
+    fn pass(&mut self, filter: &Filter, candidates: &Bitmap) -> Result<Bitmap, R::Error> {
+        match filter {
+            Filter::All(parts) => {
+                let mut open = Vec::new();
+                parts.iter().for_each(|part| flatten(part, &mut open));
+                self.pass_all(&open, candidates)
+            }
+            Filter::Any(parts) => {
+                let mut passed = Bitmap::new();
+                let (cheap, dear): (Vec<_>, Vec<_>) = parts.iter().partition(|part| !part.reads_documents());
+                for part in cheap.into_iter().chain(dear) {
+                    // While nothing passed, nothing needs to be taken away.
+                    let found = if passed.is_empty() {
+                        self.pass(part, candidates)?
+                    } else {
+                        self.pass(part, &candidates.and_not(&passed))?
+                    };
+                    passed = passed.or(&found);
                 }
-                left = evaluate(part, view, &left, rows)?;
+                Ok(passed)
             }
-            Ok(left)
+            Filter::Key { .. } => self.pass_all(&[filter], candidates),
+            Filter::Document(test) => self.documents(test, candidates),
+            Filter::Ids(ids) => Ok(candidates.and(&self.rows.offsets(ids)?)),
         }
-        Filter::Any(parts) => {
-            let mut passed = Bitmap::new();
-            let (cheap, dear): (Vec<_>, Vec<_>) = parts.iter().partition(|part| !part.reads_documents());
-            for part in cheap.into_iter().chain(dear) {
-                let open = candidates.and_not(&passed);
-                passed = passed.or(&evaluate(part, view, &open, rows)?);
+    }
+
+    /// What passes every part.
+    fn pass_all(&mut self, parts: &[&Filter], candidates: &Bitmap) -> Result<Bitmap, R::Error> {
+        let view = self.view;
+        let choice = if view.indexes.is_empty() && self.hints.hypothetical.is_empty() {
+            None
+        } else {
+            Choice::of(parts, view, candidates, self.hints, &mut self.trace.considered)
+        };
+        let mut left = match &choice {
+            Some(choice) => self.look_up(choice, parts, candidates),
+            None => candidates.clone(),
+        };
+        let answered = choice.map(|choice| choice.answered).unwrap_or_default();
+        let open = parts.iter().enumerate().filter(|(number, _)| !answered.contains(number)).map(|(_, part)| *part);
+        let (cheap, dear): (Vec<_>, Vec<_>) = open.partition(|part| !part.reads_documents());
+        for part in cheap.into_iter().chain(dear) {
+            if left.is_empty() {
+                break;
             }
-            Ok(passed)
+            left = match part {
+                Filter::Key { key, test } => self.scan(key, test, &left),
+                part => self.pass(part, &left)?,
+            };
         }
-        Filter::Key { key, test } => {
-            let positive = test.negated();
-            let matching = view
-                .column(key)
-                .map_or_else(Bitmap::new, |column| scan(column, positive.as_ref().unwrap_or(test), candidates));
-            Ok(if positive.is_some() { candidates.and_not(&matching) } else { matching })
+        Ok(left)
+    }
+
+    /// What passes the parts that an index answers: as it says, and of what it does not show by the columns.
+    fn look_up(&mut self, choice: &Choice<'_>, parts: &[&Filter], candidates: &Bitmap) -> Bitmap {
+        let (covered, live) = (choice.index.covered(), self.view.live());
+        *self.trace.estimated.get_or_insert(0) += choice.estimated();
+        self.trace.coverage = Some(match self.trace.coverage {
+            Some((least, of)) => (least.min(covered.len()), of),
+            None => (covered.len(), live.len()),
+        });
+        self.trace.examined += choice.entries() as u64;
+        let found = choice.look_up(candidates);
+        if covered.len() == live.len() {
+            return found;
         }
-        Filter::Document(test) => documents(test, view, candidates, rows),
-        Filter::Ids(ids) => Ok(candidates.and(&rows.offsets(ids)?)),
+        let mut outside = candidates.and_not(covered);
+        for number in &choice.answered {
+            if let Filter::Key { key, test } = parts[*number] {
+                outside = self.scan(key, test, &outside);
+            }
+        }
+        found.or(&outside)
+    }
+
+    /// What passes a test, by the column.
+    fn scan(&mut self, key: &str, test: &Test, candidates: &Bitmap) -> Bitmap {
+        self.trace.examined += candidates.len() as u64;
+        let positive = test.negated();
+        let column = self.view.column(key);
+        let matching =
+            column.map_or_else(Bitmap::new, |column| scan(column, positive.as_ref().unwrap_or(test), candidates));
+        if positive.is_some() { candidates.and_not(&matching) } else { matching }
+    }
+
+    fn documents(&mut self, test: &DocumentTest, candidates: &Bitmap) -> Result<Bitmap, R::Error> {
+        let mut examined = 0;
+        let passed = documents(test, self.view, candidates, self.rows, &mut examined);
+        self.trace.examined += examined;
+        passed
     }
 }
 
-fn documents<R: Rows>(test: &DocumentTest, view: &View, candidates: &Bitmap, rows: &mut R) -> Result<Bitmap, R::Error> {
+/// The parts of nested conjunctions, side by side.
+fn flatten<'f>(filter: &'f Filter, parts: &mut Vec<&'f Filter>) {
+    match filter {
+        Filter::All(inner) => inner.iter().for_each(|part| flatten(part, parts)),
+        part => parts.push(part),
+    }
+}
+
+fn documents<R: Rows>(
+    test: &DocumentTest, view: &View, candidates: &Bitmap, rows: &mut R, examined: &mut u64,
+) -> Result<Bitmap, R::Error> {
     let with_document = candidates.and(view.with_document());
     let passed = if test.is_negative() { candidates.and_not(&with_document) } else { Bitmap::new() };
     match test {
@@ -86,6 +211,7 @@ fn documents<R: Rows>(test: &DocumentTest, view: &View, candidates: &Bitmap, row
         suspects = with_document.and_not(view.in_text());
         if is_exact { known = found } else { suspects = suspects.or(&found) }
     }
+    *examined = suspects.len() as u64;
     let mut positive = known;
     match test {
         // The searcher is made once for all documents.
@@ -106,8 +232,15 @@ fn documents<R: Rows>(test: &DocumentTest, view: &View, candidates: &Bitmap, row
     Ok(if test.is_negative() { passed.or(&with_document.and_not(&positive)) } else { positive })
 }
 
-/// Scans the chunks of a column that have candidates, with a positive test.
+/// With fewer candidates per chunk their values are looked up one by one.
+const SPARSE: usize = 16;
+
+/// Tests the candidates' values in a column, with a positive test.
 fn scan(column: &Column, test: &Test, candidates: &Bitmap) -> Bitmap {
+    if candidates.len() < SPARSE * candidates.chunk_count() {
+        let passes = |offset: &u32| test.matches(column.value(*offset).as_ref());
+        return candidates.iter().filter(passes).collect();
+    }
     let scanner = Scanner::new(column, test);
     let mut result = Bitmap::new();
     for index in 0..candidates.chunk_count() {

@@ -1,4 +1,4 @@
-//! Read structures over the truth: typed columns, views, the graph, the trigrams of documents, and the
+//! Read structures over the truth: typed columns, declared indexes, views, the graph, the trigrams of documents, and the
 //! planner that picks between exact search, scans of codes and the graph.
 //!
 //! Everything here is derived and may be thrown away at any moment. No I/O of its own: what has to be
@@ -8,7 +8,10 @@
 
 mod bitmap;
 mod column;
+mod composite;
+mod coverage;
 mod distance;
+mod estimate;
 mod evaluate;
 mod graph;
 mod search;
@@ -17,8 +20,12 @@ mod view;
 
 pub use bitmap::{Bitmap, CHUNK};
 pub use column::{TypeCounts, Values};
+pub use composite::{
+    COMPOSITE_VERSION, CompositeBuilder, CompositeHeader, CompositeIndex, CompositeSegment, Considered,
+    INDEXED_BYTES_MAX, IndexColumn, IndexShape, KEYS_PER_RECORD_MAX, Reason,
+};
 pub use distance::Metric;
-pub use evaluate::{Rows, evaluate};
+pub use evaluate::{Hints, Rows, Trace, evaluate, evaluate_with};
 pub use graph::{BuildOptions, Graph, GraphParameters, Node, SNAPSHOT_VERSION, SnapshotError, SnapshotHeader};
 pub use search::{Hit, Nearest, Plan, Strategy, nearest};
 pub use text::{TEXT_VERSION, TextBuilder, TextHeader, TextSegment};

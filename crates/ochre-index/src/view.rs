@@ -17,6 +17,8 @@ use ochre_model::{Metadata, Space, Value, ValueType};
 
 use crate::bitmap::{Bitmap, CHUNK};
 use crate::column::{Column, TypeCounts, Values};
+use crate::composite::CompositeIndex;
+use crate::coverage::Coverage;
 use crate::graph::Graph;
 use crate::text::{Needs, TextSegment};
 
@@ -75,14 +77,10 @@ pub struct View {
     graph: Option<Arc<Graph>>,
     in_graph: Bitmap,
     nodes: Vec<Arc<Vec<u32>>>,
-    /// Segments, each with the offsets whose document it has as it is now; no offset is in two of these.
-    text: Vec<(Arc<TextSegment>, Bitmap)>,
-    /// All of those offsets.
-    in_text: Bitmap,
-    /// Documents that changed since [`View::begin_text`].
-    text_changed: Bitmap,
-    /// Who began to note them.
-    text_token: u64,
+    /// The trigrams of documents.
+    text: Coverage<TextSegment>,
+    /// Declared indexes of metadata.
+    pub(crate) indexes: Vec<CompositeIndex>,
 }
 
 impl View {
@@ -99,10 +97,8 @@ impl View {
             graph: None,
             in_graph: Bitmap::new(),
             nodes: Vec::new(),
-            text: Vec::new(),
-            in_text: Bitmap::new(),
-            text_changed: Bitmap::new(),
-            text_token: 0,
+            text: Coverage::default(),
+            indexes: Vec::new(),
         }
     }
 
@@ -269,6 +265,7 @@ impl View {
 
     /// Replaces all metadata of an offset.
     pub fn set_metadata(&mut self, offset: u32, metadata: &Metadata) {
+        self.indexes.iter_mut().for_each(|index| index.change(offset));
         let stale: Vec<Arc<str>> = self
             .columns
             .iter()
@@ -300,63 +297,47 @@ impl View {
             self.with_document.remove(offset);
         }
         if changed {
-            if self.in_text.remove(offset) {
-                for (_, current) in &mut self.text {
-                    current.remove(offset);
-                }
-            }
-            self.text_changed.insert(offset);
+            self.text.change(offset);
         }
     }
 
     /// Documents that no text segment knows: they are read when one is looked for.
     pub fn outside_text(&self) -> Bitmap {
-        self.with_document.and_not(&self.in_text)
+        self.with_document.and_not(self.text.covered())
     }
 
     /// The text segments, each with the offsets whose document it has as it is now.
     pub fn text(&self) -> &[(Arc<TextSegment>, Bitmap)] {
-        &self.text
+        self.text.segments()
     }
 
     /// The documents that are in a segment as they are now.
     pub fn in_text(&self) -> &Bitmap {
-        &self.in_text
+        self.text.covered()
     }
 
     /// Begins to note which documents change, until [`View::replace_text`] with the same token, which is not
     /// to be used again.
     pub fn begin_text(&mut self, token: u64) {
-        (self.text_token, self.text_changed) = (token, Bitmap::new());
+        self.text.begin(token);
     }
 
     /// Puts new segments, read after [`View::begin_text`], in place of those that are `gone`; `false`, and
     /// nothing done, if the view was loaded anew since, or is older than they are.
     pub fn replace_text(&mut self, token: u64, gone: &[Arc<TextSegment>], new: &[Arc<TextSegment>]) -> bool {
-        // What was read ahead of this state must not answer for it.
-        if self.text_token != token || new.iter().any(|segment| segment.position() > self.position) {
-            return false;
-        }
-        self.text.retain(|(segment, _)| gone.iter().all(|gone| !Arc::ptr_eq(gone, segment)));
-        for segment in new {
-            let offsets: Bitmap = segment.offsets().filter(|offset| !self.text_changed.contains(*offset)).collect();
-            self.text.push((Arc::clone(segment), offsets.and(&self.with_document)));
-        }
-        self.in_text = self.text.iter().fold(Bitmap::new(), |all, (_, current)| all.or(current));
-        true
+        self.text.replace(token, self.position, gone, new, &self.with_document)
     }
 
     /// Uses segments that were found when the collection was loaded, each with the offsets whose document is
     /// the one that was indexed; no offset in two of these.
     pub fn load_text(&mut self, segments: Vec<(Arc<TextSegment>, Bitmap)>) {
-        self.text = segments;
-        self.text.iter_mut().for_each(|(_, current)| *current = current.and(&self.with_document));
-        self.in_text = self.text.iter().fold(Bitmap::new(), |all, (_, current)| all.or(current));
+        self.text.load(segments, &self.with_document);
     }
 
     /// The documents in text segments that meet a condition, and maybe some more.
     pub(crate) fn find_text(&self, needs: &Needs) -> Bitmap {
-        self.text.iter().fold(Bitmap::new(), |all, (segment, current)| all.or(&segment.find(needs).and(current)))
+        let segments = self.text.segments().iter();
+        segments.fold(Bitmap::new(), |all, (segment, current)| all.or(&segment.find(needs).and(current)))
     }
 
     /// Removes a record.
@@ -365,6 +346,7 @@ impl View {
         self.live.remove(offset);
         self.forget_node(offset);
         self.set_document(offset, false, true);
+        self.indexes.iter_mut().for_each(|index| index.change(offset));
         for column in self.columns.values_mut().filter(|column| column.has(offset)) {
             Arc::make_mut(column).set(offset, None);
         }
@@ -448,7 +430,8 @@ impl View {
             columns: self.columns.values().map(|column| column.heap_bytes()).sum(),
             vectors: self.blocks.iter().flat_map(|chunk| chunk.iter()).map(|block| block.heap_bytes()).sum(),
             places: chunks(self.slots.len(), size_of::<Slot>()) + chunks(self.nodes.len(), size_of::<u32>()),
-            text: self.text.iter().map(|(segment, _)| segment.bytes()).sum(),
+            text: self.text.segments().iter().map(|(segment, _)| segment.bytes()).sum(),
+            indexes: self.indexes.iter().map(CompositeIndex::bytes).sum(),
             codes: graph.map_or(0, |graph| graph.codes_bytes()),
             links: graph.map_or(0, |graph| graph.links_bytes()),
         }
@@ -466,6 +449,8 @@ pub struct Memory {
     pub places: usize,
     /// Trigrams of documents; mapped files if the database is on disk.
     pub text: usize,
+    /// Declared indexes of metadata; mapped files if the database is on disk.
+    pub indexes: usize,
     /// The graph's codes of vectors.
     pub codes: usize,
     /// The graph's nodes and links.
@@ -475,7 +460,7 @@ pub struct Memory {
 impl Memory {
     /// All parts together.
     pub fn total(&self) -> usize {
-        let Self { columns, vectors, places, text, codes, links } = self;
-        columns + vectors + places + text + codes + links
+        let Self { columns, vectors, places, text, indexes, codes, links } = self;
+        columns + vectors + places + text + indexes + codes + links
     }
 }

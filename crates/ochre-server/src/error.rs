@@ -89,7 +89,8 @@ impl From<Error> for ApiError {
                 StoreError::IdempotencyConflict { .. } => (S::UNPROCESSABLE_ENTITY, "ChromaError"),
                 StoreError::Full { .. } => (S::INSUFFICIENT_STORAGE, "ChromaError"),
                 StoreError::WritesStopped { .. } | StoreError::Stale { .. } => (S::SERVICE_UNAVAILABLE, "ChromaError"),
-                StoreError::OutcomeUnknown { .. }
+                StoreError::Extension { .. }
+                | StoreError::OutcomeUnknown { .. }
                 | StoreError::Corrupt { .. }
                 | StoreError::Io { .. }
                 | StoreError::Locked { .. }

@@ -55,6 +55,14 @@ pub enum Error {
     /// A documented limit was reached; the text names it.
     #[error("{0}")]
     Limit(String),
+    /// The tables of an extension cannot be used.
+    #[error("extension '{name}': {problem}")]
+    Extension {
+        /// The extension.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// The write's judge refused what it would leave behind; the text is the judge's.
     #[error("{0}")]
     Refused(String),

@@ -4,16 +4,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ochre_model::Metadata;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use rusqlite::Connection;
 use uuid::Uuid;
 
 use crate::block::VectorBlock;
 use crate::check::Report;
 use crate::error::{Error, Resource, Result};
+use crate::extension::{self, TableWork};
 use crate::resolve::{Rows, Stored, learn_keys, resolve};
 use crate::store::{
     Alteration, Change, CollectionNumber, CollectionRow, Committed, Copy, DEFAULT_DATABASE, DEFAULT_TENANT,
@@ -22,12 +25,25 @@ use crate::store::{
 };
 
 /// The truth in memory. It goes with the process.
-#[derive(Default)]
 pub struct MemoryStore {
     /// Held through a whole commit, observer included, so that observers see commits in order.
     commit: Mutex<()>,
     state: RwLock<State>,
     observer: RwLock<Option<Arc<dyn Observer>>>,
+    /// What extensions keep.
+    tables: Mutex<Connection>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        let tables = Connection::open_in_memory().expect("a database in memory needs no file");
+        Self {
+            commit: Mutex::default(),
+            state: RwLock::default(),
+            observer: RwLock::default(),
+            tables: Mutex::new(tables),
+        }
+    }
 }
 
 struct State {
@@ -317,6 +333,37 @@ impl Store for MemoryStore {
     }
 
     fn drop_pages(&self) {}
+
+    fn extend(&self, name: &str, migrations: &[&str]) -> Result<()> {
+        let mut tables = self.tables.lock();
+        let mut change = || {
+            let transaction = tables.transaction()?;
+            extension::migrate(&transaction, name, migrations)?;
+            Ok(transaction.commit()?)
+        };
+        change().map_err(|failure| match failure {
+            extension::Failure::Refused(error) => error,
+            extension::Failure::Sqlite(error) => failed(&error),
+        })
+    }
+
+    fn change_tables(&self, work: TableWork<'_>) -> Result<()> {
+        let mut tables = self.tables.lock();
+        let mut change = || {
+            let transaction = tables.transaction()?;
+            work(&transaction)?;
+            transaction.commit()
+        };
+        change().map_err(|error| failed(&error))
+    }
+
+    fn read_tables(&self, work: TableWork<'_>) -> Result<()> {
+        work(&self.tables.lock()).map_err(|error| failed(&error))
+    }
+}
+
+fn failed(error: &rusqlite::Error) -> Error {
+    Error::sqlite("use tables of extensions", Path::new(":memory:"), error)
 }
 
 impl State {

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::block::VectorBlock;
 use crate::check::Report;
 use crate::error::Result;
+use crate::extension::TableWork;
 
 /// A collection's number: small, internal, never reused within a database.
 pub type CollectionNumber = u32;
@@ -494,6 +495,13 @@ pub trait Store: Send + Sync {
     fn scrub(&self, pace: &mut dyn FnMut(&str, u64) -> bool) -> Result<Option<Report>>;
     /// Lets go of mapped pages, which are read again where they are needed.
     fn drop_pages(&self);
+    /// Makes the tables of an extension, or brings them to the newest version: `migrations[n]` brings version `n` to
+    /// `n + 1`. What they make is named `<name>_…`.
+    fn extend(&self, name: &str, migrations: &[&str]) -> Result<()>;
+    /// Changes tables of extensions, in one transaction.
+    fn change_tables(&self, work: TableWork<'_>) -> Result<()>;
+    /// Reads tables of extensions, in one state.
+    fn read_tables(&self, work: TableWork<'_>) -> Result<()>;
 }
 
 /// How many distinct metadata keys a collection may have.

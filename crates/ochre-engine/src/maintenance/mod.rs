@@ -14,6 +14,7 @@ mod index_rebuild;
 mod index_sync;
 mod log_prune;
 mod memory;
+mod metadata_indexes;
 mod optimize;
 mod orphans;
 mod schema_audit;
@@ -114,6 +115,7 @@ fn tasks(home: &Home) -> Vec<Arc<dyn Task>> {
         Arc::new(check::Check(home.clone())),
         Arc::new(log_prune::LogPrune(home.clone())),
         Arc::new(memory::MemoryTask(home.clone())),
+        Arc::new(metadata_indexes::MetadataIndexes(home.clone())),
         Arc::new(optimize::Optimize(home.clone())),
         Arc::new(orphans::Orphans(home.clone())),
         Arc::new(schema_audit::SchemaAudit(home.clone())),
@@ -161,6 +163,7 @@ impl Inner {
             }
         };
         self.sync_everything()?;
+        run(&metadata_indexes::MetadataIndexes(home.clone()))?;
         run(&index_rebuild::IndexRebuild(home.clone()))?;
         run(&sweep::Sweep(home.clone()))?;
         run(&log_prune::LogPrune(home.clone()))?;

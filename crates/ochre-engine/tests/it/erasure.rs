@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ochre_engine::{Collection, Database, DeleteRequest, NewRecords, Options};
+use ochre_engine::{Collection, Database, DeleteRequest, IndexDefinition, NewRecords, Options};
 use serde_json::json;
 
 use crate::support::small;
@@ -38,7 +38,8 @@ fn traces(folder: &Path) -> Vec<String> {
 /// Every job as it is by default, only sooner.
 fn soon() -> Options {
     let mut options = Options { background: true, ..small() };
-    for job in ["index-sync", "compact", "checkpoint", "vacuum", "sweep", "index-rebuild", "erase"] {
+    for job in ["index-sync", "compact", "checkpoint", "vacuum", "sweep", "index-rebuild", "metadata-indexes", "erase"]
+    {
         let change = options.jobs.entry(job.into()).or_default();
         change.insert("interval".into(), json!("100ms"));
         change.insert("policies".into(), json!({"class": "urgent"}));
@@ -62,6 +63,8 @@ fn check(erase: impl Fn(&Database, &Collection)) {
     let database = Database::open_with(folder.path(), soon()).unwrap();
     let notes = database.create_collection("notes").unwrap();
     plant(&notes);
+    let by_secret = serde_json::json!({"index_name": "by_secret", "collection": "notes", "columns": ["secret"]});
+    database.create_metadata_index(&IndexDefinition::from_json(by_secret).unwrap()).unwrap();
     let wait = |what: &str, holds: &dyn Fn() -> bool| {
         let patience = Instant::now() + Duration::from_secs(60);
         while !holds() {
@@ -69,8 +72,9 @@ fn check(erase: impl Fn(&Database, &Collection)) {
             std::thread::sleep(Duration::from_millis(50));
         }
     };
-    // In the graph, in its snapshot and in a text segment, so that there is something to erase everywhere.
-    wait("indexed", &|| notes.index_progress().unwrap() == (201, 0) && notes.memory().unwrap().text > 0);
+    let has_index = || notes.memory().unwrap().indexes > 0;
+    // In the graph, in its snapshot, in a text segment and in an index, so that there is something to erase everywhere.
+    wait("indexed", &|| notes.index_progress().unwrap() == (201, 0) && notes.memory().unwrap().text > 0 && has_index());
     assert!(!traces(folder.path()).is_empty());
     erase(&database, &notes);
     wait("erased", &|| traces(folder.path()).is_empty());

@@ -11,7 +11,7 @@ use ochre_engine::model::Space;
 use ochre_engine::scheduler::{
     Admission, Class, Governor, Implementations, JobState, LocalScheduler, Parts, Run, Status,
 };
-use ochre_engine::{Database, NewRecords, Options};
+use ochre_engine::{Database, IndexDefinition, NewRecords, Options};
 use ochre_testkit::{Generator, Oracle, Recorder};
 use serde_json::json;
 
@@ -19,7 +19,16 @@ use crate::support::{collection, copy, recorded, same_records, small, step};
 
 /// Every job, in groups of about equal length.
 const JOBS: [&[&str]; 3] = [
-    &["index-sync", "index-rebuild", "memory", "optimize", "history-prune", "orphans", "schema-audit"],
+    &[
+        "index-sync",
+        "index-rebuild",
+        "metadata-indexes",
+        "memory",
+        "optimize",
+        "history-prune",
+        "orphans",
+        "schema-audit",
+    ],
     &["compact", "vacuum", "full-vacuum", "checkpoint", "log-prune", "sweep", "check"],
     &["erase", "backup", "backup-incremental", "backup-retention", "backup-verify"],
 ];
@@ -57,6 +66,8 @@ fn indebted(home: &Path, target: &Path) -> Oracle {
             _ => {}
         }
     }
+    let by_key = json!({"index_name": "by_key", "collection": "tests", "columns": ["a", "b"]});
+    database.create_metadata_index(&IndexDefinition::from_json(by_key).unwrap()).unwrap();
     let passing = database.create_collection("passing").unwrap();
     let ids = (0..200).map(|number| number.to_string());
     let embeddings = (0..200).map(|number| [number as f32, 1.0]);
@@ -206,7 +217,17 @@ fn a_disk_that_is_full_at_any_write_of_a_job_costs_nothing_but_the_run() {
     let (home, target) = (folder.path().join("home"), folder.path().join("target"));
     let oracle = indebted(&home, &target);
     let (mut met, mut failed) = (0, 0);
-    for job in ["compact", "vacuum", "full-vacuum", "checkpoint", "log-prune", "sweep", "erase", "backup-incremental"] {
+    for job in [
+        "compact",
+        "vacuum",
+        "full-vacuum",
+        "checkpoint",
+        "log-prune",
+        "sweep",
+        "erase",
+        "backup-incremental",
+        "metadata-indexes",
+    ] {
         for write in [0, 5, 11, 16, 23, 40] {
             let here = folder.path().join("a");
             copy(&home, &here);

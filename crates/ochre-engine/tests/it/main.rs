@@ -9,6 +9,7 @@ mod formats;
 mod graph;
 mod jobs;
 mod kills;
+mod metadata_indexes;
 mod model;
 mod schemas;
 mod space;

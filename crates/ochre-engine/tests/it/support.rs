@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ochre_engine::model::{HnswConfiguration, IndexSchema, Metadata, Space};
 use ochre_engine::schema::type_name;
 use ochre_engine::{
-    Collection, CollectionOptions, Database, DeleteRequest, Error, GetRequest, Include, IntrospectMode,
+    Collection, CollectionOptions, Database, DeleteRequest, Error, GetRequest, Hints, Include, IntrospectMode,
     IntrospectRequest, NewRecords, Options, Plan, QueryHit, QueryRequest, Strategy,
 };
 use ochre_testkit::{Generator, Operation, Oracle, Recorder};
@@ -110,7 +110,13 @@ pub(crate) fn same_answers(collection: &Collection, oracle: &Oracle, space: Spac
     let expected: Vec<&str> = matches.iter().map(|index| oracle.records[*index].id.as_str()).collect();
 
     let (limit, offset) = (generator.rng.bool().then(|| generator.rng.u32(0..20)), generator.rng.u32(0..5));
-    let request = GetRequest { ids: ids.clone(), filter: filter.clone(), limit, offset, include: Include::NONE };
+    // Tests that declare indexes use these names; one that is not there is no help.
+    let use_index =
+        *generator.rng.choice(&[None, Some("a_b"), Some("strings"), Some("elements"), Some("deep")]).unwrap();
+    let hints = Hints { use_index: use_index.map(str::to_owned), ..Hints::default() };
+    let (filter_, hints_) = (filter.clone(), hints.clone());
+    let request =
+        GetRequest { ids: ids.clone(), filter: filter_, limit, offset, include: Include::NONE, hints: hints_ };
     let got: Vec<String> = collection.get(&request).unwrap().into_iter().map(|record| record.id).collect();
     let page: Vec<&str> =
         expected.iter().skip(offset as usize).take(limit.map_or(usize::MAX, |l| l as usize)).copied().collect();
@@ -118,7 +124,7 @@ pub(crate) fn same_answers(collection: &Collection, oracle: &Oracle, space: Spac
 
     let (query, k) = (generator.embedding(), generator.rng.usize(0..15));
     let mut request = QueryRequest::nearest_to(query.clone()).k(k);
-    (request.ids, request.filter) = (ids, filter);
+    (request.ids, request.filter, request.hints) = (ids, filter, hints);
     request.hint = *generator.rng.choice(&[None, Some(Strategy::Scan), Some(Strategy::Graph)]).unwrap();
     let answer = collection.query(&request).unwrap();
     let nearest = oracle.nearest(space, &query, &matches);

@@ -108,6 +108,16 @@ impl TextBuilder {
     }
 }
 
+impl crate::coverage::Segment for TextSegment {
+    fn position(&self) -> u64 {
+        self.position
+    }
+
+    fn covered(&self) -> Bitmap {
+        self.offsets().collect()
+    }
+}
+
 /// A segment that can be asked.
 pub struct TextSegment {
     bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,

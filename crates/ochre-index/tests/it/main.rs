@@ -1,5 +1,7 @@
 //! Columns against the meaning of filters for one record, and graphs read and written at once.
 
+mod composite;
+
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::Arc;

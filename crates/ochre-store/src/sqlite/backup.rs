@@ -16,6 +16,7 @@ use super::{
     DATABASE_FILE, SEGMENTS_FOLDER, SqliteOptions, SqliteStore, connect, first_rowid, read_meta, segment_rows,
 };
 use crate::error::{Error, Result};
+use crate::extension;
 use crate::segment::Segment;
 use crate::segments::{Segments, into_blocks};
 use crate::store::{CollectionNumber, CopiedCollection, CopiedFile, Copy};
@@ -76,6 +77,16 @@ impl SqliteStore {
     ) -> rusqlite::Result<BTreeMap<CollectionNumber, Vec<u64>>> {
         for table in CATALOG {
             connection.execute_batch(&format!("CREATE TABLE increment.{table} AS SELECT * FROM main.{table}"))?;
+        }
+        // With their definitions: they may be newer than what the increment is applied to.
+        connection.execute_batch("CREATE TABLE increment.definitions (name TEXT, sql TEXT)")?;
+        for table in extension::tables(connection, "main")? {
+            connection.execute_batch(&format!("CREATE TABLE increment.{table} AS SELECT * FROM main.{table}"))?;
+            connection.execute(
+                "INSERT INTO increment.definitions
+                 SELECT name, sql FROM main.sqlite_schema WHERE tbl_name = ?1 AND sql IS NOT NULL ORDER BY type DESC",
+                [table],
+            )?;
         }
         connection.execute_batch(
             "CREATE TABLE increment.meta AS SELECT * FROM main.meta WHERE key IN ('next_vector_id', 'commits');
@@ -290,6 +301,25 @@ fn read_vectors(connection: &Connection) -> rusqlite::Result<Vec<crate::segment:
     Ok(blocks)
 }
 
+/// Puts the tables of extensions in place of those there are. Increments of older versions have none.
+fn replace_extensions(connection: &Connection) -> rusqlite::Result<()> {
+    let mut statement =
+        connection.prepare("SELECT 1 FROM increment.sqlite_schema WHERE type = 'table' AND name = 'definitions'")?;
+    if !statement.exists([])? {
+        return Ok(());
+    }
+    for table in extension::tables(connection, "main")? {
+        connection.execute_batch(&format!("DROP TABLE main.{table}"))?;
+    }
+    let mut statement = connection.prepare("SELECT sql FROM increment.definitions ORDER BY rowid")?;
+    let definitions = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    definitions.iter().try_for_each(|definition| connection.execute_batch(definition))?;
+    for table in extension::tables(connection, "increment")? {
+        connection.execute_batch(&format!("INSERT INTO main.{table} SELECT * FROM increment.{table}"))?;
+    }
+    Ok(())
+}
+
 /// Puts the rows of an increment in the place of those that were touched; the vectors that nothing refers to
 /// any more, by collection.
 fn replace_rows(connection: &Connection) -> rusqlite::Result<BTreeMap<CollectionNumber, Vec<u64>>> {
@@ -302,6 +332,7 @@ fn replace_rows(connection: &Connection) -> rusqlite::Result<BTreeMap<Collection
             "DELETE FROM main.{table}; INSERT INTO main.{table} ({columns}) SELECT {columns} FROM increment.{table}"
         ))?;
     }
+    replace_extensions(connection)?;
     connection.execute_batch("INSERT OR REPLACE INTO main.meta SELECT * FROM increment.meta")?;
     let gone = "r.collection NOT IN (SELECT number FROM main.collections)
          OR r.rowid IN (SELECT rowid FROM increment.touched)

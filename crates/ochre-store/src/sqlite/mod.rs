@@ -29,6 +29,7 @@ use crate::block::Damage;
 use crate::check::{Report, check_database};
 use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Resource, Result};
+use crate::extension::{self, TableWork};
 use crate::lock::Owner;
 use crate::segments::{SegmentRow, Segments};
 use crate::store::{
@@ -308,6 +309,18 @@ impl Store for SqliteStore {
 
     fn drop_pages(&self) {
         self.drop_mapped_pages();
+    }
+
+    fn extend(&self, name: &str, migrations: &[&str]) -> Result<()> {
+        self.change_catalog(|transaction| Ok::<_, writer::Failure>(extension::migrate(transaction, name, migrations)?))
+    }
+
+    fn change_tables(&self, work: TableWork<'_>) -> Result<()> {
+        self.change_catalog(|transaction| Ok::<_, writer::Failure>(work(transaction)?))
+    }
+
+    fn read_tables(&self, work: TableWork<'_>) -> Result<()> {
+        self.reader()?.ask("read tables of extensions", |connection| work(connection))
     }
 }
 

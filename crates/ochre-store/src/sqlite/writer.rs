@@ -66,6 +66,15 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
+impl From<crate::extension::Failure> for Failure {
+    fn from(failure: crate::extension::Failure) -> Self {
+        match failure {
+            crate::extension::Failure::Refused(error) => Self::Refused(error),
+            crate::extension::Failure::Sqlite(error) => Self::Sqlite(error),
+        }
+    }
+}
+
 /// A request of the group whose changes are in the open transaction.
 struct Applied {
     ticket: Arc<Ticket>,

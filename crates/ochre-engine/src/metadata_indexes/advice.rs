@@ -1,0 +1,303 @@
+//! Which indexes would pay: what is asked, by the shape of filters and never by their values, beside what the
+//! records look like.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use ochre_index::{IndexColumn, IndexShape, View};
+use ochre_model::{Filter, Test, ValueType};
+use ochre_store::{CollectionNumber, CollectionRow};
+use parking_lot::Mutex;
+use serde_json::{Value as Json, json};
+
+use super::definition::COLUMNS_MAX;
+use super::{IndexDefinition, IndexSelection};
+use crate::database::Inner;
+use crate::error::Error;
+use crate::schemas::unix_seconds;
+
+/// Shapes that are told apart, over all collections.
+const SHAPES_MAX: usize = 1000;
+/// A shape that was asked less often suggests nothing.
+const ASKED_MIN: u64 = 10;
+/// A shape whose matches are a larger share of the records is answered as fast by the columns.
+const SELECTIVITY_MAX: f64 = 0.05;
+/// Collections with fewer records are scanned in microseconds.
+const RECORDS_MIN: usize = 10_000;
+/// Days after which an index that nothing used is pointed out.
+const UNUSED_DAYS: i64 = 14;
+/// Bytes that an entry takes, about: its offset and its share of a key.
+const ENTRY_BYTES: usize = 12;
+/// Records that are put into an index in a second, about: for estimates only.
+const RECORDS_PER_SECOND: usize = 500_000;
+
+/// Filters by shape: keys and kinds of tests.
+#[derive(Default)]
+pub(crate) struct Workload(Mutex<HashMap<(CollectionNumber, Vec<Clause>), Asked>>);
+
+/// A test on a key, without its operand.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Clause {
+    key: String,
+    kind: Kind,
+}
+
+/// What kind of test: those that let an index go on with the next column first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Kind {
+    Equal,
+    In,
+    Contains,
+    Range,
+}
+
+/// How often a shape was asked, and what it took.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    times: u64,
+    by_index: u64,
+    micros: u64,
+    matched: u64,
+    records: u64,
+    last: i64,
+}
+
+impl Workload {
+    /// Notes a filter that was evaluated.
+    pub(crate) fn note(
+        &self, number: CollectionNumber, filter: &Filter, took: Duration, matched: usize, records: usize,
+        by_index: bool,
+    ) {
+        let Some(shape) = shape(filter) else { return };
+        let mut shapes = self.0.lock();
+        if shapes.len() >= SHAPES_MAX && !shapes.contains_key(&(number, shape.clone())) {
+            // The one that was not asked for longest makes room.
+            if let Some(oldest) = shapes.iter().min_by_key(|(_, asked)| asked.last).map(|(shape, _)| shape.clone()) {
+                shapes.remove(&oldest);
+            }
+        }
+        let asked = shapes.entry((number, shape)).or_default();
+        asked.times += 1;
+        asked.by_index += u64::from(by_index);
+        asked.micros += u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        asked.matched += matched as u64;
+        asked.records += records as u64;
+        asked.last = unix_seconds();
+    }
+
+    fn of(&self, number: CollectionNumber) -> Vec<(Vec<Clause>, Asked)> {
+        let shapes = self.0.lock();
+        shapes
+            .iter()
+            .filter(|((own, _), _)| *own == number)
+            .map(|((_, shape), asked)| (shape.clone(), *asked))
+            .collect()
+    }
+}
+
+/// The tests of a filter that an index could answer, if it is a conjunction that has any.
+fn shape(filter: &Filter) -> Option<Vec<Clause>> {
+    let mut clauses = Vec::new();
+    gather(filter, &mut clauses);
+    clauses.sort_unstable();
+    clauses.dedup();
+    (!clauses.is_empty()).then_some(clauses)
+}
+
+fn gather(filter: &Filter, clauses: &mut Vec<Clause>) {
+    match filter {
+        Filter::All(parts) => parts.iter().for_each(|part| gather(part, clauses)),
+        Filter::Key { key, test } => {
+            let kind = match test {
+                Test::Eq(_) => Kind::Equal,
+                Test::In(_) => Kind::In,
+                Test::Contains(_) => Kind::Contains,
+                Test::Compare(..) => Kind::Range,
+                _ => return,
+            };
+            clauses.push(Clause { key: key.clone(), kind });
+        }
+        _ => {}
+    }
+}
+
+/// The columns of an index that would answer a shape: equality first, then one list or range.
+fn columns(shape: &[Clause], view: &View) -> Vec<Json> {
+    let distinct = |key: &str| view.distinct(key);
+    let mut equal: Vec<&Clause> = shape.iter().filter(|clause| matches!(clause.kind, Kind::Equal | Kind::In)).collect();
+    // The most selective first: it is of use to other filters as well.
+    equal.sort_by_key(|clause| (clause.kind, std::cmp::Reverse(distinct(&clause.key))));
+    let contains = shape.iter().find(|clause| clause.kind == Kind::Contains);
+    let range =
+        shape.iter().find(|clause| clause.kind == Kind::Range && equal.iter().all(|other| other.key != clause.key));
+    let mut columns: Vec<Json> = equal.iter().map(|clause| json!(clause.key)).collect();
+    columns.extend(contains.map(|clause| json!({"key": clause.key, "type": "list"})));
+    columns.extend(range.map(|clause| json!(clause.key)));
+    columns.dedup();
+    columns.truncate(COLUMNS_MAX);
+    columns
+}
+
+impl Inner {
+    pub(super) fn suggest_indexes(&self, selection: &IndexSelection) -> Vec<Json> {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        let mut suggestions = Vec::new();
+        let loaded: Vec<_> = self.loaded.read().values().cloned().collect();
+        for loaded in loaded {
+            let (Some(view), Ok(row)) = (loaded.view(), self.row(loaded.id)) else { continue };
+            let is_wanted = is(&selection.tenant, &row.tenant)
+                && is(&selection.database, &row.database)
+                && (is(&selection.collection, &row.name) || is(&selection.collection, &row.id.to_string()));
+            if is_wanted && view.live().len() >= RECORDS_MIN {
+                suggestions.extend(self.missing_indexes(&row, &view));
+            }
+        }
+        for entry in self.indexes.all() {
+            let state = entry.state.lock();
+            let definition = &state.definition;
+            let Ok(row) = self.row(entry.collection) else { continue };
+            let is_wanted = is(&selection.tenant, &definition.tenant)
+                && is(&selection.database, &definition.database)
+                && (is(&selection.collection, &row.name) || is(&selection.collection, &row.id.to_string()));
+            let seen = entry.usage.last_used.load(std::sync::atomic::Ordering::Relaxed).cast_signed();
+            let since = seen.max(entry.usage.since.load(std::sync::atomic::Ordering::Relaxed).cast_signed());
+            let days = (unix_seconds() - since) / 86_400;
+            if !is_wanted {
+                continue;
+            }
+            let path = format!(
+                "/_admin/metadata_index/{}?tenant={}&database={}",
+                definition.index_name, definition.tenant, definition.database
+            );
+            let others = self.indexes.of(entry.number);
+            let covering = others.iter().find(|other| {
+                other.id != entry.id && {
+                    let other = other.state.lock();
+                    let is_prefix = other.definition.columns.starts_with(&definition.columns);
+                    is_prefix
+                        && other.definition.columns.len() > definition.columns.len()
+                        && other.definition.partial == definition.partial
+                }
+            });
+            if let Some(other) = covering {
+                let name = &other.state.lock().definition.index_name;
+                suggestions.push(json!({
+                    "kind": "redundant", "collection": row.name, "index_name": definition.index_name,
+                    "reason": format!("index '{name}' begins with the same columns and answers the same filters"),
+                    "request": {"method": "DELETE", "path": path},
+                }));
+            } else if days >= UNUSED_DAYS {
+                suggestions.push(json!({
+                    "kind": "unused", "collection": row.name, "index_name": definition.index_name,
+                    "reason": format!("nothing used index '{}' for {days} days", definition.index_name),
+                    "request": {"method": "DELETE", "path": path},
+                }));
+            }
+        }
+        suggestions
+    }
+
+    fn missing_indexes(&self, row: &CollectionRow, view: &View) -> Vec<Json> {
+        // Of several shapes that the same columns answer one suggestion is made.
+        let mut wanted: BTreeMap<String, (Vec<Json>, Asked)> = BTreeMap::new();
+        for (shape, asked) in self.indexes.workload().of(row.number) {
+            let by_scan = asked.times - asked.by_index;
+            let selectivity = asked.matched as f64 / asked.records.max(1) as f64;
+            if by_scan < ASKED_MIN || asked.by_index > by_scan || selectivity > SELECTIVITY_MAX {
+                continue;
+            }
+            let columns = columns(&shape, view);
+            let entry =
+                wanted.entry(Json::from(columns.clone()).to_string()).or_insert_with(|| (columns, Asked::default()));
+            entry.1.times += by_scan;
+            entry.1.micros += asked.micros;
+            entry.1.matched += asked.matched;
+            entry.1.records += asked.records;
+        }
+        let exists = |columns: &[Json]| {
+            self.indexes.of(row.number).iter().any(|entry| entry.state.lock().definition.columns.starts_with(columns))
+        };
+        let mut suggestions: Vec<(u64, Json)> = wanted
+            .into_values()
+            .filter(|(columns, _)| !columns.is_empty() && !exists(columns))
+            .map(|(columns, asked)| {
+                let names: Vec<String> = columns
+                    .iter()
+                    .map(|column| column.as_str().or_else(|| column["key"].as_str()).unwrap_or_default().to_owned())
+                    .collect();
+                let plain = |name: &String| -> String {
+                    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+                };
+                let mut name = format!("{}_by_{}", plain(&row.name), names.iter().map(plain).collect::<Vec<_>>().join("_"));
+                name.truncate(100);
+                let average = asked.micros / asked.times.max(1);
+                let (records, matched) = (asked.records / asked.times.max(1), asked.matched / asked.times.max(1));
+                let suggestion = json!({
+                    "kind": "missing", "collection": row.name, "columns": columns,
+                    "reason": format!(
+                        "{} filters on {} looked at {records} records each to find {matched}, in {average} µs on average",
+                        asked.times, names.join(", ")
+                    ),
+                    "asked": asked.times,
+                    "average_micros": average,
+                    "expected_gain": format!("about {}x fewer values looked at", records / matched.max(1)),
+                    "estimated_bytes": view.live().len() * ENTRY_BYTES,
+                    "request": {"method": "POST", "path": "/_admin/metadata_indexes", "body": {
+                        "index_name": name, "tenant": row.tenant, "database": row.database,
+                        "collection": row.name, "columns": columns,
+                    }},
+                });
+                (asked.micros, suggestion)
+            })
+            .collect();
+        suggestions.sort_by_key(|(micros, _)| std::cmp::Reverse(*micros));
+        suggestions.into_iter().map(|(_, suggestion)| suggestion).collect()
+    }
+
+    /// What an index would come to.
+    pub(super) fn estimate_index(
+        &self, row: &CollectionRow, definition: &IndexDefinition, shape: &IndexShape,
+    ) -> Result<Json, Error> {
+        let view = self.view(row)?;
+        let records = view.live().len();
+        let first: u64 = match shape.columns.first() {
+            Some(IndexColumn::Key(key) | IndexColumn::Elements(key)) => view.count_types(key, view.live()).iter().sum(),
+            Some(IndexColumn::Every(ty)) => view.keys().map(|(_, counts)| counts[*ty as usize]).sum(),
+            None => 0,
+        };
+        let overlaps: Vec<String> = self
+            .indexes
+            .of(row.number)
+            .iter()
+            .map(|entry| entry.state.lock().definition.clone())
+            .filter(|other| other.columns.first() == definition.columns.first())
+            .map(|other| other.index_name)
+            .collect();
+        let exists = self.indexes.find(&definition.tenant, &definition.database, &definition.index_name).is_ok();
+        let keys: Vec<Json> = shape
+            .columns
+            .iter()
+            .filter_map(|column| match column {
+                IndexColumn::Key(key) | IndexColumn::Elements(key) => {
+                    let counts = view.count_types(key, view.live());
+                    let types: BTreeMap<&str, u64> = ValueType::ALL
+                        .into_iter()
+                        .filter(|ty| counts[*ty as usize] > 0)
+                        .map(|ty| (ty.name(), counts[ty as usize]))
+                        .collect();
+                    Some(json!({"key": key, "records": counts.iter().sum::<u64>(), "types": types}))
+                }
+                IndexColumn::Every(_) => None,
+            })
+            .collect();
+        Ok(json!({
+            "dry_run": true, "index_name": definition.index_name, "collection": row.name, "records": records,
+            "columns": keys,
+            "estimated_entries": first,
+            "estimated_bytes": first as usize * ENTRY_BYTES + records / 8,
+            "estimated_seconds": records as f64 / RECORDS_PER_SECOND as f64,
+            "overlaps": overlaps,
+            "exists": exists,
+        }))
+    }
+}

@@ -1,0 +1,336 @@
+//! Building indexes, keeping them up to date, and finding them again when a collection is loaded.
+//!
+//! A build covers the records segment by segment, each from one state of the collection; what changes meanwhile is
+//! covered by the next. Killed at any point it goes on from the segments there are.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ochre_index::{Bitmap, CompositeBuilder, CompositeHeader, CompositeIndex, CompositeSegment, IndexShape, View};
+use ochre_scheduler::{Context, Failure, Progress};
+use ochre_store::CollectionRow;
+
+use super::{BuildOutcome, Entry};
+use crate::database::Inner;
+use crate::error::Error;
+use crate::loaded::Loaded;
+use crate::schemas::unix_seconds;
+
+/// A segment with this many records is full.
+const FULL_RECORDS: usize = 1 << 17;
+/// A segment is full once it took this many bytes to build.
+const FULL_BYTES: usize = 64 << 20;
+/// Records looked at in one step.
+const RECORDS_AT_ONCE: usize = 2048;
+/// So many records may be outside an index that serves, or this share of all.
+const OUTSIDE_MAX: usize = 2000;
+const OUTSIDE_SHARE: usize = 50;
+/// A segment is merged with new records if it has at most so many times as many as there are new ones.
+const MERGE_RATIO: usize = 4;
+
+/// Tells one round of building from any other.
+static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
+
+/// Why a build ended without being complete.
+enum Ended {
+    /// By request, or because the collection is gone.
+    Superseded,
+    Stopped(Failure),
+    Failed(String),
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Stopped(failure)
+    }
+}
+
+impl Inner {
+    /// What there is to do, in words: builds first.
+    pub(crate) fn index_debt(&self) -> Option<String> {
+        let building = self.indexes.all().into_iter().filter(|entry| entry.state.lock().building.is_some()).count();
+        if building > 0 {
+            return Some(format!("{building} metadata indexes are to be built"));
+        }
+        let lagging = self.indexes.all().into_iter().filter(|entry| self.lagging(entry, OUTSIDE_MAX).is_some()).count();
+        (lagging > 0).then(|| format!("{lagging} metadata indexes lag behind their records"))
+    }
+
+    /// Builds what is to be built and brings up to date what lags behind; what was done. With `all`, whatever little
+    /// is missing.
+    pub(crate) fn work_on_indexes(&self, all: bool, context: &Context<'_>) -> Result<String, Failure> {
+        let _working = self.indexes.working.lock();
+        let (mut built, mut synced) = (0, 0);
+        for entry in self.indexes.all() {
+            if entry.state.lock().building.is_some() && self.build_index(&entry, context)? {
+                built += 1;
+            }
+            if let Some(loaded) = self.lagging(&entry, if all { 0 } else { OUTSIDE_MAX }) {
+                self.sync_segments(&entry, &loaded, false, context)?;
+                synced += 1;
+            }
+        }
+        self.save_usage().map_err(|error| Failure::Failed(error.to_string()))?;
+        Ok(format!("built {built} metadata indexes, brought {synced} up to date"))
+    }
+
+    /// The collection of an index that serves and has more than so many records outside.
+    fn lagging(&self, entry: &Entry, most: usize) -> Option<Arc<Loaded>> {
+        let generation = entry.state.lock().serving.as_ref().map(|(generation, ..)| *generation)?;
+        let loaded = self.loaded.read().get(&entry.number).cloned()?;
+        let view = loaded.view()?;
+        let index = view.index(entry.id.into_bytes(), generation)?;
+        let outside = view.live().len() - index.covered().len().min(view.live().len());
+        let share = if most == 0 { 0 } else { view.live().len() / OUTSIDE_SHARE };
+        (outside > most.max(share)).then_some(loaded)
+    }
+
+    /// Builds an index until it is complete; whether it is.
+    fn build_index(&self, entry: &Arc<Entry>, context: &Context<'_>) -> Result<bool, Failure> {
+        let Ok(row) = self.row(entry.collection) else { return Ok(false) };
+        match self.cover_all(entry, &row, context) {
+            Ok(()) => Ok(true),
+            Err(Ended::Superseded) => Ok(false),
+            Err(Ended::Stopped(failure)) => Err(failure),
+            Err(Ended::Failed(reason)) => {
+                {
+                    let mut state = entry.state.lock();
+                    (state.building, state.progress) = (None, None);
+                    state.outcome = if state.serving.is_some() { state.outcome } else { BuildOutcome::Failed };
+                    state.error = Some(reason.clone());
+                }
+                // What serves goes on serving; of the build nothing stays.
+                self.show_builds(entry);
+                self.save_index(entry).map_err(|error| Failure::Failed(error.to_string()))?;
+                let name = entry.state.lock().definition.index_name.clone();
+                Err(Failure::Failed(format!("could not build metadata index '{name}': {reason}")))
+            }
+        }
+    }
+
+    fn cover_all(&self, entry: &Arc<Entry>, row: &Arc<CollectionRow>, context: &Context<'_>) -> Result<(), Ended> {
+        let failed = |error: Error| Ended::Failed(error.to_string());
+        let Some((generation, shape)) = entry.state.lock().building.clone() else { return Err(Ended::Superseded) };
+        let id = entry.id.into_bytes();
+        entry.state.lock().progress.get_or_insert((0, 0, unix_seconds()));
+        loop {
+            let view = self.view(row).map_err(failed)?;
+            let Some(loaded) = self.loaded.read().get(&row.number).cloned() else { continue };
+            let Some(index) = view.index(id, generation) else { return Err(Ended::Superseded) };
+            let outside = view.outside_index(index);
+            {
+                let mut state = entry.state.lock();
+                if state.building.as_ref().is_none_or(|(building, _)| *building != generation) {
+                    return Err(Ended::Superseded);
+                }
+                if let Some(progress) = &mut state.progress {
+                    (progress.0, progress.1) = (index.covered().len(), view.live().len());
+                }
+            }
+            // Records with more keys than an index takes stay outside for good.
+            let is_done = outside.len() <= OUTSIDE_MAX.min(view.live().len() / OUTSIDE_SHARE)
+                || !self.cover_next(entry, &loaded, row, generation, &shape, context)?;
+            if is_done {
+                return self.complete(entry, generation, &shape).map_err(failed);
+            }
+        }
+    }
+
+    /// Lets a build serve that is complete.
+    fn complete(&self, entry: &Entry, generation: u64, shape: &Arc<IndexShape>) -> Result<(), Error> {
+        let _changing = self.indexes.changing.lock();
+        if entry.state.lock().building.as_ref().is_none_or(|(building, _)| *building != generation) {
+            return Ok(());
+        }
+        self.change_index(entry, |state| {
+            state.serving = Some((generation, state.definition.clone(), Arc::clone(shape)));
+            (state.building, state.progress, state.error) = (None, None, None);
+            (state.outcome, state.built_at) = (BuildOutcome::Ready, Some(unix_seconds()));
+        })?;
+        self.show_builds(entry);
+        tracing::info!(index = shape.name, collection = %entry.collection, "built a metadata index");
+        Ok(())
+    }
+
+    /// Covers the next records that are outside; `false` if none could be.
+    fn cover_next(
+        &self, entry: &Entry, loaded: &Loaded, row: &CollectionRow, generation: u64, shape: &Arc<IndexShape>,
+        context: &Context<'_>,
+    ) -> Result<bool, Ended> {
+        let (id, token) = (entry.id.into_bytes(), NEXT_TOKEN.fetch_add(1, Ordering::Relaxed));
+        // Whatever changes from here on is noted; values are read after that.
+        loaded.change(|view| view.begin_index(id, generation, token));
+        let Some(view) = loaded.view() else { return Ok(true) };
+        let Some(index) = view.index(id, generation) else { return Err(Ended::Superseded) };
+        let (done, total) = (index.covered().len(), view.live().len());
+        let outside: Vec<u32> = view.outside_index(index).iter().collect();
+        let Some(segment) = self.make_segment(&view, row, generation, shape, &outside, &mut |records| {
+            let what = format!("records in metadata index '{}'", shape.name);
+            if let Some(progress) = &mut entry.state.lock().progress {
+                (progress.0, progress.1) = (done + records, total);
+            }
+            Ok(context.step(Progress { done: (done + records) as u64, total: Some(total as u64), what })?)
+        })?
+        else {
+            return Ok(false);
+        };
+        let mut is_replaced = false;
+        let new = [Arc::clone(&segment)];
+        loaded.change(|view| is_replaced = view.replace_index_segments(id, generation, token, &[], &new));
+        if !is_replaced {
+            self.snapshots.remove_index_segments(row.id, &new, &[]);
+        }
+        Ok(true)
+    }
+
+    /// Makes one segment of the first of these records; `None` if no record can be in one.
+    fn make_segment(
+        &self, view: &View, row: &CollectionRow, generation: u64, shape: &IndexShape, offsets: &[u32],
+        step: &mut dyn FnMut(usize) -> Result<(), Failure>,
+    ) -> Result<Option<Arc<CompositeSegment>>, Ended> {
+        let mut builder = CompositeBuilder::default();
+        for (number, chunk) in offsets.chunks(RECORDS_AT_ONCE).enumerate() {
+            step(number * RECORDS_AT_ONCE)?;
+            view.collect_keys(shape, chunk, &mut builder);
+            if builder.len() >= FULL_RECORDS || builder.heap_bytes() >= FULL_BYTES {
+                break;
+            }
+        }
+        let Some(first) = builder.first() else { return Ok(None) };
+        let header = CompositeHeader {
+            epoch: self.store.epoch(),
+            collection: row.id.into_bytes(),
+            index: shape.id,
+            generation,
+            position: view.position(),
+        };
+        let written = self.snapshots.write_index(&header, first, builder.finish(&header));
+        written.map(|segment| Some(Arc::new(segment))).map_err(|error| {
+            Ended::Failed(format!("its file could not be written: {error}; free some space and rebuild it"))
+        })
+    }
+
+    /// Covers what is outside an index that serves, merging small and worn segments; with `erase`, every segment that
+    /// has anything of records as they no longer are.
+    fn sync_segments(&self, entry: &Entry, loaded: &Loaded, erase: bool, context: &Context<'_>) -> Result<(), Failure> {
+        let Some((generation, _, shape)) = entry.state.lock().serving.clone() else { return Ok(()) };
+        let Ok(row) = self.row(entry.collection) else { return Ok(()) };
+        let (id, token) = (entry.id.into_bytes(), NEXT_TOKEN.fetch_add(1, Ordering::Relaxed));
+        loaded.change(|view| view.begin_index(id, generation, token));
+        let Some(view) = loaded.view() else { return Ok(()) };
+        let Some(index) = view.index(id, generation) else { return Ok(()) };
+        let outside = view.outside_index(index);
+        let is_worn = |segment: &CompositeSegment, current: &Bitmap| {
+            let is_small = segment.len() <= outside.len().saturating_mul(MERGE_RATIO).min(FULL_RECORDS / 2);
+            if erase { current.len() < segment.len() } else { is_small || current.len() < segment.len() / 2 }
+        };
+        let (gone, worn): (Vec<_>, Vec<&Bitmap>) = index
+            .segments()
+            .iter()
+            .filter(|(segment, current)| is_worn(segment, current))
+            .map(|(segment, current)| (Arc::clone(segment), current))
+            .unzip();
+        let open = worn.into_iter().fold(outside, |open, current| open.or(current));
+        let (mut left, mut new): (Vec<u32>, Vec<Arc<CompositeSegment>>) = (open.iter().collect(), Vec::new());
+        let total = left.len();
+        while !left.is_empty() {
+            let done = total - left.len();
+            let made = self.make_segment(&view, &row, generation, &shape, &left, &mut |records| {
+                let what = format!("records brought up to date in metadata index '{}'", shape.name);
+                Ok(context.step(Progress { done: (done + records) as u64, total: Some(total as u64), what })?)
+            });
+            match made {
+                Ok(Some(segment)) => {
+                    let last = segment.offsets().last().unwrap_or(u32::MAX);
+                    left.retain(|offset| *offset > last);
+                    new.push(segment);
+                }
+                Ok(None) => break,
+                Err(ended) => {
+                    self.discard_segments(&row, loaded, entry, generation, &new);
+                    return Err(match ended {
+                        Ended::Stopped(failure) => failure,
+                        Ended::Failed(reason) => Failure::Failed(reason),
+                        Ended::Superseded => return Ok(()),
+                    });
+                }
+            }
+        }
+        let mut is_replaced = false;
+        loaded.change(|view| is_replaced = view.replace_index_segments(id, generation, token, &gone, &new));
+        if is_replaced {
+            self.snapshots.remove_index_segments(row.id, &gone, &new);
+        } else {
+            self.discard_segments(&row, loaded, entry, generation, &new);
+        }
+        Ok(())
+    }
+
+    /// Removes the files of segments that nothing uses.
+    fn discard_segments(
+        &self, row: &CollectionRow, loaded: &Loaded, entry: &Entry, generation: u64, unused: &[Arc<CompositeSegment>],
+    ) {
+        let view = loaded.view();
+        let index = view.as_ref().and_then(|view| view.index(entry.id.into_bytes(), generation));
+        let used: Vec<_> =
+            index.iter().flat_map(|index| index.segments()).map(|(segment, _)| Arc::clone(segment)).collect();
+        self.snapshots.remove_index_segments(row.id, unused, &used);
+    }
+
+    /// Builds every segment anew that holds anything of records as they no longer are; whether there was one.
+    pub(crate) fn erase_index_segments(&self, row: &CollectionRow, context: &Context<'_>) -> Result<bool, Failure> {
+        let _working = self.indexes.working.lock();
+        let mut had_any = false;
+        for entry in self.indexes.of(row.number) {
+            let Some(loaded) = self.loaded.read().get(&row.number).cloned() else { continue };
+            let Some(view) = loaded.view() else { continue };
+            let generation = entry.state.lock().serving.as_ref().map(|(generation, ..)| *generation);
+            let index = generation.and_then(|generation| view.index(entry.id.into_bytes(), generation));
+            let is_worn = |index: &CompositeIndex| {
+                index.segments().iter().any(|(segment, current)| current.len() < segment.len())
+            };
+            if index.is_some_and(is_worn) {
+                had_any = true;
+                self.sync_segments(&entry, &loaded, true, context)?;
+            }
+        }
+        Ok(had_any)
+    }
+
+    /// Puts the indexes of a collection into a view that is being loaded. `positions` gives, by ascending offset,
+    /// the position at which each record was last changed.
+    pub(crate) fn load_indexes(&self, row: &CollectionRow, view: &mut View, positions: &[(u32, u64)]) {
+        let wanted = self.empty_indexes(row);
+        if wanted.is_empty() {
+            return;
+        }
+        let mut found = self.snapshots.read_indexes(self.store.epoch(), row.id);
+        found.sort_by_key(|segment| std::cmp::Reverse(segment.header().position));
+        for (mut index, serves) in wanted {
+            let (mut segments, mut seen) = (Vec::new(), Bitmap::new());
+            for segment in found.iter().filter(|segment| {
+                segment.header().index == index.shape().id && segment.header().generation == index.generation()
+            }) {
+                let at = segment.header().position;
+                let is_ahead = at > view.position();
+                let mut records = positions.iter().peekable();
+                let mut current = Bitmap::new();
+                for offset in segment.offsets() {
+                    while records.next_if(|(other, _)| *other < offset).is_some() {}
+                    let is_current = records.next_if(|(other, changed)| *other == offset && *changed <= at).is_some();
+                    if is_current && !is_ahead && seen.insert(offset) {
+                        current.insert(offset);
+                    }
+                }
+                // One that says nothing new was replaced just before the end; one that is ahead is of another history.
+                if current.is_empty() || is_ahead {
+                    self.snapshots.remove_index_segments(row.id, &[Arc::clone(segment)], &[]);
+                } else {
+                    segments.push((Arc::clone(segment), current));
+                }
+            }
+            index.load(segments, view.live(), serves);
+            view.add_index(index);
+        }
+    }
+}

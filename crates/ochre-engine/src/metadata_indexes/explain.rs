@@ -1,0 +1,136 @@
+//! How a request was answered, in numbers and in a sentence.
+
+use std::time::Duration;
+
+use ochre_index::{Plan, Reason, Strategy, Trace, View};
+use ochre_model::Filter;
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+
+/// How a request was answered.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Explain {
+    /// The declared index that answered the filter; of several the first.
+    pub index: Option<String>,
+    /// `index`, `scan` or `none` for the filter of a get; for queries how vectors were searched: `exact`, `scan` (of
+    /// codes), `graph`, `graph-then-scan`, `empty`.
+    pub strategy: &'static str,
+    /// How many records were expected to pass.
+    pub matches_estimated: usize,
+    /// How many do.
+    pub matches_actual: usize,
+    /// Entries of indexes, values and documents that were looked at.
+    pub rows_examined: u64,
+    /// The share of the records that the index used shows as they are; 0 without one. The others were looked up in
+    /// the columns.
+    pub coverage: f64,
+    /// Every index of the collection: which of its columns the filter can use, and why it was used or not.
+    pub indexes: Vec<Json>,
+    /// How long evaluating the filter took, in microseconds.
+    pub filter_micros: u64,
+    /// How long searching vectors took, in microseconds; 0 for a get.
+    pub search_micros: u64,
+    /// Of each query embedding, how many nodes were visited, codes scanned and vectors measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub plans: Vec<Json>,
+    /// All of it in a sentence.
+    pub text: String,
+}
+
+/// What was measured on the way.
+pub(crate) struct Measured<'a> {
+    pub(crate) view: &'a View,
+    pub(crate) filter: Option<&'a Filter>,
+    pub(crate) trace: &'a Trace,
+    pub(crate) matched: usize,
+    pub(crate) filter_time: Duration,
+    pub(crate) search_time: Duration,
+    pub(crate) plans: &'a [Plan],
+}
+
+impl Explain {
+    pub(crate) fn new(measured: &Measured<'_>) -> Self {
+        let Measured { view, filter, trace, matched, plans, .. } = *measured;
+        let used: Vec<&str> = trace
+            .considered
+            .iter()
+            .filter(|considered| considered.reason == Reason::Used)
+            .map(|considered| considered.index.as_str())
+            .collect();
+        let records = view.live().len();
+        let estimated = match (filter, trace.estimated) {
+            (None, _) => records,
+            (Some(_), Some(estimated)) => estimated.min(records),
+            (Some(filter), None) => view.estimate(filter),
+        };
+        let strategy = match plans.first() {
+            Some(plan) => strategy_name(plan.strategy),
+            None if filter.is_none() => "none",
+            None if used.is_empty() => "scan",
+            None => "index",
+        };
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let coverage =
+            trace.coverage.map_or(0.0, |(covered, of)| if of == 0 { 1.0 } else { covered as f64 / of as f64 });
+        let indexes = trace
+            .considered
+            .iter()
+            .map(|considered| {
+                json!({
+                    "index": considered.index, "columns_used": considered.columns, "estimated": considered.estimated,
+                    "used": considered.reason == Reason::Used, "reason": considered.reason.text(),
+                })
+            })
+            .collect();
+        let by = match (&used[..], filter) {
+            (_, None) => "no filter".to_owned(),
+            ([], Some(_)) => "the filter scanned columns".to_owned(),
+            (names, Some(_)) => format!("the filter used index {}", names.join(", ")),
+        };
+        let search = plans.first().map_or(String::new(), |plan| {
+            format!(
+                "; the search was {}: {} nodes visited, {} codes scanned, {} vectors measured",
+                strategy_name(plan.strategy),
+                plan.visited,
+                plan.scanned,
+                plan.measured
+            )
+        });
+        let text = format!(
+            "{by}: {matched} of {records} records pass ({estimated} estimated), {} looked at{search}",
+            trace.examined
+        );
+        Self {
+            index: used.first().map(|name| (*name).to_owned()),
+            strategy,
+            matches_estimated: estimated,
+            matches_actual: matched,
+            rows_examined: trace.examined,
+            coverage,
+            indexes,
+            filter_micros: micros(measured.filter_time),
+            search_micros: micros(measured.search_time),
+            plans: plans
+                .iter()
+                .map(|plan| {
+                    json!({
+                        "strategy": strategy_name(plan.strategy), "visited": plan.visited, "scanned": plan.scanned,
+                        "measured": plan.measured, "tail": plan.tail,
+                        "fell_back": plan.strategy == Strategy::GraphThenScan,
+                    })
+                })
+                .collect(),
+            text,
+        }
+    }
+}
+
+fn strategy_name(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::Empty => "empty",
+        Strategy::Exact => "exact",
+        Strategy::Scan => "scan",
+        Strategy::Graph => "graph",
+        Strategy::GraphThenScan => "graph-then-scan",
+    }
+}

@@ -1,0 +1,591 @@
+//! Declared indexes of metadata: their definitions, what became of them, and how often they were used.
+//!
+//! Invariants:
+//! - A definition is in the store before anything is built, and gone from it before anything is removed.
+//! - Files belong to a build (generation) of an index; a build serves once the store says that it is complete.
+//! - An index changes no answer: what it does not cover is looked up in the columns.
+
+mod advice;
+mod build;
+mod definition;
+mod explain;
+mod table;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ochre_index::{CompositeIndex, Considered, IndexShape, Reason};
+use ochre_store::{CollectionNumber, CollectionRow};
+use parking_lot::{Mutex, RwLock};
+use serde_json::{Value as Json, json};
+use uuid::Uuid;
+
+use self::advice::Workload;
+pub use self::definition::IndexDefinition;
+pub use self::explain::Explain;
+pub(crate) use self::explain::Measured;
+use crate::database::{Database, Inner};
+use crate::error::Error;
+use crate::schemas::unix_seconds;
+
+/// A collection has at most so many indexes.
+const INDEXES_PER_COLLECTION_MAX: usize = 64;
+/// The job that builds indexes and keeps them up to date.
+pub(crate) const METADATA_INDEXES: &str = "metadata-indexes";
+
+/// Where an index is to be found by name.
+type Place = (String, String, String);
+
+/// The declared indexes of a database.
+#[derive(Default)]
+pub(crate) struct Indexes {
+    entries: RwLock<BTreeMap<Place, Arc<Entry>>>,
+    workload: Workload,
+    /// Held while definitions change.
+    changing: Mutex<()>,
+    /// Held by whoever makes segments.
+    working: Mutex<()>,
+}
+
+/// A declared index.
+pub(crate) struct Entry {
+    pub(crate) id: Uuid,
+    pub(crate) collection: Uuid,
+    pub(crate) number: CollectionNumber,
+    created_at: i64,
+    state: Mutex<State>,
+    usage: Usage,
+}
+
+/// What became of an index.
+#[derive(Clone)]
+struct State {
+    definition: IndexDefinition,
+    /// What the build that serves is of, once there is one.
+    serving: Option<(u64, IndexDefinition, Arc<IndexShape>)>,
+    /// The build under way, and what it is of.
+    building: Option<(u64, Arc<IndexShape>)>,
+    /// The number of the newest build: no other ever has it.
+    last_build: u64,
+    /// How the last build ended, if none is under way.
+    outcome: BuildOutcome,
+    error: Option<String>,
+    built_at: Option<i64>,
+    verified_at: Option<i64>,
+    /// Records done, of so many, and when it began; while it is being built.
+    progress: Option<(usize, usize, i64)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum BuildOutcome {
+    Ready,
+    Failed,
+    Cancelled,
+    Invalid,
+}
+
+/// How often an index was used, since when.
+#[derive(Default)]
+struct Usage {
+    uses: AtomicU64,
+    rows: AtomicU64,
+    last_used: AtomicU64,
+    since: AtomicU64,
+    /// What of it is in the store.
+    saved: AtomicU64,
+}
+
+/// Which indexes to list.
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "only those of it")]
+pub struct IndexSelection {
+    pub tenant: Option<String>,
+    pub database: Option<String>,
+    /// By name or id.
+    pub collection: Option<String>,
+    pub status: Option<String>,
+}
+
+/// What asking for an index did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexChange {
+    /// It is being built.
+    Building,
+    /// It was changed in place.
+    Changed,
+    /// It is as asked for already.
+    Nothing,
+}
+
+impl State {
+    fn status(&self) -> &'static str {
+        match (&self.building, &self.serving, self.outcome) {
+            (Some(_), Some(_), _) => "rebuilding",
+            (Some(_), None, _) if self.progress.is_some() => "building",
+            (Some(_), None, _) => "pending",
+            (None, _, BuildOutcome::Invalid) => "invalid",
+            (None, Some(_), _) => "ready",
+            (None, None, BuildOutcome::Failed) => "failed",
+            (None, None, _) => "cancelled",
+        }
+    }
+}
+
+impl Indexes {
+    fn of(&self, number: CollectionNumber) -> Vec<Arc<Entry>> {
+        self.entries.read().values().filter(|entry| entry.number == number).cloned().collect()
+    }
+
+    fn all(&self) -> Vec<Arc<Entry>> {
+        self.entries.read().values().cloned().collect()
+    }
+
+    fn find(&self, tenant: &str, database: &str, name: &str) -> Result<Arc<Entry>, Error> {
+        let entries = self.entries.read();
+        let place = (tenant.to_owned(), database.to_owned(), name.to_owned());
+        entries.get(&place).cloned().ok_or_else(|| {
+            let known =
+                entries.keys().filter(|(t, d, _)| t == tenant && d == database).map(|(_, _, name)| name.as_str());
+            let hint =
+                ochre_scheduler::nearest(name, known).map_or(String::new(), |near| format!("; did you mean '{near}'?"));
+            Error::NotFound(format!(
+                "there is no metadata index '{name}' in database '{database}' of tenant '{tenant}'{hint}"
+            ))
+        })
+    }
+
+    /// Counts what a filter used of indexes, and how long it took without.
+    pub(crate) fn used(&self, number: CollectionNumber, considered: &[Considered], found: usize) {
+        for used in considered.iter().filter(|considered| considered.reason == Reason::Used) {
+            for entry in self.entries.read().values().filter(|entry| entry.number == number) {
+                if entry.state.lock().definition.index_name == used.index {
+                    entry.usage.uses.fetch_add(1, Ordering::Relaxed);
+                    entry.usage.rows.fetch_add(found as u64, Ordering::Relaxed);
+                    entry.usage.last_used.store(unix_seconds().cast_unsigned(), Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// What is asked of collections, by the shape of filters.
+    pub(crate) fn workload(&self) -> &Workload {
+        &self.workload
+    }
+
+    fn place(definition: &IndexDefinition) -> Place {
+        (definition.tenant.clone(), definition.database.clone(), definition.index_name.clone())
+    }
+}
+
+impl Entry {
+    fn new(id: Uuid, row: &CollectionRow, definition: IndexDefinition, shape: Arc<IndexShape>) -> Self {
+        let now = unix_seconds();
+        Self {
+            id,
+            collection: row.id,
+            number: row.number,
+            created_at: now,
+            state: Mutex::new(State {
+                definition,
+                serving: None,
+                building: Some((1, shape)),
+                last_build: 1,
+                outcome: BuildOutcome::Ready,
+                error: None,
+                built_at: None,
+                verified_at: None,
+                progress: None,
+            }),
+            usage: Usage { since: AtomicU64::new(now.cast_unsigned()), ..Usage::default() },
+        }
+    }
+
+    /// The builds that a view should have, and whether each serves.
+    fn builds(&self) -> Vec<(u64, Arc<IndexShape>, bool, bool)> {
+        let state = self.state.lock();
+        let is_hidden = state.definition.hidden;
+        let is_sound = state.outcome != BuildOutcome::Invalid;
+        let serving =
+            state.serving.iter().filter(|_| is_sound).map(|(generation, _, shape)| (*generation, shape, true));
+        let building = state.building.iter().map(|(generation, shape)| (*generation, shape, false));
+        serving
+            .chain(building)
+            .map(|(generation, shape, serves)| (generation, Arc::clone(shape), is_hidden, serves))
+            .collect()
+    }
+}
+
+impl Inner {
+    /// Makes the indexes of a view that is being loaded, without their segments.
+    fn empty_indexes(&self, row: &CollectionRow) -> Vec<(CompositeIndex, bool)> {
+        let entries = self.indexes.of(row.number);
+        let builds = entries.iter().flat_map(|entry| entry.builds());
+        builds
+            .map(|(generation, shape, is_hidden, serves)| (CompositeIndex::new(shape, generation, is_hidden), serves))
+            .collect()
+    }
+
+    /// The collection that a definition names.
+    fn indexed_collection(&self, definition: &IndexDefinition) -> Result<Arc<CollectionRow>, Error> {
+        let IndexDefinition { tenant, database, collection, index_name, .. } = definition;
+        if collection.is_empty() {
+            return Err(Error::Invalid(format!("collection: index '{index_name}' names none; give its name or id")));
+        }
+        if let Some(row) = self.store.collection(tenant, database, collection)? {
+            return Ok(Arc::new(row));
+        }
+        if let Ok(id) = Uuid::parse_str(collection)
+            && let Ok(row) = self.row(id)
+            && row.tenant == *tenant
+            && row.database == *database
+        {
+            return Ok(row);
+        }
+        Err(Error::NotFound(format!(
+            "collection: there is no collection '{collection}' in database '{database}' of tenant '{tenant}'"
+        )))
+    }
+
+    fn describe_index(&self, entry: &Entry) -> Json {
+        let state = entry.state.lock().clone();
+        let definition = &state.definition;
+        let row = self.row(entry.collection).ok();
+        let view = self.loaded.read().get(&entry.number).and_then(|loaded| loaded.view());
+        let served = state
+            .serving
+            .as_ref()
+            .and_then(|(generation, ..)| view.as_ref()?.index(entry.id.into_bytes(), *generation));
+        let segments = served.map(|index| index.segments().iter().map(|(segment, _)| segment).collect::<Vec<_>>());
+        let sum = |of: &dyn Fn(&ochre_index::CompositeSegment) -> usize| {
+            segments.as_ref().map(|segments| segments.iter().map(|segment| of(segment)).sum::<usize>())
+        };
+        let generation = state.serving.as_ref().map(|(generation, ..)| *generation);
+        let progress = state.progress.map(|(done, total, began)| {
+            let elapsed = (unix_seconds() - began).max(0);
+            json!({
+                "phase": "collecting", "done": done, "total": total, "started": began, "elapsed_seconds": elapsed,
+                "eta_seconds": (done > 0).then(|| elapsed * (total.saturating_sub(done)) as i64 / done as i64),
+            })
+        });
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut shown = serde_json::to_value(definition).unwrap_or_default();
+        let more = json!({
+            "id": entry.id,
+            "collection": row.as_ref().map(|row| &row.name),
+            "collection_id": entry.collection,
+            "status": state.status(),
+            "progress": progress,
+            "error": state.error,
+            "created_at": entry.created_at,
+            "built_at": state.built_at,
+            "verified_at": state.verified_at,
+            "serving_columns": state.serving.as_ref().map(|(_, serving, _)| &serving.columns).filter(|columns| **columns != definition.columns),
+            "statistics": {
+                "bytes_on_disk": self.snapshots.index_bytes(entry.collection, entry.id, generation),
+                "loaded": served.is_some(),
+                "bytes_in_memory": sum(&|segment| segment.bytes()),
+                "entries": sum(&|segment| segment.entries()),
+                "distinct_keys": sum(&|segment| segment.keys()),
+                "largest_key": segments.as_ref().map(|segments| segments.iter().map(|segment| segment.largest()).max().unwrap_or(0)),
+                "segments": segments.as_ref().map(Vec::len),
+                "records_indexed": served.map(|index| index.covered().len()),
+                "records": view.as_ref().map(|view| view.live().len()),
+            },
+            "usage": {
+                "uses": read(&entry.usage.uses),
+                "rows": read(&entry.usage.rows),
+                "last_used": Some(read(&entry.usage.last_used)).filter(|at| *at > 0),
+                "since": read(&entry.usage.since),
+            },
+        });
+        if let (Some(shown), Json::Object(more)) = (shown.as_object_mut(), more) {
+            shown.extend(more);
+        }
+        shown
+    }
+
+    /// Lets the views of a collection have the builds that its index should have.
+    fn show_builds(&self, entry: &Entry) {
+        let Some(loaded) = self.loaded.read().get(&entry.number).cloned() else { return };
+        let (id, builds) = (entry.id.into_bytes(), entry.builds());
+        loaded.change(|view| {
+            view.remove_index(id, |generation| builds.iter().all(|(other, ..)| *other != generation));
+            for (generation, shape, is_hidden, serves) in &builds {
+                if view.index(id, *generation).is_none() {
+                    view.add_index(CompositeIndex::new(Arc::clone(shape), *generation, *is_hidden));
+                }
+                if *serves {
+                    view.ready_index(id, *generation);
+                }
+                view.hide_index(id, *is_hidden);
+            }
+        });
+        let kept: Vec<u64> = builds.iter().map(|(generation, ..)| *generation).collect();
+        self.snapshots.remove_index_files(entry.collection, entry.id, &kept);
+    }
+
+    /// Changes what is known of an index, in the store as well, or not at all.
+    fn change_index<T>(&self, entry: &Entry, change: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
+        let before = entry.state.lock().clone();
+        let changed = change(&mut entry.state.lock());
+        let saved = self.save_index(entry);
+        if saved.is_err() {
+            *entry.state.lock() = before;
+        }
+        saved.map(|()| changed)
+    }
+
+    /// Begins a build of an index in place of one that is under way.
+    fn begin_build(&self, entry: &Entry, definition: IndexDefinition, shape: Arc<IndexShape>) -> Result<(), Error> {
+        self.change_index(entry, |state| {
+            state.definition = definition;
+            state.last_build += 1;
+            (state.building, state.progress, state.error) = (Some((state.last_build, shape)), None, None);
+        })?;
+        self.show_builds(entry);
+        self.signals.wake(METADATA_INDEXES);
+        Ok(())
+    }
+
+    /// Forgets the indexes of a collection that is gone.
+    pub(crate) fn forget_indexes(&self, collection: Option<Uuid>) {
+        let gone: Vec<Arc<Entry>> = {
+            let mut entries = self.indexes.entries.write();
+            let is_gone = |entry: &Entry| collection.is_none_or(|id| entry.collection == id);
+            let gone = entries.values().filter(|entry| is_gone(entry)).cloned().collect();
+            entries.retain(|_, entry| !is_gone(entry));
+            gone
+        };
+        for entry in gone {
+            // What cannot be deleted now is, when the database is opened: its collection is gone.
+            if let Err(error) = self.delete_index_row(entry.id) {
+                tracing::warn!(index = %entry.id, %error, "could not forget the index of a deleted collection yet");
+            }
+        }
+    }
+}
+
+impl Database {
+    /// Declares a metadata index and begins to build it. One that exists as asked for is left alone.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad definition, [`Error::NotFound`] if there is no such collection,
+    /// [`Error::Conflict`] if another index has the name, [`Error::Store`].
+    pub fn create_metadata_index(&self, definition: &IndexDefinition) -> Result<(Json, IndexChange), Error> {
+        let inner = &self.inner;
+        let _changing = inner.indexes.changing.lock();
+        let row = inner.indexed_collection(definition)?;
+        let definition = IndexDefinition { collection: row.id.to_string(), ..definition.clone() };
+        let id = Uuid::new_v4();
+        let shape = Arc::new(definition.shape(id, &row)?);
+        let place = Indexes::place(&definition);
+        if let Some(existing) = inner.indexes.entries.read().get(&place).cloned() {
+            let is_same = existing.state.lock().definition == definition;
+            return if is_same {
+                Ok((inner.describe_index(&existing), IndexChange::Nothing))
+            } else {
+                Err(Error::Conflict(format!(
+                    "index_name: there is an index '{}' already, defined otherwise; choose another name, or change it with PUT",
+                    definition.index_name
+                )))
+            };
+        }
+        if inner.indexes.of(row.number).len() >= INDEXES_PER_COLLECTION_MAX {
+            return Err(Error::Invalid(format!(
+                "collection '{}' has {INDEXES_PER_COLLECTION_MAX} indexes, the limit; delete one first",
+                row.name
+            )));
+        }
+        let entry = Arc::new(Entry::new(id, &row, definition, shape));
+        inner.save_index(&entry)?;
+        inner.indexes.entries.write().insert(place, Arc::clone(&entry));
+        inner.show_builds(&entry);
+        inner.signals.wake(METADATA_INDEXES);
+        tracing::info!(index = entry.state.lock().definition.index_name, collection = %row.id, "declared a metadata index");
+        Ok((inner.describe_index(&entry), IndexChange::Building))
+    }
+
+    /// What a definition would come to: size, time, and what is there already. Nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Database::create_metadata_index`].
+    pub fn plan_metadata_index(&self, definition: &IndexDefinition) -> Result<Json, Error> {
+        let row = self.inner.indexed_collection(definition)?;
+        let shape = definition.shape(Uuid::nil(), &row)?;
+        self.inner.estimate_index(&row, definition, &shape)
+    }
+
+    /// The declared indexes, by name.
+    pub fn metadata_indexes(&self, selection: &IndexSelection) -> Vec<Json> {
+        let IndexSelection { tenant, database, collection, status } = selection;
+        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        self.inner
+            .indexes
+            .all()
+            .iter()
+            .filter(|entry| {
+                let state = entry.state.lock();
+                let name = self.inner.row(entry.collection).map(|row| row.name.clone()).unwrap_or_default();
+                is(tenant, &state.definition.tenant)
+                    && is(database, &state.definition.database)
+                    && is(status, state.status())
+                    && (is(collection, &name) || is(collection, &entry.collection.to_string()))
+            })
+            .map(|entry| self.inner.describe_index(entry))
+            .collect()
+    }
+
+    /// A declared index.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<Json, Error> {
+        Ok(self.inner.describe_index(&*self.inner.indexes.find(tenant, database, name)?))
+    }
+
+    /// Makes an index what it is asked to be: in place if only `hidden` or `comment` differ, else by a build beside
+    /// the one that serves. A build under way is superseded. One that does not exist is made.
+    ///
+    /// # Errors
+    /// As [`Database::create_metadata_index`].
+    pub fn put_metadata_index(&self, definition: &IndexDefinition) -> Result<(Json, IndexChange), Error> {
+        let inner = &self.inner;
+        let place = Indexes::place(definition);
+        let existing = inner.indexes.entries.read().get(&place).cloned();
+        let Some(entry) = existing else { return self.create_metadata_index(definition) };
+        let mut definition = definition.clone();
+        if definition.collection.is_empty() {
+            definition.collection = entry.collection.to_string();
+        }
+        let row = inner.indexed_collection(&definition)?;
+        definition.collection = row.id.to_string();
+        let shape = Arc::new(definition.shape(entry.id, &row)?);
+        if row.id != entry.collection {
+            self.delete_metadata_index(&definition.tenant, &definition.database, &definition.index_name)?;
+            return self.create_metadata_index(&definition);
+        }
+        let _changing = inner.indexes.changing.lock();
+        let before = entry.state.lock().definition.clone();
+        if before == definition {
+            return Ok((inner.describe_index(&entry), IndexChange::Nothing));
+        }
+        if !before.has_same_entries(&definition) {
+            inner.begin_build(&entry, definition, shape)?;
+            return Ok((inner.describe_index(&entry), IndexChange::Building));
+        }
+        let is_hidden = definition.hidden;
+        inner.change_index(&entry, |state| state.definition = definition)?;
+        inner.show_builds(&entry);
+        if before.hidden != is_hidden {
+            let now = unix_seconds().cast_unsigned();
+            [(&entry.usage.uses, 0), (&entry.usage.rows, 0), (&entry.usage.last_used, 0), (&entry.usage.since, now)]
+                .into_iter()
+                .for_each(|(counter, value)| counter.store(value, Ordering::Relaxed));
+        }
+        Ok((inner.describe_index(&entry), IndexChange::Changed))
+    }
+
+    /// Builds an index anew from the records, beside the one that serves.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Store`].
+    pub fn rebuild_metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<Json, Error> {
+        let inner = &self.inner;
+        let _changing = inner.indexes.changing.lock();
+        let entry = inner.indexes.find(tenant, database, name)?;
+        let definition = entry.state.lock().definition.clone();
+        let row = inner.row(entry.collection)?;
+        let shape = Arc::new(definition.shape(entry.id, &row)?);
+        inner.begin_build(&entry, definition, shape)?;
+        Ok(inner.describe_index(&entry))
+    }
+
+    /// Stops a build under way; whether there was one. What served before goes on serving.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Store`].
+    pub fn cancel_metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<(Json, bool), Error> {
+        let inner = &self.inner;
+        let _changing = inner.indexes.changing.lock();
+        let entry = inner.indexes.find(tenant, database, name)?;
+        let was_building = entry.state.lock().building.is_some();
+        if was_building {
+            inner.change_index(&entry, |state| {
+                (state.building, state.progress) = (None, None);
+                if let Some((_, served, _)) = &state.serving {
+                    // What is defined is what serves again.
+                    let (hidden, comment) = (state.definition.hidden, state.definition.comment.clone());
+                    state.definition = IndexDefinition { hidden, comment, ..served.clone() };
+                } else {
+                    state.outcome = BuildOutcome::Cancelled;
+                }
+            })?;
+            inner.show_builds(&entry);
+        }
+        Ok((inner.describe_index(&entry), was_building))
+    }
+
+    /// Deletes an index, and stops its build.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Store`].
+    pub fn delete_metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<Json, Error> {
+        let inner = &self.inner;
+        let _changing = inner.indexes.changing.lock();
+        let entry = inner.indexes.find(tenant, database, name)?;
+        let shown = inner.describe_index(&entry);
+        inner.delete_index_row(entry.id)?;
+        inner.indexes.entries.write().remove(&(tenant.to_owned(), database.to_owned(), name.to_owned()));
+        {
+            let mut state = entry.state.lock();
+            (state.building, state.serving, state.progress) = (None, None, None);
+        }
+        inner.show_builds(&entry);
+        tracing::info!(index = name, collection = %entry.collection, "deleted a metadata index");
+        Ok(shown)
+    }
+
+    /// Compares an index with the records; if they differ, it is used no more until it is rebuilt.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Store`].
+    pub fn verify_metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<Json, Error> {
+        let inner = &self.inner;
+        let entry = inner.indexes.find(tenant, database, name)?;
+        let row = inner.row(entry.collection)?;
+        let view = inner.view(&row)?;
+        let Some(generation) = entry.state.lock().serving.as_ref().map(|(generation, ..)| *generation) else {
+            return Err(Error::Conflict(format!("index '{name}' is not built yet: there is nothing to verify")));
+        };
+        let (compared, wrong) = view
+            .index(entry.id.into_bytes(), generation)
+            .map_or((0, 0), |index| view.verify_index(index, &mut |_| false));
+        inner.change_index(&entry, |state| {
+            state.verified_at = Some(unix_seconds());
+            if wrong > 0 {
+                let text = format!("{wrong} of {compared} records differ from what the index says of them; rebuild it");
+                (state.outcome, state.error) = (BuildOutcome::Invalid, Some(text));
+            }
+        })?;
+        if wrong > 0 {
+            tracing::error!(
+                index = name,
+                wrong,
+                compared,
+                "a metadata index does not say what its records do; it is not used until it is rebuilt"
+            );
+            inner.show_builds(&entry);
+        }
+        Ok(json!({
+            "index_name": name, "valid": wrong == 0, "records_compared": compared, "records_wrong": wrong,
+            "status": entry.state.lock().status(),
+        }))
+    }
+
+    /// Indexes that the filters of the past requests would have profited from, with ready requests.
+    pub fn suggest_metadata_indexes(&self, selection: &IndexSelection) -> Vec<Json> {
+        self.inner.suggest_indexes(selection)
+    }
+}

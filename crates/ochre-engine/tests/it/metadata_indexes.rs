@@ -1,0 +1,380 @@
+//! Declared metadata indexes: built by themselves, found again after a restart, and never changing an answer.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ochre_engine::model::{Filter, Metadata, Scalar, Space, Test, Value};
+use ochre_engine::{
+    CollectionOptions, Database, DeleteRequest, Error, GetRequest, Hints, IndexChange, IndexDefinition, IndexSelection,
+    NewRecords, Options, QueryRequest,
+};
+use ochre_testkit::{Generator, Oracle};
+use serde_json::{Value as Json, json};
+
+use crate::support::{collection, same_answers, same_records, small, step};
+
+fn definition(json: Json) -> IndexDefinition {
+    IndexDefinition::from_json(json).unwrap()
+}
+
+fn films(database: &Database, count: usize) {
+    let films = database.create_collection("films").unwrap();
+    for from in (0..count).step_by(5000) {
+        let numbers = from..count.min(from + 5000);
+        let metadata = |n: usize| {
+            let genre = if n.is_multiple_of(500) { "rare" } else { ["drama", "comedy", "crime"][n % 3] };
+            Metadata::from_iter([("year", Value::Int(1900 + n as i64 % 120)), ("genre", Value::Str(genre.into()))])
+        };
+        let ids = numbers.clone().map(|n| format!("f{n}"));
+        let embeddings = numbers.clone().map(|n| [n as f32, 1.0]);
+        films.add(NewRecords::new(ids, embeddings).metadatas(numbers.map(metadata))).unwrap();
+    }
+}
+
+fn by_genre() -> Json {
+    json!({"index_name": "by_genre", "collection": "films", "columns": ["genre", "year"]})
+}
+
+fn rare() -> Filter {
+    Filter::Key { key: "genre".into(), test: Test::Eq(Scalar::Str("rare".into())) }
+}
+
+fn status(database: &Database, name: &str) -> String {
+    let shown = database.metadata_index("default_tenant", "default_database", name).unwrap();
+    shown["status"].as_str().unwrap().to_owned()
+}
+
+fn wait_for(database: &Database, name: &str, wanted: &str) {
+    let patience = Instant::now() + Duration::from_secs(60);
+    while status(database, name) != wanted {
+        assert!(Instant::now() < patience, "{name} is {}, not {wanted}", status(database, name));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn index_files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            found.extend(index_files(&entry.path()));
+        } else if entry.path().extension().is_some_and(|extension| extension == "index") {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn an_index_is_built_by_the_schedule_used_counted_and_found_again_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open_with(folder.path(), Options { background: true, ..Options::default() }).unwrap();
+    films(&database, 20_000);
+    let (shown, change) = database.create_metadata_index(&definition(by_genre())).unwrap();
+    assert_eq!((change, shown["collection"].as_str()), (IndexChange::Building, Some("films")));
+    wait_for(&database, "by_genre", "ready");
+    let look = |database: &Database| {
+        let request = GetRequest { filter: Some(rare()), ..GetRequest::default() };
+        let (records, explain) = database.collection("films").unwrap().explain_get(&request).unwrap();
+        assert_eq!(records.len(), 40);
+        explain
+    };
+    let explain = look(&database);
+    assert_eq!((explain.index.as_deref(), explain.strategy, explain.coverage), (Some("by_genre"), "index", 1.0));
+    assert_eq!((explain.rows_examined, explain.matches_estimated, explain.matches_actual), (40, 40, 40));
+    let query = QueryRequest::nearest_to([7.0, 1.0]).filter(rare());
+    let answer = database.collection("films").unwrap().explain_query(&query).unwrap();
+    assert_eq!(answer.explain.unwrap().index.as_deref(), Some("by_genre"));
+    let shown = database.metadata_index("default_tenant", "default_database", "by_genre").unwrap();
+    assert_eq!((shown["usage"]["uses"].as_u64(), shown["usage"]["rows"].as_u64()), (Some(2), Some(80)));
+    assert!(shown["statistics"]["bytes_on_disk"].as_u64().unwrap() > 80_000, "{shown}");
+    let files = index_files(folder.path());
+    let stamp = |path: &Path| std::fs::metadata(path).unwrap().modified().unwrap();
+    let before: Vec<_> = files.iter().map(|path| stamp(path)).collect();
+    database.close();
+    // Nobody is there to build anything.
+    let database = Database::open_with(folder.path(), Options { background: false, ..Options::default() }).unwrap();
+    assert_eq!(status(&database, "by_genre"), "ready");
+    let explain = look(&database);
+    assert_eq!((explain.index.as_deref(), explain.rows_examined, explain.coverage), (Some("by_genre"), 40, 1.0));
+    let shown = database.metadata_index("default_tenant", "default_database", "by_genre").unwrap();
+    assert_eq!(shown["usage"]["uses"].as_u64(), Some(3));
+    assert_eq!(index_files(folder.path()), files);
+    assert_eq!(files.iter().map(|path| stamp(path)).collect::<Vec<_>>(), before);
+}
+
+#[test]
+fn answers_stay_the_same_whatever_happens_to_indexes() {
+    let shapes = [
+        ("a_b", json!(["a", "b"])),
+        ("strings", json!(["string_value"])),
+        ("elements", json!([{"key": "c", "type": "list"}, "a"])),
+        ("deep", json!(["deep key"])),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let options = || Options { background: true, ..small() };
+    for seed in 0..2 {
+        let home = folder.path().join(seed.to_string());
+        let mut database = Database::open_with(&home, options()).unwrap();
+        let (mut generator, mut oracle) = (Generator::new(seed + 50, 40, 3000), Oracle::default());
+        for _ in 0..20 {
+            step(&collection(&database, Space::L2), &mut oracle, generator.operation(60));
+        }
+        for round in 0..150 {
+            let tests = collection(&database, Space::L2);
+            step(&tests, &mut oracle, generator.operation(60));
+            let (name, columns) = &shapes[generator.rng.usize(0..shapes.len())];
+            let place = ("default_tenant", "default_database");
+            let wanted = json!({"index_name": name, "collection": "tests", "columns": columns});
+            // What is not there cannot be rebuilt, hidden or deleted: all the same.
+            match generator.rng.u8(0..9) {
+                0..=2 => drop(database.put_metadata_index(&definition(wanted))),
+                3 => drop(database.rebuild_metadata_index(place.0, place.1, name)),
+                4 => drop(database.cancel_metadata_index(place.0, place.1, name)),
+                5 => {
+                    let hidden = json!({"index_name": name, "columns": columns, "hidden": generator.rng.bool(), "collection": "tests"});
+                    drop(database.put_metadata_index(&definition(hidden)));
+                }
+                6 => drop(database.delete_metadata_index(place.0, place.1, name)),
+                _ => {}
+            }
+            for _ in 0..3 {
+                same_answers(&tests, &oracle, Space::L2, &mut generator);
+            }
+            drop(tests);
+            if round % 30 == 29 {
+                database.close();
+                database = Database::open_with(&home, options()).unwrap();
+                same_records(&collection(&database, Space::L2), &oracle);
+            }
+        }
+        database.maintain().unwrap();
+        for index in database.metadata_indexes(&IndexSelection::default()) {
+            let name = index["index_name"].as_str().unwrap();
+            if index["status"] == "ready" {
+                let verified = database.verify_metadata_index("default_tenant", "default_database", name).unwrap();
+                assert_eq!(verified["valid"], true, "{verified}");
+            }
+        }
+    }
+}
+
+#[test]
+fn changes_during_a_build_do_what_is_asked() {
+    let database = Database::ephemeral_with(Options { background: false, ..Options::default() }).unwrap();
+    films(&database, 10_000);
+    let place = ("default_tenant", "default_database");
+    database.create_metadata_index(&definition(by_genre())).unwrap();
+    assert_eq!(status(&database, "by_genre"), "pending");
+    // The same once more: nothing. Otherwise under the same name: refused. By PUT: it takes the place.
+    assert_eq!(database.create_metadata_index(&definition(by_genre())).unwrap().1, IndexChange::Nothing);
+    let mut other = by_genre();
+    other["columns"] = json!(["year"]);
+    assert!(matches!(database.create_metadata_index(&definition(other)), Err(Error::Conflict(_))));
+    let put = json!({"index_name": "by_genre", "columns": ["year"]});
+    assert_eq!(database.put_metadata_index(&definition(put)).unwrap().1, IndexChange::Building);
+    database.maintain().unwrap();
+    assert_eq!(status(&database, "by_genre"), "ready");
+    let explain = |hints: Hints| {
+        let filter = Filter::Key { key: "year".into(), test: Test::Eq(Scalar::Int(1950)) };
+        let request = GetRequest { filter: Some(filter), hints, ..GetRequest::default() };
+        let (records, explain) = database.collection("films").unwrap().explain_get(&request).unwrap();
+        assert_eq!(records.len(), 83);
+        explain
+    };
+    assert_eq!(explain(Hints::default()).index.as_deref(), Some("by_genre"));
+    // Rebuilt beside what serves, which goes on serving; cancelled, it is as before.
+    database.rebuild_metadata_index(place.0, place.1, "by_genre").unwrap();
+    assert_eq!(status(&database, "by_genre"), "rebuilding");
+    assert_eq!(explain(Hints::default()).index.as_deref(), Some("by_genre"));
+    assert!(database.cancel_metadata_index(place.0, place.1, "by_genre").unwrap().1);
+    assert!(!database.cancel_metadata_index(place.0, place.1, "by_genre").unwrap().1);
+    assert_eq!(status(&database, "by_genre"), "ready");
+    // Hidden at once, without a build, and still of use to who names it.
+    let hidden = json!({"index_name": "by_genre", "columns": ["year"], "hidden": true});
+    assert_eq!(database.put_metadata_index(&definition(hidden)).unwrap().1, IndexChange::Changed);
+    assert_eq!(explain(Hints::default()).index, None);
+    let named = Hints { use_index: Some("by_genre".into()), ..Hints::default() };
+    assert_eq!(explain(named).index.as_deref(), Some("by_genre"));
+    // A build that is cancelled before any serves.
+    database
+        .create_metadata_index(&definition(json!({"index_name": "x", "collection": "films", "columns": ["genre"]})))
+        .unwrap();
+    database.cancel_metadata_index(place.0, place.1, "x").unwrap();
+    assert_eq!(status(&database, "x"), "cancelled");
+    database.maintain().unwrap();
+    assert_eq!(status(&database, "x"), "cancelled");
+    database.rebuild_metadata_index(place.0, place.1, "x").unwrap();
+    database.maintain().unwrap();
+    assert_eq!(status(&database, "x"), "ready");
+    // Deleted with its build, and with its collection.
+    database.rebuild_metadata_index(place.0, place.1, "x").unwrap();
+    database.delete_metadata_index(place.0, place.1, "x").unwrap();
+    let gone = database.metadata_index(place.0, place.1, "x").unwrap_err().to_string();
+    assert!(gone.contains("no metadata index 'x'"), "{gone}");
+    database.maintain().unwrap();
+    database.delete_collection_in(place.0, place.1, "films").unwrap();
+    assert!(database.metadata_indexes(&IndexSelection::default()).is_empty());
+}
+
+#[test]
+fn writes_after_a_build_are_found_at_once_and_covered_in_time() {
+    let database = Database::ephemeral_with(Options { background: false, ..Options::default() }).unwrap();
+    films(&database, 20_000);
+    database.create_metadata_index(&definition(by_genre())).unwrap();
+    database.maintain().unwrap();
+    let films = database.collection("films").unwrap();
+    let hints = Hints { use_index: Some("by_genre".into()), ..Hints::default() };
+    let request = GetRequest { filter: Some(rare()), hints, ..GetRequest::default() };
+    let look = || {
+        let (records, explain) = films.explain_get(&request).unwrap();
+        (records.len(), explain.index.is_some(), explain.coverage)
+    };
+    assert_eq!(look(), (40, true, 1.0));
+    films.delete(DeleteRequest { ids: Some(vec!["f0".into(), "f500".into()]), ..DeleteRequest::default() }).unwrap();
+    assert_eq!(look(), (38, true, 1.0));
+    let rare = || Metadata::from_iter([("genre", Value::Str("rare".into()))]);
+    let ids = |from: usize| (from..from + 100).map(|n| format!("f{n}"));
+    films.update(NewRecords::ids(ids(1)).metadatas((0..100).map(|_| rare()))).unwrap();
+    let (found, by_index, coverage) = look();
+    assert_eq!((found, by_index), (138, true));
+    assert!(coverage < 1.0, "{coverage}");
+    films
+        .add(
+            NewRecords::new((0..5000).map(|n| format!("new {n}")), (0..5000).map(|n| [n as f32, 2.0]))
+                .metadatas((0..5000).map(|_| rare())),
+        )
+        .unwrap();
+    assert_eq!(look().0, 5138);
+    database.maintain().unwrap();
+    assert_eq!((look().0, look().2), (5138, 1.0));
+}
+
+#[test]
+fn bad_definitions_are_refused_with_what_is_wrong_and_nothing_is_made() {
+    let database = Database::ephemeral_with(small()).unwrap();
+    films(&database, 100);
+    database.create_collection_in("default_tenant", "default_database", "empty", CollectionOptions::default()).unwrap();
+    let with = |changes: Json| {
+        let mut json = by_genre();
+        json.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        json
+    };
+    for (json, words) in [
+        (json!([]), "an index is an object"),
+        (json!({"columns": ["year"], "collection": "films"}), "index_name"),
+        (with(json!({"colums": []})), "unknown field `colums`"),
+        (with(json!({"index_name": ""})), "1 to 128"),
+        (with(json!({"index_name": "../etc"})), "letters, digits"),
+        (with(json!({"index_name": "a/b"})), "letters, digits"),
+        (with(json!({"index_name": "x".repeat(129)})), "1 to 128"),
+        (with(json!({"columns": []})), "at least one"),
+        (with(json!({"columns": "year"})), "invalid type"),
+        (with(json!({"columns": [5]})), "found 5"),
+        (with(json!({"columns": [{"name": "year"}]})), "names no key"),
+        (with(json!({"columns": [{"key": "year", "order": 1}]})), "\"order\""),
+        (with(json!({"columns": [{"key": "year", "type": "date"}]})), "there is no type"),
+        (with(json!({"columns": ["year", "year"]})), "twice"),
+        (with(json!({"columns": ["yaer"]})), "did you mean \"year\"?"),
+        (with(json!({"columns": ["nothing like it"]})), "write a record with it first"),
+        (with(json!({"columns": ["chroma:document"]})), "reserved"),
+        (
+            with(json!({"columns": [{"key": "genre", "type": "list"}, {"key": "year", "type": "list[int]"}]})),
+            "at most one such column",
+        ),
+        (with(json!({"columns": ["string_value", "int_value"]})), "at most one such column"),
+        (with(json!({"columns": vec!["year"; 9]})), "the limit of 8"),
+        (with(json!({"collection": "flims"})), "no collection 'flims'"),
+        (with(json!({"collection": ""})), "names none"),
+        (with(json!({"tenant": "other"})), "tenant 'other'"),
+        (with(json!({"kind": "hash"})), "auto and ordered"),
+        (with(json!({"comment": "x".repeat(2000)})), "1024"),
+        (with(json!({"where": {}})), "restricts nothing"),
+        (with(json!({"where": {"$or": []}})), "$or cannot be"),
+        (with(json!({"where": {"year": {"$ne": 5}}})), "knows no $ne"),
+        (with(json!({"where": {"year": {"$gt": "x"}}})), "compares numbers"),
+        (with(json!({"where": {"year": []}})), "found []"),
+    ] {
+        let made = IndexDefinition::from_json(json.clone()).and_then(|new| database.create_metadata_index(&new));
+        let Err(error) = made else { panic!("{json} was taken") };
+        assert!(error.to_string().contains(words), "{json}: {error}");
+    }
+    assert!(database.metadata_indexes(&IndexSelection::default()).is_empty());
+    // In a collection without records nobody knows better.
+    let ahead = json!({"index_name": "ahead", "collection": "empty", "columns": ["anything"]});
+    database.create_metadata_index(&definition(ahead)).unwrap();
+    let planned = database.plan_metadata_index(&definition(by_genre())).unwrap();
+    assert_eq!((planned["dry_run"].as_bool(), planned["estimated_entries"].as_u64()), (Some(true), Some(100)));
+    assert_eq!(database.metadata_indexes(&IndexSelection::default()).len(), 1);
+}
+
+#[test]
+fn damaged_files_change_no_answer_and_what_is_wrong_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = || Options { background: false, ..Options::default() };
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    films(&database, 20_000);
+    database.create_metadata_index(&definition(by_genre())).unwrap();
+    database.maintain().unwrap();
+    database.close();
+    let [file] = &index_files(folder.path())[..] else { panic!("one file") };
+    let sound = std::fs::read(file).unwrap();
+    let request = GetRequest { filter: Some(rare()), ..GetRequest::default() };
+    let look = |database: &Database| {
+        let (records, explain) = database.collection("films").unwrap().explain_get(&request).unwrap();
+        (records.len(), explain.index.is_some())
+    };
+    // A damaged file is discarded, and made anew.
+    let mut damaged = sound.clone();
+    damaged[sound.len() / 2] ^= 0x10;
+    std::fs::write(file, &damaged).unwrap();
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    assert_eq!(look(&database), (40, false));
+    database.maintain().unwrap();
+    assert_eq!(look(&database), (40, true));
+    database.close();
+    // One that was forged, checksum and all, is found by verification, and used no more.
+    let [file] = &index_files(folder.path())[..] else { panic!("one file") };
+    let mut forged = std::fs::read(file).unwrap();
+    let end = forged.len() - 4;
+    let place = forged.windows(4).position(|bytes| bytes == b"rare").unwrap();
+    forged[place] = b'R';
+    let checksum = crc32c::crc32c(&forged[..end]).to_le_bytes();
+    forged[end..].copy_from_slice(&checksum);
+    std::fs::write(file, &forged).unwrap();
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    let verified = database.verify_metadata_index("default_tenant", "default_database", "by_genre").unwrap();
+    assert_eq!((verified["valid"].as_bool(), verified["status"].as_str()), (Some(false), Some("invalid")));
+    assert!(verified["records_wrong"].as_u64().unwrap() > 0, "{verified}");
+    assert_eq!(look(&database), (40, false));
+    database.rebuild_metadata_index("default_tenant", "default_database", "by_genre").unwrap();
+    database.maintain().unwrap();
+    assert_eq!((status(&database, "by_genre").as_str(), look(&database)), ("ready", (40, true)));
+}
+
+#[test]
+fn filters_that_are_asked_often_suggest_indexes() {
+    let database = Database::ephemeral_with(Options { background: false, ..Options::default() }).unwrap();
+    films(&database, 20_000);
+    let films = database.collection("films").unwrap();
+    let from = Filter::Key { key: "year".into(), test: Test::Compare(Test::GREATER, Scalar::Int(2017)) };
+    let request = GetRequest { filter: Some(Filter::All(vec![from, rare()])), ..GetRequest::default() };
+    for _ in 0..20 {
+        films.get(&request).unwrap();
+    }
+    let all = IndexSelection::default();
+    let suggestions = database.suggest_metadata_indexes(&all);
+    let [suggestion] = &suggestions[..] else { panic!("{suggestions:?}") };
+    assert_eq!(suggestion["columns"], json!(["genre", "year"]));
+    let text = suggestion.to_string();
+    assert!(!text.contains("rare") && !text.contains("2017"), "values are nobody's business: {text}");
+    // The request is ready to be sent.
+    database.create_metadata_index(&definition(suggestion["request"]["body"].clone())).unwrap();
+    database.maintain().unwrap();
+    assert!(films.explain_get(&request).unwrap().1.index.is_some());
+    assert!(database.suggest_metadata_indexes(&all).is_empty());
+    let shorter = json!({"index_name": "shorter", "collection": "films", "columns": ["genre"]});
+    database.create_metadata_index(&definition(shorter)).unwrap();
+    let suggestions = database.suggest_metadata_indexes(&all);
+    assert_eq!((suggestions.len(), &suggestions[0]["kind"]), (1, &json!("redundant")));
+}
