@@ -16,7 +16,7 @@ fn references() -> Result<Vec<(PathBuf, String)>> {
         ochre_server::DEFAULT_TOML.trim_end()
     );
     let mut cli = String::from("# Command line\n\nWhat `ochre --help` and its subcommands print.\n");
-    const COMMANDS: [&[&str]; 22] = [
+    const COMMANDS: [&[&str]; 31] = [
         &[],
         &["run"],
         &["check"],
@@ -24,6 +24,15 @@ fn references() -> Result<Vec<(PathBuf, String)>> {
         &["memory"],
         &["introspect"],
         &["mcp"],
+        &["indexes"],
+        &["indexes", "list"],
+        &["indexes", "show"],
+        &["indexes", "create"],
+        &["indexes", "delete"],
+        &["indexes", "rebuild"],
+        &["indexes", "cancel"],
+        &["indexes", "verify"],
+        &["indexes", "suggest"],
         &["jobs"],
         &["jobs", "list"],
         &["jobs", "show"],

@@ -28,33 +28,44 @@ impl Server {
 
     /// The body of the answer to GET.
     pub(crate) fn get(&self, path: &str) -> anyhow::Result<String> {
-        self.ask("GET", path)
+        self.ask("GET", path, None)
     }
 
     /// The body of the answer to POST without a body.
     pub(crate) fn post(&self, path: &str) -> anyhow::Result<String> {
-        self.ask("POST", path)
+        self.ask("POST", path, None)
     }
 
-    fn ask(&self, method: &str, path: &str) -> anyhow::Result<String> {
+    /// The body of the answer to any request, with a body of JSON or none.
+    pub(crate) fn ask(&self, method: &str, path: &str, body: Option<&str>) -> anyhow::Result<String> {
         let Self { host, port } = self;
         let address = (host.as_str(), *port).to_socket_addrs()?.next().context("the host has no address")?;
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)
             .with_context(|| format!("could not ask the server at {self}; is it running? `ochre run` starts one"))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         // HTTP/1.0: the answer is not cut into chunks, and ends with the connection.
-        write!(stream, "{method} {path} HTTP/1.0\r\nhost: {host}\r\ncontent-length: 0\r\n\r\n")?;
+        let body = body.unwrap_or_default();
+        let length = body.len();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.0\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").context("the answer is no HTTP")?;
         let status = head.lines().next().unwrap_or_default();
-        if status.contains(" 200 ") || status.contains(" 202 ") {
+        if status.contains(" 200 ") || status.contains(" 201 ") || status.contains(" 202 ") {
             return Ok(body.to_owned());
         }
         let message =
             serde_json::from_str::<Json>(body).ok().and_then(|json| Some(json["message"].as_str()?.to_owned()));
         anyhow::bail!(message.unwrap_or_else(|| format!("it answered `{status}` {body}")))
     }
+}
+
+/// A text as a part of a path or a query.
+pub(crate) fn encoded(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
 impl std::fmt::Display for Server {

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use serde_json::Value as Json;
 
-use crate::ask::Server;
+use crate::ask::{Server, encoded};
 use crate::output::{Exit, Output, table, text};
 use crate::run::Settings;
 
@@ -77,13 +77,11 @@ impl Introspect {
         for (name, number) in numbers {
             number.map(|number| query.append_pair(name, &number));
         }
-        let part =
-            |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
         let path = format!(
             "/api/v2/tenants/{}/databases/{}/collections/{}/introspect?{}",
-            part(&self.tenant),
-            part(&self.database),
-            part(&self.collection),
+            encoded(&self.tenant),
+            encoded(&self.database),
+            encoded(&self.collection),
             query.finish()
         );
         let body = Server::named_by(self.settings)?.get(&path)?;

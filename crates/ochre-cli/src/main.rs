@@ -8,6 +8,7 @@ mod backup;
 mod check;
 mod config;
 mod health;
+mod indexes;
 mod introspect;
 mod jobs;
 mod mcp;
@@ -39,6 +40,8 @@ enum Command {
     Introspect(introspect::Introspect),
     Mcp(mcp::Mcp),
     #[command(subcommand)]
+    Indexes(indexes::Indexes),
+    #[command(subcommand)]
     Jobs(jobs::Jobs),
     #[command(subcommand)]
     Backup(backup::Backup),
@@ -58,6 +61,7 @@ fn main() -> std::process::ExitCode {
         Command::Memory(memory) => memory.run(&mut output),
         Command::Introspect(introspect) => introspect.run(&mut output),
         Command::Mcp(mcp) => mcp.run(),
+        Command::Indexes(indexes) => indexes.run(&mut output),
         Command::Jobs(jobs) => jobs.run(&mut output),
         Command::Backup(backup) => backup.run(&mut output),
         Command::Restore(restore) => restore.run(&mut output),

@@ -8,7 +8,7 @@ use crate::output::{Exit, Output};
 use crate::run::Settings;
 
 /// The parts, as the server names them and in the order of the table.
-const PARTS: [&str; 7] = ["vectors", "codes", "links", "columns", "text", "places", "total"];
+const PARTS: [&str; 8] = ["vectors", "codes", "links", "columns", "text", "indexes", "places", "total"];
 
 /// Show what a running server holds in memory, in megabytes by collection and part.
 #[derive(clap::Args)]

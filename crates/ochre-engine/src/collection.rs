@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ochre_index::{Graph, Memory, View};
+use ochre_index::{Graph, IndexShape, Memory, View};
 use ochre_model::{Filter, WriteKind};
 use ochre_schema::{self as schema, MetadataSchema};
 use ochre_store::{Alteration, CollectionRow, Idempotency, Outcome};
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::error::Error;
 use crate::introspect::{IntrospectRequest, Validation};
-use crate::metadata_indexes::Explain;
+use crate::metadata_indexes::{Explain, IndexDefinition};
 use crate::read::{GetRequest, Include, QueryRequest, QueryResults, Record};
 use crate::schemas::Violations;
 use crate::text_search::TextHit;
@@ -184,6 +184,19 @@ impl Collection {
     /// As [`Collection::query`].
     pub fn explain_query(&self, request: &QueryRequest) -> Result<QueryResults, Error> {
         self.database.inner.query(&*self.info()?, request, true)
+    }
+
+    /// An index that does not exist, for [`Hints::hypothetical`]: explanations say what would become of it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad definition, [`Error::Store`] if the collection was deleted.
+    pub fn hypothetical_index(&self, mut definition: serde_json::Value) -> Result<Arc<IndexShape>, Error> {
+        let row = self.info()?;
+        if let Some(members) = definition.as_object_mut() {
+            members.entry("index_name").or_insert_with(|| "hypothetical".into());
+            members.insert("collection".into(), row.name.clone().into());
+        }
+        Ok(Arc::new(IndexDefinition::from_json(definition)?.shape(Uuid::nil())?))
     }
 
     /// The records whose documents fit a text best, by their words (BM25): for queries in words where there is no

@@ -76,6 +76,8 @@ impl From<Error> for ApiError {
                     (S::INTERNAL_SERVER_ERROR, "InternalError")
                 }
             },
+            Error::NotFound(_) => (S::NOT_FOUND, "NotFoundError"),
+            Error::Conflict(_) => (S::CONFLICT, "ChromaError"),
             Error::Damaged(_) | Error::Maintenance { .. } | Error::Backup(_) => {
                 (S::INTERNAL_SERVER_ERROR, "InternalError")
             }

@@ -82,6 +82,13 @@ pub fn document() -> Json {
             "documents": {"type": "array", "items": {"type": ["string", "null"]}},
         },
     });
+    components["schemas"]["MetadataIndex"] = metadata_index();
+    components["schemas"]["MetadataIndexes"] = json!({
+        "oneOf": [
+            {"$ref": "#/components/schemas/MetadataIndex"},
+            {"type": "array", "items": {"$ref": "#/components/schemas/MetadataIndex"}},
+        ],
+    });
     components["schemas"]["JobChange"] = json!({
         "type": "object",
         "additionalProperties": false,
@@ -108,6 +115,38 @@ pub fn document() -> Json {
     })
 }
 
+/// What a metadata index is declared to be.
+fn metadata_index() -> Json {
+    json!({
+        "type": "object",
+        "required": ["index_name", "columns", "collection"],
+        "additionalProperties": false,
+        "properties": {
+            "index_name": {"type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"},
+            "tenant": {"type": "string"},
+            "database": {"type": "string"},
+            "collection": {"type": "string", "description": "By name or id; PUT keeps it if it is left out"},
+            "columns": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 8,
+                "items": {"oneOf": [
+                    {"type": "string"},
+                    {
+                        "type": "object", "required": ["key"], "additionalProperties": false,
+                        "properties": {"key": {"type": "string"}, "type": {"type": "string"}},
+                    },
+                ]},
+                "description": "Metadata keys in the order of lookups; string_value, int_value, float_value and bool_value are every key of a type",
+            },
+            "where": {"type": "object", "description": "Only records that pass this filter"},
+            "hidden": {"type": "boolean"},
+            "comment": {"type": "string"},
+            "kind": {"enum": ["auto", "ordered"]},
+        },
+    })
+}
+
 /// The schema of every answer that is an error.
 pub(crate) fn error_schema() -> Json {
     json!({
@@ -123,9 +162,12 @@ fn parameter_schema(name: &str) -> Json {
         "limit" | "offset" | "history" | "sample" | "seed" | "max_ms" | "offenders" | "top" | "n" => {
             json!({"type": "integer", "minimum": 0})
         }
-        "values" | "quantiles" | "require_clean" => json!({"type": "boolean"}),
+        "values" | "quantiles" | "require_clean" | "dry_run" | "replace" | "confirm" | "explain" | "analyze" => {
+            json!({"type": "boolean"})
+        }
         "mode" => json!({"enum": ["auto", "fast", "full", "sample"]}),
         "against" => json!({"enum": ["declared", "majority"]}),
+        "strategy" => json!({"enum": ["auto", "exact", "scan", "graph"]}),
         _ => json!({"type": "string"}),
     }
 }

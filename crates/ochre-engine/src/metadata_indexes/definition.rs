@@ -2,7 +2,7 @@
 
 use ochre_index::{IndexColumn, IndexShape};
 use ochre_model::{Filter, HIDDEN_PREFIX, Scalar, Test, Value, ValueType, check_key};
-use ochre_store::{CollectionRow, DEFAULT_DATABASE, DEFAULT_TENANT};
+use ochre_store::{DEFAULT_DATABASE, DEFAULT_TENANT};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use uuid::Uuid;
@@ -114,7 +114,7 @@ impl IndexDefinition {
     }
 
     /// What the index is of, in a collection.
-    pub(crate) fn shape(&self, id: Uuid, row: &CollectionRow) -> Result<IndexShape, Error> {
+    pub(crate) fn shape(&self, id: Uuid) -> Result<IndexShape, Error> {
         self.check_name()?;
         let name = &self.index_name;
         if self.columns.is_empty() {
@@ -126,7 +126,7 @@ impl IndexDefinition {
         }
         let alone = self.columns.len() == 1;
         let columns: Vec<IndexColumn> =
-            self.columns.iter().map(|column| self.column(column, alone, row)).collect::<Result<_, _>>()?;
+            self.columns.iter().map(|column| self.column(column, alone)).collect::<Result<_, _>>()?;
         for (number, column) in columns.iter().enumerate() {
             if columns[..number].contains(column) {
                 return invalid(format!("columns: {} stands twice in index {name:?}", self.columns[number]));
@@ -148,7 +148,7 @@ impl IndexDefinition {
         Ok(IndexShape { id: id.into_bytes(), name: name.clone(), columns, partial })
     }
 
-    fn column(&self, column: &Json, alone: bool, row: &CollectionRow) -> Result<IndexColumn, Error> {
+    fn column(&self, column: &Json, alone: bool) -> Result<IndexColumn, Error> {
         let (key, ty) = match column {
             Json::String(name) => {
                 if let Some((_, ty)) = EVERY.iter().find(|(every, _)| every == name) {
@@ -191,24 +191,8 @@ impl IndexDefinition {
             },
             Some(other) => return invalid(format!("columns: {key:?}: expected the name of a type, found {other}")),
         };
-        check_known(key, row)?;
         Ok(if is_list { IndexColumn::Elements(key.into()) } else { IndexColumn::Key(key.into()) })
     }
-}
-
-/// Refuses a key that no record ever had, in a collection that has had records: it is a slip most likely.
-fn check_known(key: &str, row: &CollectionRow) -> Result<(), Error> {
-    let Some(keys) = row.schema.as_json().get("keys").and_then(Json::as_object) else { return Ok(()) };
-    let known = || keys.keys().map(String::as_str).filter(|key| !key.starts_with('#'));
-    if row.dimension.is_none() || keys.contains_key(key) {
-        return Ok(());
-    }
-    let near = ochre_scheduler::nearest(key, known());
-    let hint = near.map_or_else(
-        || "write a record with it first, or declare it in the schema".to_owned(),
-        |near| format!("did you mean {near:?}?"),
-    );
-    invalid(format!("columns: no record of collection '{}' ever had the key {key:?}; {hint}", row.name))
 }
 
 /// The tests of a partial index: all of them hold.

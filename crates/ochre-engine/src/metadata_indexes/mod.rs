@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ochre_index::{CompositeIndex, Considered, IndexShape, Reason};
+use ochre_index::{CompositeIndex, Considered, IndexColumn, IndexShape, Reason};
 use ochre_store::{CollectionNumber, CollectionRow};
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value as Json, json};
@@ -174,6 +174,18 @@ impl Indexes {
         &self.workload
     }
 
+    /// The index that is defined just like this, if it exists.
+    fn existing(&self, definition: &IndexDefinition) -> Result<Option<Arc<Entry>>, Error> {
+        let existing = self.entries.read().get(&Self::place(definition)).cloned();
+        if existing.as_ref().is_none_or(|existing| existing.state.lock().definition == *definition) {
+            return Ok(existing);
+        }
+        Err(Error::Conflict(format!(
+            "index_name: there is an index '{}' already, defined otherwise; choose another name, or change it with PUT",
+            definition.index_name
+        )))
+    }
+
     fn place(definition: &IndexDefinition) -> Place {
         (definition.tenant.clone(), definition.database.clone(), definition.index_name.clone())
     }
@@ -246,6 +258,32 @@ impl Inner {
         Err(Error::NotFound(format!(
             "collection: there is no collection '{collection}' in database '{database}' of tenant '{tenant}'"
         )))
+    }
+
+    /// Refuses a key that no record ever had, in a collection that has records: it is a slip most likely.
+    fn check_columns(&self, row: &CollectionRow, shape: &IndexShape) -> Result<(), Error> {
+        let view = self.view(row)?;
+        if view.live().is_empty() {
+            return Ok(());
+        }
+        let declared = self.schemas.of(row).ok().flatten();
+        for column in &shape.columns {
+            let (IndexColumn::Key(key) | IndexColumn::Elements(key)) = column else { continue };
+            let is_declared = declared.as_ref().is_some_and(|schema| schema.property(key).is_some());
+            if is_declared || view.keys().any(|(known, _)| known == key) {
+                continue;
+            }
+            let near = ochre_scheduler::nearest(key, view.keys().map(|(key, _)| key));
+            let hint = near.map_or_else(
+                || "write a record with it first, or declare it in the schema".to_owned(),
+                |near| format!("did you mean {near:?}?"),
+            );
+            return Err(Error::Invalid(format!(
+                "columns: no record of collection '{}' has the key {key:?}; {hint}",
+                row.name
+            )));
+        }
+        Ok(())
     }
 
     fn describe_index(&self, entry: &Entry) -> Json {
@@ -379,18 +417,11 @@ impl Database {
         let row = inner.indexed_collection(definition)?;
         let definition = IndexDefinition { collection: row.id.to_string(), ..definition.clone() };
         let id = Uuid::new_v4();
-        let shape = Arc::new(definition.shape(id, &row)?);
+        let shape = Arc::new(definition.shape(id)?);
+        inner.check_columns(&row, &shape)?;
         let place = Indexes::place(&definition);
-        if let Some(existing) = inner.indexes.entries.read().get(&place).cloned() {
-            let is_same = existing.state.lock().definition == definition;
-            return if is_same {
-                Ok((inner.describe_index(&existing), IndexChange::Nothing))
-            } else {
-                Err(Error::Conflict(format!(
-                    "index_name: there is an index '{}' already, defined otherwise; choose another name, or change it with PUT",
-                    definition.index_name
-                )))
-            };
+        if let Some(existing) = inner.indexes.existing(&definition)? {
+            return Ok((inner.describe_index(&existing), IndexChange::Nothing));
         }
         if inner.indexes.of(row.number).len() >= INDEXES_PER_COLLECTION_MAX {
             return Err(Error::Invalid(format!(
@@ -407,13 +438,24 @@ impl Database {
         Ok((inner.describe_index(&entry), IndexChange::Building))
     }
 
+    /// Whether a metadata index may be declared: no other has its name.
+    ///
+    /// # Errors
+    /// As [`Database::create_metadata_index`].
+    pub fn check_metadata_index(&self, definition: &IndexDefinition) -> Result<(), Error> {
+        let row = self.inner.indexed_collection(definition)?;
+        let definition = IndexDefinition { collection: row.id.to_string(), ..definition.clone() };
+        self.inner.indexes.existing(&definition).map(drop)
+    }
+
     /// What a definition would come to: size, time, and what is there already. Nothing is changed.
     ///
     /// # Errors
     /// As [`Database::create_metadata_index`].
     pub fn plan_metadata_index(&self, definition: &IndexDefinition) -> Result<Json, Error> {
         let row = self.inner.indexed_collection(definition)?;
-        let shape = definition.shape(Uuid::nil(), &row)?;
+        let shape = definition.shape(Uuid::nil())?;
+        self.inner.check_columns(&row, &shape)?;
         self.inner.estimate_index(&row, definition, &shape)
     }
 
@@ -461,7 +503,8 @@ impl Database {
         }
         let row = inner.indexed_collection(&definition)?;
         definition.collection = row.id.to_string();
-        let shape = Arc::new(definition.shape(entry.id, &row)?);
+        let shape = Arc::new(definition.shape(entry.id)?);
+        inner.check_columns(&row, &shape)?;
         if row.id != entry.collection {
             self.delete_metadata_index(&definition.tenant, &definition.database, &definition.index_name)?;
             return self.create_metadata_index(&definition);
@@ -496,8 +539,7 @@ impl Database {
         let _changing = inner.indexes.changing.lock();
         let entry = inner.indexes.find(tenant, database, name)?;
         let definition = entry.state.lock().definition.clone();
-        let row = inner.row(entry.collection)?;
-        let shape = Arc::new(definition.shape(entry.id, &row)?);
+        let shape = Arc::new(definition.shape(entry.id)?);
         inner.begin_build(&entry, definition, shape)?;
         Ok(inner.describe_index(&entry))
     }

@@ -137,7 +137,7 @@ impl Inner {
 }
 
 fn entry(id: Uuid, row: &ochre_store::CollectionRow, kept: Kept, usage: [i64; 4]) -> Result<Entry, Error> {
-    let shape = |definition: &IndexDefinition| definition.shape(id, row).map(Arc::new);
+    let shape = |definition: &IndexDefinition| definition.shape(id).map(Arc::new);
     let serving =
         kept.serving.map(|(generation, definition)| Ok::<_, Error>((generation, shape(&definition)?, definition)));
     let serving = serving.transpose()?.map(|(generation, shape, definition)| (generation, definition, shape));

@@ -40,6 +40,7 @@ async fn memory(State(app): State<App>) -> Result<Json<Json_>, ApiError> {
                         "links": memory.links,
                         "columns": memory.columns,
                         "text": memory.text,
+                        "indexes": memory.indexes,
                         "places": memory.places,
                         "total": memory.total(),
                     },

@@ -56,6 +56,7 @@ fn render(database: &Database) -> Result<String, ApiError> {
     let sum = |part: fn(&ochre_engine::Memory) -> usize| loaded.iter().map(|(_, memory)| part(memory)).sum::<usize>();
     for (part, bytes) in [
         ("vectors", sum(|memory| memory.vectors)),
+        ("indexes", sum(|memory| memory.indexes)),
         ("codes", sum(|memory| memory.codes)),
         ("links", sum(|memory| memory.links)),
         ("columns", sum(|memory| memory.columns)),

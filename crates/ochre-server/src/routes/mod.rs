@@ -8,6 +8,7 @@ pub(crate) mod find;
 mod introspection;
 mod jobs;
 mod legacy;
+mod metadata_indexes;
 mod metrics;
 mod records;
 mod schemas;
@@ -46,6 +47,7 @@ pub(crate) fn router() -> Router<App> {
         .merge(find::router())
         .merge(admin::router())
         .merge(jobs::router())
+        .merge(metadata_indexes::router())
         .merge(metrics::router())
         .merge(unserved::router())
         .merge(legacy::router())
@@ -65,6 +67,7 @@ pub(crate) fn operations() -> impl Iterator<Item = &'static Operation> {
         find::OPERATIONS,
         admin::OPERATIONS,
         jobs::OPERATIONS,
+        metadata_indexes::OPERATIONS,
         metrics::OPERATIONS,
         unserved::OPERATIONS,
     ]

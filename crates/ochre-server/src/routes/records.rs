@@ -7,8 +7,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use ochre_engine::model::{Filter, WriteKind};
 use ochre_engine::{
-    Collection, Database, DeleteRequest, GetRequest, Include as Parts, NewRecords, Query as Search, QueryHit,
-    QueryRequest, Record, Violations,
+    Collection, Database, DeleteRequest, Explain, GetRequest, Hints, Include as Parts, NewRecords, Query as Search,
+    QueryHit, QueryRequest, Record, Strategy, Violations,
 };
 use ochre_wire::{
     AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, GetRequestPayload, Include, IncludeList,
@@ -70,7 +70,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "Fetch records by id, filter or both",
         request: Some("GetRequestPayload"),
         response: (200, "object"),
-        query: &[],
+        query: &["explain", "analyze", "use_index", "ignore_index", "hypothetical_indexes"],
     },
     Operation {
         method: "post",
@@ -78,7 +78,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         summary: "The records nearest to each query embedding",
         request: Some("QueryRequestPayload"),
         response: (200, "object"),
-        query: &[],
+        query: &["explain", "analyze", "use_index", "ignore_index", "hypothetical_indexes", "strategy"],
     },
     Operation {
         method: "get",
@@ -187,14 +187,72 @@ async fn delete(
     .await
 }
 
+/// How a read is to be planned and whether it is to be explained: parts of the query string.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+struct Planning {
+    #[serde(default)]
+    explain: bool,
+    #[serde(default)]
+    analyze: bool,
+    use_index: Option<String>,
+    ignore_index: Option<String>,
+    hypothetical_indexes: Option<String>,
+    strategy: Option<String>,
+}
+
+impl Planning {
+    fn is_explained(&self) -> bool {
+        self.explain || self.analyze
+    }
+
+    fn hints(&self, collection: &Collection) -> Result<Hints, ApiError> {
+        let ignored = self.ignore_index.iter().flat_map(|names| names.split(',')).map(str::to_owned).collect();
+        let mut hints = Hints { use_index: self.use_index.clone(), ignore_indexes: ignored, ..Hints::default() };
+        if let Some(text) = &self.hypothetical_indexes {
+            let list: Vec<Json_> = serde_json::from_str(text).map_err(|error| {
+                ApiError::invalid(format!("hypothetical_indexes: expected a list of indexes as JSON: {error}"))
+            })?;
+            for definition in list {
+                hints.hypothetical.push(collection.hypothetical_index(definition)?);
+            }
+        }
+        Ok(hints)
+    }
+
+    fn strategy(&self) -> Result<Option<Strategy>, ApiError> {
+        Ok(match self.strategy.as_deref() {
+            None | Some("auto") => None,
+            Some("exact") => Some(Strategy::Exact),
+            Some("scan") => Some(Strategy::Scan),
+            Some("graph") => Some(Strategy::Graph),
+            Some(other) => {
+                return Err(ApiError::invalid(format!(
+                    "strategy: there is no {other:?}; there are auto, exact, scan and graph"
+                )));
+            }
+        })
+    }
+}
+
+/// Puts the explanation beside what was found.
+fn explained(mut body: Vec<u8>, explain: Option<&Explain>) -> Vec<u8> {
+    if let Some(explain) = explain {
+        body.pop();
+        body.extend(b",\"explain\":");
+        body.extend(serde_json::to_vec(explain).unwrap_or_else(|_| b"null".to_vec()));
+        body.push(b'}');
+    }
+    body
+}
+
 async fn fetch(
-    State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
+    State(app): State<App>, Path(path): Path<CollectionPath>, Query(planning): Query<Planning>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
     if !body.is_small() {
         let work = move |database: &Database| {
             let payload: GetRequestPayload = body.parse()?;
             let filter = payload.filter()?;
-            fetch_now(database, &path, payload, filter)
+            fetch_now(database, &path, payload, filter, &planning)
         };
         return app.run(work).await;
     }
@@ -203,12 +261,13 @@ async fn fetch(
     let returned = payload.ids.as_ref().map_or(usize::MAX, Vec::len);
     let returned = returned.min(payload.limit.map_or(usize::MAX, |limit| limit as usize));
     let is_short = app.is_short(&path, filter.as_ref().is_some_and(Filter::reads_documents), returned);
-    app.run_read(is_short, move |database| fetch_now(database, &path, payload, filter)).await
+    app.run_read(is_short, move |database| fetch_now(database, &path, payload, filter, &planning)).await
 }
 
 fn fetch_now(
-    database: &Database, path: &CollectionPath, payload: GetRequestPayload, filter: Option<Filter>,
+    database: &Database, path: &CollectionPath, payload: GetRequestPayload, filter: Option<Filter>, planning: &Planning,
 ) -> Result<Response, ApiError> {
+    let collection = collection(database, path)?;
     let include = payload.include;
     let request = GetRequest {
         ids: payload.ids,
@@ -216,22 +275,27 @@ fn fetch_now(
         limit: payload.limit,
         offset: payload.offset.unwrap_or(0),
         include: parts(&include),
+        hints: planning.hints(&collection)?,
     };
-    let collection = collection(database, path)?;
     let lint = lint(&collection, request.filter.as_ref())?;
-    let records = collection.get(&request).map_err(gone(path))?;
+    let (records, explain) = if planning.is_explained() {
+        let (records, explain) = collection.explain_get(&request).map_err(gone(path))?;
+        (records, Some(explain))
+    } else {
+        (collection.get(&request).map_err(gone(path))?, None)
+    };
     let rows: Vec<Shown> = records.into_iter().map(|record| Shown { record, distance: None }).collect();
-    Ok(with_lint(json_bytes(get_response(&rows, &include)), &lint))
+    Ok(with_lint(json_bytes(explained(get_response(&rows, &include), explain.as_ref())), &lint))
 }
 
 async fn query(
-    State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
+    State(app): State<App>, Path(path): Path<CollectionPath>, Query(planning): Query<Planning>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
     if !body.is_small() {
         let work = move |database: &Database| {
             let payload: QueryRequestPayload = body.parse()?;
             let filter = payload.filter()?;
-            query_now(database, &path, payload, filter)
+            query_now(database, &path, payload, filter, &planning)
         };
         return app.run(work).await;
     }
@@ -240,12 +304,14 @@ async fn query(
     // Searching takes time for each embedding, however few records it finds.
     let returned = (payload.n_results.unwrap_or(10) as usize).max(10).saturating_mul(payload.query_embeddings.len());
     let is_short = app.is_short(&path, filter.as_ref().is_some_and(Filter::reads_documents), returned);
-    app.run_read(is_short, move |database| query_now(database, &path, payload, filter)).await
+    app.run_read(is_short, move |database| query_now(database, &path, payload, filter, &planning)).await
 }
 
 fn query_now(
     database: &Database, path: &CollectionPath, payload: QueryRequestPayload, filter: Option<Filter>,
+    planning: &Planning,
 ) -> Result<Response, ApiError> {
+    let collection = collection(database, path)?;
     let include = payload.include;
     let embeddings = payload.query_embeddings.iter().map(|row| row.iter().map(|number| number.0).collect()).collect();
     let request = QueryRequest {
@@ -253,15 +319,16 @@ fn query_now(
         ids: payload.ids,
         filter,
         include: parts(&include),
-        hint: None,
+        hint: planning.strategy()?,
+        hints: planning.hints(&collection)?,
     };
-    let collection = collection(database, path)?;
     let lint = lint(&collection, request.filter.as_ref())?;
-    let answer = collection.query(&request).map_err(gone(path))?;
+    let answer = if planning.is_explained() { collection.explain_query(&request) } else { collection.query(&request) };
+    let answer = answer.map_err(gone(path))?;
     let shown = |hit: QueryHit| Shown { record: hit.record, distance: Some(hit.distance) };
     let results: Vec<Vec<Shown>> =
         answer.results.into_iter().map(|hits| hits.into_iter().map(shown).collect()).collect();
-    Ok(with_lint(json_bytes(query_response(&results, &include)), &lint))
+    Ok(with_lint(json_bytes(explained(query_response(&results, &include), answer.explain.as_ref())), &lint))
 }
 
 /// Every read is of the newest state, so the levels differ in nothing but their names.
