@@ -16,7 +16,7 @@ fn references() -> Result<Vec<(PathBuf, String)>> {
         ochre_server::DEFAULT_TOML.trim_end()
     );
     let mut cli = String::from("# Command line\n\nWhat `ochre --help` and its subcommands print.\n");
-    const COMMANDS: [&[&str]; 31] = [
+    const COMMANDS: [&[&str]; 35] = [
         &[],
         &["run"],
         &["check"],
@@ -41,6 +41,10 @@ fn references() -> Result<Vec<(PathBuf, String)>> {
         &["jobs", "pause"],
         &["jobs", "resume"],
         &["jobs", "history"],
+        &["keys"],
+        &["keys", "create"],
+        &["keys", "list"],
+        &["keys", "revoke"],
         &["backup"],
         &["backup", "now"],
         &["backup", "list"],

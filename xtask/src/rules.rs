@@ -11,6 +11,7 @@ use crate::root;
 
 /// What each crate may name in `[dependencies]`; a new edge is an architecture decision.
 const ALLOWED: &[(&str, &[&str])] = &[
+    ("ochre-auth", &[]),
     ("ochre-kernels", &[]),
     ("ochre-model", &[]),
     ("ochre-scheduler", &[]),
@@ -22,7 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["ochre-index", "ochre-kernels", "ochre-model", "ochre-scheduler", "ochre-schema", "ochre-store"],
     ),
     ("ochre-wire", &["ochre-model"]),
-    ("ochre-server", &["ochre-engine", "ochre-scheduler", "ochre-wire"]),
+    ("ochre-server", &["ochre-auth", "ochre-engine", "ochre-scheduler", "ochre-wire"]),
     ("ochre-cli", &["ochre-engine", "ochre-server"]),
     ("ochre-testkit", &["ochre-engine", "ochre-model"]),
     ("ochre-bench", &["ochre-engine", "ochre-index", "ochre-model"]),

@@ -9,6 +9,8 @@ use serde_json::Value as Json;
 
 use crate::run::Settings;
 
+/// The environment variable that holds the key to ask with.
+const TOKEN: &str = "OCHRE_TOKEN";
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -45,10 +47,13 @@ impl Server {
         stream.set_read_timeout(Some(PATIENCE))?;
         // HTTP/1.0: the answer is not cut into chunks, and ends with the connection.
         let body = body.unwrap_or_default();
+        // Given by the environment: arguments are seen by everyone on the machine.
+        let token = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
+        let token = token.map_or(String::new(), |token| format!("authorization: Bearer {token}\r\n"));
         let length = body.len();
         write!(
             stream,
-            "{method} {path} HTTP/1.0\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.0\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{token}\r\n{body}"
         )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

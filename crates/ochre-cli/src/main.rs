@@ -11,6 +11,7 @@ mod health;
 mod indexes;
 mod introspect;
 mod jobs;
+mod keys;
 mod mcp;
 mod memory;
 mod output;
@@ -44,6 +45,8 @@ enum Command {
     #[command(subcommand)]
     Jobs(jobs::Jobs),
     #[command(subcommand)]
+    Keys(keys::Keys),
+    #[command(subcommand)]
     Backup(backup::Backup),
     Restore(restore::Restore),
     #[command(subcommand)]
@@ -63,6 +66,7 @@ fn main() -> std::process::ExitCode {
         Command::Mcp(mcp) => mcp.run(),
         Command::Indexes(indexes) => indexes.run(&mut output),
         Command::Jobs(jobs) => jobs.run(&mut output),
+        Command::Keys(keys) => keys.run(&mut output),
         Command::Backup(backup) => backup.run(&mut output),
         Command::Restore(restore) => restore.run(&mut output),
         Command::Config(config) => config.run(&mut output),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ochre_engine::{Database, Options};
-use ochre_server::{App, Config, ConfigError, Server, Source};
+use ochre_server::{App, Auth, Config, ConfigError, Server, Source};
 use tracing_subscriber::EnvFilter;
 
 use crate::output::{Exit, Output};
@@ -32,6 +32,9 @@ pub(crate) struct Settings {
     /// Allow POST /api/v2/reset, which deletes everything.
     #[arg(long)]
     allow_reset: bool,
+    /// Listen beyond this machine without authentication: whoever reaches the port can do everything.
+    #[arg(long)]
+    allow_no_auth: bool,
     /// Configuration file, ochre's TOML or a Chroma server's YAML [default: ./ochre.toml if it exists].
     #[arg(long, value_name = "FILE", env = "OCHRE_CONFIG")]
     config: Option<PathBuf>,
@@ -47,6 +50,9 @@ impl Settings {
         flags.extend(self.port.map(|port| ("server.port", port)));
         if self.allow_reset {
             flags.push(("server.allow_reset", "true".to_owned()));
+        }
+        if self.allow_no_auth {
+            flags.push(("server.allow_no_auth", "true".to_owned()));
         }
         let source = Source {
             file: self.config.filter(|file| !file.as_os_str().is_empty()).or_else(|| usual.is_file().then_some(usual)),
@@ -90,7 +96,12 @@ async fn serve(config: Config, output: &mut Output) -> anyhow::Result<Exit> {
     if let Some(kind) = network_file_system(&path) {
         tracing::warn!(path = %path.display(), kind, "the data directory is on a network file system, where locks and mapped files are not safe; use a local disk, or at least set database.map_segments = false");
     }
-    let is_exposed = !is_loopback(&config.server.host);
+    let is_exposed = !is_loopback(&config.server.host) && !config.auth.enabled;
+    anyhow::ensure!(
+        !is_exposed || config.server.allow_no_auth,
+        "listening on {} without authentication would let whoever reaches the port read and write everything: set auth.enabled = true (docs/guide/security.md), listen on 127.0.0.1, or say --allow-no-auth",
+        config.server.host
+    );
     let address = format!("{}:{}", config.server.host, config.server.port);
     let stop = stop_signal()?;
     anyhow::ensure!(
@@ -108,8 +119,17 @@ async fn serve(config: Config, output: &mut Output) -> anyhow::Result<Exit> {
         Some(server) => server,
         None => bind().await?,
     };
+    let auth = if config.auth.enabled {
+        Some(Auth::new(&config, &database).map_err(|error| anyhow::anyhow!("{error}"))?)
+    } else {
+        None
+    };
     let app = App::new(database.clone(), config);
-    let url = format!("http://{}", server.address()?);
+    let app = match auth {
+        Some(auth) => app.with_auth(auth),
+        None => app,
+    };
+    let url = format!("{}://{}", if server.is_secure() { "https" } else { "http" }, server.address()?);
     if is_exposed {
         tracing::warn!(
             "listening beyond this machine without authentication: whoever reaches the port can read and write everything"

@@ -186,7 +186,7 @@ impl Collection {
         self.database.inner.query(&*self.info()?, request, true)
     }
 
-    /// An index that does not exist, for [`Hints::hypothetical`]: explanations say what would become of it.
+    /// An index that does not exist, for `Hints::hypothetical`: explanations say what would become of it.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a bad definition, [`Error::Store`] if the collection was deleted.

@@ -9,7 +9,7 @@ use ochre_model::{Declaration, IndexSchema, Metadata, check_collection_name, che
 use ochre_scheduler::{JobStore, Scheduler};
 use ochre_store::{
     Alteration, CollectionNumber, CollectionRow, Committed, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, MemoryStore,
-    NewCollection, Observer, Page, SqliteOptions, SqliteStore, Statistics, Store, Tenant,
+    NewCollection, Observer, Page, SqliteOptions, SqliteStore, Statistics, Store, TableWork, Tenant,
 };
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
@@ -416,6 +416,31 @@ impl Database {
     /// [`Error::Store`].
     pub fn statistics(&self) -> Result<Statistics, Error> {
         Ok(self.inner.store.statistics()?)
+    }
+
+    /// Makes the tables of an extension, or brings them to the newest version: `migrations[n]` brings version `n` to
+    /// `n + 1`. What they make is named `<name>_…`.
+    ///
+    /// # Errors
+    /// [`Error::Store`]: the tables are newer, a migration touches others, or the disk fails.
+    pub fn extend(&self, name: &str, migrations: &[&str]) -> Result<(), Error> {
+        Ok(self.inner.store.extend(name, migrations)?)
+    }
+
+    /// Changes tables of extensions, in one transaction.
+    ///
+    /// # Errors
+    /// [`Error::Store`]: nothing was changed.
+    pub fn change_tables(&self, work: TableWork<'_>) -> Result<(), Error> {
+        Ok(self.inner.store.change_tables(work)?)
+    }
+
+    /// Reads tables of extensions, in one state.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn read_tables(&self, work: TableWork<'_>) -> Result<(), Error> {
+        Ok(self.inner.store.read_tables(work)?)
     }
 
     fn handle(&self, row: &CollectionRow) -> Collection {

@@ -59,8 +59,9 @@ pub use ochre_index::{Hints, IndexColumn, IndexShape, Memory, Plan, Strategy};
 pub use ochre_model as model;
 pub use ochre_scheduler as scheduler;
 pub use ochre_schema as schema;
+pub use ochre_store::rusqlite as tables;
 pub use ochre_store::{
     Alteration, CollectionRow, CopiedCollection, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, Disk, DiskFile,
-    Error as StoreError, Finding, Idempotency, Outcome, Page, RealDisk, Report, Resource, Statistics, Store, Tenant,
-    check,
+    Error as StoreError, Finding, Idempotency, Outcome, Page, RealDisk, Report, Resource, Statistics, Store, TableWork,
+    Tenant, check,
 };

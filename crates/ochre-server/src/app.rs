@@ -11,6 +11,7 @@ use ochre_engine::{Collection, DEFAULT_DATABASE, DEFAULT_TENANT, Database, Store
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
+use crate::auth::Auth;
 use crate::body::Query;
 use crate::config::Config;
 use crate::embedding::EmbeddingFunction;
@@ -26,6 +27,7 @@ pub struct App {
     writing: Arc<Semaphore>,
     requests: Requests,
     embedding_function: Option<Arc<EmbeddingFunction>>,
+    auth: Option<Arc<Auth>>,
     /// Kibibytes of request bodies that may be in memory before they are worked on.
     arriving: Arc<Semaphore>,
 }
@@ -47,7 +49,19 @@ impl App {
         let arriving = ARRIVING_KIB_MAX.max(config.server.max_payload_size_bytes / 1024 + 1);
         let embedding_function = EmbeddingFunction::new(&config.embedding).map(Arc::new);
         let (config, arriving) = (Arc::new(config), Arc::new(Semaphore::new(arriving)));
-        Self { database, config, running, writing, requests: Requests::default(), embedding_function, arriving }
+        let (requests, auth) = (Requests::default(), None);
+        Self { database, config, running, writing, requests, embedding_function, auth, arriving }
+    }
+
+    /// Asks every request who it is from.
+    #[must_use]
+    pub fn with_auth(self, auth: Auth) -> Self {
+        Self { auth: Some(Arc::new(auth)), ..self }
+    }
+
+    /// Who may do what, if that is asked.
+    pub(crate) fn auth(&self) -> Option<&Arc<Auth>> {
+        self.auth.as_ref()
     }
 
     /// Waits until a body of this many bytes may be read into memory.
@@ -68,12 +82,15 @@ impl App {
 
     /// Without authentication, administration and tools are only for this machine.
     pub(crate) fn check_local(&self) -> Result<(), ApiError> {
+        if self.auth.is_some() {
+            return Ok(());
+        }
         let host = self.config.server.host.as_str();
         if host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
             return Ok(());
         }
         let text = format!(
-            "the server listens on {host}, so /_admin and /mcp are refused; let it listen on 127.0.0.1 to use them"
+            "the server listens on {host} without authentication, so /_admin and /mcp are refused; set auth.enabled = true, or let it listen on 127.0.0.1"
         );
         Err(ApiError::new(StatusCode::FORBIDDEN, "ChromaError", text))
     }

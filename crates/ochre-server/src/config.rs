@@ -22,6 +22,7 @@ pub struct Config {
     pub server: ServerConfig,
     pub database: DatabaseConfig,
     pub memory: MemoryConfig,
+    pub auth: AuthConfig,
     pub backup: BackupConfig,
     pub embedding: EmbeddingConfig,
     pub scheduler: SchedulerConfig,
@@ -36,6 +37,9 @@ pub struct ServerConfig {
     pub host: String,
     pub port: u16,
     pub allow_reset: bool,
+    pub allow_no_auth: bool,
+    pub tls_certificate: String,
+    pub tls_key: String,
     pub max_payload_size_bytes: usize,
     pub cors_allow_origins: Vec<String>,
     pub concurrent_requests_max: usize,
@@ -56,6 +60,19 @@ pub struct DatabaseConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct MemoryConfig {
     pub limit_bytes: u64,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct AuthConfig {
+    pub enabled: bool,
+    pub root_key_variable: String,
+    pub htpasswd: String,
+    pub users: Vec<String>,
+    pub roles: Vec<String>,
+    pub authz_file: String,
+    pub failures_per_minute: u32,
+    pub audit_log: String,
 }
 
 /// `[backup]`
@@ -252,6 +269,20 @@ impl Config {
         }) {
             let reason = format!("must hold \"*\" or origins such as \"https://example.org\", not \"{bad}\"");
             return Err(wrong("server.cors_allow_origins", &reason));
+        }
+        let auth = &self.auth;
+        for (key, is_set) in [
+            ("auth.htpasswd", !auth.htpasswd.is_empty()),
+            ("auth.authz_file", !auth.authz_file.is_empty()),
+            ("auth.users", !auth.users.is_empty()),
+        ] {
+            // Whoever names users means them to be asked for.
+            if is_set && !auth.enabled {
+                return Err(wrong(key, "is set, but auth.enabled is false: set it to true"));
+            }
+        }
+        if self.server.tls_certificate.is_empty() != self.server.tls_key.is_empty() {
+            return Err(wrong("server.tls_certificate", "and server.tls_key are given together or not at all"));
         }
         let embedding = &self.embedding;
         if !embedding.url.is_empty() {

@@ -6,6 +6,7 @@
 //! Not here: what JSON bodies look like (`ochre-wire`), what requests mean (`ochre-engine`).
 
 mod app;
+mod auth;
 mod body;
 mod config;
 mod embedding;
@@ -19,8 +20,10 @@ mod requests;
 mod routes;
 mod s3;
 mod serve;
+mod tls;
 
 pub use app::App;
+pub use auth::{Auth, KeyError, Keys, NewKey};
 pub use config::{Config, ConfigError, DEFAULT_TOML, Source};
 pub use mcp::serve_standard as serve_mcp;
 pub use openapi::document as openapi_document;

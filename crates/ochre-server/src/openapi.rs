@@ -4,6 +4,7 @@ use ochre_wire as wire;
 use serde_json::{Map, Value as Json, json};
 use utoipa::OpenApi;
 
+use crate::auth::{self, Needs};
 use crate::routes::{Operation, operations};
 
 #[derive(OpenApi)]
@@ -88,6 +89,27 @@ pub fn document() -> Json {
             {"$ref": "#/components/schemas/MetadataIndex"},
             {"type": "array", "items": {"$ref": "#/components/schemas/MetadataIndex"}},
         ],
+    });
+    components["schemas"]["NewKey"] = json!({
+        "type": "object",
+        "required": ["name", "grants"],
+        "additionalProperties": false,
+        "properties": {
+            "name": {"type": "string", "minLength": 1, "maxLength": 128},
+            "grants": {
+                "type": "array", "minItems": 1, "items": {"type": "string"},
+                "description": "role:tenant/database/collection, with * for any characters",
+            },
+            "expires_at": {"type": "integer", "description": "Seconds since 1970"},
+            "requests_per_second": {"type": "integer", "minimum": 1},
+            "concurrent_requests": {"type": "integer", "minimum": 1},
+            "batch_records": {"type": "integer", "minimum": 1},
+        },
+    });
+    components["securitySchemes"] = json!({
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "token": {"type": "apiKey", "in": "header", "name": "x-chroma-token"},
+        "basic": {"type": "http", "scheme": "basic"},
     });
     components["schemas"]["JobChange"] = json!({
         "type": "object",
@@ -199,12 +221,26 @@ fn describe(operation: &Operation) -> Json {
             "default": error,
         },
     });
+    match auth::needs(&operation.method.to_uppercase(), operation.path) {
+        Some(Needs::Nothing) => {}
+        Some(Needs::Identity) => described["security"] = security(),
+        Some(Needs::All(permission) | Needs::Some(permission)) => {
+            described["security"] = security();
+            described["x-permission"] = permission.name().into();
+        }
+        None => described["security"] = security(),
+    }
     if let Some(request) = operation.request {
         let reference = format!("#/components/schemas/{request}");
         described["requestBody"] =
             json!({"required": true, "content": {"application/json": {"schema": {"$ref": reference}}}});
     }
     described
+}
+
+/// Any of the ways to say who asks; on a server that asks.
+fn security() -> Json {
+    json!([{"bearer": []}, {"token": []}, {"basic": []}])
 }
 
 fn schema(name: &str) -> Json {

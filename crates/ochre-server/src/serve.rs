@@ -14,15 +14,19 @@ use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use crate::app::App;
+use crate::auth;
 use crate::config::Config;
 use crate::layers;
 use crate::mcp;
 use crate::requests;
 use crate::routes;
+use crate::tls::Tls;
 
 /// A connection may be idle, or take to send the head of a request, this long: longer than load balancers
 /// keep theirs, so that they never send into one that is just being closed.
 const HEAD_PATIENCE: Duration = Duration::from_secs(120);
+/// A TLS handshake has this long.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// The head of a request takes at most this many bytes.
 const HEAD_BYTES_MAX: usize = 256 << 10;
 /// Requests in flight have this long to finish once the server is asked to stop.
@@ -33,9 +37,11 @@ fn router(app: App) -> (Router, impl FnOnce()) {
     let (mcp, stop) = mcp::router(&app);
     let mcp = mcp.layer(axum::middleware::from_fn_with_state(app.clone(), layers::only_this_machine));
     let origins = app.config().server.cors_allow_origins.clone();
+    let guarded = axum::middleware::from_fn_with_state(app.clone(), auth::guard);
     let counted = axum::middleware::from_fn_with_state(app.clone(), requests::count);
     let mut router = routes::router()
         .merge(mcp)
+        .layer(guarded)
         .layer(counted)
         .layer(CompressionLayer::new())
         .layer(axum::middleware::from_fn(layers::no_local_compression));
@@ -53,6 +59,7 @@ fn router(app: App) -> (Router, impl FnOnce()) {
 /// A server bound to its address.
 pub struct Server {
     listener: TcpListener,
+    tls: Option<Tls>,
 }
 
 impl Server {
@@ -61,8 +68,9 @@ impl Server {
     /// # Errors
     /// Whatever the operating system says.
     pub async fn bind(config: &Config) -> std::io::Result<Self> {
+        let tls = Tls::new(config)?;
         let listener = TcpListener::bind((config.server.host.as_str(), config.server.port)).await?;
-        Ok(Self { listener })
+        Ok(Self { listener, tls })
     }
 
     /// The address it listens on.
@@ -71,6 +79,11 @@ impl Server {
     /// Whatever the operating system says.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// Whether it speaks TLS.
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Serves until `stop` completes; then takes no new requests, finishes those in flight, and returns.
@@ -95,10 +108,26 @@ impl Server {
             };
             let _ = stream.set_nodelay(true);
             let service = TowerToHyperService::new(router.clone().layer(axum::Extension(ConnectInfo(peer))));
-            let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+            let Some(acceptor) = self.tls.as_ref().map(Tls::acceptor) else {
+                let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+                tokio::spawn(async move {
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "a connection ended with an error");
+                    }
+                });
+                continue;
+            };
+            let (http, watcher) = (http.clone(), graceful.watcher());
             tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection ended with an error");
+                match tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => {
+                        let connection = watcher.watch(http.serve_connection(TokioIo::new(stream), service));
+                        if let Err(error) = connection.await {
+                            tracing::debug!(%error, "a connection ended with an error");
+                        }
+                    }
+                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                    Err(_) => tracing::debug!("a TLS handshake took too long"),
                 }
             });
         }

@@ -182,13 +182,13 @@ impl Inner {
             if let Some(other) = covering {
                 let name = &other.state.lock().definition.index_name;
                 suggestions.push(json!({
-                    "kind": "redundant", "collection": row.name, "index_name": definition.index_name,
+                    "kind": "redundant", "tenant": row.tenant, "database": row.database, "collection": row.name, "index_name": definition.index_name,
                     "reason": format!("index '{name}' begins with the same columns and answers the same filters"),
                     "request": {"method": "DELETE", "path": path},
                 }));
             } else if days >= UNUSED_DAYS {
                 suggestions.push(json!({
-                    "kind": "unused", "collection": row.name, "index_name": definition.index_name,
+                    "kind": "unused", "tenant": row.tenant, "database": row.database, "collection": row.name, "index_name": definition.index_name,
                     "reason": format!("nothing used index '{}' for {days} days", definition.index_name),
                     "request": {"method": "DELETE", "path": path},
                 }));
@@ -233,7 +233,7 @@ impl Inner {
                 let average = asked.micros / asked.times.max(1);
                 let (records, matched) = (asked.records / asked.times.max(1), asked.matched / asked.times.max(1));
                 let suggestion = json!({
-                    "kind": "missing", "collection": row.name, "columns": columns,
+                    "kind": "missing", "tenant": row.tenant, "database": row.database, "collection": row.name, "columns": columns,
                     "reason": format!(
                         "{} filters on {} looked at {records} records each to find {matched}, in {average} µs on average",
                         asked.times, names.join(", ")

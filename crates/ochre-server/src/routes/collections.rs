@@ -3,7 +3,7 @@
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
-use ochre_engine::{Alteration, CollectionOptions, CollectionRow, Resource};
+use ochre_engine::{Alteration, CollectionOptions, CollectionRow, Database, Page, Resource};
 use ochre_wire::{
     Collection, CreateCollectionPayload, CreateOptions, UpdateCollectionPayload, create_options, shown_metadata,
 };
@@ -12,8 +12,10 @@ use uuid::Uuid;
 
 use super::Operation;
 use crate::app::{App, CollectionPath, DatabasePath, collection, gone};
+use crate::auth::Caller;
 use crate::body::{JsonBytes, PageQuery, Query};
 use crate::error::ApiError;
+use ochre_auth::{Permission, Target};
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
@@ -103,26 +105,49 @@ fn missing(name: &str) -> ApiError {
     ApiError::not_found(format!("Collection [{name}] does not exist"))
 }
 
+/// Whether a caller may read every collection of a database, so that none has to be left out.
+fn reads_all(caller: &Caller, path: &DatabasePath) -> bool {
+    let target = Target { tenant: Some(&path.tenant), database: Some(&path.database), collection: None };
+    caller.principal().may(Permission::CollectionRead, target)
+}
+
+/// The collections of a database that a caller may read.
+fn readable(database: &Database, caller: &Caller, path: &DatabasePath) -> Result<Vec<CollectionRow>, ApiError> {
+    let mut rows = database.collections(&path.tenant, &path.database, Page::default())?;
+    rows.retain(|row| caller.may(Permission::CollectionRead, &row.tenant, &row.database, &row.name));
+    Ok(rows)
+}
+
 async fn list(
-    State(app): State<App>, Path(path): Path<DatabasePath>, Query(page): Query<PageQuery>,
+    State(app): State<App>, caller: Caller, Path(path): Path<DatabasePath>, Query(page): Query<PageQuery>,
 ) -> Result<Json<Vec<Collection>>, ApiError> {
     app.run(move |database| {
-        let rows = database.collections(&path.tenant, &path.database, page.into())?;
+        let page = Page::from(page);
+        let rows = if reads_all(&caller, &path) {
+            database.collections(&path.tenant, &path.database, page)?
+        } else {
+            let rows = readable(database, &caller, &path)?.into_iter().skip(page.offset as usize);
+            rows.take(page.limit.map_or(usize::MAX, |limit| limit as usize)).collect()
+        };
         Ok(Json(rows.iter().map(shown).collect()))
     })
     .await
 }
 
 async fn create(
-    State(app): State<App>, Path(path): Path<DatabasePath>, body: JsonBytes,
+    State(app): State<App>, caller: Caller, Path(path): Path<DatabasePath>, body: JsonBytes,
 ) -> Result<Json<Collection>, ApiError> {
     app.run(move |database| {
         let payload: CreateCollectionPayload = body.parse()?;
         let name = payload.name.clone();
+        caller.check(Permission::CollectionWrite, &path.tenant, &path.database, &name)?;
         // The name is judged first, as Chroma does.
         ochre_engine::model::check_collection_name(&name)
             .map_err(|error| ApiError::invalid(format!("Validation error: name: {error}")))?;
         let CreateOptions { metadata, declaration, schema, get_or_create } = create_options(payload)?;
+        if !declaration.is_empty() {
+            caller.check(Permission::SchemaWrite, &path.tenant, &path.database, &name)?;
+        }
         let options = CollectionOptions { metadata, declaration, schema: Some(schema), get_or_create };
         let made = database.make_collection(&path.tenant, &path.database, &name, options);
         let row = made.map_err(|error| match error.not_found() {
@@ -134,8 +159,15 @@ async fn create(
     .await
 }
 
-async fn count(State(app): State<App>, Path(path): Path<DatabasePath>) -> Result<Json<u64>, ApiError> {
-    app.run(move |database| Ok(Json(database.count_collections(&path.tenant, &path.database)?))).await
+async fn count(State(app): State<App>, caller: Caller, Path(path): Path<DatabasePath>) -> Result<Json<u64>, ApiError> {
+    app.run(move |database| {
+        Ok(Json(if reads_all(&caller, &path) {
+            database.count_collections(&path.tenant, &path.database)?
+        } else {
+            readable(database, &caller, &path)?.len() as u64
+        }))
+    })
+    .await
 }
 
 async fn read(State(app): State<App>, Path(path): Path<CollectionPath>) -> Result<Json<Collection>, ApiError> {
@@ -165,7 +197,9 @@ async fn read_by_id(State(app): State<App>, Path(path): Path<CollectionPath>) ->
     .await
 }
 
-async fn read_by_crn(State(app): State<App>, Path(crn): Path<String>) -> Result<Json<Collection>, ApiError> {
+async fn read_by_crn(
+    State(app): State<App>, caller: Caller, Path(crn): Path<String>,
+) -> Result<Json<Collection>, ApiError> {
     let parts: Vec<&str> = crn.split(':').collect();
     let [resource, database_name, name] = parts[..] else { return Err(bad_crn()) };
     if resource.is_empty() || database_name.is_empty() || name.is_empty() {
@@ -177,6 +211,9 @@ async fn read_by_crn(State(app): State<App>, Path(crn): Path<String>) -> Result<
         let found =
             database.collection_in(&tenant.name, &database_name, &name).and_then(|collection| collection.info());
         let row = found.map_err(|error| if error.not_found().is_some() { missing(&crn) } else { error.into() })?;
+        if !caller.may(Permission::CollectionRead, &row.tenant, &row.database, &row.name) {
+            return Err(missing(&crn));
+        }
         Ok(Json(shown(&row)))
     })
     .await
@@ -189,7 +226,7 @@ fn bad_crn() -> ApiError {
 }
 
 async fn update(
-    State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
+    State(app): State<App>, caller: Caller, Path(path): Path<CollectionPath>, body: JsonBytes,
 ) -> Result<Json<Json_>, ApiError> {
     app.run(move |database| {
         let mut payload: UpdateCollectionPayload = body.parse()?;
@@ -197,9 +234,14 @@ async fn update(
         if let Some(name) = &payload.new_name {
             ochre_engine::model::check_collection_name(name)
                 .map_err(|error| ApiError::invalid(format!("Validation error: new_name: {error}")))?;
+            // Nobody takes a collection to where they may not write.
+            caller.check(Permission::CollectionWrite, &path.tenant, &path.database, name)?;
         }
         let (metadata, declaration) = payload.metadata()?;
         let collection = collection(database, &path)?;
+        if !declaration.is_empty() {
+            caller.check(Permission::SchemaWrite, &path.tenant, &path.database, &collection.info()?.name)?;
+        }
         let alteration = Alteration {
             metadata,
             declaration,

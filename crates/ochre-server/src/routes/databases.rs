@@ -9,8 +9,10 @@ use serde_json::{Value as Json_, json};
 
 use super::Operation;
 use crate::app::{App, DatabasePath};
+use crate::auth::Caller;
 use crate::body::{JsonBytes, PageQuery, Query};
 use crate::error::ApiError;
+use ochre_auth::{Permission, Target};
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
@@ -58,18 +60,26 @@ fn shown(row: DatabaseRow) -> Database {
 }
 
 async fn list(
-    State(app): State<App>, Path(tenant): Path<String>, Query(page): Query<PageQuery>,
+    State(app): State<App>, caller: Caller, Path(tenant): Path<String>, Query(page): Query<PageQuery>,
 ) -> Result<Json<Vec<Database>>, ApiError> {
     app.run(move |database| {
-        let rows = database.databases(&tenant, page.into())?;
-        Ok(Json(rows.into_iter().map(shown).collect()))
+        let rows = database.databases(&tenant, page.into())?.into_iter();
+        let is_seen = |row: &DatabaseRow| {
+            let target = Target { tenant: Some(&row.tenant), database: Some(&row.name), collection: None };
+            caller.principal().may(Permission::DatabaseRead, target)
+        };
+        Ok(Json(rows.filter(is_seen).map(shown).collect()))
     })
     .await
 }
 
-async fn create(State(app): State<App>, Path(tenant): Path<String>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
+async fn create(
+    State(app): State<App>, caller: Caller, Path(tenant): Path<String>, body: JsonBytes,
+) -> Result<Json<Json_>, ApiError> {
     app.run(move |database| {
         let payload: CreateDatabasePayload = body.parse()?;
+        let target = Target { tenant: Some(&tenant), database: Some(&payload.name), collection: None };
+        caller.check_in(Permission::DatabaseWrite, target)?;
         database.create_database(&tenant, &payload.name)?;
         Ok(Json(json!({})))
     })

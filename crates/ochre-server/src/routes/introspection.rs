@@ -13,8 +13,10 @@ use serde::Deserialize;
 
 use super::Operation;
 use crate::app::{App, Named};
+use crate::auth::Caller;
 use crate::body::Query;
 use crate::error::ApiError;
+use ochre_auth::Permission;
 
 /// The parameters of a report.
 const PARAMETERS: &[&str] = &[
@@ -165,12 +167,19 @@ impl Parameters {
 }
 
 async fn introspect(
-    State(app): State<App>, named: Named, Query(parameters): Query<Parameters>,
+    State(app): State<App>, caller: Caller, named: Named, Query(parameters): Query<Parameters>,
 ) -> Result<Response, ApiError> {
     let form = parameters.format;
-    let request = parameters.request()?;
+    let mut request = parameters.request()?;
     app.run(move |database| {
-        let report = named.find(database)?.introspect(&request)?;
+        let collection = named.find(database)?;
+        let row = collection.info()?;
+        if request.filter.is_some() {
+            // Counts of what passes a filter tell values.
+            caller.check(Permission::IntrospectValues, &row.tenant, &row.database, &row.name)?;
+        }
+        request.values &= caller.may(Permission::IntrospectValues, &row.tenant, &row.database, &row.name);
+        let report = collection.introspect(&request)?;
         Ok(match form {
             Form::Json => axum::Json(report).into_response(),
             Form::Markdown => {

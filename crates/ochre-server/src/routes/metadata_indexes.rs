@@ -10,8 +10,11 @@ use serde_json::{Value as Json_, json};
 
 use super::Operation;
 use crate::app::App;
+use crate::auth::Caller;
 use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
+use ochre_auth::Permission;
+use uuid::Uuid;
 
 /// One request declares at most so many indexes.
 const DEFINITIONS_MAX: usize = 100;
@@ -147,6 +150,23 @@ impl Home {
     }
 }
 
+/// Fails unless the caller may do this to an index, as it is shown: as if it were not there, if nothing is granted there.
+fn check(caller: &Caller, permission: Permission, index: &Json_) -> Result<(), ApiError> {
+    let part = |name: &str| index[name].as_str().unwrap_or_default();
+    caller.check(permission, part("tenant"), part("database"), part("collection"))
+}
+
+/// Fails unless the caller may declare this.
+fn may_write(caller: &Caller, database: &Database, new: &IndexDefinition) -> Result<(), ApiError> {
+    // By its name, whichever way it is named.
+    let name = Uuid::parse_str(&new.collection)
+        .ok()
+        .filter(|_| database.collection_in(&new.tenant, &new.database, &new.collection).is_err())
+        .and_then(|id| database.collection_by_id(id).and_then(|collection| collection.info()).ok())
+        .map_or_else(|| new.collection.clone(), |row| row.name.clone());
+    caller.check(Permission::IndexWrite, &new.tenant, &new.database, &name)
+}
+
 /// A definition, which the request may complete.
 fn definition(mut json: Json_, home: &[(&str, Option<&String>)]) -> Result<IndexDefinition, ApiError> {
     if let Some(members) = json.as_object_mut() {
@@ -160,7 +180,7 @@ fn definition(mut json: Json_, home: &[(&str, Option<&String>)]) -> Result<Index
 }
 
 async fn create(
-    State(app): State<App>, Query(scope): Query<Scope>, body: JsonBytes,
+    State(app): State<App>, caller: Caller, Query(scope): Query<Scope>, body: JsonBytes,
 ) -> Result<(StatusCode, Json<Json_>), ApiError> {
     app.check_local()?;
     app.run(move |database| {
@@ -191,6 +211,9 @@ async fn create(
                 return Err(ApiError::invalid(format!("index_name: {name:?} stands twice in the list")));
             }
         }
+        for definition in &definitions {
+            may_write(&caller, database, definition)?;
+        }
         // All of them are looked at before any is made.
         let plans: Vec<Json_> =
             definitions.iter().map(|new| database.plan_metadata_index(new)).collect::<Result<_, _>>()?;
@@ -200,6 +223,7 @@ async fn create(
             }
         }
         let gone = if scope.replace { left_out(database, &scope, &definitions) } else { Vec::new() };
+        gone.iter().try_for_each(|index| check(&caller, Permission::IndexWrite, index))?;
         if scope.dry_run {
             let shown = if is_list { json!({"indexes": plans, "deletes": names(&gone)}) } else { plans[0].clone() };
             return Ok((StatusCode::OK, Json(shown)));
@@ -256,12 +280,19 @@ fn with_change(mut index: Json_, change: IndexChange) -> Json_ {
     index
 }
 
-async fn list(State(app): State<App>, Query(scope): Query<Scope>) -> Result<Json<Json_>, ApiError> {
+async fn list(State(app): State<App>, caller: Caller, Query(scope): Query<Scope>) -> Result<Json<Json_>, ApiError> {
     app.check_local()?;
-    app.run(move |database| Ok(Json(json!({"indexes": database.metadata_indexes(&scope.selection())})))).await
+    app.run(move |database| {
+        let mut indexes = database.metadata_indexes(&scope.selection());
+        indexes.retain(|index| check(&caller, Permission::IndexRead, index).is_ok());
+        Ok(Json(json!({"indexes": indexes})))
+    })
+    .await
 }
 
-async fn delete_many(State(app): State<App>, Query(scope): Query<Scope>) -> Result<Json<Json_>, ApiError> {
+async fn delete_many(
+    State(app): State<App>, caller: Caller, Query(scope): Query<Scope>,
+) -> Result<Json<Json_>, ApiError> {
     app.check_local()?;
     app.run(move |database| {
         if scope.collection.is_none() && scope.database.is_none() && scope.tenant.is_none() {
@@ -270,6 +301,8 @@ async fn delete_many(State(app): State<App>, Query(scope): Query<Scope>) -> Resu
             ));
         }
         let mut indexes = database.metadata_indexes(&scope.selection());
+        indexes.retain(|index| check(&caller, Permission::IndexRead, index).is_ok());
+        indexes.iter().try_for_each(|index| check(&caller, Permission::IndexWrite, index))?;
         if !scope.dry_run && !scope.confirm {
             let text = format!("this deletes {} indexes; add confirm=true to do it, or dry_run=true to see which", indexes.len());
             return Err(ApiError::invalid(text));
@@ -284,25 +317,30 @@ async fn delete_many(State(app): State<App>, Query(scope): Query<Scope>) -> Resu
     .await
 }
 
-async fn suggest(State(app): State<App>, Query(scope): Query<Scope>) -> Result<Json<Json_>, ApiError> {
+async fn suggest(State(app): State<App>, caller: Caller, Query(scope): Query<Scope>) -> Result<Json<Json_>, ApiError> {
     app.check_local()?;
-    app.run(move |database| Ok(Json(json!({"suggestions": database.suggest_metadata_indexes(&scope.selection())}))))
-        .await
+    app.run(move |database| {
+        let mut suggestions = database.suggest_metadata_indexes(&scope.selection());
+        suggestions.retain(|suggestion| check(&caller, Permission::IndexRead, suggestion).is_ok());
+        Ok(Json(json!({"suggestions": suggestions})))
+    })
+    .await
 }
 
 async fn show(
-    State(app): State<App>, Path(name): Path<String>, Query(home): Query<Home>,
+    State(app): State<App>, caller: Caller, Path(name): Path<String>, Query(home): Query<Home>,
 ) -> Result<Json<Json_>, ApiError> {
     app.check_local()?;
     app.run(move |database| {
         let (tenant, home) = home.parts();
+        check(&caller, Permission::IndexRead, &database.metadata_index(tenant, home, &name)?)?;
         Ok(Json(database.metadata_index(tenant, home, &name)?))
     })
     .await
 }
 
 async fn replace(
-    State(app): State<App>, Path(name): Path<String>, Query(home): Query<Home>, body: JsonBytes,
+    State(app): State<App>, caller: Caller, Path(name): Path<String>, Query(home): Query<Home>, body: JsonBytes,
 ) -> Result<(StatusCode, Json<Json_>), ApiError> {
     app.check_local()?;
     app.run(move |database| {
@@ -313,7 +351,15 @@ async fn replace(
         }
         let home =
             [("index_name", Some(&name)), ("tenant", home.tenant.as_ref()), ("database", home.database.as_ref())];
-        let (index, change) = database.put_metadata_index(&definition(body, &home)?)?;
+        let new = definition(body, &home)?;
+        // Both where it is and where it shall be.
+        if let Ok(old) = database.metadata_index(&new.tenant, &new.database, &name) {
+            check(&caller, Permission::IndexWrite, &old)?;
+        }
+        if !new.collection.is_empty() {
+            may_write(&caller, database, &new)?;
+        }
+        let (index, change) = database.put_metadata_index(&new)?;
         let status = if change == IndexChange::Building { StatusCode::ACCEPTED } else { StatusCode::OK };
         Ok((status, Json(with_change(index, change))))
     })
@@ -321,11 +367,12 @@ async fn replace(
 }
 
 async fn delete(
-    State(app): State<App>, Path(name): Path<String>, Query(home): Query<Home>,
+    State(app): State<App>, caller: Caller, Path(name): Path<String>, Query(home): Query<Home>,
 ) -> Result<Json<Json_>, ApiError> {
     app.check_local()?;
     app.run(move |database| {
         let (tenant, home) = home.parts();
+        check(&caller, Permission::IndexWrite, &database.metadata_index(tenant, home, &name)?)?;
         let index = database.delete_metadata_index(tenant, home, &name)?;
         Ok(Json(json!({"deleted": index["index_name"]})))
     })
@@ -333,22 +380,24 @@ async fn delete(
 }
 
 async fn rebuild(
-    State(app): State<App>, Path(name): Path<String>, Query(home): Query<Home>,
+    State(app): State<App>, caller: Caller, Path(name): Path<String>, Query(home): Query<Home>,
 ) -> Result<(StatusCode, Json<Json_>), ApiError> {
     app.check_local()?;
     app.run(move |database| {
         let (tenant, home) = home.parts();
+        check(&caller, Permission::IndexWrite, &database.metadata_index(tenant, home, &name)?)?;
         Ok((StatusCode::ACCEPTED, Json(database.rebuild_metadata_index(tenant, home, &name)?)))
     })
     .await
 }
 
 async fn cancel(
-    State(app): State<App>, Path(name): Path<String>, Query(home): Query<Home>,
+    State(app): State<App>, caller: Caller, Path(name): Path<String>, Query(home): Query<Home>,
 ) -> Result<(StatusCode, Json<Json_>), ApiError> {
     app.check_local()?;
     app.run(move |database| {
         let (tenant, home) = home.parts();
+        check(&caller, Permission::IndexWrite, &database.metadata_index(tenant, home, &name)?)?;
         let (mut index, was_building) = database.cancel_metadata_index(tenant, home, &name)?;
         index["change"] = if was_building { "cancelled" } else { "none" }.into();
         Ok((StatusCode::ACCEPTED, Json(index)))
@@ -357,11 +406,12 @@ async fn cancel(
 }
 
 async fn verify(
-    State(app): State<App>, Path(name): Path<String>, Query(home): Query<Home>,
+    State(app): State<App>, caller: Caller, Path(name): Path<String>, Query(home): Query<Home>,
 ) -> Result<Json<Json_>, ApiError> {
     app.check_local()?;
     app.run(move |database| {
         let (tenant, home) = home.parts();
+        check(&caller, Permission::IndexRead, &database.metadata_index(tenant, home, &name)?)?;
         Ok(Json(database.verify_metadata_index(tenant, home, &name)?))
     })
     .await

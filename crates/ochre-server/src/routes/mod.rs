@@ -7,6 +7,7 @@ mod documentation;
 pub(crate) mod find;
 mod introspection;
 mod jobs;
+mod keys;
 mod legacy;
 mod metadata_indexes;
 mod metrics;
@@ -47,6 +48,7 @@ pub(crate) fn router() -> Router<App> {
         .merge(find::router())
         .merge(admin::router())
         .merge(jobs::router())
+        .merge(keys::router())
         .merge(metadata_indexes::router())
         .merge(metrics::router())
         .merge(unserved::router())
@@ -67,6 +69,7 @@ pub(crate) fn operations() -> impl Iterator<Item = &'static Operation> {
         find::OPERATIONS,
         admin::OPERATIONS,
         jobs::OPERATIONS,
+        keys::OPERATIONS,
         metadata_indexes::OPERATIONS,
         metrics::OPERATIONS,
         unserved::OPERATIONS,

@@ -19,6 +19,7 @@ use serde_json::{Value as Json_, json};
 
 use super::Operation;
 use crate::app::{App, CollectionPath, collection, gone};
+use crate::auth::Caller;
 use crate::body::{JsonBytes, Query};
 use crate::error::{ApiError, violation_members};
 
@@ -102,9 +103,12 @@ pub(super) fn router() -> Router<App> {
         .route(&format!("{base}/count"), get(count))
 }
 
-async fn add(State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes) -> Result<Response, ApiError> {
+async fn add(
+    State(app): State<App>, caller: Caller, Path(path): Path<CollectionPath>, body: JsonBytes,
+) -> Result<Response, ApiError> {
     app.run_write(move |database| {
         let payload: AddCollectionRecordsPayload = body.parse()?;
+        caller.check_batch(payload.ids.len())?;
         let records = NewRecords::from(payload.into_batch()?);
         let collection = collection(database, &path)?;
         let written = collection.write_and_report(WriteKind::Add, records, body.idempotency());
@@ -115,10 +119,11 @@ async fn add(State(app): State<App>, Path(path): Path<CollectionPath>, body: Jso
 }
 
 async fn update(
-    State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
+    State(app): State<App>, caller: Caller, Path(path): Path<CollectionPath>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
     app.run_write(move |database| {
         let payload: UpdateCollectionRecordsPayload = body.parse()?;
+        caller.check_batch(payload.ids.len())?;
         let records = NewRecords::from(payload.into_batch()?);
         let collection = collection(database, &path)?;
         let written = collection.write_and_report(WriteKind::Update, records, body.idempotency());
@@ -129,10 +134,11 @@ async fn update(
 }
 
 async fn upsert(
-    State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
+    State(app): State<App>, caller: Caller, Path(path): Path<CollectionPath>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
     app.run_write(move |database| {
         let payload: UpsertCollectionRecordsPayload = body.parse()?;
+        caller.check_batch(payload.ids.len())?;
         let records = NewRecords::from(payload.into_batch()?);
         let collection = collection(database, &path)?;
         let written = collection.write_and_report(WriteKind::Upsert, records, body.idempotency());

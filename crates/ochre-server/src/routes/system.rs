@@ -11,7 +11,9 @@ use serde_json::{Value as Json_, json};
 use super::Operation;
 use crate::API_VERSION;
 use crate::app::App;
+use crate::auth::Caller;
 use crate::error::ApiError;
+use ochre_engine::{DEFAULT_DATABASE, DEFAULT_TENANT};
 
 /// Records that clients should put into one batch at most. Larger ones are taken too.
 const BATCH_ADVISED: u32 = 5461;
@@ -99,8 +101,13 @@ async fn pre_flight_checks() -> Json<Json_> {
     Json(json!({"max_batch_size": BATCH_ADVISED, "supports_base64_encoding": true}))
 }
 
-async fn identity() -> Json<Json_> {
-    Json(json!({"user_id": "", "tenant": "default_tenant", "databases": ["default_database"]}))
+async fn identity(caller: Caller) -> Json<Json_> {
+    let who = caller.principal();
+    let mut databases = who.databases();
+    if databases.is_empty() {
+        databases.push(DEFAULT_DATABASE);
+    }
+    Json(json!({"user_id": who.name, "tenant": who.tenant().unwrap_or(DEFAULT_TENANT), "databases": databases}))
 }
 
 async fn reset(State(app): State<App>) -> Result<Json<bool>, ApiError> {

@@ -1,0 +1,418 @@
+"""Authentication and authorisation: every route with every role, the official client over TLS, and attacks."""
+
+import base64
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import bcrypt
+import chromadb
+import pytest
+from chromadb.config import Settings
+from server import OCHRE, Server
+
+TLS = pathlib.Path(__file__).resolve().parent / "tls"
+ROOT = "root-key-of-the-tests-0123456789"
+V2 = "/api/v2/tenants/default_tenant/databases/default_database/collections"
+READER = {"tenant:read", "database:read", "collection:read", "record:read", "schema:read", "introspect:read", "introspect:values", "tool:use"}
+WRITER = READER | {"record:write"}
+ROLES = {
+    "reader": READER,
+    "writer": WRITER,
+    "schema-manager": WRITER | {"collection:write", "schema:write", "index:read", "index:write"},
+    "operator": {"tenant:read", "database:read", "collection:read", "schema:read", "introspect:read", "index:read", "index:write",
+                 "job:read", "job:write", "system:read"},
+    "auditor": {"schema:read", "job:read"},
+    "admin": None,
+}
+AUTHZ = """
+roles_mapping:
+  editor: {actions: [tenant:get_tenant, db:get_database, db:list_collections, collection:get_collection, collection:add, collection:get, collection:count]}
+users:
+- {id: old, role: editor, tokens: [{token: old-style-token-1}]}
+- {id: outsider, tokens: [token-without-a-role]}
+"""
+
+
+class Guarded(Server):
+    """A server that asks who it is."""
+
+    def __init__(self, settings=""):
+        super().__init__()
+        htpasswd = pathlib.Path(self.directory) / "htpasswd"
+        hashed = bcrypt.hashpw(b"open sesame", bcrypt.gensalt(4)).decode()
+        htpasswd.write_text(f"ali:{hashed}\nnobody:{hashed}\n")
+        (pathlib.Path(self.directory) / "authz.yaml").write_text(AUTHZ)
+        (pathlib.Path(self.directory) / "ochre.toml").write_text(f"""
+[auth]
+enabled = true
+htpasswd = "{htpasswd}"
+users = ["ali=reader:default_tenant/default_database/films-*,writer:acme"]
+roles = ["auditor=schema:read, job:read"]
+authz_file = "{self.directory}/authz.yaml"
+failures_per_minute = 0
+{settings}
+""")
+        os.environ["OCHRE_ROOT_KEY"] = ROOT
+
+    def ask(self, method, path, body=None, key=ROOT, headers=None):
+        headers = {"content-type": "application/json", "accept": "application/json, text/event-stream", **(headers or {})}
+        if key:
+            headers["authorization"] = f"Bearer {key}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers, method=method)
+        try:
+            answer = urllib.request.urlopen(request, timeout=60)
+        except urllib.error.HTTPError as error:
+            answer = error
+        text = answer.read().decode()
+        try:
+            text = json.loads(text)
+        except ValueError:
+            pass
+        return answer.status, dict(answer.headers), text
+
+    def key(self, *grants, **limits):
+        status, _, made = self.ask("POST", "/_admin/keys", {"name": "test", "grants": list(grants), **limits})
+        assert status == 201, made
+        return made["key"]
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    server = Guarded().start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def films(guarded):
+    guarded.ask("POST", "/api/v2/reset")
+    made = {}
+    for name in ["films-1", "films-2", "books"]:
+        status, _, body = guarded.ask("POST", V2, {"name": name, "metadata": {"of": name}})
+        assert status == 200, body
+        made[name] = body["id"]
+        status, _, body = guarded.ask("POST", f"{V2}/{body['id']}/add", {
+            "ids": ["a", "b"], "embeddings": [[1, 0], [0, 1]], "metadatas": [{"year": 1990}, {"year": 2000}]})
+        assert status == 201, body
+    return made
+
+
+def client_of(server, key, header="Authorization", **settings):
+    return chromadb.HttpClient(port=server.port, settings=Settings(
+        chroma_client_auth_provider="chromadb.auth.token_authn.TokenAuthClientProvider",
+        chroma_client_auth_credentials=key, chroma_auth_token_transport_header=header, **settings))
+
+
+def operations(guarded):
+    paths = guarded.ask("GET", "/openapi.json", key=None)[2]["paths"]
+    for path, methods in paths.items():
+        for method, operation in methods.items():
+            # Nothing that exists is named, so that nothing is harmed.
+            for part, name in [("{tenant}", "no_tenant"), ("{database}", "no_database"), ("{collection}", "8a5d1c1e-0000-4000-8000-00000000000f"),
+                               ("{crn}", "a:b:c"), ("{name}", "nothing"), ("{index_name}", "nothing"), ("{id}", "nothing"), ("{function}", "nothing")]:
+                path = path.replace(part, name)
+            yield method.upper(), path, operation
+
+
+def test_every_route_with_every_role(guarded):
+    walked = 0
+    keys = {role: guarded.key(role) for role in ROLES}
+    for method, path, operation in operations(guarded):
+        body = {} if method in ("POST", "PUT", "PATCH") else None
+        permission = operation.get("x-permission")
+        anonymous, headers, answer = guarded.ask(method, path, body, key=None)
+        if "security" not in operation:
+            assert anonymous == 200, (method, path)
+            continue
+        assert anonymous == 401 and "Bearer" in headers["www-authenticate"] and answer["error"] == "AuthError", (method, path, answer)
+        for role, key in keys.items():
+            status, _, answer = guarded.ask(method, path, body, key)
+            allowed = permission is None or ROLES[role] is None or permission in ROLES[role]
+            assert (status not in (401, 403)) == allowed, (role, method, path, permission, status, answer)
+            walked += 1
+    assert walked > 350
+    assert guarded.ask("GET", "/no/such/route", key=None)[0] == 401
+    assert guarded.ask("GET", "/no/such/route", key=keys["reader"])[0] == 403
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    assert guarded.ask("POST", "/mcp", hello, None)[0] == 401
+    assert guarded.ask("POST", "/mcp", hello, keys["auditor"])[0] == 403
+    assert guarded.ask("POST", "/mcp", hello, keys["reader"])[0] not in (401, 403)
+
+
+def test_grants_hold_where_they_are_given_and_hide_everything_else(guarded, films):
+    key = guarded.key("reader:default_tenant/default_database/films-*")
+    ask = lambda method, path, body=None: guarded.ask(method, path, body, key)
+    assert {row["name"] for row in ask("GET", V2)[2]} == {"films-1", "films-2"}
+    assert ask("GET", f"{V2}?limit=1&offset=1")[2] == ask("GET", V2)[2][1:]
+    assert ask("GET", f"{V2}_count")[2] == 2
+    assert ask("POST", f"{V2}/{films['films-1']}/get", {})[2]["ids"] == ["a", "b"]
+    # What is not granted is not there, by name, by id and by every other way.
+    unknown = ask("GET", f"{V2}/nothing")
+    for method, path, body in [("GET", f"{V2}/books", None), ("POST", f"{V2}/{films['books']}/get", {}), ("GET", f"{V2}/by-id/{films['books']}", None),
+                               ("GET", f"{V2}/{films['books']}/count", None), ("GET", f"{V2}/books/introspect", None),
+                               ("GET", "/api/v1/collections/books/introspect", None), ("DELETE", f"{V2}/books", None)]:
+        status, _, answer = ask(method, path, body)
+        assert status == 404 and answer["error"] == unknown[2]["error"] and "year" not in json.dumps(answer), (method, path, answer)
+    assert ask("POST", f"{V2}/{films['films-1']}/add", {"ids": ["x"], "embeddings": [[1, 1]]})[0] == 403
+    assert ask("POST", V2, {"name": "films-3"})[0] == 403
+    assert ask("GET", "/api/v2/tenants/other")[0] == 404
+    assert ask("GET", "/api/v2/tenants/default_tenant/databases/other")[0] == 404
+    assert [row["name"] for row in ask("GET", "/api/v2/tenants/default_tenant/databases")[2]] == ["default_database"]
+    # Path tricks name the same places.
+    for path in [f"{V2}/%62ooks", f"{V2}/../collections/books", f"{V2}//books", f"{V2}/books/", f"{V2}/books%2Fget", "/api/v2/../../_admin/keys"]:
+        assert ask("GET", path)[0] in (400, 401, 403, 404), path
+    assert guarded.ask("GET", f"{V2}/books")[0] == 200, "nothing was lost"
+
+
+def test_nobody_takes_a_collection_out_of_their_grant(guarded, films):
+    key = guarded.key("schema-manager:default_tenant/default_database/films-*")
+    assert guarded.ask("POST", V2, {"name": "books-2"}, key)[0] == 404
+    assert guarded.ask("POST", V2, {"name": "films-9"}, key)[0] == 200
+    assert guarded.ask("PUT", f"{V2}/{films['films-1']}", {"new_name": "books-9"}, key)[0] == 404
+    assert guarded.ask("PUT", f"{V2}/{films['films-1']}", {"new_name": "films-7"}, key)[0] == 200
+    index = {"index_name": "by_year", "columns": ["year"]}
+    assert guarded.ask("POST", "/_admin/metadata_indexes", {**index, "collection": "books"}, key)[0] == 404
+    assert guarded.ask("POST", "/_admin/metadata_indexes", {**index, "collection": films["books"]}, key)[0] == 404
+    assert guarded.ask("POST", "/_admin/metadata_indexes", {**index, "collection": "films-2"}, key)[0] == 202
+    assert guarded.ask("POST", "/_admin/metadata_indexes", {**index, "index_name": "other", "collection": "books"})[0] == 202
+    shown = guarded.ask("GET", "/_admin/metadata_indexes", key=key)[2]["indexes"]
+    assert [row["index_name"] for row in shown] == ["by_year"]
+    assert guarded.ask("GET", "/_admin/metadata_index/other", key=key)[0] == 404
+    assert guarded.ask("DELETE", "/_admin/metadata_index/other", key=key)[0] == 404
+    assert guarded.ask("PUT", "/_admin/metadata_index/by_year", {**index, "collection": "books"}, key)[0] == 404
+    # Declaring a schema is a right of its own.
+    guarded.ask("POST", "/_admin/keys", {"name": "x", "grants": ["reader"]})
+    assert guarded.ask("PUT", f"{V2}/films-2/schema", {"year": "int"}, guarded.key("writer"))[0] == 403
+    assert guarded.ask("PUT", f"{V2}/films-2/schema", {"year": "int"}, key)[0] == 200
+
+
+def test_who_keeps_the_server_running_sees_no_values(guarded, films):
+    key = guarded.key("operator")
+    report = guarded.ask("GET", f"{V2}/films-1/introspect", key=key)[2]
+    assert report["records"] == 2 and "1990" not in json.dumps(report["keys"])
+    assert "1990" in json.dumps(guarded.ask("GET", f"{V2}/films-1/introspect")[2]["keys"])
+    assert guarded.ask("GET", f"{V2}/films-1/introspect?where=%7B%22year%22%3A1990%7D", key=key)[0] == 403
+    assert guarded.ask("POST", f"{V2}/{films['films-1']}/get", {}, key)[0] == 403
+    assert guarded.ask("GET", "/_admin/jobs", key=key)[0] == 200
+
+
+def test_the_official_client_with_keys_tokens_and_passwords(guarded, films):
+    for header in ["Authorization", "X-Chroma-Token"]:
+        reader = client_of(guarded, guarded.key("reader"), header)
+        assert reader.get_collection("films-1", embedding_function=None).count() == 2
+        with pytest.raises(Exception, match="record:write"):
+            reader.get_collection("films-1", embedding_function=None).add(ids=["x"], embeddings=[[1, 1]])
+        with pytest.raises(Exception, match="collection:write"):
+            reader.create_collection("new", embedding_function=None)
+        writer = client_of(guarded, guarded.key("writer:default_tenant/default_database/films-2"), header)
+        writer.get_collection("films-2", embedding_function=None).upsert(ids=["x"], embeddings=[[1, 1]])
+        with pytest.raises(chromadb.errors.NotFoundError):
+            writer.get_collection("books")
+    old = client_of(guarded, "old-style-token-1")
+    old.get_collection("films-1", embedding_function=None).add(ids=["y"], embeddings=[[1, 1]])
+    with pytest.raises(Exception, match="record|collection"):
+        old.delete_collection("films-1")
+    basic = chromadb.HttpClient(port=guarded.port, settings=Settings(
+        chroma_client_auth_provider="chromadb.auth.basic_authn.BasicAuthClientProvider", chroma_client_auth_credentials="ali:open sesame"))
+    assert sorted(c.name for c in basic.list_collections()) == ["films-1", "films-2"]
+    assert basic.get_collection("films-1", embedding_function=None).count() == 3
+    with pytest.raises(Exception):
+        chromadb.HttpClient(port=guarded.port)
+    for user in ["nobody:open sesame", "ali:wrong", "eve:open sesame"]:
+        headers = {"authorization": "Basic " + base64.b64encode(user.encode()).decode()}
+        status = guarded.ask("GET", V2, key=None, headers=headers)[0]
+        assert status == (404 if user.startswith("nobody") else 401), user
+    assert guarded.ask("GET", V2, key="token-without-a-role")[0] == 404
+    who = guarded.ask("GET", "/api/v2/auth/identity", key=guarded.key("reader:acme/main"))[2]
+    assert (who["tenant"], who["databases"]) == ("acme", ["main"])
+
+
+def test_keys_are_made_listed_limited_revoked_and_expire(guarded, films):
+    status, _, made = guarded.ask("POST", "/_admin/keys", {"name": "app", "grants": ["reader"], "expires_at": int(time.time()) + 2})
+    assert status == 201 and made["key"].startswith(f"ochre_{made['id']}_")
+    listed = guarded.ask("GET", "/_admin/keys")[2]
+    assert made["key"] not in json.dumps(listed) and made["id"] in json.dumps(listed)
+    assert guarded.ask("GET", V2, key=made["key"])[0] == 200
+    time.sleep(2.1)
+    assert guarded.ask("GET", V2, key=made["key"])[0] == 401
+    status, _, made = guarded.ask("POST", "/_admin/keys", {"name": "app", "grants": ["reader"]})
+    assert guarded.ask("GET", V2, key=made["key"])[0] == 200
+    assert guarded.ask("DELETE", f"/_admin/keys/{made['id']}")[0] == 200
+    assert guarded.ask("GET", V2, key=made["key"])[0] == 401
+    assert guarded.ask("GET", f"/_admin/keys/{made['id']}")[2]["revoked_at"] > 0
+    assert guarded.ask("DELETE", "/_admin/keys/nothing")[0] == 404
+    limited = guarded.key("writer", requests_per_second=5, batch_records=1)
+    found = [guarded.ask("GET", V2, key=limited)[:2] for _ in range(20)]
+    assert {status for status, _ in found} == {200, 429}
+    assert next(headers for status, headers in found if status == 429)["retry-after"]
+    time.sleep(1.1)
+    status, _, body = guarded.ask("POST", f"{V2}/{films['films-1']}/add", {"ids": ["x", "y"], "embeddings": [[1, 0], [0, 1]]}, limited)
+    assert status == 400 and "limit of 1" in body["message"]
+    for body, words in [({}, "name"), ({"name": "x", "grants": []}, "without a grant"), ({"name": "x", "grants": ["king"]}, "no role 'king'"),
+                        ({"name": "", "grants": ["reader"]}, "1 to 128"), ({"name": "x", "grants": ["reader:a/b/c/d"]}, "expected role"),
+                        ({"name": "x", "grants": ["reader"], "expires_at": 5}, "in the past"), ({"name": "x", "grants": ["reader"], "batch_records": 0}, "at least 1")]:
+        status, _, answer = guarded.ask("POST", "/_admin/keys", body)
+        assert status in (400, 422) and words in answer["message"], answer
+
+
+def test_keys_outlive_a_restart_and_are_nowhere_on_disk(films, guarded):
+    key = guarded.key("reader")
+    guarded.stop()
+    for file in pathlib.Path(guarded.data).rglob("*"):
+        if file.is_file():
+            assert key.encode() not in file.read_bytes() and key.split("_")[2].encode() not in file.read_bytes(), file
+    guarded.start()
+    assert guarded.ask("GET", V2, key=key)[0] == 200
+    assert ROOT not in guarded.log() and key not in guarded.log()
+
+
+def test_forged_and_malformed_credentials_are_refused(guarded, films):
+    key = guarded.key("reader")
+    forged = [key[:-1] + ("0" if key[-1] != "0" else "1"), key.upper(), key + "0", key[:-1], "ochre_" + "0" * 12 + "_" + "0" * 64, "x" * 10_000, "'; DROP TABLE auth_keys; --", "null", ROOT[:-1], ROOT + "x"]
+    for text in forged:
+        assert guarded.ask("GET", V2, key=text)[0] == 401, text[:50]
+    for headers in [{"authorization": "Bearer"}, {"authorization": ""}, {"authorization": f"Digest {key}"}, {"authorization": f"bearer{key}"},
+                    {"authorization": "Basic !!!"}, {"authorization": "Basic " + base64.b64encode(b"no colon").decode()}, {"x-chroma-token": ""},
+                    {"cookie": f"token={key}"}, {"x-forwarded-user": "root"}]:
+        assert guarded.ask("GET", V2, key=None, headers=headers)[0] == 401, headers
+    assert guarded.ask("GET", f"{V2}?token={key}", key=None)[0] == 401
+    # A second header does not lend a key's grants to what the first one says.
+    assert guarded.ask("GET", V2, key="wrong", headers={"x-chroma-token": key})[0] == 401
+    connection = http.client.HTTPConnection("127.0.0.1", guarded.port, timeout=10)
+    with pytest.raises((http.client.HTTPException, OSError, AssertionError)):
+        connection.request("GET", V2, headers={"x-chroma-token": "x" * 400_000})
+        assert connection.getresponse().status == 200
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as raw:
+        raw.sendall(b"GET " + V2.encode() + b" HTTP/1.1\r\nhost: x\r\nauthorization: Bearer \xff\xfe\r\nconnection: close\r\n\r\n")
+        assert b" 401 " in raw.recv(200)
+    assert guarded.ask("GET", V2, key=key)[0] == 200
+
+
+def test_ten_thousand_wrong_tokens_end_in_waiting(films):
+    server = Guarded("").start()
+    try:
+        server.stop()
+        config = pathlib.Path(server.directory) / "ochre.toml"
+        config.write_text(config.read_text().replace("failures_per_minute = 0", "failures_per_minute = 50"))
+        server.start()
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        seen = {}
+        for number in range(10_000):
+            connection.request("GET", V2, headers={"x-chroma-token": f"guess-{number}"})
+            answer = connection.getresponse()
+            answer.read()
+            seen[answer.status] = seen.get(answer.status, 0) + 1
+        assert seen == {401: 50, 429: 9950}
+        status, headers, body = server.ask("GET", V2)
+        assert status == 429 and int(headers["retry-after"]) > 0 and "failed attempts" in body["message"]
+        assert server.ask("GET", "/api/v2/heartbeat", key=None)[0] == 200
+    finally:
+        server.remove()
+
+
+def test_what_is_administered_is_noted(guarded, films):
+    key = guarded.key("reader")
+    guarded.ask("DELETE", f"{V2}/films-1", key=key)
+    guarded.ask("DELETE", f"{V2}/films-1")
+    file = pathlib.Path(guarded.data) / "audit.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    refused, done = lines[-2], lines[-1]
+    assert refused["who"].startswith("key test (") and refused["status"] == 403 and refused["permission"] == "collection:write"
+    assert (done["who"], done["status"], done["method"], done["path"]) == ("root", 200, "DELETE", f"{V2}/films-1")
+    assert done["address"] == "127.0.0.1" and done["time"].startswith("20")
+    assert file.stat().st_mode & 0o077 == 0
+    text = file.read_text()
+    assert key not in text and ROOT not in text and '"method":"GET"' not in text
+
+
+def test_the_official_client_over_tls_and_a_certificate_that_changes(tmp_path):
+    server = Guarded()
+    for name in ["pem", "key"]:
+        shutil.copy(TLS / f"first.{name}", tmp_path / f"server.{name}")
+    config = pathlib.Path(server.directory) / "ochre.toml"
+    config.write_text(config.read_text() + f'[server]\ntls_certificate = "{tmp_path}/server.pem"\ntls_key = "{tmp_path}/server.key"\n')
+    log = open(os.path.join(server.directory, "log"), "ab")
+    server.process = subprocess.Popen(server.command(), stdout=log, stderr=log, cwd=server.directory)
+    def heartbeat(certificate):
+        context = ssl.create_default_context(cafile=str(TLS / certificate))
+        return urllib.request.urlopen(f"https://localhost:{server.port}/api/v2/heartbeat", timeout=5, context=context).status
+    try:
+        for _ in range(200):
+            try:
+                assert heartbeat("first.pem") == 200
+                break
+            except OSError:
+                time.sleep(0.05)
+        client = chromadb.HttpClient(host="localhost", port=server.port, ssl=True, settings=Settings(
+            chroma_client_auth_provider="chromadb.auth.token_authn.TokenAuthClientProvider", chroma_client_auth_credentials=ROOT,
+            chroma_server_ssl_verify=str(TLS / "first.pem")))
+        collection = client.create_collection("secret", embedding_function=None)
+        collection.add(ids=["a"], embeddings=[[1, 0]])
+        assert collection.query(query_embeddings=[[1, 0]], n_results=1)["ids"] == [["a"]]
+        with pytest.raises(OSError):
+            heartbeat("second.pem")
+        with pytest.raises((OSError, http.client.HTTPException)):
+            urllib.request.urlopen(f"http://localhost:{server.port}/api/v2/heartbeat", timeout=5)
+        for name in ["pem", "key"]:
+            shutil.copy(TLS / f"second.{name}", tmp_path / f"server.{name}")
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                assert heartbeat("second.pem") == 200
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+    finally:
+        server.remove()
+
+
+def run(*words, **environment):
+    return subprocess.run([OCHRE, *map(str, words)], capture_output=True, text=True, timeout=60, env={**os.environ, **environment})
+
+
+def test_the_first_key_is_made_while_the_server_is_stopped(tmp_path):
+    data = tmp_path / "data"
+    made = run("keys", "create", "me", "--grant", "admin", "--expires-in", "1d", "--offline", "--path", data)
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
+    server = Guarded()
+    server.data = str(data)
+    server.start()
+    try:
+        busy = run("keys", "list", "--offline", "--path", data)
+        assert busy.returncode == 4 and "--offline" in busy.stderr
+        port = ["--port", server.port]
+        assert run("jobs", "list", *port).returncode == 1
+        assert run("jobs", "list", *port, OCHRE_TOKEN=key).returncode == 0
+        listed = run("keys", "list", *port, OCHRE_TOKEN=key)
+        assert listed.returncode == 0 and "admin" in listed.stdout and key not in listed.stdout
+        other = run("keys", "create", "app", "--grant", "reader:default_tenant", *port, OCHRE_TOKEN=key).stdout.strip()
+        assert server.ask("GET", V2, key=other)[0] == 200
+        assert run("keys", "revoke", other.split("_")[1], *port, OCHRE_TOKEN=key).returncode == 0
+        assert server.ask("GET", V2, key=other)[0] == 401
+    finally:
+        server.remove()
+
+
+def test_a_server_does_not_open_itself_to_others_by_accident(tmp_path):
+    refused = run("run", "--path", tmp_path / "data", "--host", "0.0.0.0", "--port", "0")
+    assert refused.returncode == 1 and "--allow-no-auth" in refused.stderr and not (tmp_path / "data").exists()
+    for text, words in [("[auth]\nhtpasswd = 'x'", "auth.enabled is false"), ("[auth]\nenabled = true\nhtpasswd = '/nothing'", "/nothing"),
+                        ("[auth]\nenabled = true\nusers = ['ali']", "name=grant"), ("[auth]\nenabled = true\nusers = ['ali=king']", "no role 'king'"),
+                        ("[auth]\nenabled = true\nroles = ['x=fly']", "no permission 'fly'"), ("[auth]\nenabled = true\nauthz_file = '/nothing'", "/nothing"),
+                        ("[server]\ntls_certificate = 'x'", "together"), ("[server]\ntls_certificate = '/x'\ntls_key = '/y'", "/x")]:
+        config = tmp_path / "c.toml"
+        config.write_text(text)
+        bad = run("run", "--config", config, "--path", tmp_path / "data", "--port", "0")
+        assert bad.returncode in (1, 2) and words in bad.stderr, (text, bad.stderr)

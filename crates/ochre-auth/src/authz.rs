@@ -1,0 +1,140 @@
+//! The file that Chroma 0.4 to 0.6 took for authorisation: roles with actions, users with roles and tokens.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use yaml_rust2::{Yaml, YamlLoader};
+
+use crate::permission::Permission;
+
+/// What such a file says.
+#[derive(Clone, Debug, Default)]
+pub struct Authz {
+    /// Of each role what it may.
+    pub roles: BTreeMap<String, BTreeSet<Permission>>,
+    /// The users.
+    pub users: Vec<AuthzUser>,
+}
+
+/// A user of such a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct AuthzUser {
+    pub id: String,
+    pub role: Option<String>,
+    /// The only tenant, unless it is `*`.
+    pub tenant: Option<String>,
+    /// The only databases, if any are named.
+    pub databases: Vec<String>,
+    pub tokens: Vec<String>,
+}
+
+/// What an action of Chroma's stands for.
+fn permission(action: &str) -> Option<Permission> {
+    use Permission as P;
+    Some(match action {
+        "system:reset" => P::SystemReset,
+        "tenant:create_tenant" | "tenant:update_tenant" => P::TenantWrite,
+        "tenant:get_tenant" => P::TenantRead,
+        "db:create_database" | "db:delete_database" => P::DatabaseWrite,
+        "db:get_database" | "db:list_databases" => P::DatabaseRead,
+        "db:list_collections" | "db:count_collections" | "collection:get_collection" => P::CollectionRead,
+        "db:create_collection"
+        | "db:get_or_create_collection"
+        | "collection:delete_collection"
+        | "collection:update_collection" => P::CollectionWrite,
+        "collection:add" | "collection:delete" | "collection:update" | "collection:upsert" => P::RecordWrite,
+        "collection:get" | "collection:query" | "collection:count" | "collection:search" => P::RecordRead,
+        _ => return None,
+    })
+}
+
+impl Authz {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// What is wrong with it, in a sentence.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let documents = YamlLoader::load_from_str(text).map_err(|error| format!("it is no YAML: {error}"))?;
+        let Some(root) = documents.first() else { return Err("it is empty".into()) };
+        let mut authz = Self::default();
+        if let Yaml::Hash(roles) = &root["roles_mapping"] {
+            for (name, role) in roles {
+                let name = name.as_str().ok_or("roles_mapping: a role has a name")?;
+                let actions = role["actions"].as_vec().ok_or_else(|| format!("role '{name}': actions is no list"))?;
+                let mut permissions = BTreeSet::new();
+                for action in actions {
+                    let action = action.as_str().ok_or_else(|| format!("role '{name}': an action is a text"))?;
+                    let found = permission(action).or_else(|| action.parse().ok());
+                    permissions.insert(found.ok_or_else(|| format!("role '{name}': there is no action '{action}'"))?);
+                }
+                authz.roles.insert(name.to_owned(), permissions);
+            }
+        }
+        for user in root["users"].as_vec().into_iter().flatten() {
+            let text = |key: &str| user[key].as_str().map(str::to_owned);
+            let id = text("id").ok_or("users: a user has an id")?;
+            let tokens = user["tokens"].as_vec().into_iter().flatten();
+            let tokens = tokens.map(|token| token.as_str().or_else(|| token["token"].as_str()).map(str::to_owned));
+            let tokens: Option<Vec<String>> = tokens.collect();
+            let tokens = tokens.ok_or_else(|| format!("user '{id}': a token is a text, or has a text under token"))?;
+            if tokens.iter().any(String::is_empty) {
+                return Err(format!("user '{id}': a token is empty"));
+            }
+            let databases = user["databases"].as_vec().into_iter().flatten();
+            let role = text("role");
+            if let Some(role) = role.as_ref().filter(|role| !authz.roles.contains_key(*role)) {
+                return Err(format!("user '{id}': there is no role '{role}' in roles_mapping"));
+            }
+            authz.users.push(AuthzUser {
+                role,
+                tenant: text("tenant").filter(|tenant| tenant != "*"),
+                databases: databases.filter_map(|name| name.as_str().map(str::to_owned)).collect(),
+                tokens,
+                id,
+            });
+        }
+        Ok(authz)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_older_servers_are_understood() {
+        let text = "
+resource_type_action: [system:reset, db:create_collection]
+roles_mapping:
+  admin: {actions: [system:reset, db:create_collection, collection:get_collection, collection:add, collection:query]}
+  read: {actions: [tenant:get_tenant, db:get_database, db:list_collections, collection:get, 'introspect:read']}
+users:
+- {id: root, role: admin, tokens: [{token: root-token, secret: my_secret}]}
+- id: ro
+  role: read
+  tenant: acme
+  databases: [main]
+  tokens: [ro-token, other]
+";
+        let authz = Authz::parse(text).unwrap();
+        assert!(authz.roles["admin"].contains(&Permission::RecordWrite));
+        assert!(!authz.roles["read"].contains(&Permission::RecordWrite));
+        assert!(authz.roles["read"].contains(&Permission::IntrospectRead));
+        assert_eq!(authz.users[0].tokens, ["root-token"]);
+        assert_eq!(
+            (authz.users[1].tenant.as_deref(), &authz.users[1].databases[..]),
+            (Some("acme"), &["main".to_owned()][..])
+        );
+        for (text, words) in [
+            ("[", "no YAML"),
+            ("roles_mapping: {a: {actions: [fly]}}", "no action 'fly'"),
+            ("users: [{role: a}]", "has an id"),
+            ("users: [{id: a, role: b}]", "no role 'b'"),
+            ("users: [{id: a, tokens: ['']}]", "token is empty"),
+            ("users: [{id: a, tokens: [{x: y}]}]", "a token is a text"),
+        ] {
+            let error = Authz::parse(text).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+}

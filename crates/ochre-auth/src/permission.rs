@@ -1,0 +1,141 @@
+//! What may be permitted.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What a request may need, in the order of the documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the names say it; docs/guide/security.md has them all")]
+pub enum Permission {
+    TenantRead,
+    TenantWrite,
+    DatabaseRead,
+    DatabaseWrite,
+    CollectionRead,
+    CollectionWrite,
+    RecordRead,
+    RecordWrite,
+    SchemaRead,
+    SchemaWrite,
+    IntrospectRead,
+    IntrospectValues,
+    IndexRead,
+    IndexWrite,
+    JobRead,
+    JobWrite,
+    SystemRead,
+    SystemReset,
+    KeyRead,
+    KeyWrite,
+    ToolUse,
+}
+
+impl Permission {
+    /// All of them.
+    pub const ALL: [Self; 21] = [
+        Self::TenantRead,
+        Self::TenantWrite,
+        Self::DatabaseRead,
+        Self::DatabaseWrite,
+        Self::CollectionRead,
+        Self::CollectionWrite,
+        Self::RecordRead,
+        Self::RecordWrite,
+        Self::SchemaRead,
+        Self::SchemaWrite,
+        Self::IntrospectRead,
+        Self::IntrospectValues,
+        Self::IndexRead,
+        Self::IndexWrite,
+        Self::JobRead,
+        Self::JobWrite,
+        Self::SystemRead,
+        Self::SystemReset,
+        Self::KeyRead,
+        Self::KeyWrite,
+        Self::ToolUse,
+    ];
+
+    /// Its name: a resource and what is done with it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TenantRead => "tenant:read",
+            Self::TenantWrite => "tenant:write",
+            Self::DatabaseRead => "database:read",
+            Self::DatabaseWrite => "database:write",
+            Self::CollectionRead => "collection:read",
+            Self::CollectionWrite => "collection:write",
+            Self::RecordRead => "record:read",
+            Self::RecordWrite => "record:write",
+            Self::SchemaRead => "schema:read",
+            Self::SchemaWrite => "schema:write",
+            Self::IntrospectRead => "introspect:read",
+            Self::IntrospectValues => "introspect:values",
+            Self::IndexRead => "index:read",
+            Self::IndexWrite => "index:write",
+            Self::JobRead => "job:read",
+            Self::JobWrite => "job:write",
+            Self::SystemRead => "system:read",
+            Self::SystemReset => "system:reset",
+            Self::KeyRead => "key:read",
+            Self::KeyWrite => "key:write",
+            Self::ToolUse => "tool:use",
+        }
+    }
+
+    /// Whether using it changes what is administered, rather than records: such requests are audited.
+    pub const fn is_audited(self) -> bool {
+        matches!(
+            self,
+            Self::TenantWrite
+                | Self::DatabaseWrite
+                | Self::CollectionWrite
+                | Self::SchemaWrite
+                | Self::IndexWrite
+                | Self::JobWrite
+                | Self::SystemReset
+                | Self::KeyWrite
+        )
+    }
+
+    /// Whether whoever may see anything inside may have it: it says no more than that the place exists.
+    pub(crate) const fn is_of_the_place(self) -> bool {
+        matches!(self, Self::TenantRead | Self::DatabaseRead)
+    }
+}
+
+impl fmt::Display for Permission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// There is no such permission.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no permission '{name}'; there are {}, and names such as record:* or *", Permission::ALL.map(Permission::name).join(", "))]
+pub struct UnknownPermission {
+    /// What was written.
+    pub name: String,
+}
+
+impl FromStr for Permission {
+    type Err = UnknownPermission;
+
+    fn from_str(name: &str) -> Result<Self, UnknownPermission> {
+        let found = Self::ALL.into_iter().find(|permission| permission.name() == name);
+        found.ok_or_else(|| UnknownPermission { name: name.to_owned() })
+    }
+}
+
+/// The permissions that a name stands for: one, all of a resource (`record:*`), or all (`*`).
+pub(crate) fn named(name: &str) -> Result<Vec<Permission>, UnknownPermission> {
+    if name == "*" {
+        return Ok(Permission::ALL.to_vec());
+    }
+    let Some(resource) = name.strip_suffix('*').filter(|resource| resource.ends_with(':')) else {
+        return Ok(vec![name.parse()?]);
+    };
+    let found: Vec<Permission> =
+        Permission::ALL.into_iter().filter(|permission| permission.name().starts_with(resource)).collect();
+    if found.is_empty() { Err(UnknownPermission { name: name.to_owned() }) } else { Ok(found) }
+}

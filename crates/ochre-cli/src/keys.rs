@@ -1,0 +1,169 @@
+//! `ochre keys`: the keys that a server knows its clients by.
+
+use anyhow::Context;
+use ochre_engine::Database;
+use ochre_server::{Auth, Config, NewKey};
+use serde_json::{Value as Json, json};
+
+use crate::ask::{Server, encoded};
+use crate::output::{Exit, Output, table, text};
+use crate::run::{Settings, options};
+
+/// Make, list and revoke the keys that a server knows its clients by
+#[derive(clap::Subcommand)]
+pub(crate) enum Keys {
+    /// Make a key and print it: it is shown only now
+    Create(Create),
+    /// List the keys, without what they are
+    List(List),
+    /// Revoke a key by its id: from now on it is refused
+    Revoke(Revoke),
+}
+
+/// Of which server or directory.
+#[derive(clap::Args)]
+pub(crate) struct Of {
+    #[command(flatten)]
+    settings: Settings,
+    /// Work on the directory itself, while no server has it open: for the first key
+    #[arg(long)]
+    offline: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Create {
+    /// What it is for
+    name: String,
+    /// What it may: ROLE, ROLE:TENANT, ROLE:TENANT/DATABASE or ROLE:TENANT/DATABASE/COLLECTION, with * for any characters
+    #[arg(long = "grant", required = true, value_name = "GRANT")]
+    grants: Vec<String>,
+    /// After how long it is refused, such as 30d or 12h
+    #[arg(long, value_name = "DURATION")]
+    expires_in: Option<String>,
+    /// So many requests a second
+    #[arg(long, value_name = "REQUESTS")]
+    requests_per_second: Option<u32>,
+    /// So many requests at once
+    #[arg(long, value_name = "REQUESTS")]
+    concurrent_requests: Option<u32>,
+    /// So many records in one write
+    #[arg(long, value_name = "RECORDS")]
+    batch_records: Option<u32>,
+    #[command(flatten)]
+    of: Of,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct List {
+    /// Print the keys as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    of: Of,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Revoke {
+    /// The key's id, as `ochre keys list` shows it
+    id: String,
+    #[command(flatten)]
+    of: Of,
+}
+
+impl Keys {
+    pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        match self {
+            Self::Create(create) => create.run(output),
+            Self::List(list) => list.run(output),
+            Self::Revoke(revoke) => revoke.run(output),
+        }
+    }
+}
+
+/// Does something with the keys of a directory that no server has open.
+fn offline<T>(settings: Settings, work: impl FnOnce(&Auth, &Database) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let config: Config = settings.resolve()?;
+    let options = ochre_engine::Options { background: false, ..options(&config)? };
+    let database =
+        Database::open_with(&config.database.path, options).context("with a running server, leave --offline out")?;
+    let auth = Auth::new(&config, &database).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let done = work(&auth, &database);
+    database.close();
+    done
+}
+
+impl Create {
+    fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let expires_at = match &self.expires_in {
+            None => None,
+            Some(text) => {
+                let span: ochre_engine::scheduler::Span =
+                    text.parse().map_err(|error| anyhow::anyhow!("--expires-in: {error}"))?;
+                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+                Some(i64::try_from((now + span.0).as_secs())?)
+            }
+        };
+        let new = NewKey {
+            name: self.name,
+            grants: self.grants,
+            expires_at,
+            requests_per_second: self.requests_per_second,
+            concurrent_requests: self.concurrent_requests,
+            batch_records: self.batch_records,
+        };
+        let made: Json = if self.of.offline {
+            offline(self.of.settings, |auth, database| Ok(auth.keys().create(database, auth.roles(), new)?))?
+        } else {
+            let body = json!(new).to_string();
+            let answer = Server::named_by(self.of.settings)?.ask("POST", "/_admin/keys", Some(&body))?;
+            serde_json::from_str(&answer).context("the answer is no JSON")?
+        };
+        output.words(&format!("made key {}: keep it, it is not shown again", text(&made["id"])));
+        output.data(&text(&made["key"]))?;
+        Ok(Exit::Ok)
+    }
+}
+
+impl List {
+    fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let keys: Vec<Json> = if self.of.offline {
+            offline(self.of.settings, |auth, _| Ok(auth.keys().list()))?
+        } else {
+            let answer: Json = serde_json::from_str(&Server::named_by(self.of.settings)?.get("/_admin/keys")?)?;
+            answer["keys"].as_array().cloned().context("the answer names no keys")?
+        };
+        if self.json {
+            output.data(&json!({"keys": keys}).to_string())?;
+            return Ok(Exit::Ok);
+        }
+        let rows: Vec<[String; 4]> = keys
+            .iter()
+            .map(|key| {
+                let grants = key["grants"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(", ");
+                let state = match (&key["revoked_at"], &key["valid"]) {
+                    (Json::Null, Json::Bool(true)) => "valid",
+                    (Json::Null, _) => "expired",
+                    _ => "revoked",
+                };
+                [text(&key["id"]), text(&key["name"]), grants, state.to_owned()]
+            })
+            .collect();
+        table(["id", "name", "grants", "state"], &rows, output)?;
+        Ok(Exit::Ok)
+    }
+}
+
+impl Revoke {
+    fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let id = self.id.clone();
+        if self.of.offline {
+            let is_known =
+                offline(self.of.settings, |auth, database| Ok(auth.keys().revoke(database, auth.roles(), &id)?))?;
+            anyhow::ensure!(is_known, "there is no key '{id}'");
+        } else {
+            Server::named_by(self.of.settings)?.ask("DELETE", &format!("/_admin/keys/{}", encoded(&id)), None)?;
+        }
+        output.words(&format!("key {id} is revoked"));
+        Ok(Exit::Ok)
+    }
+}

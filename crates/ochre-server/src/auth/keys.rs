@@ -1,0 +1,239 @@
+//! Keys: made, listed, revoked; kept in tables of their own, of each only a keyed hash.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ochre_auth::{ApiKey, KeyHash, KeySecret, Principal, Roles};
+use ochre_engine::Database;
+use ochre_engine::tables::params;
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
+
+use crate::error::ApiError;
+
+/// The extension of the store that these tables are.
+const EXTENSION: &str = "auth";
+const MIGRATIONS: [&str; 1] = ["
+CREATE TABLE auth_secret (id INTEGER PRIMARY KEY CHECK (id = 1), secret BLOB NOT NULL);
+CREATE TABLE auth_keys (id TEXT PRIMARY KEY, hash BLOB NOT NULL, state TEXT NOT NULL) WITHOUT ROWID;
+"];
+/// There are at most so many keys.
+const KEYS_MAX: usize = 10_000;
+/// The longest name of a key, in characters.
+const NAME_MAX: usize = 128;
+
+/// What a key is to be.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewKey {
+    /// For people and logs.
+    pub name: String,
+    /// `role:tenant/database/collection`, with patterns; nothing else is allowed.
+    pub grants: Vec<String>,
+    /// Seconds since 1970 from which on it is refused.
+    #[serde(default)]
+    pub expires_at: Option<i64>,
+    /// Requests a second; more are answered with 429.
+    #[serde(default)]
+    pub requests_per_second: Option<u32>,
+    /// Requests at once; more are answered with 429.
+    #[serde(default)]
+    pub concurrent_requests: Option<u32>,
+    /// Records in one write; more are refused.
+    #[serde(default)]
+    pub batch_records: Option<u32>,
+}
+
+/// What is kept of a key beside its hash.
+#[derive(Clone, Serialize, Deserialize)]
+struct Kept {
+    key: NewKey,
+    created_at: i64,
+    revoked_at: Option<i64>,
+}
+
+pub(crate) struct Key {
+    hash: KeyHash,
+    kept: Kept,
+    pub(crate) principal: Arc<Principal>,
+    last_used: AtomicI64,
+}
+
+/// All keys of a database.
+pub struct Keys {
+    secret: KeySecret,
+    all: RwLock<BTreeMap<String, Arc<Key>>>,
+}
+
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+impl Keys {
+    /// Reads the keys of a database; a key whose role is no longer there grants nothing.
+    ///
+    /// # Errors
+    /// Whatever the store says.
+    pub fn load(database: &Database, roles: &Roles) -> Result<Self, ochre_engine::Error> {
+        database.extend(EXTENSION, &MIGRATIONS)?;
+        let new = KeySecret::new();
+        let mut secret = None;
+        database.change_tables(&mut |connection| {
+            connection.execute("INSERT OR IGNORE INTO auth_secret VALUES (1, ?1)", [&new.as_bytes()[..]])?;
+            secret = Some(connection.query_row("SELECT secret FROM auth_secret", [], |row| row.get::<_, [u8; 32]>(0))?);
+            Ok(())
+        })?;
+        let mut rows: Vec<(String, [u8; 32], String)> = Vec::new();
+        database.read_tables(&mut |connection| {
+            let mut statement = connection.prepare("SELECT id, hash, state FROM auth_keys")?;
+            let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            rows = found.collect::<Result<_, _>>()?;
+            Ok(())
+        })?;
+        let keys = Self { secret: KeySecret::from_bytes(secret.unwrap_or_default()), all: RwLock::default() };
+        for (id, hash, text) in rows {
+            match serde_json::from_str::<Kept>(&text) {
+                Ok(kept) => keys.put(&id, KeyHash::from_bytes(hash), kept, roles),
+                Err(error) => tracing::error!(key = id, %error, "could not read a key; it is refused"),
+            }
+        }
+        Ok(keys)
+    }
+
+    fn put(&self, id: &str, hash: KeyHash, kept: Kept, roles: &Roles) {
+        let grants = kept.key.grants.iter().filter_map(|grant| {
+            roles
+                .grant(grant)
+                .map_err(|error| tracing::warn!(key = id, %error, "a grant of a key is no longer valid"))
+                .ok()
+        });
+        let principal = Arc::new(Principal { name: format!("key {} ({id})", kept.key.name), grants: grants.collect() });
+        self.all.write().insert(id.to_owned(), Arc::new(Key { hash, kept, principal, last_used: AtomicI64::new(0) }));
+    }
+
+    /// Whether there is any that is not revoked or expired.
+    pub fn has_any(&self) -> bool {
+        self.all.read().values().any(|key| key.is_valid())
+    }
+
+    /// The key that a text is, if it is one that is valid.
+    pub(crate) fn find(&self, text: &str) -> Option<Arc<Key>> {
+        // Hashed whether there is such a key or not: it takes as long.
+        let hash = self.secret.hash(text);
+        let key = ApiKey::id_of(text).and_then(|id| self.all.read().get(id).cloned())?;
+        if key.hash != hash || !key.is_valid() {
+            return None;
+        }
+        key.last_used.store(now(), Ordering::Relaxed);
+        Some(key)
+    }
+
+    /// Makes a key; it is in the answer, and never shown again.
+    pub fn create(&self, database: &Database, roles: &Roles, new: NewKey) -> Result<Json, KeyError> {
+        if new.name.trim().is_empty() || new.name.chars().count() > NAME_MAX || new.name.chars().any(char::is_control) {
+            return Err(KeyError::Invalid(format!("name: a key has a name of 1 to {NAME_MAX} characters")));
+        }
+        if new.grants.is_empty() {
+            return Err(KeyError::Invalid(
+                "grants: a key without a grant is good for nothing; give one such as reader".into(),
+            ));
+        }
+        for grant in &new.grants {
+            roles.grant(grant).map_err(|error| KeyError::Invalid(format!("grants: {error}")))?;
+        }
+        if new.expires_at.is_some_and(|at| at <= now()) {
+            return Err(KeyError::Invalid("expires_at: that is in the past; give seconds since 1970".into()));
+        }
+        for (name, limit) in [
+            ("requests_per_second", new.requests_per_second),
+            ("concurrent_requests", new.concurrent_requests),
+            ("batch_records", new.batch_records),
+        ] {
+            if limit == Some(0) {
+                return Err(KeyError::Invalid(format!("{name}: must be at least 1; leave it out for no limit")));
+            }
+        }
+        if self.all.read().len() >= KEYS_MAX {
+            return Err(KeyError::Invalid(format!("there are {KEYS_MAX} keys, the limit; delete some")));
+        }
+        let key = ApiKey::new();
+        let (hash, kept) = (self.secret.hash(&key.text), Kept { key: new, created_at: now(), revoked_at: None });
+        save(database, &key.id, &hash, &kept)?;
+        self.put(&key.id, hash, kept, roles);
+        let mut shown = self.show(&key.id).unwrap_or_default();
+        shown["key"] = key.text.into();
+        Ok(shown)
+    }
+
+    /// Every key, without what it is.
+    pub fn list(&self) -> Vec<Json> {
+        let ids: Vec<String> = self.all.read().keys().cloned().collect();
+        ids.iter().filter_map(|id| self.show(id)).collect()
+    }
+
+    /// A key, without what it is.
+    pub fn show(&self, id: &str) -> Option<Json> {
+        let key = self.all.read().get(id).cloned()?;
+        let mut shown = serde_json::to_value(&key.kept.key).unwrap_or_default();
+        let more = json!({
+            "id": id, "created_at": key.kept.created_at, "revoked_at": key.kept.revoked_at, "valid": key.is_valid(),
+            "last_used": Some(key.last_used.load(Ordering::Relaxed)).filter(|at| *at > 0),
+        });
+        if let (Some(shown), Json::Object(more)) = (shown.as_object_mut(), more) {
+            shown.extend(more);
+        }
+        Some(shown)
+    }
+
+    /// Revokes a key: from now on it is refused. It stays in the list. `false` if there is none.
+    pub fn revoke(&self, database: &Database, roles: &Roles, id: &str) -> Result<bool, KeyError> {
+        let Some(key) = self.all.read().get(id).cloned() else { return Ok(false) };
+        let kept = Kept { revoked_at: key.kept.revoked_at.or(Some(now())), ..key.kept.clone() };
+        save(database, id, &key.hash, &kept)?;
+        self.put(id, key.hash, kept, roles);
+        Ok(true)
+    }
+}
+
+impl Key {
+    fn is_valid(&self) -> bool {
+        self.kept.revoked_at.is_none() && self.kept.key.expires_at.is_none_or(|at| now() < at)
+    }
+
+    /// What it is limited to.
+    pub(crate) fn limits(&self) -> &NewKey {
+        &self.kept.key
+    }
+}
+
+fn save(database: &Database, id: &str, hash: &KeyHash, kept: &Kept) -> Result<(), KeyError> {
+    let text = serde_json::to_string(kept).map_err(|error| KeyError::Invalid(error.to_string()))?;
+    Ok(database.change_tables(&mut |connection| {
+        let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO auth_keys VALUES (?1, ?2, ?3)")?;
+        statement.execute(params![id, &hash.as_bytes()[..], text]).map(drop)
+    })?)
+}
+
+/// Why a key was not made or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The request says what cannot be.
+    #[error("{0}")]
+    Invalid(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] ochre_engine::Error),
+}
+
+impl From<KeyError> for ApiError {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Invalid(text) => Self::invalid(text),
+            KeyError::Store(error) => error.into(),
+        }
+    }
+}

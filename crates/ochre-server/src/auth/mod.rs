@@ -1,0 +1,439 @@
+//! Who asks, and whether they may: credentials, the guard before every route, limits and the audit log.
+//!
+//! Invariants:
+//! - With authentication on, a request reaches a handler only through [`guard`], with a [`Caller`] that holds what the table asks.
+//! - A place in which nothing is granted to the caller is answered as if it were not there.
+
+mod audit;
+mod keys;
+mod limits;
+mod table;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ochre_auth::{Authz, Grant, Htpasswd, KeyHash, KeySecret, Permission, Principal, Roles, Target};
+use ochre_engine::{DEFAULT_DATABASE, DEFAULT_TENANT, Database};
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use self::audit::{Audit, Entry};
+use self::keys::Key;
+pub use self::keys::{KeyError, Keys, NewKey};
+use self::limits::{Failures, Usage};
+pub(crate) use self::table::{Needs, needs};
+use crate::app::App;
+use crate::config::{Config, ConfigError};
+use crate::error::ApiError;
+
+/// A password that was right is not looked at again for so long: bcrypt is slow on purpose.
+const PASSWORD_MEMORY: Duration = Duration::from_secs(300);
+/// So many right passwords are remembered.
+const PASSWORDS_MAX: usize = 1000;
+
+/// Everything authentication needs; made once.
+pub struct Auth {
+    roles: Roles,
+    /// Tokens of the configuration, by their hash.
+    tokens: Vec<(KeyHash, Arc<Principal>)>,
+    htpasswd: Htpasswd,
+    users: HashMap<String, Arc<Principal>>,
+    keys: Keys,
+    secret: KeySecret,
+    passwords: Mutex<HashMap<(String, [u8; 32]), Instant>>,
+    failures: Failures,
+    usage: Usage,
+    audit: Audit,
+}
+
+/// Who asks.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    principal: Arc<Principal>,
+    key: Option<Arc<Key>>,
+}
+
+impl Caller {
+    /// Whoever there is while authentication is off.
+    fn anybody() -> Self {
+        let grants = vec![Grant::everywhere("admin", Permission::ALL)];
+        Self { principal: Arc::new(Principal { name: String::new(), grants }), key: None }
+    }
+
+    pub(crate) fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// Whether something may be done to a collection.
+    pub(crate) fn may(&self, permission: Permission, tenant: &str, database: &str, collection: &str) -> bool {
+        let target = Target { tenant: Some(tenant), database: Some(database), collection: Some(collection) };
+        self.principal.may(permission, target)
+    }
+
+    /// Fails unless something may be done to a collection: as if it were not there, if nothing may.
+    pub(crate) fn check(
+        &self, permission: Permission, tenant: &str, database: &str, collection: &str,
+    ) -> Result<(), ApiError> {
+        let target = Target { tenant: Some(tenant), database: Some(database), collection: Some(collection) };
+        self.check_in(permission, target)
+    }
+
+    /// As [`Caller::check`], for any place.
+    pub(crate) fn check_in(&self, permission: Permission, target: Target<'_>) -> Result<(), ApiError> {
+        if self.principal.may(permission, target) {
+            return Ok(());
+        }
+        Err(if self.principal.sees(target) { forbidden(permission) } else { hidden(target) })
+    }
+
+    /// Refuses a write of more records than the key allows.
+    pub(crate) fn check_batch(&self, records: usize) -> Result<(), ApiError> {
+        let limit = self.key.as_ref().and_then(|key| key.limits().batch_records).map(|most| most as usize);
+        match limit.filter(|most| records > *most) {
+            Some(most) => Err(ApiError::invalid(format!(
+                "{records} records in one request are more than this key's limit of {most}; send smaller batches"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        // Without the guard nobody is let in.
+        let caller = parts.extensions.get::<Self>().cloned();
+        caller.ok_or_else(|| ApiError::internal("the request passed no guard"))
+    }
+}
+
+fn forbidden(permission: Permission) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "AuthorizationError", format!("Permission denied: this needs {permission}"))
+}
+
+/// What somebody is told of a place in which nothing is granted to them.
+fn hidden(target: Target<'_>) -> ApiError {
+    match target {
+        Target { collection: Some(name), .. } => ApiError::not_found(format!("Collection [{name}] does not exist.")),
+        Target { database: Some(name), .. } => ApiError::not_found(format!("Database [{name}] not found")),
+        Target { tenant: Some(name), .. } => ApiError::not_found(format!("Tenant [{name}] not found")),
+        _ => ApiError::new(StatusCode::FORBIDDEN, "AuthorizationError", "Permission denied."),
+    }
+}
+
+fn unauthenticated(message: &str) -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, "AuthError", message)
+}
+
+impl Auth {
+    /// Reads what the configuration names, and the keys of the database.
+    ///
+    /// # Errors
+    /// What in the configuration or its files cannot be used; or that the database cannot be read.
+    pub fn new(config: &Config, database: &Database) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let given = &config.auth;
+        let wrong = |key: &str, reason: String| ConfigError::Value {
+            source_name: "the configuration".into(),
+            key: format!("auth.{key}"),
+            reason,
+        };
+        let mut roles = Roles::default();
+        for role in &given.roles {
+            let (name, permissions) = role
+                .split_once('=')
+                .ok_or_else(|| wrong("roles", format!("holds \"{role}\"; expected \"name=permission,permission\"")))?;
+            let permissions: Vec<String> = permissions.split(',').map(|name| name.trim().to_owned()).collect();
+            roles.define(name.trim(), &permissions).map_err(|error| wrong("roles", format!("{name}: {error}")))?;
+        }
+        let (secret, mut tokens, mut users) = (KeySecret::new(), Vec::new(), HashMap::new());
+        if let Ok(root) = std::env::var(&given.root_key_variable)
+            && !root.is_empty()
+        {
+            if root.len() < 16 {
+                return Err(wrong(
+                    "root_key_variable",
+                    format!("names {}, whose value has less than 16 characters", given.root_key_variable),
+                )
+                .into());
+            }
+            let grants = vec![Grant::everywhere("admin", Permission::ALL)];
+            tokens.push((secret.hash(&root), Arc::new(Principal { name: "root".into(), grants })));
+        }
+        if !given.authz_file.is_empty() {
+            let text = std::fs::read_to_string(&given.authz_file)
+                .map_err(|error| wrong("authz_file", format!("names {}: {error}", given.authz_file)))?;
+            let authz = Authz::parse(&text)
+                .map_err(|problem| wrong("authz_file", format!("names {}: {problem}", given.authz_file)))?;
+            for (name, permissions) in &authz.roles {
+                let names: Vec<String> = permissions.iter().map(|permission| permission.name().to_owned()).collect();
+                roles.define(name, &names).map_err(|error| wrong("authz_file", error.to_string()))?;
+            }
+            for user in authz.users {
+                let tenant = user.tenant.as_deref().unwrap_or("*");
+                let databases = if user.databases.is_empty() { vec!["*".to_owned()] } else { user.databases };
+                let written = user
+                    .role
+                    .iter()
+                    .flat_map(|role| databases.iter().map(move |database| format!("{role}:{tenant}/{database}")));
+                let grants = written.map(|grant| roles.grant(&grant)).collect::<Result<Vec<_>, _>>();
+                let grants = grants.map_err(|error| wrong("authz_file", format!("user '{}': {error}", user.id)))?;
+                let principal = Arc::new(Principal { name: user.id.clone(), grants });
+                tokens.extend(user.tokens.iter().map(|token| (secret.hash(token), Arc::clone(&principal))));
+                users.insert(user.id, principal);
+            }
+        }
+        for user in &given.users {
+            let parts = user.split_once('=');
+            let (name, grants) =
+                parts.ok_or_else(|| wrong("users", format!("holds \"{user}\"; expected \"name=grant,grant\"")))?;
+            let grants = grants.split(',').map(|grant| roles.grant(grant.trim())).collect::<Result<Vec<_>, _>>();
+            let grants = grants.map_err(|error| wrong("users", format!("{name}: {error}")))?;
+            let principal = Principal { name: name.trim().to_owned(), grants };
+            users.insert(name.trim().to_owned(), Arc::new(principal));
+        }
+        let mut htpasswd = Htpasswd::default();
+        if !given.htpasswd.is_empty() {
+            let text = std::fs::read_to_string(&given.htpasswd)
+                .map_err(|error| wrong("htpasswd", format!("names {}: {error}", given.htpasswd)))?;
+            htpasswd = Htpasswd::parse(&text)
+                .map_err(|error| wrong("htpasswd", format!("names {}: {error}", given.htpasswd)))?;
+            for user in htpasswd.users().filter(|user| !users.contains_key(*user)) {
+                tracing::warn!(user, "a user has a password and no grant: nothing is allowed; name some in auth.users");
+            }
+        }
+        let keys = Keys::load(database, &roles)?;
+        if given.enabled && tokens.is_empty() && htpasswd.users().next().is_none() && !keys.has_any() {
+            tracing::warn!(
+                "authentication is on and there is no key: make one with `ochre keys create NAME --grant admin --offline` while the server is stopped, or set {}",
+                given.root_key_variable
+            );
+        }
+        if !given.enabled && keys.has_any() {
+            tracing::warn!("the database has keys, but authentication is off: set auth.enabled = true");
+        }
+        let audit = if given.enabled { Audit::open(&given.audit_log, &config.database.path)? } else { Audit::off() };
+        let failures = Failures::new(given.failures_per_minute);
+        let passwords = Mutex::default();
+        Ok(Self { roles, tokens, htpasswd, users, keys, secret, passwords, failures, usage: Usage::default(), audit })
+    }
+
+    /// The keys of the database.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The roles there are.
+    pub fn roles(&self) -> &Roles {
+        &self.roles
+    }
+
+    /// Who sends these headers.
+    async fn authenticate(self: &Arc<Self>, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        let (mut token, mut basic) = (None, None);
+        if let Some(value) = headers.get("x-chroma-token") {
+            token = value.to_str().ok();
+        }
+        if let Some(value) = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()) {
+            let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));
+            match scheme.to_ascii_lowercase().as_str() {
+                "bearer" => token = Some(rest.trim()),
+                "basic" => basic = Some(rest.trim()),
+                _ => return Err(unauthenticated("Authorization: expected Bearer or Basic")),
+            }
+        }
+        if let Some(token) = token {
+            let token = token.strip_prefix("Bearer ").unwrap_or(token);
+            return self.by_token(token).ok_or_else(|| unauthenticated("the token is not valid"));
+        }
+        let Some(basic) = basic else {
+            return Err(unauthenticated(
+                "credentials are needed: Authorization: Bearer KEY, X-Chroma-Token: KEY, or Basic with user and password",
+            ));
+        };
+        let text = STANDARD.decode(basic).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+        let (user, password) = text.split_once(':').unwrap_or_default();
+        self.by_password(user, password).await.ok_or_else(|| unauthenticated("user or password is not valid"))
+    }
+
+    fn by_token(&self, token: &str) -> Option<Caller> {
+        if let Some(key) = self.keys.find(token) {
+            return Some(Caller { principal: Arc::clone(&key.principal), key: Some(key) });
+        }
+        // All of them are compared, so that it takes as long whichever it is.
+        let (hash, mut found) = (self.secret.hash(token), None);
+        for (own, principal) in &self.tokens {
+            if *own == hash {
+                found = Some(principal);
+            }
+        }
+        found.map(|principal| Caller { principal: Arc::clone(principal), key: None })
+    }
+
+    async fn by_password(self: &Arc<Self>, user: &str, password: &str) -> Option<Caller> {
+        let remembered = (user.to_owned(), *self.secret.hash(&format!("{user}\0{password}")).as_bytes());
+        let is_known = self.passwords.lock().get(&remembered).is_some_and(|at| at.elapsed() < PASSWORD_MEMORY);
+        if !is_known {
+            let (auth, user, password) = (Arc::clone(self), user.to_owned(), password.to_owned());
+            let verified = tokio::task::spawn_blocking(move || auth.htpasswd.verify(&user, &password)).await;
+            if !verified.unwrap_or(false) {
+                return None;
+            }
+            let mut passwords = self.passwords.lock();
+            if passwords.len() >= PASSWORDS_MAX {
+                passwords.clear();
+            }
+            passwords.insert(remembered, Instant::now());
+        }
+        let nobody = || Arc::new(Principal { name: user.to_owned(), grants: Vec::new() });
+        Some(Caller { principal: self.users.get(user).cloned().unwrap_or_else(nobody), key: None })
+    }
+}
+
+/// What a path names, by the pattern of its route; a collection by its name, whichever way it is named.
+struct Place {
+    tenant: Option<String>,
+    database: Option<String>,
+    collection: Option<String>,
+}
+
+impl Place {
+    fn of(request: &Request, route: &str, database: &Database) -> Self {
+        let decoded = |part: &str| {
+            let bytes =
+                form_urlencoded::parse(part.replace('+', "%2B").as_bytes()).next().map(|(name, _)| name.into_owned());
+            bytes.unwrap_or_default()
+        };
+        let mut place = Self { tenant: None, database: None, collection: None };
+        for (pattern, part) in route.split('/').zip(request.uri().path().split('/')) {
+            match pattern {
+                "{tenant}" => place.tenant = Some(decoded(part)),
+                "{database}" => place.database = Some(decoded(part)),
+                "{collection}" => place.collection = Some(decoded(part)),
+                _ => {}
+            }
+        }
+        if route.starts_with("/api/v1/collections/") {
+            let query = request.uri().query().unwrap_or_default();
+            let named = |name: &str, default: &str| {
+                let found = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name);
+                Some(found.map_or_else(|| default.to_owned(), |(_, value)| value.into_owned()))
+            };
+            place.tenant = named("tenant", DEFAULT_TENANT);
+            place.database = named("database", DEFAULT_DATABASE);
+        }
+        if let (Some(tenant), Some(home), Some(given)) = (&place.tenant, &place.database, &place.collection) {
+            // A name wins over an id, as it does where the collection is looked up.
+            let is_name = database.collection_in(tenant, home, given).is_ok();
+            if !is_name
+                && let Ok(id) = Uuid::parse_str(given)
+                && let Ok(row) = database.collection_by_id(id).and_then(|collection| collection.info())
+                && row.tenant == *tenant
+                && row.database == *home
+            {
+                place.collection = Some(row.name.clone());
+            }
+        }
+        place
+    }
+
+    fn target(&self) -> Target<'_> {
+        Target {
+            tenant: self.tenant.as_deref(),
+            database: self.database.as_deref(),
+            collection: self.collection.as_deref(),
+        }
+    }
+}
+
+/// Lets a request through if whoever sends it may do what it asks for.
+pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let Some(auth) = app.auth() else {
+        request.extensions_mut().insert(Caller::anybody());
+        return next.run(request).await;
+    };
+    let auth = Arc::clone(auth);
+    let route = request.extensions().get::<MatchedPath>().map_or(String::new(), |path| path.as_str().to_owned());
+    let needs = needs(request.method().as_str(), &route);
+    if needs == Some(Needs::Nothing) {
+        request
+            .extensions_mut()
+            .insert(Caller { principal: Arc::new(Principal { name: String::new(), grants: Vec::new() }), key: None });
+        return next.run(request).await;
+    }
+    let address =
+        request.extensions().get::<ConnectInfo<SocketAddr>>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+    if let Some(wait) = auth.failures.is_blocked(address) {
+        return too_many("too many failed attempts to authenticate from this address", wait);
+    }
+    let caller = match auth.authenticate(request.headers()).await {
+        Ok(caller) => caller,
+        Err(error) => {
+            auth.failures.note(address);
+            let mut response = error.into_response();
+            let schemes = HeaderValue::from_static("Bearer realm=\"ochre\", Basic realm=\"ochre\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, schemes);
+            return response;
+        }
+    };
+    let _room = match caller.key.as_ref().map(|key| auth.usage.enter(key.limits(), &caller.principal.name)) {
+        None => None,
+        Some(Ok(room)) => Some(room),
+        Some(Err((text, wait))) => return too_many(text, wait),
+    };
+    let place = Place::of(&request, &route, app.database());
+    let target = place.target();
+    let verdict = match needs {
+        Some(Needs::Nothing | Needs::Identity) => Ok(()),
+        Some(Needs::All(permission)) => caller.check_in(permission, target),
+        Some(Needs::Some(permission)) if caller.principal.may_somewhere(permission, target) => Ok(()),
+        Some(Needs::Some(permission)) => {
+            Err(if caller.principal.sees(target) { forbidden(permission) } else { hidden(target) })
+        }
+        // What is in no table is for those who may do everything.
+        None if Permission::ALL.into_iter().all(|permission| caller.principal.may(permission, Target::default())) => {
+            Ok(())
+        }
+        None => Err(ApiError::new(StatusCode::FORBIDDEN, "AuthorizationError", "Permission denied.")),
+    };
+    let permission = match needs {
+        Some(Needs::All(permission) | Needs::Some(permission)) => Some(permission),
+        _ => None,
+    };
+    let entry = permission.filter(|permission| permission.is_audited()).map(|permission| Entry {
+        who: caller.principal.name.clone(),
+        address,
+        method: request.method().to_string(),
+        path: request.uri().path().to_owned(),
+        permission: permission.name(),
+    });
+    let response = match verdict {
+        Ok(()) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    };
+    if let Some(entry) = entry {
+        auth.audit.note(&entry, response.status().as_u16());
+    }
+    response
+}
+
+fn too_many(text: &str, wait: Duration) -> Response {
+    let seconds = wait.as_secs() + 1;
+    let error =
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RateLimitError", format!("{text}; try again in {seconds} s"));
+    let mut response = error.into_response();
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
