@@ -80,18 +80,36 @@ impl Authz {
             if tokens.iter().any(String::is_empty) {
                 return Err(format!("user '{id}': a token is empty"));
             }
-            let databases = user["databases"].as_vec().into_iter().flatten();
+            // What is there restricts: read wrongly it must not come to mean no restriction.
+            let tenant = match &user["tenant"] {
+                Yaml::BadValue | Yaml::Null => None,
+                Yaml::String(tenant) if tenant == "*" => None,
+                Yaml::String(tenant) if !tenant.is_empty() && !tenant.contains('/') => Some(tenant.clone()),
+                _ => {
+                    return Err(format!(
+                        "user '{id}': tenant is a text without /, in quotes if it looks like a number"
+                    ));
+                }
+            };
+            let databases = match &user["databases"] {
+                Yaml::BadValue | Yaml::Null => Vec::new(),
+                Yaml::String(all) if all == "*" => Vec::new(),
+                Yaml::Array(list) if !list.is_empty() => {
+                    let names =
+                        list.iter().map(|name| name.as_str().filter(|name| !name.is_empty() && !name.contains('/')));
+                    let names: Option<Vec<&str>> = names.collect();
+                    let names = names.ok_or_else(|| {
+                        format!("user '{id}': databases are texts without /, in quotes if they look like numbers")
+                    })?;
+                    names.into_iter().map(str::to_owned).collect()
+                }
+                _ => return Err(format!("user '{id}': databases is a list of names; leave it out for all of them")),
+            };
             let role = text("role");
             if let Some(role) = role.as_ref().filter(|role| !authz.roles.contains_key(*role)) {
                 return Err(format!("user '{id}': there is no role '{role}' in roles_mapping"));
             }
-            authz.users.push(AuthzUser {
-                role,
-                tenant: text("tenant").filter(|tenant| tenant != "*"),
-                databases: databases.filter_map(|name| name.as_str().map(str::to_owned)).collect(),
-                tokens,
-                id,
-            });
+            authz.users.push(AuthzUser { role, tenant, databases, tokens, id });
         }
         Ok(authz)
     }
@@ -131,6 +149,11 @@ users:
             ("users: [{role: a}]", "has an id"),
             ("users: [{id: a, role: b}]", "no role 'b'"),
             ("users: [{id: a, tokens: ['']}]", "token is empty"),
+            ("users: [{id: a, tenant: 42}]", "tenant is a text"),
+            ("users: [{id: a, tenant: a/b}]", "tenant is a text"),
+            ("users: [{id: a, databases: [2024]}]", "in quotes"),
+            ("users: [{id: a, databases: main}]", "is a list"),
+            ("users: [{id: a, databases: []}]", "is a list"),
             ("users: [{id: a, tokens: [{x: y}]}]", "a token is a text"),
         ] {
             let error = Authz::parse(text).unwrap_err();

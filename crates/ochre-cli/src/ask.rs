@@ -23,6 +23,10 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn named_by(settings: Settings) -> anyhow::Result<Self> {
         let server = settings.resolve()?.server;
+        anyhow::ensure!(
+            server.tls_certificate.is_empty(),
+            "the server speaks TLS, which this command does not: ask it through its API, or use --offline where there is one"
+        );
         // A server on every address is asked on this machine's own.
         let host = if server.host == "0.0.0.0" || server.host == "::" { "127.0.0.1".to_owned() } else { server.host };
         Ok(Self { host, port: server.port })

@@ -511,6 +511,8 @@ impl Inner {
     }
 
     pub(crate) fn remove_strays(&self) -> usize {
+        // Segments of indexes are files that are being written, too.
+        let _working = self.indexes.hold_work();
         self.snapshots.remove_strays(|id| self.exists(id))
     }
 

@@ -197,7 +197,7 @@ impl Inner {
                 }
                 let view = loaded?;
                 self.signals.index(row.number);
-                view
+                if self.show_all_builds(row.number) { slot.view().unwrap_or(view) } else { view }
             }
         };
         Ok(view)
@@ -263,7 +263,8 @@ impl Inner {
         let enough = limit.saturating_add(request.offset as usize);
         let began = Instant::now();
         let mut trace = Trace::default();
-        let lookup = Lookup { ids: request.ids.as_deref(), filter: request.filter.as_ref(), hints: &request.hints };
+        let hints = Hints { is_quiet: !explained, ..request.hints.clone() };
+        let lookup = Lookup { ids: request.ids.as_deref(), filter: request.filter.as_ref(), hints: &hints };
         // To be explained all that pass are needed.
         let enough = if explained { usize::MAX } else { enough };
         let matches = pinned.first_matches(&lookup, enough, &mut trace)?;
@@ -307,7 +308,8 @@ impl Inner {
         let pinned = self.pin(row)?;
         let began = Instant::now();
         let mut trace = Trace::default();
-        let lookup = Lookup { ids: request.ids.as_deref(), filter: request.filter.as_ref(), hints: &request.hints };
+        let hints = Hints { is_quiet: !explained, ..request.hints.clone() };
+        let lookup = Lookup { ids: request.ids.as_deref(), filter: request.filter.as_ref(), hints: &hints };
         let matches = pinned.look_up(&lookup, &mut trace)?;
         let filter_time = began.elapsed();
         let each = request.query.k.min(matches.as_ref().unwrap_or_else(|| pinned.view.live()).len());
@@ -439,7 +441,8 @@ fn operand_type(test: &Test) -> ValueType {
 impl Pinned<'_> {
     /// What passes; `None` if nothing restricts.
     pub(crate) fn matches(&self, ids: Option<&[String]>, filter: Option<&Filter>) -> Result<Option<Bitmap>, Error> {
-        self.look_up(&Lookup { ids, filter, hints: &Hints::default() }, &mut Trace::default())
+        let hints = Hints { is_quiet: true, ..Hints::default() };
+        self.look_up(&Lookup { ids, filter, hints: &hints }, &mut Trace::default())
     }
 
     /// As [`Pinned::matches`], with hints, and saying what it took.

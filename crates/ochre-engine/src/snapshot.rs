@@ -160,6 +160,17 @@ impl Snapshots {
         }
     }
 
+    /// Removes the files of metadata indexes but those of these builds.
+    pub(crate) fn keep_index_files(&self, collection: Uuid, kept: &[(Uuid, u64)]) {
+        for path in self.files(collection, INDEX) {
+            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+            let is_kept = kept.iter().any(|(id, build)| name.starts_with(&format!("{}-{build}-", id.simple())));
+            if !is_kept {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
     /// Bytes on disk of a build of a metadata index.
     pub(crate) fn index_bytes(&self, collection: Uuid, index: Uuid, build: Option<u64>) -> u64 {
         let files = self.index_files(collection, index).into_iter().filter(|(_, own)| Some(*own) == build);

@@ -41,6 +41,8 @@ pub struct Hints {
     pub ignore_indexes: Vec<String>,
     /// Say of these what would become of them.
     pub hypothetical: Vec<Arc<IndexShape>>,
+    /// Say only of those that are used that they are.
+    pub is_quiet: bool,
 }
 
 impl Hints {
@@ -124,23 +126,21 @@ impl<R: Rows> Evaluation<'_, R> {
         } else {
             Choice::of(parts, view, candidates, self.hints, &mut self.trace.considered)
         };
-        let mut left = match &choice {
-            Some(choice) => self.look_up(choice, parts, candidates),
-            None => candidates.clone(),
-        };
+        let mut left = choice.as_ref().map(|choice| self.look_up(choice, parts, candidates));
         let answered = choice.map(|choice| choice.answered).unwrap_or_default();
         let open = parts.iter().enumerate().filter(|(number, _)| !answered.contains(number)).map(|(_, part)| *part);
         let (cheap, dear): (Vec<_>, Vec<_>) = open.partition(|part| !part.reads_documents());
         for part in cheap.into_iter().chain(dear) {
-            if left.is_empty() {
+            let open = left.as_ref().unwrap_or(candidates);
+            if open.is_empty() {
                 break;
             }
-            left = match part {
-                Filter::Key { key, test } => self.scan(key, test, &left),
-                part => self.pass(part, &left)?,
-            };
+            left = Some(match part {
+                Filter::Key { key, test } => self.scan(key, test, open),
+                part => self.pass(part, open)?,
+            });
         }
-        Ok(left)
+        Ok(left.unwrap_or_else(|| candidates.clone()))
     }
 
     /// What passes the parts that an index answers: as it says, and of what it does not show by the columns.

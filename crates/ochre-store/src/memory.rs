@@ -357,6 +357,10 @@ impl Store for MemoryStore {
         change().map_err(|error| failed(&error))
     }
 
+    fn touch_tables(&self, work: TableWork<'_>) -> Result<()> {
+        self.change_tables(work)
+    }
+
     fn read_tables(&self, work: TableWork<'_>) -> Result<()> {
         work(&self.tables.lock()).map_err(|error| failed(&error))
     }

@@ -498,8 +498,10 @@ pub trait Store: Send + Sync {
     /// Makes the tables of an extension, or brings them to the newest version: `migrations[n]` brings version `n` to
     /// `n + 1`. What they make is named `<name>_…`.
     fn extend(&self, name: &str, migrations: &[&str]) -> Result<()>;
-    /// Changes tables of extensions, in one transaction.
+    /// Changes tables of extensions, in one transaction. The database's position moves, so that backups take it.
     fn change_tables(&self, work: TableWork<'_>) -> Result<()>;
+    /// As [`Store::change_tables`], for what is no reason to take a backup.
+    fn touch_tables(&self, work: TableWork<'_>) -> Result<()>;
     /// Reads tables of extensions, in one state.
     fn read_tables(&self, work: TableWork<'_>) -> Result<()>;
 }

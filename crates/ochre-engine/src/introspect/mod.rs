@@ -177,6 +177,9 @@ impl Inner {
                     Some(compliance.finish())
                 }
             };
+            if let Some(compliance) = inspection.report.compliance.as_mut().filter(|_| !request.values) {
+                compliance.rules.iter_mut().for_each(|rule| rule.message.clear());
+            }
             inspection.drift();
         }
         let recent = self.schemas.recent(row.number).into_iter();

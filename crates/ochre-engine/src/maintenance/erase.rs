@@ -29,7 +29,7 @@ impl Task for Erase {
     }
 
     fn locks(&self) -> &'static [&'static str] {
-        &["graphs", "segments"]
+        &["graphs", "segments", "metadata-indexes"]
     }
 
     fn look(&self, _: &Knobs) -> Result<Look, Failure> {

@@ -19,6 +19,10 @@ impl Task for MetadataIndexes {
         every(5, |policies| (policies.priority, policies.jitter) = (8, 0.0))
     }
 
+    fn locks(&self) -> &'static [&'static str] {
+        &["metadata-indexes"]
+    }
+
     fn look(&self, _: &Knobs) -> Result<Look, Failure> {
         let inner = self.0.open()?;
         Ok(match inner.index_debt() {

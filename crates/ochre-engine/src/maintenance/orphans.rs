@@ -20,7 +20,7 @@ impl Task for Orphans {
     }
 
     fn locks(&self) -> &'static [&'static str] {
-        &["graphs"]
+        &["graphs", "metadata-indexes"]
     }
 
     fn look(&self, _: &Knobs) -> Result<Look, Failure> {

@@ -18,6 +18,9 @@ use crate::schemas::unix_seconds;
 
 /// Shapes that are told apart, over all collections.
 const SHAPES_MAX: usize = 1000;
+/// Longer conjunctions, and longer keys, are not remembered.
+const CLAUSES_MAX: usize = 16;
+const KEY_BYTES_MAX: usize = 128;
 /// A shape that was asked less often suggests nothing.
 const ASKED_MIN: u64 = 10;
 /// A shape whose matches are a larger share of the records is answered as fast by the columns.
@@ -68,8 +71,15 @@ impl Workload {
         &self, number: CollectionNumber, filter: &Filter, took: Duration, matched: usize, records: usize,
         by_index: bool,
     ) {
+        if records < RECORDS_MIN {
+            return;
+        }
         let Some(shape) = shape(filter) else { return };
-        let mut shapes = self.0.lock();
+        if shape.len() > CLAUSES_MAX || shape.iter().any(|clause| clause.key.len() > KEY_BYTES_MAX) {
+            return;
+        }
+        // One that is not counted because another is costs less than one that waits.
+        let Some(mut shapes) = self.0.try_lock() else { return };
         if shapes.len() >= SHAPES_MAX && !shapes.contains_key(&(number, shape.clone())) {
             // The one that was not asked for longest makes room.
             if let Some(oldest) = shapes.iter().min_by_key(|(_, asked)| asked.last).map(|(shape, _)| shape.clone()) {
@@ -152,9 +162,11 @@ impl Inner {
                 suggestions.extend(self.missing_indexes(&row, &view));
             }
         }
-        for entry in self.indexes.all() {
-            let state = entry.state.lock();
-            let definition = &state.definition;
+        // Copied, so that no lock is held while another is taken.
+        let entries = self.indexes.all();
+        let definitions: Vec<IndexDefinition> =
+            entries.iter().map(|entry| entry.state.lock().definition.clone()).collect();
+        for (entry, definition) in entries.iter().zip(&definitions) {
             let Ok(row) = self.row(entry.collection) else { continue };
             let is_wanted = is(&selection.tenant, &definition.tenant)
                 && is(&selection.database, &definition.database)
@@ -169,18 +181,13 @@ impl Inner {
                 "/_admin/metadata_index/{}?tenant={}&database={}",
                 definition.index_name, definition.tenant, definition.database
             );
-            let others = self.indexes.of(entry.number);
-            let covering = others.iter().find(|other| {
-                other.id != entry.id && {
-                    let other = other.state.lock();
-                    let is_prefix = other.definition.columns.starts_with(&definition.columns);
-                    is_prefix
-                        && other.definition.columns.len() > definition.columns.len()
-                        && other.definition.partial == definition.partial
-                }
+            let covering = entries.iter().zip(&definitions).find(|(other, longer)| {
+                other.number == entry.number
+                    && longer.columns.starts_with(&definition.columns)
+                    && longer.columns.len() > definition.columns.len()
+                    && longer.partial == definition.partial
             });
-            if let Some(other) = covering {
-                let name = &other.state.lock().definition.index_name;
+            if let Some((_, IndexDefinition { index_name: name, .. })) = covering {
                 suggestions.push(json!({
                     "kind": "redundant", "tenant": row.tenant, "database": row.database, "collection": row.name, "index_name": definition.index_name,
                     "reason": format!("index '{name}' begins with the same columns and answers the same filters"),

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ochre_index::{Bitmap, CompositeBuilder, CompositeHeader, CompositeIndex, CompositeSegment, IndexShape, View};
+use ochre_index::{Bitmap, CompositeBuilder, CompositeHeader, CompositeSegment, IndexShape, View};
 use ochre_scheduler::{Context, Failure, Progress};
 use ochre_store::CollectionRow;
+use uuid::Uuid;
 
 use super::{BuildOutcome, Entry};
 use crate::database::Inner;
@@ -20,6 +21,8 @@ use crate::schemas::unix_seconds;
 const FULL_RECORDS: usize = 1 << 17;
 /// A segment is full once it took this many bytes to build.
 const FULL_BYTES: usize = 64 << 20;
+/// A view that lacks a build is given it so often.
+const SHOWN_MAX: usize = 3;
 /// Records looked at in one step.
 const RECORDS_AT_ONCE: usize = 2048;
 /// So many records may be outside an index that serves, or this share of all.
@@ -66,7 +69,10 @@ impl Inner {
                 built += 1;
             }
             if let Some(loaded) = self.lagging(&entry, if all { 0 } else { OUTSIDE_MAX }) {
-                self.sync_segments(&entry, &loaded, false, context)?;
+                let serving = entry.state.lock().serving.clone();
+                if let Some((generation, _, shape)) = serving {
+                    self.sync_segments(&entry, &loaded, (generation, &shape), false, context)?;
+                }
                 synced += 1;
             }
         }
@@ -81,6 +87,7 @@ impl Inner {
         let view = loaded.view()?;
         let index = view.index(entry.id.into_bytes(), generation)?;
         let outside = view.live().len() - index.covered().len().min(view.live().len());
+        let outside = outside.saturating_sub(entry.uncoverable.load(Ordering::Relaxed));
         let share = if most == 0 { 0 } else { view.live().len() / OUTSIDE_SHARE };
         (outside > most.max(share)).then_some(loaded)
     }
@@ -88,21 +95,26 @@ impl Inner {
     /// Builds an index until it is complete; whether it is.
     fn build_index(&self, entry: &Arc<Entry>, context: &Context<'_>) -> Result<bool, Failure> {
         let Ok(row) = self.row(entry.collection) else { return Ok(false) };
+        let generation = entry.state.lock().building.as_ref().map(|(generation, _)| *generation);
         match self.cover_all(entry, &row, context) {
             Ok(()) => Ok(true),
             Err(Ended::Superseded) => Ok(false),
             Err(Ended::Stopped(failure)) => Err(failure),
             Err(Ended::Failed(reason)) => {
-                {
-                    let mut state = entry.state.lock();
-                    (state.building, state.progress) = (None, None);
-                    state.outcome = if state.serving.is_some() { state.outcome } else { BuildOutcome::Failed };
-                    state.error = Some(reason.clone());
-                }
-                // What serves goes on serving; of the build nothing stays.
-                self.show_builds(entry);
-                self.save_index(entry).map_err(|error| Failure::Failed(error.to_string()))?;
+                let _changing = self.indexes.changing.lock();
                 let name = entry.state.lock().definition.index_name.clone();
+                let is_same =
+                    |state: &super::State| state.building.as_ref().map(|(building, _)| *building) == generation;
+                if is_same(&entry.state.lock()) {
+                    let noted = self.change_index(entry, |state| {
+                        (state.building, state.progress) = (None, None);
+                        state.outcome = if state.serving.is_some() { state.outcome } else { BuildOutcome::Failed };
+                        state.error = Some(reason.clone());
+                    });
+                    noted.map_err(|error| Failure::Failed(error.to_string()))?;
+                    // What serves goes on serving; of the build nothing stays.
+                    self.show_builds(entry);
+                }
                 Err(Failure::Failed(format!("could not build metadata index '{name}': {reason}")))
             }
         }
@@ -113,11 +125,20 @@ impl Inner {
         let Some((generation, shape)) = entry.state.lock().building.clone() else { return Err(Ended::Superseded) };
         let id = entry.id.into_bytes();
         entry.state.lock().progress.get_or_insert((0, 0, unix_seconds()));
+        let (mut open, mut shown) = (None, 0);
         loop {
             let view = self.view(row).map_err(failed)?;
             let Some(loaded) = self.loaded.read().get(&row.number).cloned() else { continue };
-            let Some(index) = view.index(id, generation) else { return Err(Ended::Superseded) };
-            let outside = view.outside_index(index);
+            let Some(index) = view.index(id, generation) else {
+                let is_wanted = entry.builds().iter().any(|(wanted, ..)| *wanted == generation);
+                if !is_wanted || shown > SHOWN_MAX {
+                    return Err(Ended::Superseded);
+                }
+                // It was loaded while the build was begun.
+                shown += 1;
+                self.show_builds(entry);
+                continue;
+            };
             {
                 let mut state = entry.state.lock();
                 if state.building.as_ref().is_none_or(|(building, _)| *building != generation) {
@@ -127,9 +148,14 @@ impl Inner {
                     (progress.0, progress.1) = (index.covered().len(), view.live().len());
                 }
             }
+            // So many records as were outside in the beginning: those that change meanwhile are looked up in the columns,
+            // or it would never end.
+            let left = *open.get_or_insert_with(|| view.outside_index(index).len());
+            let covered =
+                if left == 0 { 0 } else { self.cover_next(entry, &loaded, row, generation, &shape, context)? };
+            open = Some(left.saturating_sub(covered));
             // Records with more keys than an index takes stay outside for good.
-            let is_done = outside.len() <= OUTSIDE_MAX.min(view.live().len() / OUTSIDE_SHARE)
-                || !self.cover_next(entry, &loaded, row, generation, &shape, context)?;
+            let is_done = left == 0 || covered == 0;
             if is_done {
                 return self.complete(entry, generation, &shape).map_err(failed);
             }
@@ -152,15 +178,15 @@ impl Inner {
         Ok(())
     }
 
-    /// Covers the next records that are outside; `false` if none could be.
+    /// Covers the next records that are outside; how many.
     fn cover_next(
         &self, entry: &Entry, loaded: &Loaded, row: &CollectionRow, generation: u64, shape: &Arc<IndexShape>,
         context: &Context<'_>,
-    ) -> Result<bool, Ended> {
+    ) -> Result<usize, Ended> {
         let (id, token) = (entry.id.into_bytes(), NEXT_TOKEN.fetch_add(1, Ordering::Relaxed));
         // Whatever changes from here on is noted; values are read after that.
         loaded.change(|view| view.begin_index(id, generation, token));
-        let Some(view) = loaded.view() else { return Ok(true) };
+        let Some(view) = loaded.view() else { return Err(Ended::Superseded) };
         let Some(index) = view.index(id, generation) else { return Err(Ended::Superseded) };
         let (done, total) = (index.covered().len(), view.live().len());
         let outside: Vec<u32> = view.outside_index(index).iter().collect();
@@ -172,15 +198,17 @@ impl Inner {
             Ok(context.step(Progress { done: (done + records) as u64, total: Some(total as u64), what })?)
         })?
         else {
-            return Ok(false);
+            return Ok(0);
         };
         let mut is_replaced = false;
         let new = [Arc::clone(&segment)];
         loaded.change(|view| is_replaced = view.replace_index_segments(id, generation, token, &[], &new));
         if !is_replaced {
             self.snapshots.remove_index_segments(row.id, &new, &[]);
+            // Unloaded, or asked for otherwise: the next look goes on.
+            return Err(Ended::Superseded);
         }
-        Ok(true)
+        Ok(segment.len())
     }
 
     /// Makes one segment of the first of these records; `None` if no record can be in one.
@@ -191,7 +219,7 @@ impl Inner {
         let mut builder = CompositeBuilder::default();
         for (number, chunk) in offsets.chunks(RECORDS_AT_ONCE).enumerate() {
             step(number * RECORDS_AT_ONCE)?;
-            view.collect_keys(shape, chunk, &mut builder);
+            view.collect_keys(shape, chunk, FULL_BYTES, &mut builder);
             if builder.len() >= FULL_RECORDS || builder.heap_bytes() >= FULL_BYTES {
                 break;
             }
@@ -212,8 +240,10 @@ impl Inner {
 
     /// Covers what is outside an index that serves, merging small and worn segments; with `erase`, every segment that
     /// has anything of records as they no longer are.
-    fn sync_segments(&self, entry: &Entry, loaded: &Loaded, erase: bool, context: &Context<'_>) -> Result<(), Failure> {
-        let Some((generation, _, shape)) = entry.state.lock().serving.clone() else { return Ok(()) };
+    fn sync_segments(
+        &self, entry: &Entry, loaded: &Loaded, build: (u64, &Arc<IndexShape>), erase: bool, context: &Context<'_>,
+    ) -> Result<(), Failure> {
+        let (generation, shape) = build;
         let Ok(row) = self.row(entry.collection) else { return Ok(()) };
         let (id, token) = (entry.id.into_bytes(), NEXT_TOKEN.fetch_add(1, Ordering::Relaxed));
         loaded.change(|view| view.begin_index(id, generation, token));
@@ -235,7 +265,7 @@ impl Inner {
         let total = left.len();
         while !left.is_empty() {
             let done = total - left.len();
-            let made = self.make_segment(&view, &row, generation, &shape, &left, &mut |records| {
+            let made = self.make_segment(&view, &row, generation, shape, &left, &mut |records| {
                 let what = format!("records brought up to date in metadata index '{}'", shape.name);
                 Ok(context.step(Progress { done: (done + records) as u64, total: Some(total as u64), what })?)
             });
@@ -260,6 +290,8 @@ impl Inner {
         loaded.change(|view| is_replaced = view.replace_index_segments(id, generation, token, &gone, &new));
         if is_replaced {
             self.snapshots.remove_index_segments(row.id, &gone, &new);
+            let covered: usize = new.iter().map(|segment| segment.len()).sum();
+            entry.uncoverable.store(total - covered.min(total), Ordering::Relaxed);
         } else {
             self.discard_segments(&row, loaded, entry, generation, &new);
         }
@@ -284,14 +316,12 @@ impl Inner {
         for entry in self.indexes.of(row.number) {
             let Some(loaded) = self.loaded.read().get(&row.number).cloned() else { continue };
             let Some(view) = loaded.view() else { continue };
-            let generation = entry.state.lock().serving.as_ref().map(|(generation, ..)| *generation);
-            let index = generation.and_then(|generation| view.index(entry.id.into_bytes(), generation));
-            let is_worn = |index: &CompositeIndex| {
-                index.segments().iter().any(|(segment, current)| current.len() < segment.len())
-            };
-            if index.is_some_and(is_worn) {
-                had_any = true;
-                self.sync_segments(&entry, &loaded, true, context)?;
+            for (generation, shape, ..) in entry.builds() {
+                let Some(index) = view.index(entry.id.into_bytes(), generation) else { continue };
+                if index.segments().iter().any(|(segment, current)| current.len() < segment.len()) {
+                    had_any = true;
+                    self.sync_segments(&entry, &loaded, (generation, &shape), true, context)?;
+                }
             }
         }
         Ok(had_any)
@@ -301,6 +331,9 @@ impl Inner {
     /// the position at which each record was last changed.
     pub(crate) fn load_indexes(&self, row: &CollectionRow, view: &mut View, positions: &[(u32, u64)]) {
         let wanted = self.empty_indexes(row);
+        let kept: Vec<(Uuid, u64)> =
+            wanted.iter().map(|(index, _)| (Uuid::from_bytes(index.shape().id), index.generation())).collect();
+        self.snapshots.keep_index_files(row.id, &kept);
         if wanted.is_empty() {
             return;
         }

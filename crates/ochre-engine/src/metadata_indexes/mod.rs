@@ -13,11 +13,11 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use ochre_index::{CompositeIndex, Considered, IndexColumn, IndexShape, Reason};
 use ochre_store::{CollectionNumber, CollectionRow};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
@@ -56,6 +56,8 @@ pub(crate) struct Entry {
     created_at: i64,
     state: Mutex<State>,
     usage: Usage,
+    /// Records that stayed outside when it was brought up to date: they have too many keys.
+    uncoverable: AtomicUsize,
 }
 
 /// What became of an index.
@@ -169,6 +171,11 @@ impl Indexes {
         }
     }
 
+    /// Keeps anybody from making segments.
+    pub(crate) fn hold_work(&self) -> MutexGuard<'_, ()> {
+        self.working.lock()
+    }
+
     /// What is asked of collections, by the shape of filters.
     pub(crate) fn workload(&self) -> &Workload {
         &self.workload
@@ -211,6 +218,7 @@ impl Entry {
                 progress: None,
             }),
             usage: Usage { since: AtomicU64::new(now.cast_unsigned()), ..Usage::default() },
+            uncoverable: AtomicUsize::new(0),
         }
     }
 
@@ -258,6 +266,17 @@ impl Inner {
         Err(Error::NotFound(format!(
             "collection: there is no collection '{collection}' in database '{database}' of tenant '{tenant}'"
         )))
+    }
+
+    /// Refuses more indexes than a collection may have.
+    fn check_room(&self, row: &CollectionRow, more: usize) -> Result<(), Error> {
+        if self.indexes.of(row.number).len() + more > INDEXES_PER_COLLECTION_MAX {
+            return Err(Error::Invalid(format!(
+                "collection '{}' would have more than {INDEXES_PER_COLLECTION_MAX} indexes, the limit; delete some first",
+                row.name
+            )));
+        }
+        Ok(())
     }
 
     /// Refuses a key that no record ever had, in a collection that has records: it is a slip most likely.
@@ -346,9 +365,13 @@ impl Inner {
 
     /// Lets the views of a collection have the builds that its index should have.
     fn show_builds(&self, entry: &Entry) {
+        let kept: Vec<u64> = entry.builds().iter().map(|(generation, ..)| *generation).collect();
+        self.snapshots.remove_index_files(entry.collection, entry.id, &kept);
         let Some(loaded) = self.loaded.read().get(&entry.number).cloned() else { return };
-        let (id, builds) = (entry.id.into_bytes(), entry.builds());
+        let id = entry.id.into_bytes();
         loaded.change(|view| {
+            // As it is now: two changes must not overtake each other.
+            let builds = entry.builds();
             view.remove_index(id, |generation| builds.iter().all(|(other, ..)| *other != generation));
             for (generation, shape, is_hidden, serves) in &builds {
                 if view.index(id, *generation).is_none() {
@@ -360,15 +383,20 @@ impl Inner {
                 view.hide_index(id, *is_hidden);
             }
         });
-        let kept: Vec<u64> = builds.iter().map(|(generation, ..)| *generation).collect();
-        self.snapshots.remove_index_files(entry.collection, entry.id, &kept);
+    }
+
+    /// Lets a view that was just loaded have the builds that its indexes should have by now; whether it has any.
+    pub(crate) fn show_all_builds(&self, number: CollectionNumber) -> bool {
+        let entries = self.indexes.of(number);
+        entries.iter().for_each(|entry| self.show_builds(entry));
+        !entries.is_empty()
     }
 
     /// Changes what is known of an index, in the store as well, or not at all.
     fn change_index<T>(&self, entry: &Entry, change: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
         let before = entry.state.lock().clone();
         let changed = change(&mut entry.state.lock());
-        let saved = self.save_index(entry);
+        let saved = self.save_index(entry, false);
         if saved.is_err() {
             *entry.state.lock() = before;
         }
@@ -389,6 +417,7 @@ impl Inner {
 
     /// Forgets the indexes of a collection that is gone.
     pub(crate) fn forget_indexes(&self, collection: Option<Uuid>) {
+        let _changing = self.indexes.changing.lock();
         let gone: Vec<Arc<Entry>> = {
             let mut entries = self.indexes.entries.write();
             let is_gone = |entry: &Entry| collection.is_none_or(|id| entry.collection == id);
@@ -423,14 +452,9 @@ impl Database {
         if let Some(existing) = inner.indexes.existing(&definition)? {
             return Ok((inner.describe_index(&existing), IndexChange::Nothing));
         }
-        if inner.indexes.of(row.number).len() >= INDEXES_PER_COLLECTION_MAX {
-            return Err(Error::Invalid(format!(
-                "collection '{}' has {INDEXES_PER_COLLECTION_MAX} indexes, the limit; delete one first",
-                row.name
-            )));
-        }
+        inner.check_room(&row, 1)?;
         let entry = Arc::new(Entry::new(id, &row, definition, shape));
-        inner.save_index(&entry)?;
+        inner.save_index(&entry, true)?;
         inner.indexes.entries.write().insert(place, Arc::clone(&entry));
         inner.show_builds(&entry);
         inner.signals.wake(METADATA_INDEXES);
@@ -438,14 +462,20 @@ impl Database {
         Ok((inner.describe_index(&entry), IndexChange::Building))
     }
 
-    /// Whether a metadata index may be declared: no other has its name.
+    /// Whether these metadata indexes may be declared together: no other has the name of one, and there is room.
     ///
     /// # Errors
     /// As [`Database::create_metadata_index`].
-    pub fn check_metadata_index(&self, definition: &IndexDefinition) -> Result<(), Error> {
-        let row = self.inner.indexed_collection(definition)?;
-        let definition = IndexDefinition { collection: row.id.to_string(), ..definition.clone() };
-        self.inner.indexes.existing(&definition).map(drop)
+    pub fn check_metadata_indexes(&self, definitions: &[IndexDefinition]) -> Result<(), Error> {
+        let mut more: BTreeMap<CollectionNumber, (Arc<CollectionRow>, usize)> = BTreeMap::new();
+        for definition in definitions {
+            let row = self.inner.indexed_collection(definition)?;
+            let definition = IndexDefinition { collection: row.id.to_string(), ..definition.clone() };
+            if self.inner.indexes.existing(&definition)?.is_none() {
+                more.entry(row.number).or_insert_with(|| (row, 0)).1 += 1;
+            }
+        }
+        more.values().try_for_each(|(row, more)| self.inner.check_room(row, *more))
     }
 
     /// What a definition would come to: size, time, and what is there already. Nothing is changed.
@@ -468,8 +498,8 @@ impl Database {
             .all()
             .iter()
             .filter(|entry| {
-                let state = entry.state.lock();
                 let name = self.inner.row(entry.collection).map(|row| row.name.clone()).unwrap_or_default();
+                let state = entry.state.lock();
                 is(tenant, &state.definition.tenant)
                     && is(database, &state.definition.database)
                     && is(status, state.status())
@@ -506,10 +536,15 @@ impl Database {
         let shape = Arc::new(definition.shape(entry.id)?);
         inner.check_columns(&row, &shape)?;
         if row.id != entry.collection {
+            // Whatever could refuse the new one does so before the old one goes.
+            inner.check_room(&row, 1)?;
             self.delete_metadata_index(&definition.tenant, &definition.database, &definition.index_name)?;
             return self.create_metadata_index(&definition);
         }
         let _changing = inner.indexes.changing.lock();
+        if inner.indexes.find(&place.0, &place.1, &place.2)?.id != entry.id {
+            return Err(Error::Conflict(format!("index '{}' was replaced meanwhile; try again", place.2)));
+        }
         let before = entry.state.lock().definition.clone();
         if before == definition {
             return Ok((inner.describe_index(&entry), IndexChange::Nothing));
@@ -601,9 +636,16 @@ impl Database {
         let Some(generation) = entry.state.lock().serving.as_ref().map(|(generation, ..)| *generation) else {
             return Err(Error::Conflict(format!("index '{name}' is not built yet: there is nothing to verify")));
         };
-        let (compared, wrong) = view
-            .index(entry.id.into_bytes(), generation)
-            .map_or((0, 0), |index| view.verify_index(index, &mut |_| false));
+        let Some(index) = view.index(entry.id.into_bytes(), generation) else {
+            return Err(Error::Conflict(format!(
+                "index '{name}' is not used, so there is nothing to verify; rebuild it"
+            )));
+        };
+        let (compared, wrong) = view.verify_index(index, &mut |_| false);
+        let _changing = inner.indexes.changing.lock();
+        if inner.indexes.find(tenant, database, name)?.id != entry.id {
+            return Err(Error::Conflict(format!("index '{name}' was replaced meanwhile; verify it again")));
+        }
         inner.change_index(&entry, |state| {
             state.verified_at = Some(unix_seconds());
             if wrong > 0 {

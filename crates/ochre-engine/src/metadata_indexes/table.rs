@@ -1,7 +1,7 @@
 //! Where definitions and usage are kept: tables of their own beside everything else.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use ochre_store::rusqlite::{self, params};
 use parking_lot::Mutex;
@@ -53,9 +53,13 @@ impl Inner {
             Ok(())
         })?;
         for (id, collection, text, usage) in found {
-            let Ok(row) = self.row(collection) else {
-                self.delete_index_row(id)?;
-                continue;
+            let row = match self.row(collection) {
+                Ok(row) => row,
+                Err(error) if error.not_found().is_some() => {
+                    self.delete_index_row(id)?;
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             match serde_json::from_str::<Kept>(&text)
                 .map_err(|error| error.to_string())
@@ -73,8 +77,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Puts what is known of an index into the store.
-    pub(super) fn save_index(&self, entry: &Entry) -> Result<(), Error> {
+    /// Puts what is known of an index into the store; of one that is not new, only if it is still there.
+    pub(super) fn save_index(&self, entry: &Entry, is_new: bool) -> Result<(), Error> {
         let kept = {
             let state = entry.state.lock();
             Kept {
@@ -91,8 +95,13 @@ impl Inner {
         };
         let text = serde_json::to_string(&kept).map_err(|error| Error::Invalid(error.to_string()))?;
         Ok(self.store.change_tables(&mut |connection| {
+            let sql = if is_new {
+                "INSERT INTO metadata_indexes_definitions VALUES (?1, ?2, ?3)"
+            } else {
+                "UPDATE metadata_indexes_definitions SET collection = ?2, state = ?3 WHERE id = ?1"
+            };
             connection
-                .prepare_cached("INSERT OR REPLACE INTO metadata_indexes_definitions VALUES (?1, ?2, ?3)")?
+                .prepare_cached(sql)?
                 .execute(params![entry.id.into_bytes(), entry.collection.into_bytes(), text])
                 .map(drop)
         })?)
@@ -120,7 +129,8 @@ impl Inner {
         if changed.is_empty() {
             return Ok(());
         }
-        self.store.change_tables(&mut |connection| {
+        // Counters alone are no reason for a backup.
+        self.store.touch_tables(&mut |connection| {
             let mut statement = connection
                 .prepare_cached("INSERT OR REPLACE INTO metadata_indexes_usage VALUES (?1, ?2, ?3, ?4, ?5)")?;
             for entry in &changed {
@@ -164,5 +174,6 @@ fn entry(id: Uuid, row: &ochre_store::CollectionRow, kept: Kept, usage: [i64; 4]
             progress: None,
         }),
         usage: Usage { uses, rows, last_used, since, saved },
+        uncoverable: AtomicUsize::new(0),
     })
 }

@@ -14,6 +14,8 @@ use crate::view::View;
 const RANGES_MAX: usize = 1000;
 /// Finding a record in an index takes about as long as testing so many values of a column.
 const ENTRY_COST: usize = 8;
+/// Testing a record that an index does not show takes as long as testing up to so many, since others are beside it.
+const OUTSIDE_COST: usize = 64;
 /// Finding where a range begins and ends takes about as long as testing so many values.
 const RANGE_COST: usize = 200;
 
@@ -91,6 +93,9 @@ impl<'a> Choice<'a> {
         parts: &[&Filter], view: &'a View, candidates: &Bitmap, hints: &Hints, considered: &mut Vec<Considered>,
     ) -> Option<Self> {
         let mut note = |index: &str, columns: &[String], estimated, reason| {
+            if hints.is_quiet && reason != Reason::Used {
+                return;
+            }
             let columns = columns.to_vec();
             let new = Considered { index: index.to_owned(), columns, estimated, reason };
             match considered.iter_mut().find(|old| old.index == new.index) {
@@ -123,6 +128,14 @@ impl<'a> Choice<'a> {
                 note(name, &fit.columns, 0, reason);
                 continue;
             }
+            let is_wanted = hints.use_index.as_deref() == Some(name);
+            let searches = (fit.ranges.len() * index.segments().len()).saturating_mul(RANGE_COST);
+            // Each test but the first sees what the ones before it left.
+            let scan = candidates.len() + (fit.answered.len() - 1) * candidates.len() / 4;
+            if searches >= scan && !is_wanted {
+                note(name, &fit.columns, 0, Reason::ScanIsCheaper);
+                continue;
+            }
             let spans: Vec<Vec<Range<usize>>> = index
                 .segments()
                 .iter()
@@ -133,10 +146,9 @@ impl<'a> Choice<'a> {
                 .collect();
             let entries: usize = spans.iter().flatten().map(Range::len).sum();
             let outside = view.live().len().saturating_sub(index.covered().len());
-            let searches = fit.ranges.len() * index.segments().len();
-            let cost = entries * ENTRY_COST + searches * RANGE_COST + outside * fit.answered.len();
-            let scan = candidates.len() * fit.answered.len();
-            let is_wanted = hints.use_index.as_deref() == Some(name);
+            // A few here and there cost whole chunks of columns.
+            let besides = outside.saturating_mul(OUTSIDE_COST).min(view.live().len());
+            let cost = entries * ENTRY_COST + searches + besides;
             if cost >= scan && !is_wanted {
                 note(name, &fit.columns, entries + outside, Reason::ScanIsCheaper);
                 continue;

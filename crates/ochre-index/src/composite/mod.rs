@@ -173,9 +173,12 @@ impl View {
         self.live().and_not(index.covered())
     }
 
-    /// Adds the keys of these records to a builder.
-    pub fn collect_keys(&self, shape: &IndexShape, offsets: &[u32], builder: &mut CompositeBuilder) {
+    /// Adds the keys of these records to a builder, until it has this many bytes.
+    pub fn collect_keys(&self, shape: &IndexShape, offsets: &[u32], bytes_max: usize, builder: &mut CompositeBuilder) {
         for offset in offsets {
+            if builder.heap_bytes() >= bytes_max {
+                break;
+            }
             if let Some(keys) = self.index_keys(shape, *offset) {
                 builder.cover(*offset);
                 keys.iter().for_each(|key| builder.add(*offset, key));
@@ -237,6 +240,14 @@ impl View {
                             key::push_value(&mut key, Some(&value));
                             opened.push(key);
                         }
+                    }
+                    if opened.is_empty() && number > 0 {
+                        // The columns before it find the record all the same.
+                        opened.extend(keys.iter().map(|key| {
+                            let mut key = key.clone();
+                            key::push_value(&mut key, None);
+                            key
+                        }));
                     }
                     keys = opened;
                 }

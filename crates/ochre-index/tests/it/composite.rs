@@ -21,7 +21,7 @@ fn shape(name: &str, columns: Vec<IndexColumn>, partial: Vec<Filter>) -> Arc<Ind
 fn build(view: &mut View, shape: &Arc<IndexShape>, offsets: &[u32], per_segment: usize) {
     let segments = offsets.chunks(per_segment.max(1)).map(|offsets| {
         let mut builder = CompositeBuilder::default();
-        view.collect_keys(shape, offsets, &mut builder);
+        view.collect_keys(shape, offsets, usize::MAX, &mut builder);
         let header = CompositeHeader {
             epoch: 1,
             collection: [1; 16],
@@ -49,6 +49,7 @@ fn shapes() -> Vec<Arc<IndexShape>> {
         shape("elements", vec![IndexColumn::Elements("c".into()), key("a")], vec![]),
         shape("last elements", vec![key("b"), IndexColumn::Elements("c".into())], vec![]),
         shape("strings", vec![IndexColumn::Every(ValueType::Str)], vec![]),
+        shape("late strings", vec![key("b"), IndexColumn::Every(ValueType::Str)], vec![]),
         shape("bools", vec![IndexColumn::Every(ValueType::Bool), key("a")], vec![]),
         // Keys here have floats as well, so no test is answered by integers alone.
         shape("ints", vec![IndexColumn::Every(ValueType::Int)], vec![]),

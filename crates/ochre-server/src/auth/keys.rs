@@ -80,13 +80,22 @@ impl Keys {
     /// Whatever the store says.
     pub fn load(database: &Database, roles: &Roles) -> Result<Self, ochre_engine::Error> {
         database.extend(EXTENSION, &MIGRATIONS)?;
-        let new = KeySecret::new();
         let mut secret = None;
-        database.change_tables(&mut |connection| {
-            connection.execute("INSERT OR IGNORE INTO auth_secret VALUES (1, ?1)", [&new.as_bytes()[..]])?;
-            secret = Some(connection.query_row("SELECT secret FROM auth_secret", [], |row| row.get::<_, [u8; 32]>(0))?);
+        database.read_tables(&mut |connection| {
+            let mut statement = connection.prepare("SELECT secret FROM auth_secret")?;
+            secret = statement.query_map([], |row| row.get::<_, [u8; 32]>(0))?.next().transpose()?;
             Ok(())
         })?;
+        let secret = match secret {
+            Some(secret) => KeySecret::from_bytes(secret),
+            None => {
+                let new = KeySecret::new();
+                database.change_tables(&mut |connection| {
+                    connection.execute("INSERT INTO auth_secret VALUES (1, ?1)", [&new.as_bytes()[..]]).map(drop)
+                })?;
+                new
+            }
+        };
         let mut rows: Vec<(String, [u8; 32], String)> = Vec::new();
         database.read_tables(&mut |connection| {
             let mut statement = connection.prepare("SELECT id, hash, state FROM auth_keys")?;
@@ -94,7 +103,7 @@ impl Keys {
             rows = found.collect::<Result<_, _>>()?;
             Ok(())
         })?;
-        let keys = Self { secret: KeySecret::from_bytes(secret.unwrap_or_default()), all: RwLock::default() };
+        let keys = Self { secret, all: RwLock::default() };
         for (id, hash, text) in rows {
             match serde_json::from_str::<Kept>(&text) {
                 Ok(kept) => keys.put(&id, KeyHash::from_bytes(hash), kept, roles),
@@ -157,8 +166,8 @@ impl Keys {
                 return Err(KeyError::Invalid(format!("{name}: must be at least 1; leave it out for no limit")));
             }
         }
-        if self.all.read().len() >= KEYS_MAX {
-            return Err(KeyError::Invalid(format!("there are {KEYS_MAX} keys, the limit; delete some")));
+        if self.all.read().values().filter(|key| key.is_valid()).count() >= KEYS_MAX {
+            return Err(KeyError::Invalid(format!("there are {KEYS_MAX} valid keys, the limit; revoke some")));
         }
         let key = ApiKey::new();
         let (hash, kept) = (self.secret.hash(&key.text), Kept { key: new, created_at: now(), revoked_at: None });

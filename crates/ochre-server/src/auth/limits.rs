@@ -28,12 +28,20 @@ impl Failures {
     /// How long an address has to wait, if it failed too often.
     pub(super) fn is_blocked(&self, address: IpAddr) -> Option<Duration> {
         let seen = self.seen.lock();
-        let (since, count) = seen.get(&address)?;
+        let (since, count) = seen.get(&network(address))?;
         let left = MINUTE.checked_sub(since.elapsed())?;
         (self.most > 0 && *count >= self.most).then_some(left)
     }
 
+    /// Takes one failure back: it was none.
+    pub(super) fn forgive(&self, address: IpAddr) {
+        if let Some((_, count)) = self.seen.lock().get_mut(&network(address)) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
     pub(super) fn note(&self, address: IpAddr) {
+        let address = network(address);
         let mut seen = self.seen.lock();
         if seen.len() >= ADDRESSES_MAX {
             seen.retain(|_, (since, _)| since.elapsed() < MINUTE);
@@ -46,6 +54,14 @@ impl Failures {
             *entry = (Instant::now(), 0);
         }
         entry.1 += 1;
+    }
+}
+
+/// Whoever has an address of version 6 has 2⁶⁴ of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(address) => IpAddr::from(std::net::Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+        address => address,
     }
 }
 
@@ -118,6 +134,12 @@ mod tests {
             failures.note(bad);
         }
         assert!(failures.is_blocked(bad).is_some());
+        failures.forgive(bad);
+        assert!(failures.is_blocked(bad).is_none());
+        let [one, same, other] =
+            ["2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1"].map(|text| text.parse().unwrap());
+        (0..3).for_each(|_| failures.note(one));
+        assert!(failures.is_blocked(same).is_some() && failures.is_blocked(other).is_none());
         assert!(failures.is_blocked(IpAddr::from([10, 0, 0, 2])).is_none());
     }
 }

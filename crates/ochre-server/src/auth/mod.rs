@@ -5,8 +5,10 @@
 //! - A place in which nothing is granted to the caller is answered as if it were not there.
 
 mod audit;
+mod browser;
 mod keys;
 mod limits;
+mod place;
 mod table;
 
 use std::collections::HashMap;
@@ -22,14 +24,15 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ochre_auth::{Authz, Grant, Htpasswd, KeyHash, KeySecret, Permission, Principal, Roles, Target};
-use ochre_engine::{DEFAULT_DATABASE, DEFAULT_TENANT, Database};
+use ochre_engine::Database;
 use parking_lot::Mutex;
-use uuid::Uuid;
+use tokio::sync::Semaphore;
 
 use self::audit::{Audit, Entry};
 use self::keys::Key;
 pub use self::keys::{KeyError, Keys, NewKey};
 use self::limits::{Failures, Usage};
+use self::place::Place;
 pub(crate) use self::table::{Needs, needs};
 use crate::app::App;
 use crate::config::{Config, ConfigError};
@@ -39,6 +42,23 @@ use crate::error::ApiError;
 const PASSWORD_MEMORY: Duration = Duration::from_secs(300);
 /// So many right passwords are remembered.
 const PASSWORDS_MAX: usize = 1000;
+
+/// What tools may be used for: they find and describe records of every collection.
+const TOOLS_NEED: [Permission; 2] = [Permission::RecordRead, Permission::IntrospectValues];
+/// What the names of roles begin with that come from an older server's file.
+const AUTHZ_ROLE: &str = "authz.";
+/// Of a path so many characters are noted.
+const AUDITED_PATH_MAX: usize = 512;
+/// So many passwords are looked at at once: each takes a processor for a while.
+const PASSWORDS_AT_ONCE: usize = 2;
+
+/// Why nobody is let in.
+enum Refusal {
+    /// The credentials are wrong or missing.
+    Wrong(ApiError),
+    /// There were too many wrong ones.
+    Wait(Duration),
+}
 
 /// Everything authentication needs; made once.
 pub struct Auth {
@@ -50,6 +70,8 @@ pub struct Auth {
     keys: Keys,
     secret: KeySecret,
     passwords: Mutex<HashMap<(String, [u8; 32]), Instant>>,
+    /// Room for passwords that are being looked at.
+    verifying: Arc<Semaphore>,
     failures: Failures,
     usage: Usage,
     audit: Audit,
@@ -73,6 +95,42 @@ impl Caller {
         &self.principal
     }
 
+    /// Whoever asks for what needs nobody.
+    fn nobody() -> Self {
+        Self { principal: Arc::new(Principal { name: String::new(), grants: Vec::new() }), key: None }
+    }
+
+    /// Whether a request may pass.
+    fn verdict(&self, needs: Option<Needs>, place: &Place) -> Result<(), ApiError> {
+        let who = &self.principal;
+        let refused = |permission| {
+            let is_seen = place.targets().iter().all(|target| who.sees(*target));
+            Err(if is_seen { forbidden(permission) } else { hidden(place.said()) })
+        };
+        match needs {
+            Some(Needs::Nothing | Needs::Identity) => Ok(()),
+            Some(Needs::All(permission)) => {
+                let also: &[Permission] = if permission == Permission::ToolUse { &TOOLS_NEED } else { &[] };
+                let allows = |permission| place.targets().iter().all(|target| who.may(permission, *target));
+                match std::iter::once(&permission).chain(also).find(|permission| !allows(**permission)) {
+                    None => Ok(()),
+                    Some(permission) => refused(*permission),
+                }
+            }
+            Some(Needs::Some(permission)) => {
+                let allows = place.targets().iter().all(|target| who.may_somewhere(permission, *target));
+                if allows { Ok(()) } else { refused(permission) }
+            }
+            // What is in no table is for those who may do everything.
+            None if self.may_everything() => Ok(()),
+            None => Err(ApiError::new(StatusCode::FORBIDDEN, "AuthorizationError", "Permission denied.")),
+        }
+    }
+
+    fn may_everything(&self) -> bool {
+        Permission::ALL.into_iter().all(|permission| self.principal.may(permission, Target::default()))
+    }
+
     /// Whether something may be done to a collection.
     pub(crate) fn may(&self, permission: Permission, tenant: &str, database: &str, collection: &str) -> bool {
         let target = Target { tenant: Some(tenant), database: Some(database), collection: Some(collection) };
@@ -85,6 +143,33 @@ impl Caller {
     ) -> Result<(), ApiError> {
         let target = Target { tenant: Some(tenant), database: Some(database), collection: Some(collection) };
         self.check_in(permission, target)
+    }
+
+    /// As [`Caller::check`], of a collection that the request names in another way: an answer repeats only that.
+    pub(crate) fn check_given(&self, permission: Permission, target: Target<'_>, given: &str) -> Result<(), ApiError> {
+        if self.principal.may(permission, target) {
+            return Ok(());
+        }
+        let said = Target { collection: Some(given), ..target };
+        Err(if self.principal.sees(target) { forbidden(permission) } else { hidden(said) })
+    }
+
+    /// Fails unless everything in these grants may be done everywhere: nobody grants what they do not have.
+    pub(crate) fn check_grants(&self, roles: &Roles, grants: &[String]) -> Result<(), ApiError> {
+        for grant in grants.iter().filter_map(|grant| roles.grant(grant).ok()) {
+            let lacking = roles.permissions(grant.role()).into_iter().flatten();
+            let lacking = lacking.copied().find(|permission| !self.principal.may(*permission, Target::default()));
+            if let Some(permission) = lacking {
+                return Err(ApiError::new(
+                    StatusCode::FORBIDDEN,
+                    "AuthorizationError",
+                    format!(
+                        "Permission denied: {grant} grants {permission}, which you do not have everywhere yourself"
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// As [`Caller::check`], for any place.
@@ -176,15 +261,17 @@ impl Auth {
                 .map_err(|problem| wrong("authz_file", format!("names {}: {problem}", given.authz_file)))?;
             for (name, permissions) in &authz.roles {
                 let names: Vec<String> = permissions.iter().map(|permission| permission.name().to_owned()).collect();
-                roles.define(name, &names).map_err(|error| wrong("authz_file", error.to_string()))?;
+                // Under names of their own: keys that are granted a built-in role must not change with this file.
+                roles
+                    .define(&format!("{AUTHZ_ROLE}{name}"), &names)
+                    .map_err(|error| wrong("authz_file", error.to_string()))?;
             }
             for user in authz.users {
                 let tenant = user.tenant.as_deref().unwrap_or("*");
                 let databases = if user.databases.is_empty() { vec!["*".to_owned()] } else { user.databases };
-                let written = user
-                    .role
-                    .iter()
-                    .flat_map(|role| databases.iter().map(move |database| format!("{role}:{tenant}/{database}")));
+                let written = user.role.iter().flat_map(|role| {
+                    databases.iter().map(move |database| format!("{AUTHZ_ROLE}{role}:{tenant}/{database}"))
+                });
                 let grants = written.map(|grant| roles.grant(&grant)).collect::<Result<Vec<_>, _>>();
                 let grants = grants.map_err(|error| wrong("authz_file", format!("user '{}': {error}", user.id)))?;
                 let principal = Arc::new(Principal { name: user.id.clone(), grants });
@@ -224,7 +311,8 @@ impl Auth {
         let audit = if given.enabled { Audit::open(&given.audit_log, &config.database.path)? } else { Audit::off() };
         let failures = Failures::new(given.failures_per_minute);
         let passwords = Mutex::default();
-        Ok(Self { roles, tokens, htpasswd, users, keys, secret, passwords, failures, usage: Usage::default(), audit })
+        let (verifying, usage) = (Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)), Usage::default());
+        Ok(Self { roles, tokens, htpasswd, users, keys, secret, passwords, verifying, failures, usage, audit })
     }
 
     /// The keys of the database.
@@ -238,37 +326,53 @@ impl Auth {
     }
 
     /// Who sends these headers.
-    async fn authenticate(self: &Arc<Self>, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    async fn authenticate(self: &Arc<Self>, headers: &HeaderMap, address: IpAddr) -> Result<Caller, Refusal> {
         let (mut token, mut basic) = (None, None);
         if let Some(value) = headers.get("x-chroma-token") {
             token = value.to_str().ok();
         }
+        let mut scheme_is_known = true;
         if let Some(value) = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()) {
             let (scheme, rest) = value.split_once(' ').unwrap_or((value, ""));
             match scheme.to_ascii_lowercase().as_str() {
                 "bearer" => token = Some(rest.trim()),
                 "basic" => basic = Some(rest.trim()),
-                _ => return Err(unauthenticated("Authorization: expected Bearer or Basic")),
+                _ => scheme_is_known = false,
             }
         }
-        if let Some(token) = token {
-            let token = token.strip_prefix("Bearer ").unwrap_or(token);
-            return self.by_token(token).ok_or_else(|| unauthenticated("the token is not valid"));
+        let token = token.map(|token| token.strip_prefix("Bearer ").unwrap_or(token)).filter(|_| scheme_is_known);
+        // A key has too many bits to be guessed: whoever has one never waits for what others at their address do.
+        if let Some(key) = token.and_then(|token| self.keys.find(token)) {
+            return Ok(Caller { principal: Arc::clone(&key.principal), key: Some(key) });
         }
-        let Some(basic) = basic else {
-            return Err(unauthenticated(
-                "credentials are needed: Authorization: Bearer KEY, X-Chroma-Token: KEY, or Basic with user and password",
-            ));
+        if let Some(wait) = self.failures.is_blocked(address) {
+            return Err(Refusal::Wait(wait));
+        }
+        // Counted before it is looked at, so that nobody gets more by asking at once or going away.
+        self.failures.note(address);
+        let wrong = |text: &str| Refusal::Wrong(unauthenticated(text));
+        let caller = match (scheme_is_known, token, basic) {
+            (false, ..) => return Err(wrong("Authorization: expected Bearer or Basic")),
+            (_, Some(token), _) => self.by_token(token).ok_or_else(|| wrong("the token is not valid"))?,
+            (_, None, Some(basic)) => {
+                let text =
+                    STANDARD.decode(basic).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+                let (user, password) = text.split_once(':').unwrap_or_default();
+                let found = self.by_password(user, password).await?;
+                found.ok_or_else(|| wrong("user or password is not valid"))?
+            }
+            (_, None, None) => {
+                return Err(wrong(
+                    "credentials are needed: Authorization: Bearer KEY, X-Chroma-Token: KEY, or Basic with user and password",
+                ));
+            }
         };
-        let text = STANDARD.decode(basic).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
-        let (user, password) = text.split_once(':').unwrap_or_default();
-        self.by_password(user, password).await.ok_or_else(|| unauthenticated("user or password is not valid"))
+        self.failures.forgive(address);
+        Ok(caller)
     }
 
+    /// A token of the configuration.
     fn by_token(&self, token: &str) -> Option<Caller> {
-        if let Some(key) = self.keys.find(token) {
-            return Some(Caller { principal: Arc::clone(&key.principal), key: Some(key) });
-        }
         // All of them are compared, so that it takes as long whichever it is.
         let (hash, mut found) = (self.secret.hash(token), None);
         for (own, principal) in &self.tokens {
@@ -279,14 +383,20 @@ impl Auth {
         found.map(|principal| Caller { principal: Arc::clone(principal), key: None })
     }
 
-    async fn by_password(self: &Arc<Self>, user: &str, password: &str) -> Option<Caller> {
+    async fn by_password(self: &Arc<Self>, user: &str, password: &str) -> Result<Option<Caller>, Refusal> {
         let remembered = (user.to_owned(), *self.secret.hash(&format!("{user}\0{password}")).as_bytes());
         let is_known = self.passwords.lock().get(&remembered).is_some_and(|at| at.elapsed() < PASSWORD_MEMORY);
         if !is_known {
+            let Ok(room) = Arc::clone(&self.verifying).try_acquire_owned() else {
+                return Err(Refusal::Wait(Duration::ZERO));
+            };
             let (auth, user, password) = (Arc::clone(self), user.to_owned(), password.to_owned());
-            let verified = tokio::task::spawn_blocking(move || auth.htpasswd.verify(&user, &password)).await;
-            if !verified.unwrap_or(false) {
-                return None;
+            let verified = tokio::task::spawn_blocking(move || {
+                let _room = room;
+                auth.htpasswd.verify(&user, &password)
+            });
+            if !verified.await.unwrap_or(false) {
+                return Ok(None);
             }
             let mut passwords = self.passwords.lock();
             if passwords.len() >= PASSWORDS_MAX {
@@ -295,68 +405,15 @@ impl Auth {
             passwords.insert(remembered, Instant::now());
         }
         let nobody = || Arc::new(Principal { name: user.to_owned(), grants: Vec::new() });
-        Some(Caller { principal: self.users.get(user).cloned().unwrap_or_else(nobody), key: None })
-    }
-}
-
-/// What a path names, by the pattern of its route; a collection by its name, whichever way it is named.
-struct Place {
-    tenant: Option<String>,
-    database: Option<String>,
-    collection: Option<String>,
-}
-
-impl Place {
-    fn of(request: &Request, route: &str, database: &Database) -> Self {
-        let decoded = |part: &str| {
-            let bytes =
-                form_urlencoded::parse(part.replace('+', "%2B").as_bytes()).next().map(|(name, _)| name.into_owned());
-            bytes.unwrap_or_default()
-        };
-        let mut place = Self { tenant: None, database: None, collection: None };
-        for (pattern, part) in route.split('/').zip(request.uri().path().split('/')) {
-            match pattern {
-                "{tenant}" => place.tenant = Some(decoded(part)),
-                "{database}" => place.database = Some(decoded(part)),
-                "{collection}" => place.collection = Some(decoded(part)),
-                _ => {}
-            }
-        }
-        if route.starts_with("/api/v1/collections/") {
-            let query = request.uri().query().unwrap_or_default();
-            let named = |name: &str, default: &str| {
-                let found = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name);
-                Some(found.map_or_else(|| default.to_owned(), |(_, value)| value.into_owned()))
-            };
-            place.tenant = named("tenant", DEFAULT_TENANT);
-            place.database = named("database", DEFAULT_DATABASE);
-        }
-        if let (Some(tenant), Some(home), Some(given)) = (&place.tenant, &place.database, &place.collection) {
-            // A name wins over an id, as it does where the collection is looked up.
-            let is_name = database.collection_in(tenant, home, given).is_ok();
-            if !is_name
-                && let Ok(id) = Uuid::parse_str(given)
-                && let Ok(row) = database.collection_by_id(id).and_then(|collection| collection.info())
-                && row.tenant == *tenant
-                && row.database == *home
-            {
-                place.collection = Some(row.name.clone());
-            }
-        }
-        place
-    }
-
-    fn target(&self) -> Target<'_> {
-        Target {
-            tenant: self.tenant.as_deref(),
-            database: self.database.as_deref(),
-            collection: self.collection.as_deref(),
-        }
+        Ok(Some(Caller { principal: self.users.get(user).cloned().unwrap_or_else(nobody), key: None }))
     }
 }
 
 /// Lets a request through if whoever sends it may do what it asks for.
 pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    if let Err(error) = browser::check(&app, request.headers()) {
+        return error.into_response();
+    }
     let Some(auth) = app.auth() else {
         request.extensions_mut().insert(Caller::anybody());
         return next.run(request).await;
@@ -365,68 +422,69 @@ pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Ne
     let route = request.extensions().get::<MatchedPath>().map_or(String::new(), |path| path.as_str().to_owned());
     let needs = needs(request.method().as_str(), &route);
     if needs == Some(Needs::Nothing) {
-        request
-            .extensions_mut()
-            .insert(Caller { principal: Arc::new(Principal { name: String::new(), grants: Vec::new() }), key: None });
+        request.extensions_mut().insert(Caller::nobody());
         return next.run(request).await;
     }
     let address =
         request.extensions().get::<ConnectInfo<SocketAddr>>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
-    if let Some(wait) = auth.failures.is_blocked(address) {
-        return too_many("too many failed attempts to authenticate from this address", wait);
-    }
-    let caller = match auth.authenticate(request.headers()).await {
+    let permission = match needs {
+        Some(Needs::All(permission) | Needs::Some(permission)) => Some(permission),
+        _ => None,
+    };
+    let entry = permission.filter(|permission| permission.is_audited()).map(|permission| Entry {
+        who: String::new(),
+        address,
+        method: request.method().to_string(),
+        path: request.uri().path().chars().take(AUDITED_PATH_MAX).collect(),
+        permission: permission.name(),
+    });
+    let caller = match auth.authenticate(request.headers(), address).await {
         Ok(caller) => caller,
-        Err(error) => {
-            auth.failures.note(address);
+        Err(Refusal::Wait(wait)) => {
+            return too_many("too many failed attempts to authenticate from this address", wait);
+        }
+        Err(Refusal::Wrong(error)) => {
+            if let Some(entry) = entry {
+                auth.audit.note(&entry, StatusCode::UNAUTHORIZED.as_u16());
+            }
             let mut response = error.into_response();
             let schemes = HeaderValue::from_static("Bearer realm=\"ochre\", Basic realm=\"ochre\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, schemes);
             return response;
         }
     };
-    let _room = match caller.key.as_ref().map(|key| auth.usage.enter(key.limits(), &caller.principal.name)) {
+    let room = match caller.key.as_ref().map(|key| auth.usage.enter(key.limits(), &caller.principal.name)) {
         None => None,
         Some(Ok(room)) => Some(room),
         Some(Err((text, wait))) => return too_many(text, wait),
     };
     let place = Place::of(&request, &route, app.database());
-    let target = place.target();
-    let verdict = match needs {
-        Some(Needs::Nothing | Needs::Identity) => Ok(()),
-        Some(Needs::All(permission)) => caller.check_in(permission, target),
-        Some(Needs::Some(permission)) if caller.principal.may_somewhere(permission, target) => Ok(()),
-        Some(Needs::Some(permission)) => {
-            Err(if caller.principal.sees(target) { forbidden(permission) } else { hidden(target) })
-        }
-        // What is in no table is for those who may do everything.
-        None if Permission::ALL.into_iter().all(|permission| caller.principal.may(permission, Target::default())) => {
-            Ok(())
-        }
-        None => Err(ApiError::new(StatusCode::FORBIDDEN, "AuthorizationError", "Permission denied.")),
+    let verdict = caller.verdict(needs, &place);
+    let entry = entry.map(|entry| Entry { who: caller.principal.name.clone(), ..entry });
+    let Some(entry) = entry else {
+        let _room = room;
+        return match verdict {
+            Ok(()) => {
+                request.extensions_mut().insert(caller);
+                next.run(request).await
+            }
+            Err(error) => error.into_response(),
+        };
     };
-    let permission = match needs {
-        Some(Needs::All(permission) | Needs::Some(permission)) => Some(permission),
-        _ => None,
-    };
-    let entry = permission.filter(|permission| permission.is_audited()).map(|permission| Entry {
-        who: caller.principal.name.clone(),
-        address,
-        method: request.method().to_string(),
-        path: request.uri().path().to_owned(),
-        permission: permission.name(),
-    });
-    let response = match verdict {
-        Ok(()) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
-        Err(error) => error.into_response(),
-    };
-    if let Some(entry) = entry {
+    // In a task of its own: a client that goes away must not keep it from being noted.
+    let answered = tokio::spawn(async move {
+        let _room = room;
+        let response = match verdict {
+            Ok(()) => {
+                request.extensions_mut().insert(caller);
+                next.run(request).await
+            }
+            Err(error) => error.into_response(),
+        };
         auth.audit.note(&entry, response.status().as_u16());
-    }
-    response
+        response
+    });
+    answered.await.unwrap_or_else(|error| ApiError::internal(format!("the request failed: {error}")).into_response())
 }
 
 fn too_many(text: &str, wait: Duration) -> Response {

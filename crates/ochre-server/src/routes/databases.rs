@@ -3,7 +3,7 @@
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
-use ochre_engine::DatabaseRow;
+use ochre_engine::{DatabaseRow, Page};
 use ochre_wire::{CreateDatabasePayload, Database};
 use serde_json::{Value as Json_, json};
 
@@ -63,12 +63,14 @@ async fn list(
     State(app): State<App>, caller: Caller, Path(tenant): Path<String>, Query(page): Query<PageQuery>,
 ) -> Result<Json<Vec<Database>>, ApiError> {
     app.run(move |database| {
-        let rows = database.databases(&tenant, page.into())?.into_iter();
+        let page = Page::from(page);
+        let rows = database.databases(&tenant, Page::default())?.into_iter();
         let is_seen = |row: &DatabaseRow| {
             let target = Target { tenant: Some(&row.tenant), database: Some(&row.name), collection: None };
             caller.principal().may(Permission::DatabaseRead, target)
         };
-        Ok(Json(rows.filter(is_seen).map(shown).collect()))
+        let seen = rows.filter(is_seen).skip(page.offset as usize);
+        Ok(Json(seen.take(page.limit.map_or(usize::MAX, |limit| limit as usize)).map(shown).collect()))
     })
     .await
 }

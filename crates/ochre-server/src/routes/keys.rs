@@ -79,6 +79,7 @@ async fn create(
     let auth = auth(&app)?.clone();
     app.run(move |database| {
         let new: NewKey = body.parse()?;
+        caller.check_grants(auth.roles(), &new.grants)?;
         let made = auth.keys().create(database, auth.roles(), new)?;
         tracing::info!(key = %made["id"], by = caller.principal().name, "made a key");
         Ok((StatusCode::CREATED, Json(made)))

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
-use ochre_auth::Permission;
+use ochre_auth::{Permission, Target};
 use uuid::Uuid;
 
 /// One request declares at most so many indexes.
@@ -156,15 +156,46 @@ fn check(caller: &Caller, permission: Permission, index: &Json_) -> Result<(), A
     caller.check(permission, part("tenant"), part("database"), part("collection"))
 }
 
+/// An index that a caller may do this to; where nothing is granted, as if it were not there.
+fn find(
+    caller: &Caller, permission: Permission, database: &Database, (tenant, home): (&str, &str), name: &str,
+) -> Result<Json_, ApiError> {
+    let hidden = || ApiError::not_found(format!("there is no metadata index '{name}'"));
+    let is_everywhere = caller.principal().may(permission, Target::default());
+    let index = database.metadata_index(tenant, home, name).map_err(|error| {
+        // Names that are alike are told to those who may see all of them.
+        if is_everywhere { ApiError::from(error) } else { hidden() }
+    })?;
+    check(caller, permission, &index).map_err(|error| if error.is_not_found() { hidden() } else { error })?;
+    Ok(index)
+}
+
+/// Somebody else's index has the name.
+fn taken(name: &str) -> ApiError {
+    let text = format!("index_name: the name '{name}' is taken in this database; choose another");
+    ApiError::new(StatusCode::CONFLICT, "ChromaError", text)
+}
+
 /// Fails unless the caller may declare this.
 fn may_write(caller: &Caller, database: &Database, new: &IndexDefinition) -> Result<(), ApiError> {
     // By its name, whichever way it is named.
-    let name = Uuid::parse_str(&new.collection)
+    let row = Uuid::parse_str(&new.collection)
         .ok()
         .filter(|_| database.collection_in(&new.tenant, &new.database, &new.collection).is_err())
         .and_then(|id| database.collection_by_id(id).and_then(|collection| collection.info()).ok())
-        .map_or_else(|| new.collection.clone(), |row| row.name.clone());
-    caller.check(Permission::IndexWrite, &new.tenant, &new.database, &name)
+        .filter(|row| row.tenant == new.tenant && row.database == new.database);
+    let name = row.map_or_else(|| new.collection.clone(), |row| row.name.clone());
+    let target = Target { tenant: Some(&new.tenant), database: Some(&new.database), collection: Some(&name) };
+    caller.check_given(Permission::IndexWrite, target, &new.collection)?;
+    may_filter(caller, new, &name)
+}
+
+/// Fails if the definition has a filter and the caller may see no values: counts of what passes it tell them.
+fn may_filter(caller: &Caller, new: &IndexDefinition, name: &str) -> Result<(), ApiError> {
+    match &new.partial {
+        Some(_) => caller.check(Permission::IntrospectValues, &new.tenant, &new.database, name),
+        None => Ok(()),
+    }
 }
 
 /// A definition, which the request may complete.
@@ -211,22 +242,30 @@ async fn create(
                 return Err(ApiError::invalid(format!("index_name: {name:?} stands twice in the list")));
             }
         }
-        for definition in &definitions {
-            may_write(&caller, database, definition)?;
+        for new in &definitions {
+            may_write(&caller, database, new)?;
+            if let Ok(old) = database.metadata_index(&new.tenant, &new.database, &new.index_name) {
+                // What has the name now may be of another collection.
+                check(&caller, Permission::IndexWrite, &old).map_err(|_| taken(&new.index_name))?;
+            }
         }
         // All of them are looked at before any is made.
         let plans: Vec<Json_> =
             definitions.iter().map(|new| database.plan_metadata_index(new)).collect::<Result<_, _>>()?;
         if !scope.replace {
-            for new in &definitions {
-                database.check_metadata_index(new)?;
-            }
+            database.check_metadata_indexes(&definitions)?;
         }
         let gone = if scope.replace { left_out(database, &scope, &definitions) } else { Vec::new() };
+        let mut gone = gone;
+        gone.retain(|index| check(&caller, Permission::IndexRead, index).is_ok());
         gone.iter().try_for_each(|index| check(&caller, Permission::IndexWrite, index))?;
         if scope.dry_run {
             let shown = if is_list { json!({"indexes": plans, "deletes": names(&gone)}) } else { plans[0].clone() };
             return Ok((StatusCode::OK, Json(shown)));
+        }
+        // First, so that there is room for the new ones.
+        for index in &gone {
+            drop_index(database, index)?;
         }
         let mut is_building = false;
         let mut shown = Vec::new();
@@ -236,9 +275,6 @@ async fn create(
             let (index, change) = made?;
             is_building |= change == IndexChange::Building;
             shown.push(with_change(index, change));
-        }
-        for index in &gone {
-            drop_index(database, index)?;
         }
         let status = if is_building { StatusCode::ACCEPTED } else { StatusCode::OK };
         let shown = if is_list { json!({"indexes": shown, "deleted": names(&gone)}) } else { shown.remove(0) };
@@ -300,7 +336,14 @@ async fn delete_many(
                 "say which indexes to delete: ?collection=NAME, with database and tenant if they are not the default ones, or ?database=NAME",
             ));
         }
-        let mut indexes = database.metadata_indexes(&scope.selection());
+        let mut selection = scope.selection();
+        if selection.collection.is_some() || selection.database.is_some() {
+            selection.tenant.get_or_insert_with(|| DEFAULT_TENANT.into());
+        }
+        if selection.collection.is_some() {
+            selection.database.get_or_insert_with(|| DEFAULT_DATABASE.into());
+        }
+        let mut indexes = database.metadata_indexes(&selection);
         indexes.retain(|index| check(&caller, Permission::IndexRead, index).is_ok());
         indexes.iter().try_for_each(|index| check(&caller, Permission::IndexWrite, index))?;
         if !scope.dry_run && !scope.confirm {
@@ -333,7 +376,7 @@ async fn show(
     app.check_local()?;
     app.run(move |database| {
         let (tenant, home) = home.parts();
-        check(&caller, Permission::IndexRead, &database.metadata_index(tenant, home, &name)?)?;
+        find(&caller, Permission::IndexRead, database, (tenant, home), &name)?;
         Ok(Json(database.metadata_index(tenant, home, &name)?))
     })
     .await
@@ -354,7 +397,10 @@ async fn replace(
         let new = definition(body, &home)?;
         // Both where it is and where it shall be.
         if let Ok(old) = database.metadata_index(&new.tenant, &new.database, &name) {
-            check(&caller, Permission::IndexWrite, &old)?;
+            check(&caller, Permission::IndexWrite, &old).map_err(|_| taken(&name))?;
+            if new.collection.is_empty() {
+                may_filter(&caller, &new, old["collection"].as_str().unwrap_or_default())?;
+            }
         }
         if !new.collection.is_empty() {
             may_write(&caller, database, &new)?;
@@ -372,7 +418,7 @@ async fn delete(
     app.check_local()?;
     app.run(move |database| {
         let (tenant, home) = home.parts();
-        check(&caller, Permission::IndexWrite, &database.metadata_index(tenant, home, &name)?)?;
+        find(&caller, Permission::IndexWrite, database, (tenant, home), &name)?;
         let index = database.delete_metadata_index(tenant, home, &name)?;
         Ok(Json(json!({"deleted": index["index_name"]})))
     })
@@ -385,7 +431,7 @@ async fn rebuild(
     app.check_local()?;
     app.run(move |database| {
         let (tenant, home) = home.parts();
-        check(&caller, Permission::IndexWrite, &database.metadata_index(tenant, home, &name)?)?;
+        find(&caller, Permission::IndexWrite, database, (tenant, home), &name)?;
         Ok((StatusCode::ACCEPTED, Json(database.rebuild_metadata_index(tenant, home, &name)?)))
     })
     .await
@@ -397,7 +443,7 @@ async fn cancel(
     app.check_local()?;
     app.run(move |database| {
         let (tenant, home) = home.parts();
-        check(&caller, Permission::IndexWrite, &database.metadata_index(tenant, home, &name)?)?;
+        find(&caller, Permission::IndexWrite, database, (tenant, home), &name)?;
         let (mut index, was_building) = database.cancel_metadata_index(tenant, home, &name)?;
         index["change"] = if was_building { "cancelled" } else { "none" }.into();
         Ok((StatusCode::ACCEPTED, Json(index)))
@@ -411,7 +457,7 @@ async fn verify(
     app.check_local()?;
     app.run(move |database| {
         let (tenant, home) = home.parts();
-        check(&caller, Permission::IndexRead, &database.metadata_index(tenant, home, &name)?)?;
+        find(&caller, Permission::IndexRead, database, (tenant, home), &name)?;
         Ok(Json(database.verify_metadata_index(tenant, home, &name)?))
     })
     .await

@@ -15,9 +15,11 @@ use serde_json::{Map, Value as Json_, json};
 
 use super::Operation;
 use crate::app::{App, Named};
+use crate::auth::Caller;
 use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
 use crate::finder;
+use ochre_auth::Permission;
 
 const BASE: &str = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/schema";
 const BASE_V1: &str = "/api/v1/collections/{collection}/schema";
@@ -106,7 +108,7 @@ enum Form {
 }
 
 async fn read(
-    State(app): State<App>, named: Named, Query(reading): Query<Reading>, headers: HeaderMap,
+    State(app): State<App>, caller: Caller, named: Named, Query(reading): Query<Reading>, headers: HeaderMap,
 ) -> Result<Json<Json_>, ApiError> {
     // Where the client found this server is where the tool that reads the document will find it.
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost").to_owned();
@@ -115,7 +117,8 @@ async fn read(
         if matches!(reading.format, Form::Declared) {
             return Ok(Json(Json_::Object(shown(&*collection.info()?))));
         }
-        let fields = finder::fields(&collection, IntrospectMode::Auto)?;
+        let mode = if sees_values(&caller, &*collection.info()?) { IntrospectMode::Auto } else { IntrospectMode::Fast };
+        let fields = finder::fields(&collection, mode)?;
         Ok(Json(match reading.format {
             Form::JsonSchema => fields.json_schema(),
             Form::AttributeInfo => fields.attribute_info(),
@@ -175,8 +178,13 @@ fn change(body: Map<String, Json_>) -> Result<DeclarationChange, ApiError> {
     Ok(change)
 }
 
+/// Whether a caller may see values of a collection's records.
+fn sees_values(caller: &Caller, row: &CollectionRow) -> bool {
+    caller.may(Permission::IntrospectValues, &row.tenant, &row.database, &row.name)
+}
+
 async fn declare(
-    State(app): State<App>, named: Named, Query(declaring): Query<Declaring>, body: JsonBytes,
+    State(app): State<App>, caller: Caller, named: Named, Query(declaring): Query<Declaring>, body: JsonBytes,
 ) -> Result<Json<Map<String, Json_>>, ApiError> {
     app.run_write(move |database| {
         let change = change(body.parse()?)?;
@@ -187,7 +195,10 @@ async fn declare(
         }
         let validation = Validation { schema: after.schema.clone(), mode: Some(after.mode()), batch: None };
         for _ in 0..TRIES_MAX {
-            let found = collection.validate(&validation)?;
+            let mut found = collection.validate(&validation)?;
+            if !sees_values(&caller, &*collection.info()?) {
+                found.hide_values();
+            }
             if declaring.require_clean && found.compliant < found.judged {
                 return Err(not_clean(&found));
             }

@@ -84,7 +84,8 @@ impl SqliteStore {
             connection.execute_batch(&format!("CREATE TABLE increment.{table} AS SELECT * FROM main.{table}"))?;
             connection.execute(
                 "INSERT INTO increment.definitions
-                 SELECT name, sql FROM main.sqlite_schema WHERE tbl_name = ?1 AND sql IS NOT NULL ORDER BY type DESC",
+                 SELECT name, sql FROM main.sqlite_schema WHERE tbl_name = ?1 AND sql IS NOT NULL
+                 ORDER BY type <> 'table', type",
                 [table],
             )?;
         }

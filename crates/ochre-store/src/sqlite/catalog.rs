@@ -24,7 +24,7 @@ pub(super) fn new_epoch() -> i64 {
     i64::from_ne_bytes(Uuid::new_v4().as_bytes()[..8].try_into().expect("eight bytes"))
 }
 
-fn log(connection: &Connection, operation: &str, subject: &str) -> Sqlite<()> {
+pub(super) fn log(connection: &Connection, operation: &str, subject: &str) -> Sqlite<()> {
     let mut statement = connection.prepare_cached("INSERT INTO catalog_log (operation, subject) VALUES (?1, ?2)")?;
     statement.execute([operation, subject]).map(drop)
 }

@@ -312,10 +312,20 @@ impl Store for SqliteStore {
     }
 
     fn extend(&self, name: &str, migrations: &[&str]) -> Result<()> {
-        self.change_catalog(|transaction| Ok::<_, writer::Failure>(extension::migrate(transaction, name, migrations)?))
+        self.change_catalog(|transaction| {
+            extension::migrate(transaction, name, migrations)?;
+            Ok::<_, writer::Failure>(())
+        })
     }
 
     fn change_tables(&self, work: TableWork<'_>) -> Result<()> {
+        self.change_catalog(|transaction| {
+            work(transaction)?;
+            Ok::<_, writer::Failure>(catalog::log(transaction, "change_tables", "")?)
+        })
+    }
+
+    fn touch_tables(&self, work: TableWork<'_>) -> Result<()> {
         self.change_catalog(|transaction| Ok::<_, writer::Failure>(work(transaction)?))
     }
 
