@@ -17,7 +17,7 @@ def test_memory_is_accounted_by_collection_and_part(server, client, raw):
     assert status == 200
     (held,) = [row for row in answer["collections"] if row["name"] == "held"]
     assert held["id"] == str(collection.id)
-    parts = {part: held["bytes"][part] for part in ("vectors", "codes", "links", "columns", "text", "places")}
+    parts = {part: held["bytes"][part] for part in ("vectors", "codes", "links", "columns", "text", "indexes", "places")}
     assert held["bytes"]["total"] == sum(parts.values())
     assert parts["vectors"] >= 2000 * 3 * 4 and parts["columns"] >= 2000 * 8
     assert answer["process"]["resident"] > held["bytes"]["total"]
@@ -25,7 +25,7 @@ def test_memory_is_accounted_by_collection_and_part(server, client, raw):
     ochre = [str(OCHRE), "memory", "--port", str(server.port)]
     shown = subprocess.run(ochre, capture_output=True, text=True, check=True)
     head, *rows = shown.stdout.splitlines()
-    assert head.split() == ["collection", "vectors", "codes", "links", "columns", "text", "places", "total"]
+    assert head.split() == ["collection", "vectors", "codes", "links", "columns", "text", "indexes", "places", "total"]
     assert any(row.startswith("default_tenant/default_database/held ") for row in rows)
     assert "mapped files" in shown.stderr
     told = subprocess.run([*ochre, "--json"], capture_output=True, text=True, check=True)

@@ -56,7 +56,7 @@ class Guarded(Server):
 enabled = true
 htpasswd = "{htpasswd}"
 users = ["ali=reader:default_tenant/default_database/films-*,writer:acme"]
-roles = ["auditor=schema:read, job:read"]
+roles = ["auditor=schema:read, job:read", "keeper=key:*,tool:use", "designer=schema:*"]
 authz_file = "{self.directory}/authz.yaml"
 failures_per_minute = 0
 {settings}
@@ -196,6 +196,58 @@ def test_nobody_takes_a_collection_out_of_their_grant(guarded, films):
     assert guarded.ask("PUT", f"{V2}/films-2/schema", {"year": "int"}, key)[0] == 200
 
 
+def test_names_that_look_like_others_name_only_themselves(guarded, films):
+    for tenant in ["acme", "acme&sons", "acme=b"]:
+        guarded.ask("POST", "/api/v2/tenants", {"name": tenant})
+        guarded.ask("POST", f"/api/v2/tenants/{tenant}/databases", {"name": "main"})
+    key = guarded.key("admin:acme")
+    for path in ["acme&sons", "acme%26sons", "acme=b", "acme%FF", "acme%00", "acme+"]:
+        assert guarded.ask("DELETE", f"/api/v2/tenants/{path}/databases/main", key=key)[0] in (400, 403, 404), path
+    assert guarded.ask("GET", "/api/v2/tenants/acme&sons/databases/main")[0] == 200
+    assert guarded.ask("GET", "/api/v2/tenants/acme&sons/databases/main", key=guarded.key("admin:acme&sons"))[0] == 200
+    # A collection may be named like the id of another: it lends nobody the other's records.
+    victim = films["books"]
+    key = guarded.key(f"schema-manager:default_tenant/default_database/{victim[:4]}*")
+    assert guarded.ask("POST", V2, {"name": victim}, key)[0] == 200
+    assert guarded.ask("POST", f"{V2}/{victim}/get", {}, key)[0] == 404
+    assert guarded.ask("PUT", f"{V2}/{victim}", {"metadata": {"a": 1}}, key)[0] == 404
+    assert guarded.ask("GET", f"{V2}/by-id/{victim}", key=key)[0] == 404
+    text = json.dumps(guarded.ask("GET", f"{V2}/by-id/{victim}", key=guarded.key("reader:default_tenant/default_database/films-*"))[2])
+    assert "books" not in text
+
+
+def test_nobody_grants_or_takes_over_more_than_they_have(guarded, films):
+    index = {"index_name": "other", "columns": ["year"]}
+    assert guarded.ask("POST", "/_admin/metadata_indexes", {**index, "collection": "books"})[0] == 202
+    key = guarded.key("schema-manager:default_tenant/default_database/films-*")
+    for path in ["/_admin/metadata_indexes?replace=true", "/_admin/metadata_indexes"]:
+        assert guarded.ask("POST", path, [{**index, "collection": "films-2"}], key)[0] == 409
+    assert guarded.ask("PUT", "/_admin/metadata_index/other", {**index, "collection": "films-2"}, key)[0] == 409
+    assert guarded.ask("GET", "/_admin/metadata_index/other")[2]["collection"] == "books"
+    for status, _, body in [guarded.ask("GET", "/_admin/metadata_index/other", key=key), guarded.ask("GET", "/_admin/metadata_index/othr", key=key)]:
+        assert status == 404 and "books" not in body["message"] and "did you mean" not in body["message"]
+    assert "books" not in json.dumps(guarded.ask("POST", "/_admin/metadata_indexes?replace=true&dry_run=true", [], key)[2])
+    status, _, body = guarded.ask("POST", "/_admin/keys", {"name": "x", "grants": ["admin"]}, guarded.key("keeper"))
+    assert status == 403 and "do not have" in body["message"]
+    assert guarded.ask("POST", "/_admin/keys", {"name": "x", "grants": ["keeper"]}, guarded.key("keeper"))[0] == 201
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    assert guarded.ask("POST", "/mcp", hello, guarded.key("keeper"))[0] == 403
+
+
+def test_pages_of_other_sites_are_refused(guarded, films, server):
+    for target in [guarded, server]:
+        def ask(**headers):
+            connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=10)
+            given = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request("GET", "/api/v2/version", headers={"authorization": f"Bearer {ROOT}", **given})
+            return connection.getresponse().status
+        here = f"127.0.0.1:{target.port}"
+        assert ask() == ask(origin=f"http://{here}", sec_fetch_site="same-origin") == ask(host=f"localhost:{target.port}", sec_fetch_site="none") == 200
+        assert ask(origin="https://evil.example") == ask(origin="null") == 403
+    # A name that its owner lets point here.
+    assert ask(host="evil.example", sec_fetch_site="same-origin") == ask(host="evil.example", origin="http://evil.example") == 403
+
+
 def test_who_keeps_the_server_running_sees_no_values(guarded, films):
     key = guarded.key("operator")
     report = guarded.ask("GET", f"{V2}/films-1/introspect", key=key)[2]
@@ -204,6 +256,14 @@ def test_who_keeps_the_server_running_sees_no_values(guarded, films):
     assert guarded.ask("GET", f"{V2}/films-1/introspect?where=%7B%22year%22%3A1990%7D", key=key)[0] == 403
     assert guarded.ask("POST", f"{V2}/{films['films-1']}/get", {}, key)[0] == 403
     assert guarded.ask("GET", "/_admin/jobs", key=key)[0] == 200
+    for form in ["json-schema", "attribute-info", "metadata-info", "openapi", "mcp"]:
+        assert "1990" not in json.dumps(guarded.ask("GET", f"{V2}/films-1/schema?format={form}", key=key)[2]), form
+    index = {"index_name": "counts", "collection": "films-1", "columns": ["year"], "where": {"year": {"$gt": 1995}}}
+    assert guarded.ask("POST", "/_admin/metadata_indexes", index, key)[0] == 403
+    assert guarded.ask("PUT", f"{V2}/films-1/schema", {"schema": {"year": "string"}, "validation_type": "lax"})[0] == 200
+    assert "1990" not in json.dumps(guarded.ask("GET", f"{V2}/films-1/introspect", key=key)[2])
+    designer = guarded.key("designer")
+    assert "1990" not in json.dumps(guarded.ask("PUT", f"{V2}/films-1/schema", {"schema": {"year": "bool"}, "validation_type": "lax"}, designer)[2])
 
 
 def test_the_official_client_with_keys_tokens_and_passwords(guarded, films):

@@ -89,7 +89,7 @@ pub(crate) fn router(app: &App) -> (Router<App>, impl FnOnce() + use<>) {
     let sessions = Arc::new(LocalSessionManager::default());
     let service = StreamableHttpService::new(move || Ok(tools.clone()), Arc::clone(&sessions), config);
     let router = Router::new().route_service("/mcp", service);
-    (router.layer(axum::middleware::from_fn_with_state(sessions, cap_sessions)), move || stop.cancel())
+    (router.route_layer(axum::middleware::from_fn_with_state(sessions, cap_sessions)), move || stop.cancel())
 }
 
 /// Refuses to begin a session when there are too many; those of clients that went away end by themselves.

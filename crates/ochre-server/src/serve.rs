@@ -35,7 +35,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// The whole service: routes in their layers; and what ends sessions that would otherwise stay open.
 fn router(app: App) -> (Router, impl FnOnce()) {
     let (mcp, stop) = mcp::router(&app);
-    let mcp = mcp.layer(axum::middleware::from_fn_with_state(app.clone(), layers::only_this_machine));
+    let mcp = mcp.route_layer(axum::middleware::from_fn_with_state(app.clone(), layers::only_this_machine));
     let origins = app.config().server.cors_allow_origins.clone();
     let guarded = axum::middleware::from_fn_with_state(app.clone(), auth::guard);
     let counted = axum::middleware::from_fn_with_state(app.clone(), requests::count);
