@@ -387,7 +387,8 @@ impl Auth {
         let remembered = (user.to_owned(), *self.secret.hash(&format!("{user}\0{password}")).as_bytes());
         let is_known = self.passwords.lock().get(&remembered).is_some_and(|at| at.elapsed() < PASSWORD_MEMORY);
         if !is_known {
-            let Ok(room) = Arc::clone(&self.verifying).try_acquire_owned() else {
+            // Many of one user at once wait for each other: their address counts them meanwhile, so they are few.
+            let Ok(room) = Arc::clone(&self.verifying).acquire_owned().await else {
                 return Err(Refusal::Wait(Duration::ZERO));
             };
             let (auth, user, password) = (Arc::clone(self), user.to_owned(), password.to_owned());
