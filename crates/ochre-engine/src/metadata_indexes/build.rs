@@ -111,9 +111,8 @@ impl Inner {
                         state.outcome = if state.serving.is_some() { state.outcome } else { BuildOutcome::Failed };
                         state.error = Some(reason.clone());
                     });
-                    noted.map_err(|error| Failure::Failed(error.to_string()))?;
                     // What serves goes on serving; of the build nothing stays.
-                    self.show_builds(entry);
+                    noted.map_err(|error| Failure::Failed(error.to_string()))?;
                 }
                 Err(Failure::Failed(format!("could not build metadata index '{name}': {reason}")))
             }
@@ -173,7 +172,6 @@ impl Inner {
             (state.building, state.progress, state.error) = (None, None, None);
             (state.outcome, state.built_at) = (BuildOutcome::Ready, Some(unix_seconds()));
         })?;
-        self.show_builds(entry);
         tracing::info!(index = shape.name, collection = %entry.collection, "built a metadata index");
         Ok(())
     }

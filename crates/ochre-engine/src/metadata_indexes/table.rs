@@ -78,20 +78,17 @@ impl Inner {
     }
 
     /// Puts what is known of an index into the store; of one that is not new, only if it is still there.
-    pub(super) fn save_index(&self, entry: &Entry, is_new: bool) -> Result<(), Error> {
-        let kept = {
-            let state = entry.state.lock();
-            Kept {
-                definition: state.definition.clone(),
-                serving: state.serving.as_ref().map(|(generation, definition, _)| (*generation, definition.clone())),
-                building: state.building.as_ref().map(|(generation, _)| *generation),
-                last_build: state.last_build,
-                outcome: state.outcome,
-                error: state.error.clone(),
-                created_at: entry.created_at,
-                built_at: state.built_at,
-                verified_at: state.verified_at,
-            }
+    pub(super) fn save_index(&self, entry: &Entry, state: &State, is_new: bool) -> Result<(), Error> {
+        let kept = Kept {
+            definition: state.definition.clone(),
+            serving: state.serving.as_ref().map(|(generation, definition, _)| (*generation, definition.clone())),
+            building: state.building.as_ref().map(|(generation, _)| *generation),
+            last_build: state.last_build,
+            outcome: state.outcome,
+            error: state.error.clone(),
+            created_at: entry.created_at,
+            built_at: state.built_at,
+            verified_at: state.verified_at,
         };
         let text = serde_json::to_string(&kept).map_err(|error| Error::Invalid(error.to_string()))?;
         Ok(self.store.change_tables(&mut |connection| {
@@ -173,6 +170,7 @@ fn entry(id: Uuid, row: &ochre_store::CollectionRow, kept: Kept, usage: [i64; 4]
             verified_at: kept.verified_at,
             progress: None,
         }),
+        showing: Mutex::default(),
         usage: Usage { uses, rows, last_used, since, saved },
         uncoverable: AtomicUsize::new(0),
     })
