@@ -9,6 +9,7 @@ import array
 import base64
 import http.client
 import json
+import os
 import pathlib
 import random
 import subprocess
@@ -17,7 +18,7 @@ import tempfile
 import threading
 import time
 
-OCHRE = pathlib.Path(__file__).resolve().parents[2] / "target/release/ochre"
+OCHRE = pathlib.Path(os.environ.get("OCHRE_BIN", pathlib.Path(__file__).resolve().parents[2] / "target/release/ochre"))
 BASE = "/api/v2/tenants/default_tenant/databases/default_database/collections"
 
 

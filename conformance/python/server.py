@@ -24,8 +24,8 @@ def free_port() -> int:
 class Server:
     """`kind` is "ochre" or "chroma". The directory is kept over restarts and removed at the end."""
 
-    def __init__(self, kind: str = "ochre", extra: tuple[str, ...] = ()):
-        self.kind, self.extra = kind, extra
+    def __init__(self, kind: str = "ochre", extra: tuple[str, ...] = (), binary: pathlib.Path = OCHRE):
+        self.kind, self.extra, self.binary = kind, extra, binary
         self.directory = tempfile.mkdtemp(prefix=f"{kind}-conformance-")
         self.data = os.path.join(self.directory, "data")
         self.port = free_port()
@@ -33,7 +33,7 @@ class Server:
 
     def command(self) -> list[str]:
         if self.kind == "ochre":
-            return [str(OCHRE), "run", "--path", self.data, "--port", str(self.port), "--allow-reset", *self.extra]
+            return [str(self.binary), "run", "--path", self.data, "--port", str(self.port), "--allow-reset", *self.extra]
         config = os.path.join(self.directory, "chroma.yaml")
         with open(config, "w") as file:
             file.write(f'port: {self.port}\nlisten_address: "127.0.0.1"\npersist_path: "{self.data}"\nallow_reset: true\n')

@@ -98,7 +98,7 @@ fn conformance(arguments: &[String]) -> Result<()> {
         _ => bail!("{HELP}"),
     };
     call.extend(rest);
-    run("cargo", &["build", "--release"])?;
+    run("cargo", &["build", "--release", "-p", "ochre-cli", "-p", "ochre-notes"])?;
     command::run_in(&folder, python, &call)
 }
 

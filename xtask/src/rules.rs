@@ -22,9 +22,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "ochre-engine",
         &["ochre-index", "ochre-kernels", "ochre-model", "ochre-scheduler", "ochre-schema", "ochre-store"],
     ),
+    ("ochre-extension", &["ochre-auth", "ochre-engine"]),
     ("ochre-wire", &["ochre-model"]),
-    ("ochre-server", &["ochre-auth", "ochre-engine", "ochre-scheduler", "ochre-wire"]),
+    ("ochre-server", &["ochre-auth", "ochre-engine", "ochre-extension", "ochre-scheduler", "ochre-wire"]),
     ("ochre-cli", &["ochre-engine", "ochre-server"]),
+    ("ochre-notes", &["ochre-cli", "ochre-engine", "ochre-extension", "ochre-server"]),
     ("ochre-testkit", &["ochre-engine", "ochre-model"]),
     ("ochre-bench", &["ochre-engine", "ochre-index", "ochre-model"]),
     ("xtask", &["ochre-server"]),
@@ -34,7 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const CHECKED_DOCUMENTS: &[&str] = &["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"];
 
 /// Folders that a checkout has besides sources.
-const TOP_FOLDERS: &[&str] = &["crates/", "docs/", "bench/", "conformance/", "xtask/", ".ci/", ".cargo/"];
+const TOP_FOLDERS: &[&str] = &["crates/", "docs/", "bench/", "conformance/", "examples/", "xtask/", ".ci/", ".cargo/"];
 
 /// Fails with everything that breaks a rule.
 pub(crate) fn check() -> Result<()> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::permission::{Permission, UnknownPermission, named};
+use crate::permission::{OwnPermission, Permission, UnknownPermission, named};
 
 /// What a request is about: what it does not name is all of that kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,10 @@ pub struct Target<'a> {
 
 /// The roles there are: permissions under a name.
 #[derive(Clone, Debug)]
-pub struct Roles(BTreeMap<String, BTreeSet<Permission>>);
+pub struct Roles {
+    roles: BTreeMap<String, BTreeSet<Permission>>,
+    known: Vec<Permission>,
+}
 
 impl Default for Roles {
     /// The built-in ones: `reader`, `writer`, `schema-manager`, `operator` and `admin`, each of the first three with what
@@ -48,35 +51,49 @@ impl Default for Roles {
             P::JobWrite,
             P::SystemRead,
         ];
-        Self(BTreeMap::from([
+        let roles = BTreeMap::from([
             ("reader".into(), BTreeSet::from(reader)),
             ("writer".into(), writer.collect()),
             ("schema-manager".into(), manager.collect()),
             ("operator".into(), BTreeSet::from(operator)),
             ("admin".into(), BTreeSet::from(P::ALL)),
-        ]))
+        ]);
+        Self { roles, known: P::ALL.to_vec() }
     }
 }
 
 impl Roles {
+    /// Adds the permissions of extensions, to `admin` and to the built-in roles that they name.
+    pub fn extend(&mut self, own: impl IntoIterator<Item = OwnPermission>) {
+        for own in own {
+            let permission = Permission::Own(own);
+            self.known.push(permission);
+            for role in own.roles.iter().chain(&["admin"]) {
+                if let Some(permissions) = self.roles.get_mut(*role) {
+                    permissions.insert(permission);
+                }
+            }
+        }
+    }
+
     /// Adds a role, or gives one that exists other permissions; each a name such as `record:read`, `record:*` or `*`.
     ///
     /// # Errors
     /// [`UnknownPermission`].
     pub fn define(&mut self, name: &str, permissions: &[String]) -> Result<(), UnknownPermission> {
-        let found: Result<Vec<_>, _> = permissions.iter().map(|permission| named(permission)).collect();
-        self.0.insert(name.to_owned(), found?.into_iter().flatten().collect());
+        let found: Result<Vec<_>, _> = permissions.iter().map(|permission| named(permission, &self.known)).collect();
+        self.roles.insert(name.to_owned(), found?.into_iter().flatten().collect());
         Ok(())
     }
 
     /// The roles' names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.roles.keys().map(String::as_str)
     }
 
     /// What a role may.
     pub fn permissions(&self, name: &str) -> Option<&BTreeSet<Permission>> {
-        self.0.get(name)
+        self.roles.get(name)
     }
 
     /// A grant as it is written: a role, and where it holds: `reader`, `writer:tenant`, `writer:tenant/database`,
@@ -87,7 +104,7 @@ impl Roles {
     pub fn grant(&self, written: &str) -> Result<Grant, InvalidGrant> {
         let invalid = |problem: String| InvalidGrant { written: written.to_owned(), problem };
         let (role, place) = written.split_once(':').unwrap_or((written, "*"));
-        let permissions = self.0.get(role).ok_or_else(|| {
+        let permissions = self.roles.get(role).ok_or_else(|| {
             invalid(format!("there is no role '{role}'; there are {}", self.names().collect::<Vec<_>>().join(", ")))
         })?;
         let parts: Vec<&str> = place.split('/').collect();
@@ -128,11 +145,10 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Permissions that hold everywhere, under a name.
-    pub fn everywhere(name: &str, permissions: impl IntoIterator<Item = Permission>) -> Self {
-        let any = || "*".to_owned();
-        let permissions = permissions.into_iter().collect();
-        Self { role: name.to_owned(), permissions, tenant: any(), database: any(), collection: any() }
+    /// Everything that roles know of, everywhere: the role `admin`.
+    pub fn admin(roles: &Roles) -> Self {
+        let (any, permissions) = (|| "*".to_owned(), roles.known.iter().copied().collect());
+        Self { role: "admin".into(), permissions, tenant: any(), database: any(), collection: any() }
     }
 
     /// The role.
@@ -301,6 +317,17 @@ mod tests {
             assert!(error.contains(words), "{error}");
         }
         roles.define("auditor", &["*:read".into()]).unwrap_err();
+        assert!(roles.define("annotator", &["notes:read".into()]).unwrap_err().to_string().contains("tool:use"));
+        let own = OwnPermission { name: "notes:read", roles: &["reader"], is_audited: false };
+        roles.extend([own]);
+        roles.define("annotator", &["notes:*".into()]).unwrap();
+        for (role, has_it) in [("annotator", true), ("reader", true), ("admin", true), ("writer", false)] {
+            assert_eq!(roles.permissions(role).unwrap().contains(&Permission::Own(own)), has_it, "{role}");
+        }
+        assert!(
+            Principal { name: String::new(), grants: vec![Grant::admin(&roles)] }
+                .may(Permission::Own(own), Target::default())
+        );
         roles.define("auditor", &["schema:*".into(), "record:read".into()]).unwrap();
         let found: Vec<&str> =
             roles.permissions("auditor").unwrap().iter().map(|permission| permission.name()).collect();

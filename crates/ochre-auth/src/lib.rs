@@ -13,4 +13,4 @@ pub use authz::{Authz, AuthzUser};
 pub use grant::{Grant, InvalidGrant, Principal, Roles, Target};
 pub use key::{ApiKey, KeyHash, KeySecret};
 pub use password::{Htpasswd, InvalidHtpasswd};
-pub use permission::{Permission, UnknownPermission};
+pub use permission::{OwnPermission, Permission, UnknownPermission};

@@ -28,10 +28,29 @@ pub enum Permission {
     KeyRead,
     KeyWrite,
     ToolUse,
+    /// One that an extension brings.
+    Own(OwnPermission),
+}
+
+/// A permission that an extension brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OwnPermission {
+    /// Its name: the extension's, and what is done, such as `notes:read`.
+    pub name: &'static str,
+    /// The built-in roles that have it beside `admin`.
+    pub roles: &'static [&'static str],
+    /// Whether requests that need it are noted in the audit log.
+    pub is_audited: bool,
 }
 
 impl Permission {
-    /// All of them.
+    /// One that an extension brings; `name` is the extension's and what is done, such as `notes:read`, and `roles` are
+    /// the built-in roles that have it beside `admin`.
+    pub const fn own(name: &'static str, roles: &'static [&'static str]) -> Self {
+        Self::Own(OwnPermission { name, roles, is_audited: false })
+    }
+
+    /// All of them, without those of extensions.
     pub const ALL: [Self; 21] = [
         Self::TenantRead,
         Self::TenantWrite,
@@ -80,6 +99,7 @@ impl Permission {
             Self::KeyRead => "key:read",
             Self::KeyWrite => "key:write",
             Self::ToolUse => "tool:use",
+            Self::Own(own) => own.name,
         }
     }
 
@@ -95,6 +115,7 @@ impl Permission {
                 | Self::JobWrite
                 | Self::SystemReset
                 | Self::KeyWrite
+                | Self::Own(OwnPermission { is_audited: true, .. })
         )
     }
 
@@ -112,30 +133,41 @@ impl fmt::Display for Permission {
 
 /// There is no such permission.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no permission '{name}'; there are {}, and names such as record:* or *", Permission::ALL.map(Permission::name).join(", "))]
+#[error("there is no permission '{name}'; there are {known}, and names such as record:* or *")]
 pub struct UnknownPermission {
     /// What was written.
     pub name: String,
+    /// Those there are.
+    pub known: String,
 }
 
 impl FromStr for Permission {
     type Err = UnknownPermission;
 
     fn from_str(name: &str) -> Result<Self, UnknownPermission> {
-        let found = Self::ALL.into_iter().find(|permission| permission.name() == name);
-        found.ok_or_else(|| UnknownPermission { name: name.to_owned() })
+        one(name, &Self::ALL)
     }
 }
 
+fn one(name: &str, known: &[Permission]) -> Result<Permission, UnknownPermission> {
+    let found = known.iter().find(|permission| permission.name() == name).copied();
+    found.ok_or_else(|| unknown(name, known))
+}
+
+fn unknown(name: &str, known: &[Permission]) -> UnknownPermission {
+    let names: Vec<&str> = known.iter().map(|permission| permission.name()).collect();
+    UnknownPermission { name: name.to_owned(), known: names.join(", ") }
+}
+
 /// The permissions that a name stands for: one, all of a resource (`record:*`), or all (`*`).
-pub(crate) fn named(name: &str) -> Result<Vec<Permission>, UnknownPermission> {
+pub(crate) fn named(name: &str, known: &[Permission]) -> Result<Vec<Permission>, UnknownPermission> {
     if name == "*" {
-        return Ok(Permission::ALL.to_vec());
+        return Ok(known.to_vec());
     }
     let Some(resource) = name.strip_suffix('*').filter(|resource| resource.ends_with(':')) else {
-        return Ok(vec![name.parse()?]);
+        return Ok(vec![one(name, known)?]);
     };
     let found: Vec<Permission> =
-        Permission::ALL.into_iter().filter(|permission| permission.name().starts_with(resource)).collect();
-    if found.is_empty() { Err(UnknownPermission { name: name.to_owned() }) } else { Ok(found) }
+        known.iter().copied().filter(|permission| permission.name().starts_with(resource)).collect();
+    if found.is_empty() { Err(unknown(name, known)) } else { Ok(found) }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use ochre_engine::Database;
-use ochre_server::{Auth, Config, NewKey};
+use ochre_server::{Auth, Config, Extensions, NewKey};
 use serde_json::{Value as Json, json};
 
 use crate::ask::{Server, encoded};
@@ -71,29 +71,32 @@ pub(crate) struct Revoke {
 }
 
 impl Keys {
-    pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+    pub(crate) fn run(self, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
         match self {
-            Self::Create(create) => create.run(output),
-            Self::List(list) => list.run(output),
-            Self::Revoke(revoke) => revoke.run(output),
+            Self::Create(create) => create.run(extensions, output),
+            Self::List(list) => list.run(extensions, output),
+            Self::Revoke(revoke) => revoke.run(extensions, output),
         }
     }
 }
 
 /// Does something with the keys of a directory that no server has open.
-fn offline<T>(settings: Settings, work: impl FnOnce(&Auth, &Database) -> anyhow::Result<T>) -> anyhow::Result<T> {
+fn offline<T>(
+    settings: Settings, extensions: &Extensions, work: impl FnOnce(&Auth, &Database) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let config: Config = settings.resolve()?;
-    let options = ochre_engine::Options { background: false, ..options(&config)? };
+    let loaded = extensions.load(&config)?;
+    let options = ochre_engine::Options { background: false, ..options(&config, &loaded)? };
     let database =
         Database::open_with(&config.database.path, options).context("with a running server, leave --offline out")?;
-    let auth = Auth::new(&config, &database).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let auth = Auth::new(&config, &database, loaded.permissions()).map_err(|error| anyhow::anyhow!("{error}"))?;
     let done = work(&auth, &database);
     database.close();
     done
 }
 
 impl Create {
-    fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+    fn run(self, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
         let expires_at = match &self.expires_in {
             None => None,
             Some(text) => {
@@ -112,7 +115,9 @@ impl Create {
             batch_records: self.batch_records,
         };
         let made: Json = if self.of.offline {
-            offline(self.of.settings, |auth, database| Ok(auth.keys().create(database, auth.roles(), new)?))?
+            offline(self.of.settings, extensions, |auth, database| {
+                Ok(auth.keys().create(database, auth.roles(), new)?)
+            })?
         } else {
             let body = json!(new).to_string();
             let answer = Server::named_by(self.of.settings)?.ask("POST", "/_admin/keys", Some(&body))?;
@@ -125,9 +130,9 @@ impl Create {
 }
 
 impl List {
-    fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+    fn run(self, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
         let keys: Vec<Json> = if self.of.offline {
-            offline(self.of.settings, |auth, _| Ok(auth.keys().list()))?
+            offline(self.of.settings, extensions, |auth, _| Ok(auth.keys().list()))?
         } else {
             let answer: Json = serde_json::from_str(&Server::named_by(self.of.settings)?.get("/_admin/keys")?)?;
             answer["keys"].as_array().cloned().context("the answer names no keys")?
@@ -154,11 +159,12 @@ impl List {
 }
 
 impl Revoke {
-    fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+    fn run(self, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
         let id = self.id.clone();
         if self.of.offline {
-            let is_known =
-                offline(self.of.settings, |auth, database| Ok(auth.keys().revoke(database, auth.roles(), &id)?))?;
+            let is_known = offline(self.of.settings, extensions, |auth, database| {
+                Ok(auth.keys().revoke(database, auth.roles(), &id)?)
+            })?;
             anyhow::ensure!(is_known, "there is no key '{id}'");
         } else {
             Server::named_by(self.of.settings)?.ask("DELETE", &format!("/_admin/keys/{}", encoded(&id)), None)?;

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use ochre_engine::Database;
-use ochre_server::App;
+use ochre_server::{App, Extensions};
 
 use crate::output::Exit;
 use crate::run::{Settings, log_to_stderr, options};
@@ -15,7 +15,7 @@ pub(crate) struct Mcp {
 }
 
 impl Mcp {
-    pub(crate) fn run(self) -> anyhow::Result<Exit> {
+    pub(crate) fn run(self, extensions: &Extensions) -> anyhow::Result<Exit> {
         let config = self.settings.resolve()?;
         log_to_stderr(&config)?;
         let path = config.database.path.clone();
@@ -24,7 +24,7 @@ impl Mcp {
             "there is no database in {}; name its directory with --path",
             path.display()
         );
-        let database = Database::open_with(&path, options(&config)?)
+        let database = Database::open_with(&path, options(&config, &extensions.load(&config)?)?)
             .context("a server that has the directory open offers the same tools at /mcp")?;
         let app = App::new(database.clone(), config);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ochre_engine::{Database, Options};
-use ochre_server::{App, Auth, Config, ConfigError, Server, Source};
+use ochre_server::{App, Auth, Config, ConfigError, Extensions, Loaded, Server, Source};
 use tracing_subscriber::EnvFilter;
 
 use crate::output::{Exit, Output};
@@ -67,15 +67,15 @@ impl Settings {
 }
 
 impl Run {
-    pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+    pub(crate) fn run(self, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
         let config = self.settings.resolve()?;
         log_to_stderr(&config)?;
-        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, output))
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, extensions, output))
     }
 }
 
 /// How the configuration wants the database opened.
-pub(crate) fn options(config: &Config) -> anyhow::Result<Options> {
+pub(crate) fn options(config: &Config, loaded: &Loaded) -> anyhow::Result<Options> {
     Ok(Options {
         map_segments: config.database.map_segments,
         segment_bytes: config.database.segment_bytes,
@@ -86,13 +86,15 @@ pub(crate) fn options(config: &Config) -> anyhow::Result<Options> {
         backup_targets: Arc::new(ochre_server::backup_targets()),
         backup_target: Some(config.backup.target.clone()).filter(|target| !target.is_empty()),
         jobs: config.jobs().context("the section [jobs] of the configuration")?,
+        extensions: loaded.store().to_vec(),
         ..Options::default()
     })
 }
 
-async fn serve(config: Config, output: &mut Output) -> anyhow::Result<Exit> {
+async fn serve(config: Config, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
     let path = config.database.path.clone();
-    let options = options(&config)?;
+    let loaded = extensions.load(&config)?;
+    let options = options(&config, &loaded)?;
     if let Some(kind) = network_file_system(&path) {
         tracing::warn!(path = %path.display(), kind, "the data directory is on a network file system, where locks and mapped files are not safe; use a local disk, or at least set database.map_segments = false");
     }
@@ -120,7 +122,7 @@ async fn serve(config: Config, output: &mut Output) -> anyhow::Result<Exit> {
         None => bind().await?,
     };
     let auth = if config.auth.enabled {
-        Some(Auth::new(&config, &database).map_err(|error| anyhow::anyhow!("{error}"))?)
+        Some(Auth::new(&config, &database, loaded.permissions()).map_err(|error| anyhow::anyhow!("{error}"))?)
     } else {
         None
     };
@@ -141,9 +143,10 @@ async fn serve(config: Config, output: &mut Output) -> anyhow::Result<Exit> {
         env!("CARGO_PKG_VERSION"),
         shown.display()
     ));
-    server.run(app, stop).await;
+    let served = server.run(app, loaded, stop).await;
     output.words("stopping: finishing what was begun");
     tokio::task::spawn_blocking(move || database.close()).await?;
+    served.map_err(anyhow::Error::msg)?;
     Ok(Exit::Ok)
 }
 

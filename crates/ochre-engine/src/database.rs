@@ -8,8 +8,8 @@ use ochre_index::Memory;
 use ochre_model::{Declaration, IndexSchema, Metadata, check_collection_name, check_database_name, check_tenant_name};
 use ochre_scheduler::{JobStore, Scheduler};
 use ochre_store::{
-    Alteration, CollectionNumber, CollectionRow, Committed, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, MemoryStore,
-    NewCollection, Observer, Page, SqliteOptions, SqliteStore, Statistics, Store, TableWork, Tenant,
+    Alteration, Change, CollectionNumber, CollectionRow, Committed, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow,
+    MemoryStore, NewCollection, Observer, Page, SqliteOptions, SqliteStore, Statistics, Store, Tenant, rusqlite,
 };
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::backup::Repository;
 use crate::collection::Collection;
 use crate::error::Error;
+use crate::extension::{self, Commit};
 use crate::governor::TrafficGovernor;
 use crate::loaded::Loaded;
 use crate::maintenance::Maintenance;
@@ -33,8 +34,8 @@ use crate::traffic::Traffic;
 #[derive(Clone)]
 pub struct Database {
     pub(crate) inner: Arc<Inner>,
-    /// Stops maintenance when the last handle goes.
-    maintenance: Arc<Maintenance>,
+    /// Stops maintenance when the last handle goes; absent in handles that maintenance itself uses.
+    maintenance: Option<Arc<Maintenance>>,
 }
 
 /// What handles, the observer and jobs share.
@@ -50,6 +51,8 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) snapshots: Snapshots,
     pub(crate) signals: Signals,
+    /// What runs jobs; set before anybody has the database.
+    scheduler: OnceLock<Arc<dyn Scheduler>>,
     pub(crate) traffic: Arc<Traffic>,
     pub(crate) governor: Arc<TrafficGovernor>,
     pub(crate) residence: Residence,
@@ -143,23 +146,53 @@ impl Database {
             rows: RwLock::default(),
             loaded: RwLock::default(),
             signals: Signals::default(),
+            scheduler: OnceLock::new(),
             schemas,
             indexes: Indexes::default(),
             repository: OnceLock::new(),
             segments: Mutex::new(()),
             maintaining: Mutex::new(()),
         });
-        inner.load_definitions()?;
-        inner.store.observe(Arc::new(Publisher(Arc::downgrade(&inner))));
+        extension::check(&inner.options.extensions)?;
+        let maintenance = Arc::new(Maintenance::new(&inner, inner.jobs.clone())?);
+        let _ = inner.scheduler.set(Arc::clone(maintenance.scheduler()));
+        let database = Self { inner, maintenance: Some(maintenance) };
+        database.extend_store()?;
+        let inner = &database.inner;
+        inner.store.observe(Arc::new(Publisher(Arc::downgrade(inner))));
         inner.remove_strays();
         inner.remove_unfinished_backups();
-        let maintenance = Arc::new(Maintenance::start(&inner, inner.jobs.clone())?);
-        Ok(Self { inner, maintenance })
+        database.maintenance.iter().try_for_each(|maintenance| maintenance.start())?;
+        Ok(database)
+    }
+
+    /// A handle for extensions and their jobs, which does not keep maintenance going.
+    pub(crate) fn within(inner: Arc<Inner>) -> Self {
+        Self { inner, maintenance: None }
+    }
+
+    /// Brings the tables of extensions to the newest version, and opens them.
+    fn extend_store(&self) -> Result<(), Error> {
+        let within = Self::within(Arc::clone(&self.inner));
+        for extension in &self.inner.options.extensions {
+            self.inner.store.extend(&extension.name().replace('-', "_"), extension.migrations())?;
+            extension.opened(&within)?;
+        }
+        Ok(())
     }
 
     /// The scheduler that maintains this database.
+    ///
+    /// # Panics
+    /// Never: it is there before anybody has the database.
     pub fn scheduler(&self) -> &dyn Scheduler {
-        &**self.maintenance.scheduler()
+        &**self.inner.scheduler.get().expect("set when the database was opened")
+    }
+
+    /// Tells extensions what was deleted.
+    fn tell_deleted(&self, collection: Option<Uuid>) {
+        let within = Self::within(Arc::clone(&self.inner));
+        self.inner.options.extensions.iter().for_each(|extension| extension.deleted(&within, collection));
     }
 
     /// Bytes of resident memory of this process, mapped files included, and the limit that they are kept below.
@@ -175,7 +208,7 @@ impl Database {
     /// Stops maintenance, writes what makes the next opening fast, and closes the database once no other
     /// handle uses it.
     pub fn close(self) {
-        self.maintenance.stop();
+        self.maintenance.iter().for_each(|maintenance| maintenance.stop());
         self.inner.write_snapshots();
         if let Err(error) = self.inner.save_usage() {
             tracing::warn!(%error, "could not keep how often metadata indexes were used");
@@ -257,6 +290,7 @@ impl Database {
         self.inner.store.delete_database(tenant, name)?;
         for row in collections {
             self.inner.forget(&row);
+            self.tell_deleted(Some(row.id));
         }
         Ok(())
     }
@@ -389,6 +423,7 @@ impl Database {
         let row = self.inner.store.collection(tenant, database, name)?.ok_or_else(|| Error::no_collection(name))?;
         self.inner.store.delete_collection(row.id)?;
         self.inner.forget(&row);
+        self.tell_deleted(Some(row.id));
         Ok(())
     }
 
@@ -399,7 +434,7 @@ impl Database {
     pub fn reset(&self) -> Result<(), Error> {
         self.inner.store.reset()?;
         self.inner.forget_all();
-        self.inner.forget_indexes(None);
+        self.tell_deleted(None);
         self.inner.snapshots.remove_strays(|_| false);
         self.inner.signals.wake(SWEEP);
         Ok(())
@@ -431,16 +466,24 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::Store`]: nothing was changed.
-    pub fn change_tables(&self, work: TableWork<'_>) -> Result<(), Error> {
-        Ok(self.inner.store.change_tables(work)?)
+    pub fn change_tables<T>(
+        &self, mut work: impl FnMut(&rusqlite::Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Error> {
+        let mut done = None;
+        self.inner.store.change_tables(&mut |connection| work(connection).map(|value| done = Some(value)))?;
+        done.ok_or(Error::Closed)
     }
 
     /// Reads tables of extensions, in one state.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub fn read_tables(&self, work: TableWork<'_>) -> Result<(), Error> {
-        Ok(self.inner.store.read_tables(work)?)
+    pub fn read_tables<T>(
+        &self, mut work: impl FnMut(&rusqlite::Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Error> {
+        let mut done = None;
+        self.inner.store.read_tables(&mut |connection| work(connection).map(|value| done = Some(value)))?;
+        done.ok_or(Error::Closed)
     }
 
     fn handle(&self, row: &CollectionRow) -> Collection {
@@ -493,7 +536,6 @@ impl Inner {
         self.snapshots.remove(row.id);
         self.signals.forget(row.number);
         self.schemas.forget(row.number);
-        self.forget_indexes(Some(row.id));
         self.signals.wake(SWEEP);
     }
 
@@ -516,6 +558,27 @@ impl Inner {
         self.snapshots.remove_strays(|id| self.exists(id))
     }
 
+    /// Tells extensions of a commit. One that fails is not asked to do anything about it: the commit stands.
+    fn tell_committed(&self, committed: &Committed) {
+        let watching = || self.options.extensions.iter().filter(|extension| extension.watches_commits());
+        if watching().next().is_none() {
+            return;
+        }
+        let number = committed.collection;
+        let known = self.rows.read().values().find(|row| row.number == number).map(|row| row.id);
+        let found =
+            || self.store.all_collections().ok()?.into_iter().find(|row| row.number == number).map(|row| row.id);
+        let Some(collection) = known.or_else(found) else { return };
+        let put = committed.changes.iter().filter(|change| matches!(change, Change::Put(_))).count();
+        let commit = Commit { collection, position: committed.position, put, deleted: committed.changes.len() - put };
+        for extension in watching() {
+            let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| extension.committed(&commit)));
+            if told.is_err() {
+                tracing::error!(extension = extension.name(), "an extension panicked when it was told of a commit");
+            }
+        }
+    }
+
     fn forget_all(&self) {
         self.rows.write().clear();
         self.loaded.write().clear();
@@ -536,7 +599,7 @@ impl Observer for Publisher {
             }
         }
         let loaded = inner.loaded.read().get(&commit.collection).cloned();
-        let Some(loaded) = loaded else { return };
+        let Some(loaded) = loaded else { return inner.tell_committed(commit) };
         let applied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| loaded.commit(commit)));
         if !matches!(applied, Ok(true)) {
             // The write stands; the view is loaded anew by whoever needs it next.
@@ -548,6 +611,7 @@ impl Observer for Publisher {
             inner.loaded.write().remove(&commit.collection);
         }
         inner.signals.index(commit.collection);
+        inner.tell_committed(commit);
     }
 
     fn relocated(&self, collections: &[CollectionNumber]) {

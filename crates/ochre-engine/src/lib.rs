@@ -22,6 +22,7 @@ mod block;
 mod collection;
 mod database;
 mod error;
+mod extension;
 mod governor;
 mod index_sync;
 mod introspect;
@@ -47,6 +48,7 @@ pub use backup::{
 pub use collection::Collection;
 pub use database::{CollectionOptions, Database};
 pub use error::Error;
+pub use extension::{Commit, StoreExtension, WeakDatabase, metadata_indexes};
 pub use introspect::{Against, Candidate, IntrospectMode, IntrospectRequest, Validation};
 pub use metadata_indexes::{Explain, IndexChange, IndexDefinition, IndexSelection};
 pub use options::Options;
@@ -62,6 +64,7 @@ pub use ochre_schema as schema;
 pub use ochre_store::rusqlite as tables;
 pub use ochre_store::{
     Alteration, CollectionRow, CopiedCollection, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, Disk, DiskFile,
-    Error as StoreError, Finding, Idempotency, Outcome, Page, RealDisk, Report, Resource, Statistics, Store, TableWork,
-    Tenant, check,
+    Error as StoreError, Finding, Idempotency, Outcome, Page, RealDisk, Report, Resource, Statistics, Store, Tenant,
+    check,
 };
+pub use uuid::Uuid;

@@ -8,6 +8,7 @@ use ochre_store::{Disk, RealDisk};
 use serde_json::{Map, Value};
 
 use crate::backup::BackupTargets;
+use crate::extension::{StoreExtension, metadata_indexes};
 
 /// How to open a [`Database`](crate::Database).
 #[derive(Clone)]
@@ -46,6 +47,8 @@ pub struct Options {
     pub backup_targets: Arc<BackupTargets>,
     /// Validators that schemas may name.
     pub validators: ochre_schema::Functions,
+    /// What extends it, in the order in which they are opened.
+    pub extensions: Vec<Arc<dyn StoreExtension>>,
     /// Run maintenance by itself. Without, call `Database::maintain`.
     pub background: bool,
 }
@@ -69,6 +72,7 @@ impl Default for Options {
             backup_target: None,
             backup_targets: Arc::default(),
             validators: ochre_schema::Functions::default(),
+            extensions: vec![metadata_indexes()],
             background: true,
         }
     }

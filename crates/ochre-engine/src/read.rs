@@ -90,6 +90,13 @@ pub struct GetRequest {
     pub hints: Hints,
 }
 
+impl GetRequest {
+    /// The records of these ids.
+    pub fn of<Id: Into<String>>(ids: impl IntoIterator<Item = Id>) -> Self {
+        Self { ids: Some(ids.into_iter().map(Into::into).collect()), ..Self::default() }
+    }
+}
+
 /// What to search for, and among which records.
 #[derive(Clone, Debug)]
 pub struct Query {

@@ -49,6 +49,13 @@ pub struct Defaults {
     pub policies: Policies,
 }
 
+impl Defaults {
+    /// On, and every so often, with the default policies.
+    pub fn every(interval: std::time::Duration) -> Self {
+        Self { when: When::Every(Span(interval)), is_enabled: true, policies: Policies::default() }
+    }
+}
+
 /// When to look, before there is a clock to anchor it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum When {

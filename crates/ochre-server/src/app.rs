@@ -8,6 +8,7 @@ use axum::extract::{FromRequestParts, Path};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use ochre_engine::{Collection, DEFAULT_DATABASE, DEFAULT_TENANT, Database, StoreError};
+use ochre_extension::find_collection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
@@ -212,18 +213,7 @@ impl Named {
 
     /// The collection.
     pub(crate) fn find(&self, database: &Database) -> Result<Collection, ApiError> {
-        let missing = || ApiError::not_found(format!("Collection [{}] does not exist.", self.name));
-        match database.collection_in(&self.tenant, &self.database, &self.name) {
-            Ok(collection) => return Ok(collection),
-            Err(error) if error.not_found().is_none() => return Err(error.into()),
-            Err(_) => {}
-        }
-        let path = CollectionPath {
-            tenant: self.tenant.clone(),
-            database: self.database.clone(),
-            collection: self.name.clone(),
-        };
-        if path.uuid().is_err() { Err(missing()) } else { collection(database, &path).map_err(|_| missing()) }
+        Ok(find_collection(database, &self.tenant, &self.database, &self.name)?)
     }
 }
 

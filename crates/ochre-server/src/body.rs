@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use ochre_engine::Idempotency;
+use ochre_extension::{parse_json, parse_query};
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
@@ -41,7 +42,12 @@ impl JsonBytes {
 
     /// Parses the body.
     pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        parse(&self.bytes)
+        Ok(parse_json(&self.bytes)?)
+    }
+
+    /// The body as it came.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The idempotency key the client sent, with a hash of the request it belongs to.
@@ -49,29 +55,6 @@ impl JsonBytes {
         let key = self.key.clone()?;
         Some(Idempotency { key, request: fnv1a(&[self.path.as_bytes(), &[0], &self.bytes]) })
     }
-}
-
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    // Keeping track of where in the document an error would be costs more than reading it again.
-    if let Ok(value) = serde_json::from_slice(bytes) {
-        return Ok(value);
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let parsed = serde_path_to_error::deserialize(&mut deserializer);
-    let located = |error: &dyn std::fmt::Display, data: bool| {
-        if data {
-            let text = format!("Failed to deserialize the JSON body into the target type: {error}");
-            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "ChromaError", text)
-        } else {
-            ApiError::invalid(format!("Failed to parse the request body as JSON: {error}"))
-        }
-    };
-    let value = parsed.map_err(|error| {
-        let data = error.inner().classify() == serde_json::error::Category::Data;
-        located(&error, data)
-    })?;
-    deserializer.end().map_err(|error| located(&error, false))?;
-    Ok(value)
 }
 
 impl FromRequest<App> for JsonBytes {
@@ -146,9 +129,8 @@ pub(crate) struct Query<T>(pub(crate) T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
-        query.map(|query| Self(query.0)).map_err(|rejection| ApiError::invalid(rejection.body_text()))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Self(parse_query(parts.uri.query().unwrap_or_default())?))
     }
 }
 

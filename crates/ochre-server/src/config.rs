@@ -26,6 +26,7 @@ pub struct Config {
     pub backup: BackupConfig,
     pub embedding: EmbeddingConfig,
     pub scheduler: SchedulerConfig,
+    pub extensions: ExtensionsConfig,
     /// What differs from the defaults of jobs, by their names; checked when the database is opened.
     pub jobs: Table,
     pub log: LogConfig,
@@ -95,6 +96,16 @@ pub struct SchedulerConfig {
     pub implementation: String,
 }
 
+/// `[extensions]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct ExtensionsConfig {
+    pub api: Vec<String>,
+    pub store: Vec<String>,
+    /// The options of each, by its name.
+    #[serde(flatten)]
+    pub options: Table,
+}
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct LogConfig {
@@ -145,6 +156,8 @@ pub enum ConfigError {
 
 /// The section whose keys are not settings but jobs.
 const JOBS: &str = "jobs";
+/// The section that has, beside settings, the options of each extension.
+const EXTENSIONS: &str = "extensions";
 
 /// Where settings come from, beside the defaults.
 #[derive(Clone, Debug, Default)]
@@ -352,6 +365,13 @@ fn overlay_file(table: &mut Table, file: &Path) -> Result<(), ConfigError> {
             return Err(unknown(table, &source_name, &section));
         }
         for (key, value) in values {
+            if let (EXTENSIONS, Value::Table(_), Some(Value::Table(known))) =
+                (section.as_str(), &value, table.get_mut(EXTENSIONS))
+            {
+                // Which extensions and options there are, whoever loads them knows.
+                known.insert(key, value);
+                continue;
+            }
             set_value(table, &source_name, &format!("{section}.{key}"), value)?;
         }
     }

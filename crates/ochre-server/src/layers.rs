@@ -2,13 +2,11 @@
 
 use std::net::SocketAddr;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use uuid::Uuid;
-
-use crate::app::App;
 
 /// Names the request in the answer: `x-request-id` always (the client's own if it sent a short one),
 /// `chroma-trace-id` on errors, as Chroma does.
@@ -25,14 +23,6 @@ pub(crate) async fn request_id(request: Request, next: Next) -> Response {
         headers.insert("x-request-id", given.unwrap_or(trace));
     }
     response
-}
-
-/// Refuses what is only for this machine while there is no authentication.
-pub(crate) async fn only_this_machine(State(app): State<App>, request: Request, next: Next) -> Response {
-    match app.check_local() {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
-    }
 }
 
 /// Between processes of one machine compressing costs more than it saves: pretend not to be asked.

@@ -1,11 +1,15 @@
-//! The OpenAPI document, put together from the routes' operations and the wire types' schemas.
+//! The OpenAPI document, put together from operations and the wire types' schemas.
 
+use std::sync::Arc;
+
+use ochre_extension::{ApiExtension, Description, Kind, Needs, Parameter};
 use ochre_wire as wire;
 use serde_json::{Map, Value as Json, json};
 use utoipa::OpenApi;
 
-use crate::auth::{self, Needs};
-use crate::routes::{Operation, operations};
+use crate::config::Config;
+use crate::extensions::Extensions;
+use crate::routes::descriptions;
 
 #[derive(OpenApi)]
 #[openapi(components(schemas(
@@ -28,30 +32,28 @@ use crate::routes::{Operation, operations};
 )))]
 struct Schemas;
 
-/// The document served at `/openapi.json` and kept in `docs/reference/openapi.json`.
-pub fn document() -> Json {
+/// The document of a server with every built-in extension, as it is kept in `docs/reference/openapi.json`.
+///
+/// # Panics
+/// Never: the defaults are tested to be valid.
+pub fn built_in_document() -> Json {
+    let loaded = Extensions::built_in().load(&Config::default()).expect("the defaults are tested to be valid");
+    document(loaded.api())
+}
+
+/// The document served at `/openapi.json`.
+pub(crate) fn document(extensions: &[Arc<dyn ApiExtension>]) -> Json {
     let mut paths = Map::new();
-    for operation in operations() {
-        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
-        path[operation.method] = describe(operation);
+    let own = extensions.iter().flat_map(|extension| Arc::clone(extension).operations());
+    let descriptions = descriptions().copied().chain(own.map(|operation| operation.description));
+    for description in descriptions.filter(|description| description.is_listed) {
+        let path = paths.entry(description.path).or_insert_with(|| json!({}));
+        path[description.method.name().to_lowercase()] = describe(&description);
     }
     let schemas = serde_json::to_value(Schemas::openapi()).unwrap_or_default();
     let mut components = schemas["components"].clone();
     components["schemas"]["ErrorResponse"] = error_schema();
     components["schemas"]["FoundRecords"] = crate::routes::find::found_schema();
-    components["schemas"]["IntrospectionReport"] = json!({
-        "type": "object",
-        "required": ["collection", "records", "keys", "warnings", "suggested_schema"],
-        "properties": {
-            "collection": {"type": "string"},
-            "records": {"type": "integer"},
-            "mode": {"enum": ["fast", "full", "sample"]},
-            "truncated": {"type": "boolean"},
-            "keys": {"type": "array", "items": {"type": "object"}},
-            "warnings": {"type": "array", "items": {"type": "object"}},
-            "suggested_schema": {"type": "object"},
-        },
-    });
     let modes = json!({"enum": ["strict", "lax", "warn", "none"]});
     components["schemas"]["DeclaredSchema"] = json!({
         "type": "object",
@@ -83,13 +85,6 @@ pub fn document() -> Json {
             "documents": {"type": "array", "items": {"type": ["string", "null"]}},
         },
     });
-    components["schemas"]["MetadataIndex"] = metadata_index();
-    components["schemas"]["MetadataIndexes"] = json!({
-        "oneOf": [
-            {"$ref": "#/components/schemas/MetadataIndex"},
-            {"type": "array", "items": {"$ref": "#/components/schemas/MetadataIndex"}},
-        ],
-    });
     components["schemas"]["NewKey"] = json!({
         "type": "object",
         "required": ["name", "grants"],
@@ -111,19 +106,11 @@ pub fn document() -> Json {
         "token": {"type": "apiKey", "in": "header", "name": "x-chroma-token"},
         "basic": {"type": "http", "scheme": "basic"},
     });
-    components["schemas"]["JobChange"] = json!({
-        "type": "object",
-        "additionalProperties": false,
-        "properties": {
-            "interval": {"type": "string", "description": "Every so often: 30s, 5m, 2h, 7d"},
-            "cron": {"type": "string", "description": "By calendar: five fields, six with seconds first, seven with a year last"},
-            "zone": {"type": "string", "description": "The IANA time zone of the cron expression; UTC unless given"},
-            "once": {"type": "string", "format": "date-time"},
-            "enabled": {"type": "boolean"},
-            "policies": {"type": "object", "description": "Those named are changed; null means the default"},
-            "knobs": {"type": "object", "description": "Those named are changed; null means the default"},
-        },
-    });
+    for extension in extensions {
+        for (name, schema) in extension.schemas() {
+            components["schemas"][name] = schema;
+        }
+    }
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -137,38 +124,6 @@ pub fn document() -> Json {
     })
 }
 
-/// What a metadata index is declared to be.
-fn metadata_index() -> Json {
-    json!({
-        "type": "object",
-        "required": ["index_name", "columns", "collection"],
-        "additionalProperties": false,
-        "properties": {
-            "index_name": {"type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"},
-            "tenant": {"type": "string"},
-            "database": {"type": "string"},
-            "collection": {"type": "string", "description": "By name or id; PUT keeps it if it is left out"},
-            "columns": {
-                "type": "array",
-                "minItems": 1,
-                "maxItems": 8,
-                "items": {"oneOf": [
-                    {"type": "string"},
-                    {
-                        "type": "object", "required": ["key"], "additionalProperties": false,
-                        "properties": {"key": {"type": "string"}, "type": {"type": "string"}},
-                    },
-                ]},
-                "description": "Metadata keys in the order of lookups; string_value, int_value, float_value and bool_value are every key of a type",
-            },
-            "where": {"type": "object", "description": "Only records that pass this filter"},
-            "hidden": {"type": "boolean"},
-            "comment": {"type": "string"},
-            "kind": {"enum": ["auto", "ordered"]},
-        },
-    })
-}
-
 /// The schema of every answer that is an error.
 pub(crate) fn error_schema() -> Json {
     json!({
@@ -178,23 +133,17 @@ pub(crate) fn error_schema() -> Json {
     })
 }
 
-/// The type of a query parameter, by its name.
-fn parameter_schema(name: &str) -> Json {
-    match name {
-        "limit" | "offset" | "history" | "sample" | "seed" | "max_ms" | "offenders" | "top" | "n" => {
-            json!({"type": "integer", "minimum": 0})
-        }
-        "values" | "quantiles" | "require_clean" | "dry_run" | "replace" | "confirm" | "explain" | "analyze" => {
-            json!({"type": "boolean"})
-        }
-        "mode" => json!({"enum": ["auto", "fast", "full", "sample"]}),
-        "against" => json!({"enum": ["declared", "majority"]}),
-        "strategy" => json!({"enum": ["auto", "exact", "scan", "graph"]}),
-        _ => json!({"type": "string"}),
-    }
+fn parameter(Parameter { name, kind }: &Parameter) -> Json {
+    let schema = match kind {
+        Kind::Text => json!({"type": "string"}),
+        Kind::Count => json!({"type": "integer", "minimum": 0}),
+        Kind::Flag => json!({"type": "boolean"}),
+        Kind::OneOf(values) => json!({"enum": values}),
+    };
+    json!({"name": name, "in": "query", "required": false, "schema": schema})
 }
 
-fn describe(operation: &Operation) -> Json {
+fn describe(operation: &Description) -> Json {
     let mut parameters: Vec<Json> = operation
         .path
         .split(['{', '}'])
@@ -202,12 +151,7 @@ fn describe(operation: &Operation) -> Json {
         .step_by(2)
         .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
         .collect();
-    parameters.extend(
-        operation
-            .query
-            .iter()
-            .map(|name| json!({"name": name, "in": "query", "required": false, "schema": parameter_schema(name)})),
-    );
+    parameters.extend(operation.query.iter().map(parameter));
     let (status, answer) = operation.response;
     let error = json!({
         "description": "What was wrong",
@@ -221,14 +165,13 @@ fn describe(operation: &Operation) -> Json {
             "default": error,
         },
     });
-    match auth::needs(&operation.method.to_uppercase(), operation.path) {
-        Some(Needs::Nothing) => {}
-        Some(Needs::Identity) => described["security"] = security(),
-        Some(Needs::All(permission) | Needs::Some(permission)) => {
+    match operation.needs {
+        Needs::Nothing => {}
+        Needs::Identity => described["security"] = security(),
+        Needs::All(permission) | Needs::Some(permission) => {
             described["security"] = security();
             described["x-permission"] = permission.name().into();
         }
-        None => described["security"] = security(),
     }
     if let Some(request) = operation.request {
         let reference = format!("#/components/schemas/{request}");

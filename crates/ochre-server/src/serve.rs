@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::ConnectInfo;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -14,12 +14,15 @@ use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use crate::app::App;
-use crate::auth;
+use crate::auth::{self, Guard};
 use crate::config::Config;
+use crate::extensions::Loaded;
 use crate::layers;
-use crate::mcp;
+use crate::openapi;
+use crate::operations::{self, Permissions};
 use crate::requests;
 use crate::routes;
+use crate::routes::documentation::Document;
 use crate::tls::Tls;
 
 /// A connection may be idle, or take to send the head of a request, this long: longer than load balancers
@@ -32,15 +35,16 @@ const HEAD_BYTES_MAX: usize = 256 << 10;
 /// Requests in flight have this long to finish once the server is asked to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
-/// The whole service: routes in their layers; and what ends sessions that would otherwise stay open.
-fn router(app: App) -> (Router, impl FnOnce()) {
-    let (mcp, stop) = mcp::router(&app);
-    let mcp = mcp.route_layer(axum::middleware::from_fn_with_state(app.clone(), layers::only_this_machine));
+/// The whole service: routes in their layers.
+fn router(app: App, extensions: &Loaded) -> Router {
     let origins = app.config().server.cors_allow_origins.clone();
-    let guarded = axum::middleware::from_fn_with_state(app.clone(), auth::guard);
+    let guard = Guard::new(app.clone(), Permissions::of(extensions.api()), extensions.permissions());
+    let guarded = axum::middleware::from_fn_with_state(guard, auth::guard);
     let counted = axum::middleware::from_fn_with_state(app.clone(), requests::count);
+    let document = Document(openapi::document(extensions.api()).to_string().into());
     let mut router = routes::router()
-        .merge(mcp)
+        .merge(operations::router(extensions.api()))
+        .layer(Extension(document))
         .layer(guarded)
         .layer(counted)
         .layer(CompressionLayer::new())
@@ -53,7 +57,7 @@ fn router(app: App) -> (Router, impl FnOnce()) {
         };
         router = router.layer(CorsLayer::new().allow_origin(allow).allow_methods(Any).allow_headers(Any));
     }
-    (router.layer(axum::middleware::from_fn(layers::request_id)).with_state(app), stop)
+    router.layer(axum::middleware::from_fn(layers::request_id)).with_state(app)
 }
 
 /// A server bound to its address.
@@ -87,8 +91,16 @@ impl Server {
     }
 
     /// Serves until `stop` completes; then takes no new requests, finishes those in flight, and returns.
-    pub async fn run(self, app: App, stop: impl Future<Output = ()>) {
-        let (router, end_sessions) = router(app);
+    ///
+    /// # Errors
+    /// An extension cannot be started: which, and why.
+    pub async fn run(self, app: App, extensions: Loaded, stop: impl Future<Output = ()>) -> Result<(), String> {
+        extensions.connect(&app);
+        for extension in extensions.api() {
+            let started = extension.started(app.database());
+            started.map_err(|failure| format!("extension '{}' cannot be started: {failure}", extension.name()))?;
+        }
+        let router = router(app, &extensions);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HEAD_BYTES_MAX);
         let graceful = GracefulShutdown::new();
@@ -132,9 +144,10 @@ impl Server {
             });
         }
         drop(self.listener);
-        end_sessions();
+        extensions.api().iter().rev().for_each(|extension| extension.stopped());
         if tokio::time::timeout(STOP_PATIENCE, graceful.shutdown()).await.is_err() {
             tracing::warn!("some requests did not finish in time; unacknowledged writes may or may not have been kept");
         }
+        Ok(())
     }
 }

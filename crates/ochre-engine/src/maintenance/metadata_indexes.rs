@@ -4,7 +4,7 @@ use ochre_scheduler::{Context, Defaults, Failure, Knobs, Look, Task};
 
 use super::{Home, every};
 
-pub(super) struct MetadataIndexes(pub(super) Home);
+pub(crate) struct MetadataIndexes(pub(crate) Home);
 
 impl Task for MetadataIndexes {
     fn name(&self) -> &'static str {

@@ -14,7 +14,7 @@ mod index_rebuild;
 mod index_sync;
 mod log_prune;
 mod memory;
-mod metadata_indexes;
+pub(crate) mod metadata_indexes;
 mod optimize;
 mod orphans;
 mod schema_audit;
@@ -25,18 +25,19 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ochre_scheduler::{
-    Class, Context, Defaults, Failure, JobStore, Knobs, Parts, Policies, Progress, Scheduler, Span, Stop, SystemClock,
-    Task, When, declare,
+    Class, Context, Defaults, Failure, JobStore, Knobs, Parts, Policies, Progress, Scheduler, Stop, SystemClock, Task,
+    When, declare,
 };
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::database::Inner;
 use crate::error::Error;
+use crate::extension::WeakDatabase;
 
 /// How a task reaches the database, which may be closing.
 #[derive(Clone)]
-pub(crate) struct Home(Weak<Inner>);
+pub(crate) struct Home(pub(crate) Weak<Inner>);
 
 impl Home {
     fn open(&self) -> Result<Arc<Inner>, Failure> {
@@ -52,10 +53,19 @@ pub(crate) struct Maintenance {
 }
 
 impl Maintenance {
-    /// Schedules every task as configured, and starts unless the options say otherwise.
-    pub(crate) fn start(inner: &Arc<Inner>, store: Option<Arc<dyn JobStore>>) -> Result<Self, Error> {
+    /// Schedules every task as configured.
+    pub(crate) fn new(inner: &Arc<Inner>, store: Option<Arc<dyn JobStore>>) -> Result<Self, Error> {
         let options = &inner.options;
-        let tasks = tasks(&Home(Arc::downgrade(inner)));
+        let mut tasks = tasks(&Home(Arc::downgrade(inner)));
+        for extension in &options.extensions {
+            for task in extension.tasks(&WeakDatabase(Arc::downgrade(inner))) {
+                if tasks.iter().any(|other| other.name() == task.name()) {
+                    let text = format!("extension '{}': there is a job '{}' already", extension.name(), task.name());
+                    return Err(Error::Invalid(text));
+                }
+                tasks.push(task);
+            }
+        }
         let owner = format!("{} (pid {})", Uuid::new_v4(), std::process::id());
         let mut parts = Parts::new(tasks.clone(), owner);
         parts.governor = Arc::clone(&inner.governor) as Arc<dyn ochre_scheduler::Governor>;
@@ -75,8 +85,12 @@ impl Maintenance {
             declare(&*scheduler, &**task, options.jobs.get(task.name()).unwrap_or(&nothing))?;
         }
         inner.signals.connect(Arc::downgrade(&scheduler));
-        scheduler.start()?;
         Ok(Self { inner: Arc::clone(inner), scheduler, is_stopped: Mutex::new(false) })
+    }
+
+    /// Starts, unless the options say otherwise.
+    pub(crate) fn start(&self) -> Result<(), Error> {
+        Ok(self.scheduler.start()?)
     }
 
     pub(crate) fn scheduler(&self) -> &Arc<dyn Scheduler> {
@@ -115,7 +129,6 @@ fn tasks(home: &Home) -> Vec<Arc<dyn Task>> {
         Arc::new(check::Check(home.clone())),
         Arc::new(log_prune::LogPrune(home.clone())),
         Arc::new(memory::MemoryTask(home.clone())),
-        Arc::new(metadata_indexes::MetadataIndexes(home.clone())),
         Arc::new(optimize::Optimize(home.clone())),
         Arc::new(orphans::Orphans(home.clone())),
         Arc::new(schema_audit::SchemaAudit(home.clone())),
@@ -126,9 +139,9 @@ fn tasks(home: &Home) -> Vec<Arc<dyn Task>> {
 
 /// Every so many seconds, on, with these policies.
 fn every(seconds: u64, change: impl FnOnce(&mut Policies)) -> Defaults {
-    let mut policies = Policies::default();
-    change(&mut policies);
-    Defaults { when: When::Every(Span(Duration::from_secs(seconds))), is_enabled: true, policies }
+    let mut defaults = Defaults::every(Duration::from_secs(seconds));
+    change(&mut defaults.policies);
+    defaults
 }
 
 /// By a cron expression in UTC, with these policies.

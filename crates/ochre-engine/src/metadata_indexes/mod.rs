@@ -14,9 +14,10 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use ochre_index::{CompositeIndex, Considered, IndexColumn, IndexShape, Reason};
+use ochre_scheduler::Task;
 use ochre_store::{CollectionNumber, CollectionRow};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde_json::{Value as Json, json};
@@ -26,21 +27,51 @@ use self::advice::Workload;
 pub use self::definition::IndexDefinition;
 pub use self::explain::Explain;
 pub(crate) use self::explain::Measured;
-use crate::database::Inner;
+use crate::database::{Database, Inner};
 use crate::error::Error;
+use crate::extension::{StoreExtension, WeakDatabase};
+use crate::maintenance::Home;
+use crate::maintenance::metadata_indexes::MetadataIndexes;
 use crate::schemas::unix_seconds;
 
 /// A collection has at most so many indexes.
 const INDEXES_PER_COLLECTION_MAX: usize = 64;
-/// The job that builds indexes and keeps them up to date.
+/// The extension, and its job, which builds indexes and keeps them up to date.
 pub(crate) const METADATA_INDEXES: &str = "metadata-indexes";
 
 /// Where an index is to be found by name.
 type Place = (String, String, String);
 
+/// The extension of the store that declared indexes are.
+pub(crate) struct Extension;
+
+impl StoreExtension for Extension {
+    fn name(&self) -> &'static str {
+        METADATA_INDEXES
+    }
+
+    fn migrations(&self) -> &'static [&'static str] {
+        &table::MIGRATIONS
+    }
+
+    fn tasks(&self, database: &WeakDatabase) -> Vec<Arc<dyn Task>> {
+        vec![Arc::new(MetadataIndexes(Home(database.0.clone())))]
+    }
+
+    fn opened(&self, database: &Database) -> Result<(), Error> {
+        database.inner.load_definitions()
+    }
+
+    fn deleted(&self, database: &Database, collection: Option<Uuid>) {
+        database.inner.forget_indexes(collection);
+    }
+}
+
 /// The declared indexes of a database.
 #[derive(Default)]
 pub(crate) struct Indexes {
+    /// Whether the extension was opened: without, there is nowhere to declare any.
+    is_open: AtomicBool,
     entries: RwLock<BTreeMap<Place, Arc<Entry>>>,
     workload: Workload,
     /// Held while definitions change.
@@ -253,6 +284,11 @@ impl Inner {
 
     /// The collection that a definition names.
     fn indexed_collection(&self, definition: &IndexDefinition) -> Result<Arc<CollectionRow>, Error> {
+        if !self.indexes.is_open.load(Ordering::Relaxed) {
+            return Err(Error::Conflict(format!(
+                "the database was opened without the store extension '{METADATA_INDEXES}', so no index can be declared"
+            )));
+        }
         let IndexDefinition { tenant, database, collection, index_name, .. } = definition;
         if collection.is_empty() {
             return Err(Error::Invalid(format!("collection: index '{index_name}' names none; give its name or id")));

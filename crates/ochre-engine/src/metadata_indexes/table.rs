@@ -12,9 +12,7 @@ use super::{BuildOutcome, Entry, IndexDefinition, Indexes, State, Usage};
 use crate::database::Inner;
 use crate::error::Error;
 
-/// The extension of the store that these tables are.
-const EXTENSION: &str = "metadata_indexes";
-const MIGRATIONS: [&str; 1] = ["
+pub(super) const MIGRATIONS: [&str; 1] = ["
 CREATE TABLE metadata_indexes_definitions (id BLOB PRIMARY KEY, collection BLOB NOT NULL, state TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE metadata_indexes_usage (
     id BLOB PRIMARY KEY, uses INTEGER NOT NULL, rows INTEGER NOT NULL, last_used INTEGER NOT NULL, since INTEGER NOT NULL
@@ -38,7 +36,6 @@ struct Kept {
 impl Inner {
     /// Reads what indexes are declared. Those of collections that are gone are forgotten.
     pub(crate) fn load_definitions(&self) -> Result<(), Error> {
-        self.store.extend(EXTENSION, &MIGRATIONS)?;
         let mut found: Vec<(Uuid, Uuid, String, [i64; 4])> = Vec::new();
         self.store.read_tables(&mut |connection| {
             let mut statement = connection.prepare(
@@ -74,6 +71,7 @@ impl Inner {
                 }
             }
         }
+        self.indexes.is_open.store(true, Ordering::Relaxed);
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use ochre_engine::{
 use ochre_testkit::{Generator, Oracle};
 use serde_json::json;
 
-use crate::support::{collection, same_records, small, step};
+use crate::support::{PATIENCE, collection, same_records, small, step};
 
 struct Scene {
     folder: tempfile::TempDir,
@@ -69,7 +69,7 @@ fn run(database: &Database, job: &str) -> Run {
     let last = || database.scheduler().history(job, 1).unwrap().pop();
     let before = last().map(|run| run.fence);
     database.scheduler().run_now(job).unwrap();
-    let patience = Instant::now() + Duration::from_secs(60);
+    let patience = Instant::now() + PATIENCE;
     loop {
         let is_over = |run: &Run| Some(run.fence) != before && run.ended.is_some() && run.status != Status::Raised;
         if let Some(run) = last().filter(is_over) {

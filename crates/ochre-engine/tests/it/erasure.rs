@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ochre_engine::{Collection, Database, DeleteRequest, IndexDefinition, NewRecords, Options};
 use serde_json::json;
 
-use crate::support::small;
+use crate::support::{PATIENCE, small};
 
 const SENTINEL: &str = "the-quick-sentinel-jumps-over-no-wall";
 /// A vector whose bytes are found nowhere by chance.
@@ -66,7 +66,7 @@ fn check(erase: impl Fn(&Database, &Collection)) {
     let by_secret = serde_json::json!({"index_name": "by_secret", "collection": "notes", "columns": ["secret"]});
     database.create_metadata_index(&IndexDefinition::from_json(by_secret).unwrap()).unwrap();
     let wait = |what: &str, holds: &dyn Fn() -> bool| {
-        let patience = Instant::now() + Duration::from_secs(60);
+        let patience = Instant::now() + PATIENCE;
         while !holds() {
             assert!(Instant::now() < patience, "{what}: {:?}", traces(folder.path()));
             std::thread::sleep(Duration::from_millis(50));

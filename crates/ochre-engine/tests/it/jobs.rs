@@ -9,7 +9,7 @@ use ochre_engine::{Collection, Database, DeleteRequest, GetRequest, NewRecords, 
 use ochre_testkit::{Generator, Oracle};
 use serde_json::json;
 
-use crate::support::{collection, same_answers, same_records, small, step};
+use crate::support::{PATIENCE, collection, same_answers, same_records, small, step};
 
 /// Nothing runs by itself but `jobs`, each by its schedule: a fifth of a second, or every second.
 fn only(jobs: &[&str]) -> Options {
@@ -46,7 +46,7 @@ fn only(jobs: &[&str]) -> Options {
 
 /// Waits until something holds that a schedule has to bring about.
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(60);
+    let patience = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < patience, "{what}: not within a minute");
         std::thread::sleep(Duration::from_millis(20));

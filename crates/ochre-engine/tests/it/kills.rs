@@ -15,7 +15,7 @@ use ochre_engine::{Database, IndexDefinition, NewRecords, Options};
 use ochre_testkit::{Generator, Oracle, Recorder};
 use serde_json::json;
 
-use crate::support::{collection, copy, recorded, same_records, small, step};
+use crate::support::{PATIENCE, collection, copy, recorded, same_records, small, step};
 
 /// Every job, in groups of about equal length.
 const JOBS: [&[&str]; 3] = [
@@ -88,7 +88,7 @@ fn try_run(database: &Database, job: &str, quiet: Duration) -> Option<Run> {
     let last = || database.scheduler().history(job, 1).ok()?.pop();
     let before = last().map(|run| run.fence);
     database.scheduler().run_now(job).ok()?;
-    let (mut seen, patience) = (Instant::now(), Instant::now() + Duration::from_secs(60));
+    let (mut seen, patience) = (Instant::now(), Instant::now() + PATIENCE);
     loop {
         if let Some(run) = last().filter(|run| Some(run.fence) != before && run.ended.is_some()) {
             return Some(run);
@@ -108,7 +108,7 @@ fn try_run(database: &Database, job: &str, quiet: Duration) -> Option<Run> {
 /// have taken it.
 fn run(database: &Database, job: &str) -> Run {
     for _ in 0..3 {
-        let run = try_run(database, job, Duration::from_secs(60)).unwrap();
+        let run = try_run(database, job, PATIENCE).unwrap();
         if !run.message.contains("same second") {
             return run;
         }

@@ -11,7 +11,7 @@ use ochre_engine::{
 use ochre_testkit::{Generator, Oracle};
 use serde_json::{Value as Json, json};
 
-use crate::support::{collection, same_answers, same_records, small, step};
+use crate::support::{PATIENCE, collection, same_answers, same_records, small, step};
 
 fn definition(json: Json) -> IndexDefinition {
     IndexDefinition::from_json(json).unwrap()
@@ -45,7 +45,7 @@ fn status(database: &Database, name: &str) -> String {
 }
 
 fn wait_for(database: &Database, name: &str, wanted: &str) {
-    let patience = Instant::now() + Duration::from_secs(60);
+    let patience = Instant::now() + PATIENCE;
     while status(database, name) != wanted {
         assert!(Instant::now() < patience, "{name} is {}, not {wanted}", status(database, name));
         std::thread::sleep(Duration::from_millis(10));

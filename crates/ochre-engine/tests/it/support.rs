@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ochre_engine::model::{HnswConfiguration, IndexSchema, Metadata, Space};
 use ochre_engine::schema::type_name;
@@ -11,6 +12,9 @@ use ochre_engine::{
     IntrospectRequest, NewRecords, Options, Plan, QueryHit, QueryRequest, Strategy,
 };
 use ochre_testkit::{Generator, Operation, Oracle, Recorder};
+
+/// A test waits at most so long for what happens by itself: maintenance gives way on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Thresholds so low that small workloads reach the graph, several segments and their compaction.
 pub(crate) fn small() -> Options {

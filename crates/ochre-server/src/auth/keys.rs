@@ -80,28 +80,23 @@ impl Keys {
     /// Whatever the store says.
     pub fn load(database: &Database, roles: &Roles) -> Result<Self, ochre_engine::Error> {
         database.extend(EXTENSION, &MIGRATIONS)?;
-        let mut secret = None;
-        database.read_tables(&mut |connection| {
+        let secret = database.read_tables(|connection| {
             let mut statement = connection.prepare("SELECT secret FROM auth_secret")?;
-            secret = statement.query_map([], |row| row.get::<_, [u8; 32]>(0))?.next().transpose()?;
-            Ok(())
+            statement.query_map([], |row| row.get::<_, [u8; 32]>(0))?.next().transpose()
         })?;
         let secret = match secret {
             Some(secret) => KeySecret::from_bytes(secret),
             None => {
                 let new = KeySecret::new();
-                database.change_tables(&mut |connection| {
+                database.change_tables(|connection| {
                     connection.execute("INSERT INTO auth_secret VALUES (1, ?1)", [&new.as_bytes()[..]]).map(drop)
                 })?;
                 new
             }
         };
-        let mut rows: Vec<(String, [u8; 32], String)> = Vec::new();
-        database.read_tables(&mut |connection| {
+        let rows: Vec<(String, [u8; 32], String)> = database.read_tables(|connection| {
             let mut statement = connection.prepare("SELECT id, hash, state FROM auth_keys")?;
-            let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-            rows = found.collect::<Result<_, _>>()?;
-            Ok(())
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
         })?;
         let keys = Self { secret, all: RwLock::default() };
         for (id, hash, text) in rows {
@@ -221,7 +216,7 @@ impl Key {
 
 fn save(database: &Database, id: &str, hash: &KeyHash, kept: &Kept) -> Result<(), KeyError> {
     let text = serde_json::to_string(kept).map_err(|error| KeyError::Invalid(error.to_string()))?;
-    Ok(database.change_tables(&mut |connection| {
+    Ok(database.change_tables(|connection| {
         let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO auth_keys VALUES (?1, ?2, ?3)")?;
         statement.execute(params![id, &hash.as_bytes()[..], text]).map(drop)
     })?)

@@ -9,10 +9,10 @@ mod browser;
 mod keys;
 mod limits;
 mod place;
-mod table;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ochre_auth::{Authz, Grant, Htpasswd, KeyHash, KeySecret, Permission, Principal, Roles, Target};
 use ochre_engine::Database;
+use ochre_extension::{Failure, Needs, OwnPermission};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -33,10 +34,10 @@ use self::keys::Key;
 pub use self::keys::{KeyError, Keys, NewKey};
 use self::limits::{Failures, Usage};
 use self::place::Place;
-pub(crate) use self::table::{Needs, needs};
 use crate::app::App;
 use crate::config::{Config, ConfigError};
 use crate::error::ApiError;
+use crate::operations::Permissions;
 
 /// A password that was right is not looked at again for so long: bcrypt is slow on purpose.
 const PASSWORD_MEMORY: Duration = Duration::from_secs(300);
@@ -77,35 +78,38 @@ pub struct Auth {
     audit: Audit,
 }
 
-/// Who asks.
+/// Who asks, with what limits their key has.
 #[derive(Clone)]
 pub(crate) struct Caller {
-    principal: Arc<Principal>,
+    who: ochre_extension::Caller,
     key: Option<Arc<Key>>,
 }
 
+impl Deref for Caller {
+    type Target = ochre_extension::Caller;
+
+    fn deref(&self) -> &Self::Target {
+        &self.who
+    }
+}
+
 impl Caller {
-    /// Whoever there is while authentication is off.
-    fn anybody() -> Self {
-        let grants = vec![Grant::everywhere("admin", Permission::ALL)];
-        Self { principal: Arc::new(Principal { name: String::new(), grants }), key: None }
-    }
-
-    pub(crate) fn principal(&self) -> &Principal {
-        &self.principal
-    }
-
-    /// Whoever asks for what needs nobody.
-    fn nobody() -> Self {
-        Self { principal: Arc::new(Principal { name: String::new(), grants: Vec::new() }), key: None }
+    fn new(principal: Arc<Principal>, key: Option<Arc<Key>>) -> Self {
+        Self { who: ochre_extension::Caller::new(principal), key }
     }
 
     /// Whether a request may pass.
     fn verdict(&self, needs: Option<Needs>, place: &Place) -> Result<(), ApiError> {
-        let who = &self.principal;
+        let who = self.principal();
         let refused = |permission| {
             let is_seen = place.targets().iter().all(|target| who.sees(*target));
-            Err(if is_seen { forbidden(permission) } else { hidden(place.said()) })
+            let said = place.said();
+            let failure = if is_seen {
+                ochre_extension::Caller::forbidden(permission)
+            } else {
+                ochre_extension::Caller::hidden(said)
+            };
+            Err(failure.into())
         };
         match needs {
             Some(Needs::Nothing | Needs::Identity) => Ok(()),
@@ -122,62 +126,24 @@ impl Caller {
                 if allows { Ok(()) } else { refused(permission) }
             }
             // What is in no table is for those who may do everything.
-            None if self.may_everything() => Ok(()),
-            None => Err(ApiError::new(StatusCode::FORBIDDEN, "AuthorizationError", "Permission denied.")),
+            None if Permission::ALL.into_iter().all(|permission| who.may(permission, Target::default())) => Ok(()),
+            None => Err(Failure::forbidden("Permission denied.").into()),
         }
-    }
-
-    fn may_everything(&self) -> bool {
-        Permission::ALL.into_iter().all(|permission| self.principal.may(permission, Target::default()))
-    }
-
-    /// Whether something may be done to a collection.
-    pub(crate) fn may(&self, permission: Permission, tenant: &str, database: &str, collection: &str) -> bool {
-        let target = Target { tenant: Some(tenant), database: Some(database), collection: Some(collection) };
-        self.principal.may(permission, target)
-    }
-
-    /// Fails unless something may be done to a collection: as if it were not there, if nothing may.
-    pub(crate) fn check(
-        &self, permission: Permission, tenant: &str, database: &str, collection: &str,
-    ) -> Result<(), ApiError> {
-        let target = Target { tenant: Some(tenant), database: Some(database), collection: Some(collection) };
-        self.check_in(permission, target)
-    }
-
-    /// As [`Caller::check`], of a collection that the request names in another way: an answer repeats only that.
-    pub(crate) fn check_given(&self, permission: Permission, target: Target<'_>, given: &str) -> Result<(), ApiError> {
-        if self.principal.may(permission, target) {
-            return Ok(());
-        }
-        let said = Target { collection: Some(given), ..target };
-        Err(if self.principal.sees(target) { forbidden(permission) } else { hidden(said) })
     }
 
     /// Fails unless everything in these grants may be done everywhere: nobody grants what they do not have.
     pub(crate) fn check_grants(&self, roles: &Roles, grants: &[String]) -> Result<(), ApiError> {
         for grant in grants.iter().filter_map(|grant| roles.grant(grant).ok()) {
             let lacking = roles.permissions(grant.role()).into_iter().flatten();
-            let lacking = lacking.copied().find(|permission| !self.principal.may(*permission, Target::default()));
+            let lacking = lacking.copied().find(|permission| !self.principal().may(*permission, Target::default()));
             if let Some(permission) = lacking {
-                return Err(ApiError::new(
-                    StatusCode::FORBIDDEN,
-                    "AuthorizationError",
-                    format!(
-                        "Permission denied: {grant} grants {permission}, which you do not have everywhere yourself"
-                    ),
-                ));
+                let text = format!(
+                    "Permission denied: {grant} grants {permission}, which you do not have everywhere yourself"
+                );
+                return Err(Failure::forbidden(text).into());
             }
         }
         Ok(())
-    }
-
-    /// As [`Caller::check`], for any place.
-    pub(crate) fn check_in(&self, permission: Permission, target: Target<'_>) -> Result<(), ApiError> {
-        if self.principal.may(permission, target) {
-            return Ok(());
-        }
-        Err(if self.principal.sees(target) { forbidden(permission) } else { hidden(target) })
     }
 
     /// Refuses a write of more records than the key allows.
@@ -202,30 +168,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
-fn forbidden(permission: Permission) -> ApiError {
-    ApiError::new(StatusCode::FORBIDDEN, "AuthorizationError", format!("Permission denied: this needs {permission}"))
-}
-
-/// What somebody is told of a place in which nothing is granted to them.
-fn hidden(target: Target<'_>) -> ApiError {
-    match target {
-        Target { collection: Some(name), .. } => ApiError::not_found(format!("Collection [{name}] does not exist.")),
-        Target { database: Some(name), .. } => ApiError::not_found(format!("Database [{name}] not found")),
-        Target { tenant: Some(name), .. } => ApiError::not_found(format!("Tenant [{name}] not found")),
-        _ => ApiError::new(StatusCode::FORBIDDEN, "AuthorizationError", "Permission denied."),
-    }
-}
-
 fn unauthenticated(message: &str) -> ApiError {
     ApiError::new(StatusCode::UNAUTHORIZED, "AuthError", message)
 }
 
 impl Auth {
-    /// Reads what the configuration names, and the keys of the database.
+    /// Reads what the configuration names, and the keys of the database. `own` are the permissions that extensions
+    /// bring.
     ///
     /// # Errors
     /// What in the configuration or its files cannot be used; or that the database cannot be read.
-    pub fn new(config: &Config, database: &Database) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    pub fn new(
+        config: &Config, database: &Database, own: Vec<OwnPermission>,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let given = &config.auth;
         let wrong = |key: &str, reason: String| ConfigError::Value {
             source_name: "the configuration".into(),
@@ -233,6 +188,7 @@ impl Auth {
             reason,
         };
         let mut roles = Roles::default();
+        roles.extend(own);
         for role in &given.roles {
             let (name, permissions) = role
                 .split_once('=')
@@ -251,7 +207,7 @@ impl Auth {
                 )
                 .into());
             }
-            let grants = vec![Grant::everywhere("admin", Permission::ALL)];
+            let grants = vec![Grant::admin(&roles)];
             tokens.push((secret.hash(&root), Arc::new(Principal { name: "root".into(), grants })));
         }
         if !given.authz_file.is_empty() {
@@ -343,7 +299,7 @@ impl Auth {
         let token = token.map(|token| token.strip_prefix("Bearer ").unwrap_or(token)).filter(|_| scheme_is_known);
         // A key has too many bits to be guessed: whoever has one never waits for what others at their address do.
         if let Some(key) = token.and_then(|token| self.keys.find(token)) {
-            return Ok(Caller { principal: Arc::clone(&key.principal), key: Some(key) });
+            return Ok(Caller::new(Arc::clone(&key.principal), Some(key)));
         }
         if let Some(wait) = self.failures.is_blocked(address) {
             return Err(Refusal::Wait(wait));
@@ -380,7 +336,7 @@ impl Auth {
                 found = Some(principal);
             }
         }
-        found.map(|principal| Caller { principal: Arc::clone(principal), key: None })
+        found.map(|principal| Caller::new(Arc::clone(principal), None))
     }
 
     async fn by_password(self: &Arc<Self>, user: &str, password: &str) -> Result<Option<Caller>, Refusal> {
@@ -406,24 +362,48 @@ impl Auth {
             passwords.insert(remembered, Instant::now());
         }
         let nobody = || Arc::new(Principal { name: user.to_owned(), grants: Vec::new() });
-        Ok(Some(Caller { principal: self.users.get(user).cloned().unwrap_or_else(nobody), key: None }))
+        Ok(Some(Caller::new(self.users.get(user).cloned().unwrap_or_else(nobody), None)))
+    }
+}
+
+/// What the guard looks at.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    app: App,
+    permissions: Arc<Permissions>,
+    /// Whoever there is while authentication is off.
+    anybody: Caller,
+}
+
+impl Guard {
+    /// A guard of operations that need these permissions, of which extensions bring some.
+    pub(crate) fn new(app: App, permissions: Permissions, own: Vec<OwnPermission>) -> Self {
+        let mut roles = Roles::default();
+        roles.extend(own);
+        let anybody = Caller { who: ochre_extension::Caller::anybody(&roles), key: None };
+        Self { app, permissions: Arc::new(permissions), anybody }
     }
 }
 
 /// Lets a request through if whoever sends it may do what it asks for.
-pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    let Guard { app, permissions, anybody } = guard;
     if let Err(error) = browser::check(&app, request.headers()) {
         return error.into_response();
     }
+    let route = request.extensions().get::<MatchedPath>().map_or(String::new(), |path| path.as_str().to_owned());
     let Some(auth) = app.auth() else {
-        request.extensions_mut().insert(Caller::anybody());
+        let is_for_this_machine = route.starts_with("/_admin/") || route == "/mcp";
+        if let Err(error) = if is_for_this_machine { app.check_local() } else { Ok(()) } {
+            return error.into_response();
+        }
+        request.extensions_mut().insert(anybody);
         return next.run(request).await;
     };
     let auth = Arc::clone(auth);
-    let route = request.extensions().get::<MatchedPath>().map_or(String::new(), |path| path.as_str().to_owned());
-    let needs = needs(request.method().as_str(), &route);
+    let needs = permissions.needs(request.method().as_str(), &route);
     if needs == Some(Needs::Nothing) {
-        request.extensions_mut().insert(Caller::nobody());
+        request.extensions_mut().insert(Caller { who: ochre_extension::Caller::nobody(), key: None });
         return next.run(request).await;
     }
     let address =
@@ -454,14 +434,14 @@ pub(crate) async fn guard(State(app): State<App>, mut request: Request, next: Ne
             return response;
         }
     };
-    let room = match caller.key.as_ref().map(|key| auth.usage.enter(key.limits(), &caller.principal.name)) {
+    let room = match caller.key.as_ref().map(|key| auth.usage.enter(key.limits(), &caller.principal().name)) {
         None => None,
         Some(Ok(room)) => Some(room),
         Some(Err((text, wait))) => return too_many(text, wait),
     };
     let place = Place::of(&request, &route, app.database());
     let verdict = caller.verdict(needs, &place);
-    let entry = entry.map(|entry| Entry { who: caller.principal.name.clone(), ..entry });
+    let entry = entry.map(|entry| Entry { who: caller.principal().name.clone(), ..entry });
     let Some(entry) = entry else {
         let _room = room;
         return match verdict {

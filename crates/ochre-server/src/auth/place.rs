@@ -34,7 +34,7 @@ impl Place {
                 _ => {}
             }
         }
-        if route.starts_with("/api/v1/collections/") {
+        if place.given.is_some() && place.tenant.is_none() {
             let query = request.uri().query().unwrap_or_default();
             let named = |name: &str, default: &str| {
                 let found = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name);

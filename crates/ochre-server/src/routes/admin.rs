@@ -3,27 +3,20 @@
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
+use ochre_extension::{Description, Needs, Permission};
 use serde_json::{Value as Json_, json};
 
-use super::Operation;
 use crate::app::App;
 use crate::error::ApiError;
 
-pub(super) const OPERATIONS: &[Operation] = &[Operation {
-    method: "get",
-    path: "/_admin/memory",
-    summary: "Bytes of memory by collection and part",
-    request: None,
-    response: (200, "object"),
-    query: &[],
-}];
+pub(super) const OPERATIONS: &[Description] =
+    &[Description::get("/_admin/memory", "Bytes of memory by collection and part", Needs::All(Permission::SystemRead))];
 
 pub(super) fn router() -> Router<App> {
     Router::new().route("/_admin/memory", get(memory))
 }
 
 async fn memory(State(app): State<App>) -> Result<Json<Json_>, ApiError> {
-    app.check_local()?;
     app.run(|database| {
         let collections = database.memory();
         let collections: Vec<Json_> = collections

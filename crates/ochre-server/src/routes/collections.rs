@@ -4,84 +4,68 @@ use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use ochre_engine::{Alteration, CollectionOptions, CollectionRow, Database, Page, Resource};
+use ochre_extension::{Description, Needs, Parameter as P, Permission, Target};
 use ochre_wire::{
     Collection, CreateCollectionPayload, CreateOptions, UpdateCollectionPayload, create_options, shown_metadata,
 };
 use serde_json::{Value as Json_, json};
 use uuid::Uuid;
 
-use super::Operation;
 use crate::app::{App, CollectionPath, DatabasePath, collection, gone};
 use crate::auth::Caller;
 use crate::body::{JsonBytes, PageQuery, Query};
 use crate::error::ApiError;
-use ochre_auth::{Permission, Target};
 
-pub(super) const OPERATIONS: &[Operation] = &[
-    Operation {
-        method: "get",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections",
-        summary: "The collections of a database, by id",
-        request: None,
-        response: (200, "Vec_Collection"),
-        query: &["limit", "offset"],
-    },
-    Operation {
-        method: "post",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections",
-        summary: "Make a collection",
-        request: Some("CreateCollectionPayload"),
-        response: (200, "Collection"),
-        query: &[],
-    },
-    Operation {
-        method: "get",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections_count",
-        summary: "How many collections there are",
-        request: None,
-        response: (200, "integer"),
-        query: &[],
-    },
-    Operation {
-        method: "get",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
-        summary: "A collection, by name",
-        request: None,
-        response: (200, "Collection"),
-        query: &[],
-    },
-    Operation {
-        method: "get",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/by-id/{collection}",
-        summary: "A collection, by id",
-        request: None,
-        response: (200, "Collection"),
-        query: &[],
-    },
-    Operation {
-        method: "put",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
-        summary: "Change a collection, by id",
-        request: Some("UpdateCollectionPayload"),
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "delete",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
-        summary: "Delete a collection, by name",
-        request: None,
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "get",
-        path: "/api/v2/collections/{crn}",
-        summary: "A collection, by its resource name tenant_resource_name:database:collection",
-        request: None,
-        response: (200, "Collection"),
-        query: &[],
-    },
+pub(super) const OPERATIONS: &[Description] = &[
+    Description::get(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections",
+        "The collections of a database, by id",
+        Needs::Some(Permission::CollectionRead),
+    )
+    .answers(200, "Vec_Collection")
+    .query(&[P::count("limit"), P::count("offset")]),
+    Description::post(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections",
+        "Make a collection",
+        Needs::Some(Permission::CollectionWrite),
+    )
+    .takes("CreateCollectionPayload")
+    .answers(200, "Collection"),
+    Description::get(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections_count",
+        "How many collections there are",
+        Needs::Some(Permission::CollectionRead),
+    )
+    .answers(200, "integer"),
+    Description::get(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
+        "A collection, by name",
+        Needs::All(Permission::CollectionRead),
+    )
+    .answers(200, "Collection"),
+    Description::get(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/by-id/{collection}",
+        "A collection, by id",
+        Needs::All(Permission::CollectionRead),
+    )
+    .answers(200, "Collection"),
+    Description::put(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
+        "Change a collection, by id",
+        Needs::All(Permission::CollectionWrite),
+    )
+    .takes("UpdateCollectionPayload"),
+    Description::delete(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
+        "Delete a collection, by name",
+        Needs::All(Permission::CollectionWrite),
+    ),
+    Description::get(
+        "/api/v2/collections/{crn}",
+        "A collection, by its resource name tenant_resource_name:database:collection",
+        Needs::Some(Permission::CollectionRead),
+    )
+    .answers(200, "Collection"),
 ];
 
 pub(super) fn router() -> Router<App> {

@@ -4,49 +4,36 @@ use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use ochre_engine::{DatabaseRow, Page};
+use ochre_extension::{Description, Needs, Parameter as P, Permission, Target};
 use ochre_wire::{CreateDatabasePayload, Database};
 use serde_json::{Value as Json_, json};
 
-use super::Operation;
 use crate::app::{App, DatabasePath};
 use crate::auth::Caller;
 use crate::body::{JsonBytes, PageQuery, Query};
 use crate::error::ApiError;
-use ochre_auth::{Permission, Target};
 
-pub(super) const OPERATIONS: &[Operation] = &[
-    Operation {
-        method: "get",
-        path: "/api/v2/tenants/{tenant}/databases",
-        summary: "The databases of a tenant, by name",
-        request: None,
-        response: (200, "Vec_Database"),
-        query: &["limit", "offset"],
-    },
-    Operation {
-        method: "post",
-        path: "/api/v2/tenants/{tenant}/databases",
-        summary: "Make a database",
-        request: Some("CreateDatabasePayload"),
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "get",
-        path: "/api/v2/tenants/{tenant}/databases/{database}",
-        summary: "A database",
-        request: None,
-        response: (200, "Database"),
-        query: &[],
-    },
-    Operation {
-        method: "delete",
-        path: "/api/v2/tenants/{tenant}/databases/{database}",
-        summary: "Delete a database with its collections",
-        request: None,
-        response: (200, "object"),
-        query: &[],
-    },
+pub(super) const OPERATIONS: &[Description] = &[
+    Description::get(
+        "/api/v2/tenants/{tenant}/databases",
+        "The databases of a tenant, by name",
+        Needs::Some(Permission::DatabaseRead),
+    )
+    .answers(200, "Vec_Database")
+    .query(&[P::count("limit"), P::count("offset")]),
+    Description::post("/api/v2/tenants/{tenant}/databases", "Make a database", Needs::Some(Permission::DatabaseWrite))
+        .takes("CreateDatabasePayload"),
+    Description::get(
+        "/api/v2/tenants/{tenant}/databases/{database}",
+        "A database",
+        Needs::All(Permission::DatabaseRead),
+    )
+    .answers(200, "Database"),
+    Description::delete(
+        "/api/v2/tenants/{tenant}/databases/{database}",
+        "Delete a database with its collections",
+        Needs::All(Permission::DatabaseWrite),
+    ),
 ];
 
 pub(super) fn router() -> Router<App> {

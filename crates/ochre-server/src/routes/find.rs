@@ -5,9 +5,9 @@ use axum::extract::{RawQuery, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use ochre_engine::schema::Fields;
+use ochre_extension::{Description, Needs, Parameter as P, Permission};
 use serde_json::{Map, Value as Json_, json};
 
-use super::Operation;
 use crate::app::{App, Named};
 use crate::error::ApiError;
 use crate::finder::{OFFSET_MAX, RECORDS, RECORDS_MAX, find};
@@ -16,14 +16,13 @@ const PATH: &str = "/api/v2/tenants/{tenant}/databases/{database}/collections/{c
 /// The longest summary or description of an operation, in characters (a limit of GPT actions).
 const SUMMARY_MAX: usize = 300;
 
-pub(super) const OPERATIONS: &[Operation] = &[Operation {
-    method: "get",
-    path: PATH,
-    summary: "Find records by text and by parameters made from the collection's keys",
-    request: None,
-    response: (200, "FoundRecords"),
-    query: &["q", "n", "offset"],
-}];
+pub(super) const OPERATIONS: &[Description] = &[Description::get(
+    PATH,
+    "Find records by text and by parameters made from the collection's keys",
+    Needs::All(Permission::RecordRead),
+)
+.answers(200, "FoundRecords")
+.query(&[P::text("q"), P::count("n"), P::count("offset")])];
 
 pub(super) fn router() -> Router<App> {
     Router::new().route(PATH, get(find_records))

@@ -4,47 +4,29 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
+use ochre_extension::{Description, Needs, Permission};
 use serde_json::{Value as Json_, json};
 
-use super::Operation;
 use crate::app::App;
 use crate::auth::{Auth, Caller, NewKey};
 use crate::body::JsonBytes;
 use crate::error::ApiError;
 
-pub(super) const OPERATIONS: &[Operation] = &[
-    Operation {
-        method: "get",
-        path: "/_admin/keys",
-        summary: "The keys there are, without what they are",
-        request: None,
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "post",
-        path: "/_admin/keys",
-        summary: "Make a key; it is in the answer, and never shown again",
-        request: Some("NewKey"),
-        response: (201, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "get",
-        path: "/_admin/keys/{id}",
-        summary: "A key, without what it is",
-        request: None,
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "delete",
-        path: "/_admin/keys/{id}",
-        summary: "Revoke a key: from now on it is refused",
-        request: None,
-        response: (200, "object"),
-        query: &[],
-    },
+pub(super) const OPERATIONS: &[Description] = &[
+    Description::get("/_admin/keys", "The keys there are, without what they are", Needs::All(Permission::KeyRead)),
+    Description::post(
+        "/_admin/keys",
+        "Make a key; it is in the answer, and never shown again",
+        Needs::All(Permission::KeyWrite),
+    )
+    .takes("NewKey")
+    .answers(201, "object"),
+    Description::get("/_admin/keys/{id}", "A key, without what it is", Needs::All(Permission::KeyRead)),
+    Description::delete(
+        "/_admin/keys/{id}",
+        "Revoke a key: from now on it is refused",
+        Needs::All(Permission::KeyWrite),
+    ),
 ];
 
 pub(super) fn router() -> Router<App> {
@@ -53,7 +35,6 @@ pub(super) fn router() -> Router<App> {
 
 /// The keys, where there is authentication.
 fn auth(app: &App) -> Result<&std::sync::Arc<Auth>, ApiError> {
-    app.check_local()?;
     app.auth().ok_or_else(|| {
         ApiError::invalid(
             "authentication is off: set auth.enabled = true, or make keys with `ochre keys create NAME --offline`",

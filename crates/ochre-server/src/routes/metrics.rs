@@ -7,20 +7,15 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use ochre_engine::Database;
 use ochre_engine::scheduler::{JobState, JobStatus};
+use ochre_extension::{Description, Needs, Permission};
 
-use super::Operation;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::exposition::Exposition;
 
-pub(super) const OPERATIONS: &[Operation] = &[Operation {
-    method: "get",
-    path: "/metrics",
-    summary: "Numbers for Prometheus",
-    request: None,
-    response: (200, "string"),
-    query: &[],
-}];
+pub(super) const OPERATIONS: &[Description] =
+    &[Description::get("/metrics", "Numbers for Prometheus", Needs::All(Permission::SystemRead))
+        .answers(200, "string")];
 
 pub(super) fn router() -> Router<App> {
     Router::new().route("/metrics", get(metrics))

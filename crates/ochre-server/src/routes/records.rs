@@ -10,6 +10,7 @@ use ochre_engine::{
     Collection, Database, DeleteRequest, Explain, GetRequest, Hints, Include as Parts, NewRecords, Query as Search,
     QueryHit, QueryRequest, Record, Strategy, Violations,
 };
+use ochre_extension::{Description, Needs, Parameter as P, Permission, violation_members};
 use ochre_wire::{
     AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, GetRequestPayload, Include, IncludeList,
     QueryRequestPayload, Row, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload, get_response,
@@ -17,11 +18,10 @@ use ochre_wire::{
 };
 use serde_json::{Value as Json_, json};
 
-use super::Operation;
 use crate::app::{App, CollectionPath, collection, gone};
 use crate::auth::Caller;
 use crate::body::{JsonBytes, Query};
-use crate::error::{ApiError, violation_members};
+use crate::error::ApiError;
 
 /// How many rules of the schema a write breaks that was accepted.
 const VIOLATIONS_HEADER: HeaderName = HeaderName::from_static("x-schema-violations");
@@ -32,63 +32,66 @@ const WARNING_CHARACTERS_MAX: usize = 1000;
 /// The body of an accepted write shows so many violations.
 const WARNINGS_MAX: usize = 10;
 
-pub(super) const OPERATIONS: &[Operation] = &[
-    Operation {
-        method: "post",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/add",
-        summary: "Add records; ids that exist are left as they are",
-        request: Some("AddCollectionRecordsPayload"),
-        response: (201, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "post",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/update",
-        summary: "Change records; unknown ids are skipped",
-        request: Some("UpdateCollectionRecordsPayload"),
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "post",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/upsert",
-        summary: "Add or change records",
-        request: Some("UpsertCollectionRecordsPayload"),
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "post",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/delete",
-        summary: "Delete records by id, filter or both",
-        request: Some("DeleteCollectionRecordsPayload"),
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "post",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/get",
-        summary: "Fetch records by id, filter or both",
-        request: Some("GetRequestPayload"),
-        response: (200, "object"),
-        query: &["explain", "analyze", "use_index", "ignore_index", "hypothetical_indexes"],
-    },
-    Operation {
-        method: "post",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/query",
-        summary: "The records nearest to each query embedding",
-        request: Some("QueryRequestPayload"),
-        response: (200, "object"),
-        query: &["explain", "analyze", "use_index", "ignore_index", "hypothetical_indexes", "strategy"],
-    },
-    Operation {
-        method: "get",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/count",
-        summary: "How many records there are",
-        request: None,
-        response: (200, "integer"),
-        query: &["read_level"],
-    },
+pub(super) const OPERATIONS: &[Description] = &[
+    Description::post(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/add",
+        "Add records; ids that exist are left as they are",
+        Needs::All(Permission::RecordWrite),
+    )
+    .takes("AddCollectionRecordsPayload")
+    .answers(201, "object"),
+    Description::post(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/update",
+        "Change records; unknown ids are skipped",
+        Needs::All(Permission::RecordWrite),
+    )
+    .takes("UpdateCollectionRecordsPayload"),
+    Description::post(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/upsert",
+        "Add or change records",
+        Needs::All(Permission::RecordWrite),
+    )
+    .takes("UpsertCollectionRecordsPayload"),
+    Description::post(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/delete",
+        "Delete records by id, filter or both",
+        Needs::All(Permission::RecordWrite),
+    )
+    .takes("DeleteCollectionRecordsPayload"),
+    Description::post(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/get",
+        "Fetch records by id, filter or both",
+        Needs::All(Permission::RecordRead),
+    )
+    .takes("GetRequestPayload")
+    .query(&[
+        P::flag("explain"),
+        P::flag("analyze"),
+        P::text("use_index"),
+        P::text("ignore_index"),
+        P::text("hypothetical_indexes"),
+    ]),
+    Description::post(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/query",
+        "The records nearest to each query embedding",
+        Needs::All(Permission::RecordRead),
+    )
+    .takes("QueryRequestPayload")
+    .query(&[
+        P::flag("explain"),
+        P::flag("analyze"),
+        P::text("use_index"),
+        P::text("ignore_index"),
+        P::text("hypothetical_indexes"),
+        P::one_of("strategy", &["auto", "exact", "scan", "graph"]),
+    ]),
+    Description::get(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/count",
+        "How many records there are",
+        Needs::All(Permission::RecordRead),
+    )
+    .answers(200, "integer")
+    .query(&[P::text("read_level")]),
 ];
 
 pub(super) fn router() -> Router<App> {

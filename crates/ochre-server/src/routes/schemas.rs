@@ -10,53 +10,42 @@ use axum::{Json, Router};
 use ochre_engine::model::{DeclarationChange, Metadata, ValidatingParty, ValidationType, Value, check_key};
 use ochre_engine::schema::Compliance;
 use ochre_engine::{Alteration, Candidate, CollectionRow, Error, IntrospectMode, StoreError, Validation};
+use ochre_extension::{Description, Needs, Parameter as P, Permission};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json_, json};
 
-use super::Operation;
 use crate::app::{App, Named};
 use crate::auth::Caller;
 use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
 use crate::finder;
-use ochre_auth::Permission;
 
 const BASE: &str = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/schema";
 const BASE_V1: &str = "/api/v1/collections/{collection}/schema";
 
-pub(super) const OPERATIONS: &[Operation] = &[
-    Operation {
-        method: "get",
-        path: BASE,
-        summary: "The schema a collection declares, or its fields as json-schema, attribute-info, metadata-info, openapi or mcp",
-        request: None,
-        response: (200, "DeclaredSchema"),
-        query: &["format"],
-    },
-    Operation {
-        method: "put",
-        path: BASE,
-        summary: "Declare a schema; the answer says how stored records stand to it",
-        request: Some("DeclareSchema"),
-        response: (200, "DeclaredSchema"),
-        query: &["require_clean"],
-    },
-    Operation {
-        method: "delete",
-        path: BASE,
-        summary: "Remove the schema a collection declares",
-        request: None,
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "post",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/schema/validate",
-        summary: "Judge stored records, or a batch that is not stored, by a schema, and change nothing",
-        request: Some("ValidateSchema"),
-        response: (200, "object"),
-        query: &[],
-    },
+pub(super) const OPERATIONS: &[Description] = &[
+    Description::get(
+        BASE,
+        "The schema a collection declares, or its fields as json-schema, attribute-info, metadata-info, openapi or mcp",
+        Needs::All(Permission::SchemaRead),
+    )
+    .answers(200, "DeclaredSchema")
+    .query(&[P::text("format")]),
+    Description::put(
+        BASE,
+        "Declare a schema; the answer says how stored records stand to it",
+        Needs::All(Permission::SchemaWrite),
+    )
+    .takes("DeclareSchema")
+    .answers(200, "DeclaredSchema")
+    .query(&[P::flag("require_clean")]),
+    Description::delete(BASE, "Remove the schema a collection declares", Needs::All(Permission::SchemaWrite)),
+    Description::post(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/schema/validate",
+        "Judge stored records, or a batch that is not stored, by a schema, and change nothing",
+        Needs::All(Permission::IntrospectValues),
+    )
+    .takes("ValidateSchema"),
 ];
 
 pub(super) fn router() -> Router<App> {
@@ -124,7 +113,7 @@ async fn read(
             Form::AttributeInfo => fields.attribute_info(),
             Form::MetadataInfo => fields.metadata_info(),
             Form::Openapi => super::find::document(&fields, named.home(), &format!("http://{host}")),
-            Form::Mcp => json!({"tools": crate::mcp::tools_of(&fields)}),
+            Form::Mcp => json!({"tools": crate::extensions::tools_of(&fields)}),
             Form::Declared => unreachable!("answered above"),
         }))
     })

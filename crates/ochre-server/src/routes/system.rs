@@ -6,9 +6,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use ochre_extension::{Description, Needs, Permission};
 use serde_json::{Value as Json_, json};
 
-use super::Operation;
 use crate::API_VERSION;
 use crate::app::App;
 use crate::auth::Caller;
@@ -18,63 +18,19 @@ use ochre_engine::{DEFAULT_DATABASE, DEFAULT_TENANT};
 /// Records that clients should put into one batch at most. Larger ones are taken too.
 const BATCH_ADVISED: u32 = 5461;
 
-pub(super) const OPERATIONS: &[Operation] = &[
-    Operation {
-        method: "get",
-        path: "/api/v2",
-        summary: "Heartbeat",
-        request: None,
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "get",
-        path: "/api/v2/heartbeat",
-        summary: "Heartbeat: nanoseconds since the Unix epoch",
-        request: None,
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "get",
-        path: "/api/v2/healthcheck",
-        summary: "Whether requests are served",
-        request: None,
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "get",
-        path: "/api/v2/version",
-        summary: "The version of the API",
-        request: None,
-        response: (200, "string"),
-        query: &[],
-    },
-    Operation {
-        method: "get",
-        path: "/api/v2/pre-flight-checks",
-        summary: "What the server can take",
-        request: None,
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "get",
-        path: "/api/v2/auth/identity",
-        summary: "Who the caller is",
-        request: None,
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "post",
-        path: "/api/v2/reset",
-        summary: "Delete everything; only if the configuration allows it",
-        request: None,
-        response: (200, "boolean"),
-        query: &[],
-    },
+pub(super) const OPERATIONS: &[Description] = &[
+    Description::get("/api/v2", "Heartbeat", Needs::Nothing),
+    Description::get("/api/v2/heartbeat", "Heartbeat: nanoseconds since the Unix epoch", Needs::Nothing),
+    Description::get("/api/v2/healthcheck", "Whether requests are served", Needs::Nothing),
+    Description::get("/api/v2/version", "The version of the API", Needs::Identity).answers(200, "string"),
+    Description::get("/api/v2/pre-flight-checks", "What the server can take", Needs::Identity),
+    Description::get("/api/v2/auth/identity", "Who the caller is", Needs::Identity),
+    Description::post(
+        "/api/v2/reset",
+        "Delete everything; only if the configuration allows it",
+        Needs::All(Permission::SystemReset),
+    )
+    .answers(200, "boolean"),
 ];
 
 pub(super) fn router() -> Router<App> {

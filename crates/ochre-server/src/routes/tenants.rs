@@ -3,39 +3,24 @@
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use ochre_extension::{Description, Needs, Permission};
 use ochre_wire::{CreateTenantPayload, UpdateTenantPayload};
 use serde_json::{Value as Json_, json};
 
-use super::Operation;
 use crate::app::App;
 use crate::body::JsonBytes;
 use crate::error::ApiError;
 
-pub(super) const OPERATIONS: &[Operation] = &[
-    Operation {
-        method: "post",
-        path: "/api/v2/tenants",
-        summary: "Make a tenant",
-        request: Some("CreateTenantPayload"),
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "get",
-        path: "/api/v2/tenants/{tenant}",
-        summary: "A tenant",
-        request: None,
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "patch",
-        path: "/api/v2/tenants/{tenant}",
-        summary: "Give a tenant a resource name",
-        request: Some("UpdateTenantPayload"),
-        response: (200, "object"),
-        query: &[],
-    },
+pub(super) const OPERATIONS: &[Description] = &[
+    Description::post("/api/v2/tenants", "Make a tenant", Needs::All(Permission::TenantWrite))
+        .takes("CreateTenantPayload"),
+    Description::get("/api/v2/tenants/{tenant}", "A tenant", Needs::All(Permission::TenantRead)),
+    Description::patch(
+        "/api/v2/tenants/{tenant}",
+        "Give a tenant a resource name",
+        Needs::All(Permission::TenantWrite),
+    )
+    .takes("UpdateTenantPayload"),
 ];
 
 pub(super) fn router() -> Router<App> {

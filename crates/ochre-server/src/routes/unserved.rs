@@ -4,71 +4,57 @@
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use ochre_extension::{Description, Needs, Permission};
 use ochre_wire::{ForkCollectionPayload, SearchRequestPayload};
 use serde_json::{Value as Json_, json};
 
-use super::Operation;
 use crate::app::{App, CollectionPath, collection};
 use crate::body::JsonBytes;
 use crate::error::ApiError;
 
-pub(super) const OPERATIONS: &[Operation] = &[
-    Operation {
-        method: "post",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/search",
-        summary: "Hybrid search; not served yet",
-        request: Some("SearchRequestPayload"),
-        response: (501, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "post",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork",
-        summary: "Copy a collection; not served yet",
-        request: Some("ForkCollectionPayload"),
-        response: (501, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "get",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork_count",
-        summary: "How many copies there are; not served yet",
-        request: None,
-        response: (501, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "get",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/indexing_status",
-        summary: "How much is indexed",
-        request: None,
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "post",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/functions/attach",
-        summary: "Attach a function; not served",
-        request: None,
-        response: (501, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "get",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/functions/{function}",
-        summary: "An attached function",
-        request: None,
-        response: (200, "object"),
-        query: &[],
-    },
-    Operation {
-        method: "post",
-        path: "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/attached_functions/{function}/detach",
-        summary: "Detach a function; not served",
-        request: None,
-        response: (501, "object"),
-        query: &[],
-    },
+pub(super) const OPERATIONS: &[Description] = &[
+    Description::post(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/search",
+        "Hybrid search; not served yet",
+        Needs::All(Permission::RecordRead),
+    )
+    .takes("SearchRequestPayload")
+    .answers(501, "object"),
+    Description::post(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork",
+        "Copy a collection; not served yet",
+        Needs::All(Permission::CollectionWrite),
+    )
+    .takes("ForkCollectionPayload")
+    .answers(501, "object"),
+    Description::get(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork_count",
+        "How many copies there are; not served yet",
+        Needs::All(Permission::CollectionRead),
+    )
+    .answers(501, "object"),
+    Description::get(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/indexing_status",
+        "How much is indexed",
+        Needs::All(Permission::CollectionRead),
+    ),
+    Description::post(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/functions/attach",
+        "Attach a function; not served",
+        Needs::All(Permission::CollectionWrite),
+    )
+    .answers(501, "object"),
+    Description::get(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/functions/{function}",
+        "An attached function",
+        Needs::All(Permission::CollectionRead),
+    ),
+    Description::post(
+        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/attached_functions/{function}/detach",
+        "Detach a function; not served",
+        Needs::All(Permission::CollectionWrite),
+    )
+    .answers(501, "object"),
 ];
 
 pub(super) fn router() -> Router<App> {

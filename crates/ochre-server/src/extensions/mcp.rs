@@ -6,16 +6,16 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::http::{Request, Response, header};
+use http_body_util::{BodyExt, Full};
 use ochre_engine::schema::Fields;
 use ochre_engine::{CollectionRow, DEFAULT_DATABASE, DEFAULT_TENANT, Database, IntrospectMode, IntrospectRequest};
+use ochre_extension::{
+    ApiExtension, Body, Description, Failure, Method, Needs, Operation, Permission, StatusCode, Streamed,
+};
 use rmcp::handler::server::ServerHandler;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, ListToolsResult,
@@ -80,25 +80,84 @@ impl Tools {
     }
 }
 
-/// The route `/mcp`, and what ends its sessions.
-pub(crate) fn router(app: &App) -> (Router<App>, impl FnOnce() + use<>) {
-    // Browsers on this machine must not be talked into using it: no origin is allowed, and hosts are this machine's.
-    let config = StreamableHttpServerConfig::default().enforce_origin_validation();
-    let stop = config.cancellation_token.clone();
-    let tools = Tools::new(app.clone());
-    let sessions = Arc::new(LocalSessionManager::default());
-    let service = StreamableHttpService::new(move || Ok(tools.clone()), Arc::clone(&sessions), config);
-    let router = Router::new().route_service("/mcp", service);
-    (router.route_layer(axum::middleware::from_fn_with_state(sessions, cap_sessions)), move || stop.cancel())
+/// The extension: the route `/mcp`.
+pub(super) struct Mcp {
+    app: Arc<OnceLock<App>>,
+    service: OnceLock<Service>,
 }
 
-/// Refuses to begin a session when there are too many; those of clients that went away end by themselves.
-async fn cap_sessions(State(sessions): State<Arc<LocalSessionManager>>, request: Request, next: Next) -> Response {
-    if request.headers().contains_key("mcp-session-id") || sessions.sessions.read().await.len() < SESSIONS_MAX {
-        return next.run(request).await;
+/// What speaks the protocol.
+struct Service {
+    http: StreamableHttpService<Tools, LocalSessionManager>,
+    sessions: Arc<LocalSessionManager>,
+    /// Ends its sessions.
+    stop: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Mcp {
+    pub(super) const fn new(app: Arc<OnceLock<App>>) -> Self {
+        Self { app, service: OnceLock::new() }
     }
-    let text = format!("{SESSIONS_MAX} sessions are open; end one, or wait until an idle one ends by itself");
-    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RateLimitError", text).into_response()
+
+    fn serve(self: Arc<Self>, request: Request<Body>) -> Streamed {
+        Box::pin(async move {
+            let Some(service) = self.service.get() else { return refuse(&Failure::internal("tools are not started")) };
+            let is_new = !request.headers().contains_key("mcp-session-id");
+            // Those of clients that went away end by themselves.
+            if is_new && service.sessions.sessions.read().await.len() >= SESSIONS_MAX {
+                let text =
+                    format!("{SESSIONS_MAX} sessions are open; end one, or wait until an idle one ends by itself");
+                return refuse(&Failure::new(StatusCode::TOO_MANY_REQUESTS, "RateLimitError", text));
+            }
+            service.http.handle(request).await.map(|body| body.map_err(|never| match never {}).boxed_unsync())
+        })
+    }
+}
+
+impl ApiExtension for Mcp {
+    fn name(&self) -> &'static str {
+        "mcp"
+    }
+
+    fn about(&self) -> &'static str {
+        "tools for language models, by the Model Context Protocol"
+    }
+
+    fn operations(self: Arc<Self>) -> Vec<Operation> {
+        let needs = Needs::All(Permission::ToolUse);
+        [Method::Get, Method::Post, Method::Delete]
+            .map(|method| {
+                let mcp = Arc::clone(&self);
+                Description::new(method, "/mcp", "Tools for language models", needs)
+                    .unlisted()
+                    .streams(move |request| Arc::clone(&mcp).serve(request))
+            })
+            .into()
+    }
+
+    fn started(&self, _: &Database) -> Result<(), Failure> {
+        let app = self.app.get().ok_or_else(|| Failure::internal("tools are for a server"))?;
+        // Browsers on this machine must not be talked into using it: no origin is allowed, and hosts are this machine's.
+        let config = StreamableHttpServerConfig::default().enforce_origin_validation();
+        let (stop, tools) = (config.cancellation_token.clone(), Tools::new(app.clone()));
+        let sessions = Arc::new(LocalSessionManager::default());
+        let http = StreamableHttpService::new(move || Ok(tools.clone()), Arc::clone(&sessions), config);
+        let stop = Box::new(move || stop.cancel());
+        let _ = self.service.set(Service { http, sessions, stop });
+        Ok(())
+    }
+
+    fn stopped(&self) {
+        self.service.get().into_iter().for_each(|service| (service.stop)());
+    }
+}
+
+fn refuse(failure: &Failure) -> Response<Body> {
+    let body = Full::from(failure.body().to_string()).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = failure.status();
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
 }
 
 /// Serves one client on standard input and output, until it goes away.

@@ -1,0 +1,97 @@
+//! Extensions of the store: tables, jobs and hooks of their own, beside what the database does itself.
+
+use std::sync::{Arc, Weak};
+
+use ochre_scheduler::{Failure, Stop, Task};
+use uuid::Uuid;
+
+use crate::database::{Database, Inner};
+use crate::error::Error;
+
+/// What a database is given beside what it does itself: named in [`Options::extensions`](crate::Options), opened in that
+/// order, after its tables were brought to the newest version and before the first request and the first job.
+///
+/// Its tables are reached by [`Database::read_tables`] and [`Database::change_tables`], and are part of backups.
+pub trait StoreExtension: Send + Sync {
+    /// Its name, in kebab-case. Its tables are named `<name>_…`, with `_` for `-`.
+    fn name(&self) -> &'static str;
+
+    /// Scripts of SQL: `migrations[n]` brings its tables from version `n` to `n + 1`.
+    fn migrations(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Its jobs: listed, configured and run like all others.
+    fn tasks(&self, database: &WeakDatabase) -> Vec<Arc<dyn Task>> {
+        let _ = database;
+        Vec::new()
+    }
+
+    /// The database was opened, and runs no job yet.
+    ///
+    /// # Errors
+    /// Whatever makes it impossible to go on: the database is not opened.
+    fn opened(&self, database: &Database) -> Result<(), Error> {
+        let _ = database;
+        Ok(())
+    }
+
+    /// Whether it wants to be told of every commit.
+    fn watches_commits(&self) -> bool {
+        false
+    }
+
+    /// Records were written. Called in the order of commits by whoever commits: it must be fast, and must not write.
+    fn committed(&self, commit: &Commit) {
+        let _ = commit;
+    }
+
+    /// A collection was deleted; all of them if none is named.
+    fn deleted(&self, database: &Database, collection: Option<Uuid>) {
+        let _ = (database, collection);
+    }
+}
+
+/// What extensions are told of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The collection.
+    pub collection: Uuid,
+    /// Its position after the commit; one more than before it.
+    pub position: u64,
+    /// Records that were inserted or changed.
+    pub put: usize,
+    /// Records that were deleted.
+    pub deleted: usize,
+}
+
+/// A database that may be closing: what jobs hold of it.
+#[derive(Clone)]
+pub struct WeakDatabase(pub(crate) Weak<Inner>);
+
+impl WeakDatabase {
+    /// The database, for as long as one step takes: it does not close meanwhile.
+    ///
+    /// # Errors
+    /// [`Failure::Stopped`] if it is closing.
+    pub fn open(&self) -> Result<Database, Failure> {
+        self.0.upgrade().map(Database::within).ok_or(Failure::Stopped(Stop::Closing))
+    }
+}
+
+/// The declared indexes of metadata, as an extension: definitions and usage in its tables, and the job that builds.
+///
+/// A database without it has no declared indexes; filters are answered by columns.
+pub fn metadata_indexes() -> Arc<dyn StoreExtension> {
+    Arc::new(crate::metadata_indexes::Extension)
+}
+
+/// Refuses two of one name.
+pub(crate) fn check(extensions: &[Arc<dyn StoreExtension>]) -> Result<(), Error> {
+    for (number, extension) in extensions.iter().enumerate() {
+        if extensions[..number].iter().any(|other| other.name() == extension.name()) {
+            return Err(Error::Invalid(format!("extension '{}' is named twice", extension.name())));
+        }
+    }
+    Ok(())
+}

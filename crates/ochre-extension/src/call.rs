@@ -1,0 +1,178 @@
+//! A request as an operation sees it, and its answer.
+
+use std::collections::HashMap;
+
+use http::StatusCode;
+use ochre_engine::{Collection, DEFAULT_DATABASE, DEFAULT_TENANT, Database};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::access::Caller;
+use crate::failure::Failure;
+
+/// A request that may be answered: whoever sends it has what the operation needs.
+pub struct Call<'a> {
+    database: &'a Database,
+    caller: &'a Caller,
+    path: &'a HashMap<String, String>,
+    query: &'a str,
+    body: &'a [u8],
+}
+
+impl<'a> Call<'a> {
+    /// A request: parameters of its path, its query string, its body.
+    pub const fn new(
+        database: &'a Database, caller: &'a Caller, path: &'a HashMap<String, String>, query: &'a str, body: &'a [u8],
+    ) -> Self {
+        Self { database, caller, path, query, body }
+    }
+
+    /// The database.
+    pub const fn database(&self) -> &'a Database {
+        self.database
+    }
+
+    /// Who asks.
+    pub const fn caller(&self) -> &'a Caller {
+        self.caller
+    }
+
+    /// A parameter of the path; empty if it has none of that name.
+    pub fn path(&self, name: &str) -> &'a str {
+        self.path.get(name).map_or("", String::as_str)
+    }
+
+    /// The query string.
+    ///
+    /// # Errors
+    /// [`Failure`] with 400 that names what is wrong.
+    pub fn query<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        parse_query(self.query)
+    }
+
+    /// The body, which is JSON.
+    ///
+    /// # Errors
+    /// [`Failure`] with 400 or 422 that names what is wrong and where.
+    pub fn body<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        parse_json(self.body)
+    }
+
+    /// The collection that the path names by name or UUID; in the tenant and the database of the path, or of the query, or
+    /// the default ones.
+    ///
+    /// # Errors
+    /// [`Failure`] with 404.
+    pub fn collection(&self) -> Result<Collection, Failure> {
+        #[derive(serde::Deserialize)]
+        struct Home {
+            tenant: Option<String>,
+            database: Option<String>,
+        }
+        let home: Home = self.query()?;
+        let part = |name: &str, given: Option<String>, default: &str| {
+            self.path.get(name).cloned().or(given).unwrap_or_else(|| default.to_owned())
+        };
+        let tenant = part("tenant", home.tenant, DEFAULT_TENANT);
+        let database = part("database", home.database, DEFAULT_DATABASE);
+        find_collection(self.database, &tenant, &database, self.path("collection"))
+    }
+}
+
+/// A collection by name or UUID, the name first.
+///
+/// # Errors
+/// [`Failure`] with 404.
+pub fn find_collection(database: &Database, tenant: &str, home: &str, name: &str) -> Result<Collection, Failure> {
+    match database.collection_in(tenant, home, name) {
+        Ok(collection) => return Ok(collection),
+        Err(error) if error.not_found().is_none() => return Err(error.into()),
+        Err(_) => {}
+    }
+    let missing = || Failure::not_found(format!("Collection [{name}] does not exist."));
+    let id = Uuid::parse_str(name).map_err(|_| missing())?;
+    let found = database.collection_by_id(id).and_then(|found| Ok((found.info()?, found)));
+    match found {
+        Ok((row, collection)) if row.tenant == tenant && row.database == home => Ok(collection),
+        Err(error) if error.not_found().is_none() => Err(error.into()),
+        _ => Err(missing()),
+    }
+}
+
+/// Reads a JSON document; what is wrong is said with its place.
+///
+/// # Errors
+/// [`Failure`]: 400 if it is no JSON, 422 if it is not what is expected.
+pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    // Keeping track of where in the document an error would be costs more than reading it again.
+    if let Ok(value) = serde_json::from_slice(bytes) {
+        return Ok(value);
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let parsed = serde_path_to_error::deserialize(&mut deserializer);
+    let located = |error: &dyn std::fmt::Display, data: bool| {
+        if data {
+            let text = format!("Failed to deserialize the JSON body into the target type: {error}");
+            Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "ChromaError", text)
+        } else {
+            Failure::invalid(format!("Failed to parse the request body as JSON: {error}"))
+        }
+    };
+    let value = parsed.map_err(|error| {
+        let data = error.inner().classify() == serde_json::error::Category::Data;
+        located(&error, data)
+    })?;
+    deserializer.end().map_err(|error| located(&error, false))?;
+    Ok(value)
+}
+
+/// Reads a query string.
+///
+/// # Errors
+/// [`Failure`] with 400.
+pub fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, Failure> {
+    let parts = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+    serde_path_to_error::deserialize(parts)
+        .map_err(|error| Failure::invalid(format!("Failed to deserialize query string: {error}")))
+}
+
+/// What is answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// What the body is.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// A text, with its media type.
+    pub fn text(content_type: &'static str, text: String) -> Self {
+        Self { status: StatusCode::OK, content_type, body: text.into_bytes() }
+    }
+
+    /// JSON.
+    ///
+    /// # Errors
+    /// [`Failure`] with 500 if the value cannot be JSON.
+    pub fn json(value: &impl serde::Serialize) -> Result<Self, Failure> {
+        let body = serde_json::to_vec(value).map_err(|error| Failure::internal(error.to_string()))?;
+        Ok(Self { status: StatusCode::OK, content_type: "application/json", body })
+    }
+
+    /// With another status than 200.
+    #[must_use]
+    pub const fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+}
+
+impl From<Value> for Answer {
+    fn from(value: Value) -> Self {
+        Self { status: StatusCode::OK, content_type: "application/json", body: value.to_string().into_bytes() }
+    }
+}

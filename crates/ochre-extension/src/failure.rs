@@ -1,0 +1,148 @@
+//! Why a request cannot be answered: the one table of statuses and Chroma's names of errors.
+
+use http::StatusCode;
+use ochre_engine::scheduler::Error as ScheduleError;
+use ochre_engine::{Error, StoreError, Violations};
+use serde_json::{Map, Value, json};
+
+/// An answer that is an error: `{"error": name, "message": text}`.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    status: StatusCode,
+    name: &'static str,
+    message: String,
+    /// Members of the body beside name and message.
+    details: Option<Box<Map<String, Value>>>,
+}
+
+impl Failure {
+    /// An error by its status, with Chroma's name for it.
+    pub fn new(status: StatusCode, name: &'static str, message: impl Into<String>) -> Self {
+        Self { status, name, message: message.into(), details: None }
+    }
+
+    /// 400: something in the request is wrong.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "InvalidArgumentError", message)
+    }
+
+    /// 403: whoever asks may not.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "AuthorizationError", message)
+    }
+
+    /// 404.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NotFoundError", message)
+    }
+
+    /// 409: it does not go together with what there is.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "ChromaError", message)
+    }
+
+    /// 500: the server is at fault.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+    }
+
+    /// The HTTP status.
+    pub const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What it says.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether the same request may work soon.
+    pub fn is_transient(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE
+    }
+
+    /// The body of the answer.
+    pub fn body(&self) -> Value {
+        let mut body = json!({"error": self.name, "message": self.message});
+        if let (Some(body), Some(details)) = (body.as_object_mut(), &self.details) {
+            body.extend(details.as_ref().clone());
+        }
+        body
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        use StatusCode as S;
+        let message = error.to_string();
+        let (status, name) = match &error {
+            Error::Invalid(_) | Error::NotFilterable(_) | Error::Violations(_) | Error::InvalidSchema(_) => {
+                (S::BAD_REQUEST, "InvalidArgumentError")
+            }
+            Error::Schedule(error) => match &**error {
+                ScheduleError::Invalid { .. } | ScheduleError::UnknownKnob { .. } => {
+                    (S::BAD_REQUEST, "InvalidArgumentError")
+                }
+                ScheduleError::UnknownJob { .. } => (S::NOT_FOUND, "NotFoundError"),
+                ScheduleError::Duplicate(_) | ScheduleError::Off => (S::CONFLICT, "ChromaError"),
+                ScheduleError::UnknownImplementation { .. } | ScheduleError::Store(_) => {
+                    (S::INTERNAL_SERVER_ERROR, "InternalError")
+                }
+            },
+            Error::NotFound(_) => (S::NOT_FOUND, "NotFoundError"),
+            Error::Conflict(_) => (S::CONFLICT, "ChromaError"),
+            Error::Damaged(_) | Error::Maintenance { .. } | Error::Backup(_) => {
+                (S::INTERNAL_SERVER_ERROR, "InternalError")
+            }
+            Error::Busy { .. } | Error::MemoryFull { .. } | Error::Closed => (S::SERVICE_UNAVAILABLE, "ChromaError"),
+            Error::Store(error) => match error {
+                StoreError::NotFound { .. } => (S::NOT_FOUND, "NotFoundError"),
+                StoreError::AlreadyExists { .. } => (S::CONFLICT, "ChromaError"),
+                StoreError::Dimension { .. } | StoreError::Limit(_) | StoreError::Refused(_) => {
+                    (S::BAD_REQUEST, "InvalidArgumentError")
+                }
+                StoreError::IdempotencyConflict { .. } => (S::UNPROCESSABLE_ENTITY, "ChromaError"),
+                StoreError::Full { .. } => (S::INSUFFICIENT_STORAGE, "ChromaError"),
+                StoreError::WritesStopped { .. } | StoreError::Stale { .. } => (S::SERVICE_UNAVAILABLE, "ChromaError"),
+                StoreError::Extension { .. }
+                | StoreError::OutcomeUnknown { .. }
+                | StoreError::Corrupt { .. }
+                | StoreError::Io { .. }
+                | StoreError::Locked { .. }
+                | StoreError::TooNew { .. } => (S::INTERNAL_SERVER_ERROR, "InternalError"),
+            },
+        };
+        if status.is_server_error() {
+            tracing::error!(%status, error = %message, "request failed");
+        }
+        let details = match &error {
+            Error::Violations(violations) => Some(Box::new(violation_members(violations))),
+            Error::InvalidSchema(error) => {
+                Some(Box::new(Map::from_iter([("pointer".into(), error.pointer.clone().into())])))
+            }
+            _ => None,
+        };
+        Self { status, name, message, details }
+    }
+}
+
+impl From<ScheduleError> for Failure {
+    fn from(error: ScheduleError) -> Self {
+        Error::from(error).into()
+    }
+}
+
+/// The violations of a batch as members of a body: the first of them, and how many there are of each kind.
+pub fn violation_members(violations: &Violations) -> Map<String, Value> {
+    let counts = violations.counts.iter().map(|((key, rule), count)| json!({"key": key, "rule": rule, "count": count}));
+    Map::from_iter([
+        ("violations".into(), serde_json::to_value(&violations.listed).unwrap_or_default()),
+        ("counts".into(), counts.collect()),
+    ])
+}

@@ -1,0 +1,163 @@
+//! Administration of jobs: what maintenance does, when, and what became of it.
+
+use std::sync::Arc;
+
+use ochre_engine::scheduler::{Error as ScheduleError, JobState, JobStatus, Run, Scheduler};
+use ochre_extension::{
+    Answer, ApiExtension, Call, Description, Failure, Needs, Operation, Parameter, Permission, StatusCode,
+};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+
+/// Runs that are shown unless asked for more.
+const HISTORY: usize = 20;
+/// Runs that are shown at most.
+const HISTORY_MAX: usize = 1000;
+const READ: Needs = Needs::All(Permission::JobRead);
+const WRITE: Needs = Needs::All(Permission::JobWrite);
+
+/// The extension.
+pub(super) struct Jobs;
+
+impl ApiExtension for Jobs {
+    fn name(&self) -> &'static str {
+        "jobs"
+    }
+
+    fn about(&self) -> &'static str {
+        "administration of jobs"
+    }
+
+    fn operations(self: Arc<Self>) -> Vec<Operation> {
+        vec![
+            Description::get("/_admin/jobs", "Every job: its state, when it is due, how its last run ended", READ)
+                .does(list),
+            Description::get("/_admin/jobs/{name}", "A job: its definition, next times, progress and history", READ)
+                .query(const { &[Parameter::count("history")] })
+                .does(show),
+            Description::patch("/_admin/jobs/{name}", "Change a job's schedule, policies or knobs", WRITE)
+                .takes("JobChange")
+                .does(change),
+            Description::post("/_admin/jobs/{name}/run", "Run a job as soon as possible", WRITE)
+                .answers(202, "object")
+                .does(tell(StatusCode::ACCEPTED, |scheduler, name| scheduler.run_now(name))),
+            Description::post("/_admin/jobs/{name}/cancel", "Stop a run under way at its next step", WRITE)
+                .answers(202, "object")
+                .does(tell(StatusCode::ACCEPTED, |scheduler, name| scheduler.cancel(name))),
+            Description::post("/_admin/jobs/{name}/pause", "Run a job no more until it is resumed", WRITE)
+                .does(tell(StatusCode::OK, |scheduler, name| scheduler.pause(name))),
+            Description::post("/_admin/jobs/{name}/resume", "Run a paused or broken job again", WRITE)
+                .does(tell(StatusCode::OK, |scheduler, name| scheduler.resume(name))),
+            Description::post("/_admin/jobs/{name}/{action}", "What a job cannot be told", WRITE)
+                .unlisted()
+                .does(unknown_action),
+        ]
+    }
+
+    fn schemas(&self) -> Map<String, Json> {
+        let schema = json!({
+            "type": "object",
+            "additionalProperties": false,
+            "properties": {
+                "interval": {"type": "string", "description": "Every so often: 30s, 5m, 2h, 7d"},
+                "cron": {"type": "string", "description": "By calendar: five fields, six with seconds first, seven with a year last"},
+                "zone": {"type": "string", "description": "The IANA time zone of the cron expression; UTC unless given"},
+                "once": {"type": "string", "format": "date-time"},
+                "enabled": {"type": "boolean"},
+                "policies": {"type": "object", "description": "Those named are changed; null means the default"},
+                "knobs": {"type": "object", "description": "Those named are changed; null means the default"},
+            },
+        });
+        Map::from_iter([("JobChange".to_owned(), schema)])
+    }
+}
+
+#[derive(Deserialize)]
+struct Shown {
+    history: Option<usize>,
+}
+
+fn list(call: &Call<'_>) -> Result<Answer, Failure> {
+    let scheduler = call.database().scheduler();
+    let jobs: Vec<Json> = scheduler.jobs().iter().map(summary).collect();
+    let pressure = call.database().pressure();
+    Ok(json!({"jobs": jobs, "implementation": scheduler.implementation(), "pressure": pressure}).into())
+}
+
+fn show(call: &Call<'_>) -> Result<Answer, Failure> {
+    let (scheduler, name, given) = (call.database().scheduler(), call.path("name"), call.query::<Shown>()?);
+    let status = scheduler.job(name)?;
+    let history = scheduler.history(name, given.history.unwrap_or(HISTORY).min(HISTORY_MAX))?;
+    let mut shown = whole(&status);
+    shown["history"] = history.iter().map(run).collect();
+    Ok(shown.into())
+}
+
+fn change(call: &Call<'_>) -> Result<Answer, Failure> {
+    let change: Map<String, Json> = call.body()?;
+    Ok(whole(&call.database().scheduler().alter(call.path("name"), &change)?).into())
+}
+
+/// Tells the scheduler to do something with a job, and shows what became of it.
+fn tell(
+    status: StatusCode, act: impl Fn(&dyn Scheduler, &str) -> Result<(), ScheduleError>,
+) -> impl Fn(&Call<'_>) -> Result<Answer, Failure> {
+    move |call| {
+        let (scheduler, name) = (call.database().scheduler(), call.path("name"));
+        act(scheduler, name)?;
+        Ok(Answer::from(summary(&scheduler.job(name)?)).with_status(status))
+    }
+}
+
+fn unknown_action(call: &Call<'_>) -> Result<Answer, Failure> {
+    let other = call.path("action");
+    Err(Failure::not_found(format!("a job cannot be told to '{other}'; there are run, cancel, pause and resume")))
+}
+
+fn summary(status: &JobStatus) -> Json {
+    json!({
+        "name": status.name,
+        "about": status.about,
+        "state": status.state,
+        "trigger": status.trigger,
+        "next_runs": status.next_runs,
+        "last_run": status.last_run.as_ref().map(|run| run.started),
+        "last_outcome": status.last_run.as_ref().map(|run| run.status),
+        "last_message": status.last_run.as_ref().map(|run| &run.message),
+        "last_look": status.last_look,
+        "progress": status.progress,
+    })
+}
+
+fn whole(status: &JobStatus) -> Json {
+    let mut shown = summary(status);
+    let knobs: Map<String, Json> = status
+        .knobs
+        .iter()
+        .map(|(name, value)| (name.clone(), json!({"value": value, "about": status.knobs_about.get(name.as_str())})))
+        .collect();
+    shown["enabled"] = json!(status.state != JobState::Off);
+    shown["schedule"] = json!(status.schedule);
+    shown["warning"] = json!(status.warning);
+    shown["policies"] = json!(status.policies);
+    shown["knobs"] = Json::Object(knobs);
+    shown["tally"] = json!(status.tally);
+    shown["failures"] = json!(status.failures);
+    shown["running"] = json!(status.running.as_ref().map(run));
+    shown
+}
+
+fn run(run: &Run) -> Json {
+    json!({
+        "nominal": run.nominal,
+        "kind": run.kind,
+        "attempt": run.attempt,
+        "started": run.started,
+        "ended": run.ended,
+        "seconds": run.ended.map(|ended| ended.since(run.started).as_secs_f64()),
+        "status": run.status,
+        "message": run.message,
+        "progress": run.progress,
+        "coalesced": run.coalesced,
+    })
+}

@@ -1,0 +1,448 @@
+//! Administration of metadata indexes: declared, listed, changed, built anew, verified, suggested.
+
+use std::sync::Arc;
+
+use ochre_engine::{DEFAULT_DATABASE, DEFAULT_TENANT, Database, IndexChange, IndexDefinition, IndexSelection};
+use ochre_extension::{
+    Answer, ApiExtension, Call, Caller, Description, Failure, Needs, Operation, Parameter, Permission, StatusCode,
+    Target,
+};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+use uuid::Uuid;
+
+/// One request declares at most so many indexes.
+const DEFINITIONS_MAX: usize = 100;
+const READ: Needs = Needs::Some(Permission::IndexRead);
+const WRITE: Needs = Needs::Some(Permission::IndexWrite);
+const TENANT: Parameter = Parameter::text("tenant");
+const DATABASE: Parameter = Parameter::text("database");
+const COLLECTION: Parameter = Parameter::text("collection");
+const DRY_RUN: Parameter = Parameter::flag("dry_run");
+/// The parameters that say which database an index is of.
+const HOME: &[Parameter] = &[TENANT, DATABASE];
+
+/// The extension.
+pub(super) struct MetadataIndexes;
+
+impl ApiExtension for MetadataIndexes {
+    fn name(&self) -> &'static str {
+        "metadata-indexes"
+    }
+
+    fn about(&self) -> &'static str {
+        "administration of metadata indexes"
+    }
+
+    fn requires(&self) -> &'static [&'static str] {
+        &["metadata-indexes"]
+    }
+
+    fn operations(self: Arc<Self>) -> Vec<Operation> {
+        let many = "/_admin/metadata_indexes";
+        let one = "/_admin/metadata_index/{index_name}";
+        vec![
+            Description::post(
+                many,
+                "Declare a metadata index, or several; with replace the list becomes the whole set",
+                WRITE,
+            )
+            .takes("MetadataIndexes")
+            .answers(202, "object")
+            .query(const { &[DRY_RUN, Parameter::flag("replace"), COLLECTION, TENANT, DATABASE] })
+            .does(create),
+            Description::get(many, "The declared metadata indexes", READ)
+                .query(const { &[COLLECTION, Parameter::text("status"), TENANT, DATABASE] })
+                .does(list),
+            Description::delete(many, "Delete the metadata indexes of a collection, a database or a tenant", WRITE)
+                .query(const { &[COLLECTION, TENANT, DATABASE, Parameter::flag("confirm"), DRY_RUN] })
+                .does(delete_many),
+            Description::get(
+                "/_admin/metadata_indexes/suggestions",
+                "Metadata indexes that past filters would have profited from, each with a ready request",
+                READ,
+            )
+            .query(const { &[COLLECTION, TENANT, DATABASE] })
+            .does(suggest),
+            Description::get(one, "A metadata index: its definition, status, progress, size and usage", READ)
+                .query(HOME)
+                .does(show),
+            Description::put(
+                one,
+                "Make a metadata index what the body says, building beside what serves if need be",
+                WRITE,
+            )
+            .takes("MetadataIndex")
+            .answers(202, "object")
+            .query(HOME)
+            .does(replace),
+            Description::delete(one, "Delete a metadata index, and stop its build", WRITE).query(HOME).does(delete),
+            Description::post(
+                "/_admin/metadata_index/{index_name}/rebuild",
+                "Build a metadata index anew, beside what serves",
+                WRITE,
+            )
+            .answers(202, "object")
+            .query(HOME)
+            .does(rebuild),
+            Description::post(
+                "/_admin/metadata_index/{index_name}/cancel",
+                "Stop a build; what served before goes on serving",
+                WRITE,
+            )
+            .answers(202, "object")
+            .query(HOME)
+            .does(cancel),
+            Description::get(
+                "/_admin/metadata_index/{index_name}/verify",
+                "Compare a metadata index with the records; what differs is not used until it is rebuilt",
+                READ,
+            )
+            .query(HOME)
+            .does(verify),
+        ]
+    }
+
+    fn schemas(&self) -> Map<String, Json> {
+        let one = json!({"$ref": "#/components/schemas/MetadataIndex"});
+        let several = json!({"oneOf": [one, {"type": "array", "items": one}]});
+        Map::from_iter([("MetadataIndex".to_owned(), schema()), ("MetadataIndexes".to_owned(), several)])
+    }
+}
+
+/// What a metadata index is declared to be.
+fn schema() -> Json {
+    json!({
+        "type": "object",
+        "required": ["index_name", "columns", "collection"],
+        "additionalProperties": false,
+        "properties": {
+            "index_name": {"type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"},
+            "tenant": {"type": "string"},
+            "database": {"type": "string"},
+            "collection": {"type": "string", "description": "By name or id; PUT keeps it if it is left out"},
+            "columns": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 8,
+                "items": {"oneOf": [
+                    {"type": "string"},
+                    {
+                        "type": "object", "required": ["key"], "additionalProperties": false,
+                        "properties": {"key": {"type": "string"}, "type": {"type": "string"}},
+                    },
+                ]},
+                "description": "Metadata keys in the order of lookups; string_value, int_value, float_value and bool_value are every key of a type",
+            },
+            "where": {"type": "object", "description": "Only records that pass this filter"},
+            "hidden": {"type": "boolean"},
+            "comment": {"type": "string"},
+            "kind": {"enum": ["auto", "ordered"]},
+        },
+    })
+}
+
+#[derive(Deserialize)]
+struct Scope {
+    tenant: Option<String>,
+    database: Option<String>,
+    collection: Option<String>,
+    status: Option<String>,
+    #[serde(default)]
+    dry_run: bool,
+    #[serde(default)]
+    replace: bool,
+    #[serde(default)]
+    confirm: bool,
+}
+
+impl Scope {
+    fn selection(&self) -> IndexSelection {
+        IndexSelection {
+            tenant: self.tenant.clone(),
+            database: self.database.clone(),
+            collection: self.collection.clone(),
+            status: self.status.clone(),
+        }
+    }
+}
+
+/// The database that an index's name is unique in.
+#[derive(Deserialize)]
+struct Home {
+    tenant: Option<String>,
+    database: Option<String>,
+}
+
+impl Home {
+    fn parts(&self) -> (&str, &str) {
+        (self.tenant.as_deref().unwrap_or(DEFAULT_TENANT), self.database.as_deref().unwrap_or(DEFAULT_DATABASE))
+    }
+}
+
+/// Fails unless the caller may do this to an index, as it is shown: as if it were not there, if nothing is granted there.
+fn check(caller: &Caller, permission: Permission, index: &Json) -> Result<(), Failure> {
+    let part = |name: &str| index[name].as_str().unwrap_or_default();
+    caller.check(permission, part("tenant"), part("database"), part("collection"))
+}
+
+/// An index that a caller may do this to; where nothing is granted, as if it were not there.
+fn find(call: &Call<'_>, permission: Permission, (tenant, home): (&str, &str), name: &str) -> Result<Json, Failure> {
+    let (caller, database) = (call.caller(), call.database());
+    let hidden = || Failure::not_found(format!("there is no metadata index '{name}'"));
+    let is_everywhere = caller.principal().may(permission, Target::default());
+    let index = database.metadata_index(tenant, home, name).map_err(|error| {
+        // Names that are alike are told to those who may see all of them.
+        if is_everywhere { Failure::from(error) } else { hidden() }
+    })?;
+    check(caller, permission, &index)
+        .map_err(|error| if error.status() == StatusCode::NOT_FOUND { hidden() } else { error })?;
+    Ok(index)
+}
+
+/// Somebody else's index has the name.
+fn taken(name: &str) -> Failure {
+    Failure::conflict(format!("index_name: the name '{name}' is taken in this database; choose another"))
+}
+
+/// Fails unless the caller may declare this.
+fn may_write(caller: &Caller, database: &Database, new: &IndexDefinition) -> Result<(), Failure> {
+    // By its name, whichever way it is named.
+    let row = Uuid::parse_str(&new.collection)
+        .ok()
+        .filter(|_| database.collection_in(&new.tenant, &new.database, &new.collection).is_err())
+        .and_then(|id| database.collection_by_id(id).and_then(|collection| collection.info()).ok())
+        .filter(|row| row.tenant == new.tenant && row.database == new.database);
+    let name = row.map_or_else(|| new.collection.clone(), |row| row.name.clone());
+    let target = Target { tenant: Some(&new.tenant), database: Some(&new.database), collection: Some(&name) };
+    caller.check_given(Permission::IndexWrite, target, &new.collection)?;
+    may_filter(caller, new, &name)
+}
+
+/// Fails if the definition has a filter and the caller may see no values: counts of what passes it tell them.
+fn may_filter(caller: &Caller, new: &IndexDefinition, name: &str) -> Result<(), Failure> {
+    match &new.partial {
+        Some(_) => caller.check(Permission::IntrospectValues, &new.tenant, &new.database, name),
+        None => Ok(()),
+    }
+}
+
+/// A definition, which the request may complete.
+fn definition(mut json: Json, home: &[(&str, Option<&String>)]) -> Result<IndexDefinition, Failure> {
+    if let Some(members) = json.as_object_mut() {
+        for (name, value) in home {
+            if let Some(value) = value {
+                members.entry(*name).or_insert_with(|| value.as_str().into());
+            }
+        }
+    }
+    Ok(IndexDefinition::from_json(json)?)
+}
+
+fn create(call: &Call<'_>) -> Result<Answer, Failure> {
+    let (caller, database, scope): (_, _, Scope) = (call.caller(), call.database(), call.query()?);
+    let body: Json = call.body()?;
+    let is_list = body.is_array() || body.get("indexes").is_some();
+    let list = match body {
+        Json::Array(list) => list,
+        Json::Object(mut members) if members.contains_key("indexes") => match members.remove("indexes") {
+            Some(Json::Array(list)) => list,
+            _ => return Err(Failure::invalid("indexes: expected a list of indexes")),
+        },
+        one => vec![one],
+    };
+    if list.len() > DEFINITIONS_MAX {
+        let text = format!("{} indexes in one request are more than the limit of {DEFINITIONS_MAX}", list.len());
+        return Err(Failure::invalid(text));
+    }
+    let home = [
+        ("tenant", scope.tenant.as_ref()),
+        ("database", scope.database.as_ref()),
+        ("collection", scope.collection.as_ref()),
+    ];
+    let definitions: Vec<IndexDefinition> =
+        list.into_iter().map(|json| definition(json, &home)).collect::<Result<_, _>>()?;
+    for (number, definition) in definitions.iter().enumerate() {
+        let name = &definition.index_name;
+        if definitions[..number].iter().any(|other| other.index_name == *name) {
+            return Err(Failure::invalid(format!("index_name: {name:?} stands twice in the list")));
+        }
+    }
+    for new in &definitions {
+        may_write(caller, database, new)?;
+        if let Ok(old) = database.metadata_index(&new.tenant, &new.database, &new.index_name) {
+            // What has the name now may be of another collection.
+            check(caller, Permission::IndexWrite, &old).map_err(|_| taken(&new.index_name))?;
+        }
+    }
+    // All of them are looked at before any is made.
+    let plans: Vec<Json> = definitions.iter().map(|new| database.plan_metadata_index(new)).collect::<Result<_, _>>()?;
+    if !scope.replace {
+        database.check_metadata_indexes(&definitions)?;
+    }
+    let gone = if scope.replace { left_out(database, &scope, &definitions) } else { Vec::new() };
+    let mut gone = gone;
+    gone.retain(|index| check(caller, Permission::IndexRead, index).is_ok());
+    gone.iter().try_for_each(|index| check(caller, Permission::IndexWrite, index))?;
+    if scope.dry_run {
+        let shown = if is_list { json!({"indexes": plans, "deletes": names(&gone)}) } else { plans[0].clone() };
+        return Ok(shown.into());
+    }
+    // First, so that there is room for the new ones.
+    for index in &gone {
+        drop_index(database, index)?;
+    }
+    let mut is_building = false;
+    let mut shown = Vec::new();
+    for new in &definitions {
+        let made = if scope.replace { database.put_metadata_index(new) } else { database.create_metadata_index(new) };
+        let (index, change) = made?;
+        is_building |= change == IndexChange::Building;
+        shown.push(with_change(index, change));
+    }
+    let status = if is_building { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let shown = if is_list { json!({"indexes": shown, "deleted": names(&gone)}) } else { shown.remove(0) };
+    Ok(Answer::from(shown).with_status(status))
+}
+
+/// The indexes in the scope of a request that its list does not name.
+fn left_out(database: &Database, scope: &Scope, definitions: &[IndexDefinition]) -> Vec<Json> {
+    let default = |given: &Option<String>, default: &str| Some(given.clone().unwrap_or_else(|| default.to_owned()));
+    let selection = IndexSelection {
+        tenant: default(&scope.tenant, DEFAULT_TENANT),
+        database: default(&scope.database, DEFAULT_DATABASE),
+        collection: scope.collection.clone(),
+        status: None,
+    };
+    let mut indexes = database.metadata_indexes(&selection);
+    indexes.retain(|index| definitions.iter().all(|new| index["index_name"] != new.index_name.as_str()));
+    indexes
+}
+
+fn names(indexes: &[Json]) -> Vec<&Json> {
+    indexes.iter().map(|index| &index["index_name"]).collect()
+}
+
+fn drop_index(database: &Database, index: &Json) -> Result<Json, Failure> {
+    let part = |name: &str| index[name].as_str().unwrap_or_default();
+    Ok(database.delete_metadata_index(part("tenant"), part("database"), part("index_name"))?)
+}
+
+fn with_change(mut index: Json, change: IndexChange) -> Json {
+    index["change"] = match change {
+        IndexChange::Building => "building",
+        IndexChange::Changed => "changed",
+        IndexChange::Nothing => "none",
+    }
+    .into();
+    index
+}
+
+fn list(call: &Call<'_>) -> Result<Answer, Failure> {
+    let mut indexes = call.database().metadata_indexes(&call.query::<Scope>()?.selection());
+    indexes.retain(|index| check(call.caller(), Permission::IndexRead, index).is_ok());
+    Ok(json!({"indexes": indexes}).into())
+}
+
+fn delete_many(call: &Call<'_>) -> Result<Answer, Failure> {
+    let (caller, database, scope): (_, _, Scope) = (call.caller(), call.database(), call.query()?);
+    if scope.collection.is_none() && scope.database.is_none() && scope.tenant.is_none() {
+        return Err(Failure::invalid(
+            "say which indexes to delete: ?collection=NAME, with database and tenant if they are not the default ones, or ?database=NAME",
+        ));
+    }
+    let mut selection = scope.selection();
+    if selection.collection.is_some() || selection.database.is_some() {
+        selection.tenant.get_or_insert_with(|| DEFAULT_TENANT.into());
+    }
+    if selection.collection.is_some() {
+        selection.database.get_or_insert_with(|| DEFAULT_DATABASE.into());
+    }
+    let mut indexes = database.metadata_indexes(&selection);
+    indexes.retain(|index| check(caller, Permission::IndexRead, index).is_ok());
+    indexes.iter().try_for_each(|index| check(caller, Permission::IndexWrite, index))?;
+    if !scope.dry_run && !scope.confirm {
+        let text =
+            format!("this deletes {} indexes; add confirm=true to do it, or dry_run=true to see which", indexes.len());
+        return Err(Failure::invalid(text));
+    }
+    if !scope.dry_run {
+        indexes.iter().try_for_each(|index| drop_index(database, index).map(drop))?;
+    }
+    let verb = if scope.dry_run { "would_delete" } else { "deleted" };
+    indexes.sort_by_key(|index| index["index_name"].to_string());
+    Ok(json!({verb: names(&indexes)}).into())
+}
+
+fn suggest(call: &Call<'_>) -> Result<Answer, Failure> {
+    let mut suggestions = call.database().suggest_metadata_indexes(&call.query::<Scope>()?.selection());
+    suggestions.retain(|suggestion| check(call.caller(), Permission::IndexRead, suggestion).is_ok());
+    Ok(json!({"suggestions": suggestions}).into())
+}
+
+fn show(call: &Call<'_>) -> Result<Answer, Failure> {
+    let (name, home) = (call.path("index_name"), call.query::<Home>()?);
+    let (tenant, home) = home.parts();
+    find(call, Permission::IndexRead, (tenant, home), name)?;
+    Ok(call.database().metadata_index(tenant, home, name)?.into())
+}
+
+fn replace(call: &Call<'_>) -> Result<Answer, Failure> {
+    let (caller, database, name) = (call.caller(), call.database(), call.path("index_name"));
+    let (body, home): (Json, Home) = (call.body()?, call.query()?);
+    if let Some(other) = body.get("index_name").filter(|other| **other != name) {
+        let text = format!("index_name: the path names {name:?} and the body {other}; an index keeps its name");
+        return Err(Failure::invalid(text));
+    }
+    let home = [
+        ("index_name", Some(&name.to_owned())),
+        ("tenant", home.tenant.as_ref()),
+        ("database", home.database.as_ref()),
+    ];
+    let new = definition(body, &home)?;
+    // Both where it is and where it shall be.
+    if let Ok(old) = database.metadata_index(&new.tenant, &new.database, name) {
+        check(caller, Permission::IndexWrite, &old).map_err(|_| taken(name))?;
+        if new.collection.is_empty() {
+            may_filter(caller, &new, old["collection"].as_str().unwrap_or_default())?;
+        }
+    }
+    if !new.collection.is_empty() {
+        may_write(caller, database, &new)?;
+    }
+    let (index, change) = database.put_metadata_index(&new)?;
+    let status = if change == IndexChange::Building { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok(Answer::from(with_change(index, change)).with_status(status))
+}
+
+fn delete(call: &Call<'_>) -> Result<Answer, Failure> {
+    let (name, home) = (call.path("index_name"), call.query::<Home>()?);
+    let (tenant, home) = home.parts();
+    find(call, Permission::IndexWrite, (tenant, home), name)?;
+    let index = call.database().delete_metadata_index(tenant, home, name)?;
+    Ok(json!({"deleted": index["index_name"]}).into())
+}
+
+fn rebuild(call: &Call<'_>) -> Result<Answer, Failure> {
+    let (name, home) = (call.path("index_name"), call.query::<Home>()?);
+    let (tenant, home) = home.parts();
+    find(call, Permission::IndexWrite, (tenant, home), name)?;
+    let index = call.database().rebuild_metadata_index(tenant, home, name)?;
+    Ok(Answer::from(index).with_status(StatusCode::ACCEPTED))
+}
+
+fn cancel(call: &Call<'_>) -> Result<Answer, Failure> {
+    let (name, home) = (call.path("index_name"), call.query::<Home>()?);
+    let (tenant, home) = home.parts();
+    find(call, Permission::IndexWrite, (tenant, home), name)?;
+    let (mut index, was_building) = call.database().cancel_metadata_index(tenant, home, name)?;
+    index["change"] = if was_building { "cancelled" } else { "none" }.into();
+    Ok(Answer::from(index).with_status(StatusCode::ACCEPTED))
+}
+
+fn verify(call: &Call<'_>) -> Result<Answer, Failure> {
+    let (name, home) = (call.path("index_name"), call.query::<Home>()?);
+    let (tenant, home) = home.parts();
+    find(call, Permission::IndexRead, (tenant, home), name)?;
+    Ok(call.database().verify_metadata_index(tenant, home, name)?.into())
+}
