@@ -23,7 +23,8 @@ pub(crate) fn migrate(connection: &Connection, name: &str, migrations: &[&str]) 
         "CREATE TABLE IF NOT EXISTS extensions (name TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID",
     )?;
     let mut statement = connection.prepare_cached("SELECT version FROM extensions WHERE name = ?1")?;
-    let version: i64 = statement.query_row([name], |row| row.get(0)).optional()?.unwrap_or(0);
+    let known: Option<i64> = statement.query_row([name], |row| row.get(0)).optional()?;
+    let version = known.unwrap_or(0);
     let newest = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
     if version > newest {
         return Err(refused(format!(
@@ -33,17 +34,35 @@ pub(crate) fn migrate(connection: &Connection, name: &str, migrations: &[&str]) 
     if version == newest {
         return Ok(());
     }
-    let before = objects(connection)?;
+    let (before, prefix) = (objects(connection)?, format!("{name}_"));
+    if let Some((object, _)) = before.iter().find(|(object, _)| known.is_none() && object.starts_with(&prefix)) {
+        return Err(refused(format!("there is {object} already, which is somebody else's; choose another name")));
+    }
     for script in &migrations[usize::try_from(version).unwrap_or(0)..] {
-        connection.execute_batch(script)?;
+        connection.execute_batch(script).map_err(|error| match error.sqlite_error_code() {
+            // The disk and such are no fault of the migration's.
+            Some(code) if code != rusqlite::ErrorCode::Unknown => Failure::Sqlite(error),
+            _ => refused(format!("a migration fails: {error}")),
+        })?;
     }
     let after = objects(connection)?;
-    let prefix = format!("{name}_");
-    if let Some((object, _)) = before.symmetric_difference(&after).find(|(object, _)| !object.starts_with(&prefix)) {
+    let others = others(connection, &prefix)?;
+    let is_own = |object: &str| {
+        object.starts_with(&prefix) && others.iter().all(|other| !object.starts_with(&format!("{other}_")))
+    };
+    if let Some((object, _)) = before.symmetric_difference(&after).find(|(object, _)| !is_own(object)) {
         return Err(refused(format!("a migration touches {object}; what it makes has to be named {prefix}…")));
     }
     connection.prepare_cached("INSERT OR REPLACE INTO extensions VALUES (?1, ?2)")?.execute(params![name, newest])?;
     Ok(())
+}
+
+/// Extensions whose names begin like this one's tables.
+fn others(connection: &Connection, prefix: &str) -> rusqlite::Result<Vec<String>> {
+    let mut statement =
+        connection.prepare_cached("SELECT name FROM extensions WHERE substr(name, 1, length(?1)) = ?1")?;
+    let rows = statement.query_map([prefix], |row| row.get(0))?;
+    rows.collect()
 }
 
 /// Everything that is defined, with its definition; what SQLite makes by itself is left out.
@@ -114,6 +133,13 @@ mod tests {
         check(&connection, "other", &["DROP TABLE records"], Some("touches records"));
         check(&connection, "other", &["ALTER TABLE records ADD COLUMN x TEXT"], Some("touches records"));
         check(&connection, "Other", &[], Some("lower-case"));
+        check(&connection, "other", &["CREATE TABLE other_x (id TEXT"], Some("a migration fails"));
+        check(&connection, "notes_more", &["CREATE TABLE notes_more_text (id TEXT)"], None);
+        let second = "ALTER TABLE notes_text ADD COLUMN at INTEGER";
+        check(&connection, "notes", &[first, second, "DROP TABLE notes_more_text"], Some("touches notes_more_text"));
+        connection.execute_batch("CREATE TABLE vector_blocks (id TEXT)").unwrap();
+        check(&connection, "vector", &["DROP TABLE vector_blocks"], Some("somebody else's"));
+        connection.execute_batch("DROP TABLE notes_more_text").unwrap();
         assert_eq!(tables(&connection, "main").unwrap(), ["extensions", "notes_text"]);
     }
 }

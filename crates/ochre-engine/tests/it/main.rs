@@ -4,6 +4,7 @@
 mod backup;
 mod crash;
 mod erasure;
+mod extensions;
 mod faults;
 mod formats;
 mod graph;
