@@ -6,19 +6,21 @@ Records of ten keys and 16 dimensions. Filters of equality and a range that let 
 with a limit and as a query with k = 10, with the composite index and without it in turn (`ignore_index=*`): medians of what the
 server takes for the filter (`explain`) and of whole requests. Then reads go on while the index is rebuilt again and again, against
 the same reads without: their p99. `--peer` does the same requests on 100,000 records here and on Chroma's server. Fails if the index
-does not make the filter of 0.01 % 10 times faster, or if building raises the p99 of reads beyond 1.25x.
+does not make the filter of 0.01 % 10 times faster, if building raises the p99 of reads beyond 1.25x, or if Chroma is not 200 times
+slower where 0.01 % pass.
 """
 
 import argparse
 import base64
 import json
 import pathlib
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "soak"), str(HERE.parents[1] / "conformance/python")]
@@ -58,13 +60,33 @@ def request(kind, key, number):
     return body | ({"limit": 10} if kind == "get" else {"query_embeddings": [[0.1] * DIMENSION], "n_results": 10})
 
 
-def timed(client, path, body):
-    began = time.perf_counter()
-    answer = client.post(path, body)
-    return (time.perf_counter() - began) * 1e6, answer
+class Lean:
+    """A connection on which a request costs little more than the server takes: Python's own client takes 150 us a request."""
+
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def timed(self, path, body):
+        """Microseconds, and the answer."""
+        body = json.dumps(body).encode()
+        head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        request = head.encode() + body
+        began = time.perf_counter()
+        self.socket.sendall(request)
+        answer = self.socket.recv(1 << 20)
+        while b"\r\n\r\n" not in answer:
+            answer += self.socket.recv(1 << 20)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        while len(body) < length:
+            body += self.socket.recv(1 << 20)
+        took = (time.perf_counter() - began) * 1e6
+        assert head.startswith(b"HTTP/1.1 200"), answer
+        return took, json.loads(body)
 
 
-def with_and_without(client, collection, rounds):
+def with_and_without(lean, collection, rounds):
     found = {}
     for share, (key, values) in FILTERS.items():
         for kind in ("get", "query"):
@@ -73,8 +95,8 @@ def with_and_without(client, collection, rounds):
                 body = request(kind, key, number % values)
                 sides = [("index", ""), ("scan", "ignore_index=*")]
                 for side, hint in sides if number % 2 else reversed(sides):
-                    whole, _ = timed(client, f"{BASE}/{collection}/{kind}?{hint}", body)
-                    _, answer = timed(client, f"{BASE}/{collection}/{kind}?explain=true&{hint}", body)
+                    whole, _ = lean.timed(f"{BASE}/{collection}/{kind}?{hint}", body)
+                    _, answer = lean.timed(f"{BASE}/{collection}/{kind}?explain=true&{hint}", body)
                     assert (answer["explain"]["index"] is None) == (side == "scan"), answer["explain"]
                     taken[side].append(whole)
                     taken[f"{side}_filter"].append(answer["explain"]["filter_micros"])
@@ -87,35 +109,35 @@ def with_and_without(client, collection, rounds):
     return found
 
 
+def reads(port, collection, seconds):
+    """Microseconds of reads for so long, in a process of its own: threads of one would wait for each other."""
+    lean, taken, until = Lean(port), [], time.monotonic() + seconds
+    while time.monotonic() < until:
+        number = len(taken)
+        taken.append(lean.timed(f"{BASE}/{collection}/get?ignore_index=*", request("get", "middle", number % 500))[0])
+        time.sleep(0.002)
+    return taken
+
+
 def p99_while_building(port, client, collection, seconds):
     """The p99 of reads with builds against that without, in turn."""
-    def reads(until, taken):
-        own = Client(port)
-        number = 0
-        while time.monotonic() < until:
-            taken.append(timed(own, f"{BASE}/{collection}/get?ignore_index=*", request("get", "middle", number % 500))[0])
-            number += 1
-            time.sleep(0.002)
-
     def phase(with_builds):
-        taken, until = [], time.monotonic() + seconds
-        threads = [threading.Thread(target=reads, args=(until, taken)) for _ in range(2)]
-        [thread.start() for thread in threads]
+        taken = [readers.submit(reads, port, collection, seconds) for _ in range(2)]
         builds = 0
-        while time.monotonic() < until:
-            if with_builds and status(client, "other") == "ready":
+        while not all(future.done() for future in taken):
+            if status(client, "other") == "ready" and with_builds:
                 client.post("/_admin/metadata_index/other/rebuild", None)
                 builds += 1
             time.sleep(0.05)
-        [thread.join() for thread in threads]
-        return float(np.percentile(taken, 99)), builds
+        return float(np.percentile(sum((future.result() for future in taken), []), 99)), builds
 
     ratios, builds = [], 0
-    for _ in range(5):
-        quiet, _ = phase(False)
-        busy, done = phase(True)
-        ratios.append(busy / quiet)
-        builds += done
+    with ProcessPoolExecutor(2) as readers:
+        for _ in range(7):
+            quiet, _ = phase(False)
+            busy, done = phase(True)
+            ratios.append(busy / quiet)
+            builds += done
     return {"p99_ratio": round(statistics.median(ratios), 2), "builds": builds, "ratios": [round(ratio, 2) for ratio in ratios]}
 
 
@@ -133,24 +155,24 @@ def declare(client, name, collection, columns):
     return time.monotonic() - began
 
 
-def beside_peer(client, rounds, count=100_000):
+def beside_peer(port, client, rounds, count=100_000):
     ours = fill(client.post, BASE, count)
     for key in ("small", "middle", "large"):
         declare(client, f"{key}_100k", ours, [key, "price"])
     server = Server("chroma").start()
     try:
-        peer = Client(server.port)
-        theirs = fill(peer.post, BASE, count, batch=1000, encoded=False)
-        found = {}
+        theirs = fill(Client(server.port).post, BASE, count, batch=1000, encoded=False)
+        mine_at, their_at, found = Lean(port), Lean(server.port), {}
         for share, (key, values) in FILTERS.items():
             for kind in ("get", "query"):
                 ratios = []
-                for number in range(rounds):
-                    body = request(kind, key, number % values)
-                    mine, _ = timed(client, f"{BASE}/{ours}/{kind}", body)
-                    other, _ = timed(peer, f"{BASE}/{theirs}/{kind}", body)
-                    ratios.append(other / mine)
-                found[f"{kind} {share}"] = round(statistics.median(ratios[2:]), 1)
+                for block in range(3):
+                    # One after the other, as a server in use is asked: by turns each would find its caches cold.
+                    bodies = [request(kind, key, (block * rounds + number) % values) for number in range(rounds)]
+                    mine = [mine_at.timed(f"{BASE}/{ours}/{kind}", body)[0] for body in bodies]
+                    other = [their_at.timed(f"{BASE}/{theirs}/{kind}", body)[0] for body in bodies]
+                    ratios.append(statistics.median(other) / statistics.median(mine))
+                found[f"{kind} {share}"] = round(statistics.median(ratios), 1)
         return found
     finally:
         server.remove()
@@ -173,10 +195,10 @@ def main():
         collection = fill(client.post, BASE, given.count)
         seconds = [round(declare(client, key, collection, [key, "price"]), 2) for key in ("small", "middle", "large")]
         declare(client, "other", collection, ["category", "year", "name"])
-        result = {"records": given.count, "build_s": seconds, "lookups": with_and_without(client, collection, given.rounds),
+        result = {"records": given.count, "build_s": seconds, "lookups": with_and_without(Lean(given.port), collection, given.rounds),
                   "building": p99_while_building(given.port, client, collection, given.seconds)}
         if given.peer:
-            result["chroma_over_ochre"] = beside_peer(client, given.rounds // 3)
+            result["chroma_over_ochre"] = beside_peer(given.port, client, given.rounds // 3)
     finally:
         server.terminate()
         server.wait()
@@ -184,7 +206,12 @@ def main():
     print(json.dumps(result, indent=2))
     if given.json:
         pathlib.Path(given.json).write_text(json.dumps(result, indent=2) + "\n")
-    return 0 if result["lookups"]["get 0.01 %"]["filter_ratio"] >= 10 and result["building"]["p99_ratio"] <= 1.25 else 1
+    peer = result.get("chroma_over_ochre", {})
+    shown = [
+        result["lookups"]["get 0.01 %"]["filter_ratio"] >= 10, result["building"]["p99_ratio"] <= 1.25,
+        all(ratio >= 200 for name, ratio in peer.items() if "0.01 %" in name),
+    ]
+    return 0 if all(shown) else 1
 
 
 if __name__ == "__main__":

@@ -149,6 +149,19 @@ def test_every_route_with_every_role(guarded):
     assert guarded.ask("POST", "/mcp", hello, keys["reader"])[0] not in (401, 403)
 
 
+def test_routes_of_v1_need_what_those_of_v2_do(guarded, films):
+    reader, manager, other = guarded.key("reader"), guarded.key("schema-manager"), guarded.key("reader:other")
+    schema = {"schema": {"type": "object", "properties": {"year": {"type": "integer"}}}}
+    for method, path, body, reads in [
+        ("GET", "schema", None, 200), ("PUT", "schema", schema, 403), ("POST", "schema/validate", schema, 200), ("DELETE", "schema", None, 403),
+        ("GET", "introspect", None, 200),
+    ]:
+        asked = [guarded.ask(method, f"/api/v1/collections/films-1/{path}", body, key)[0] for key in (None, other, reader, manager)]
+        assert asked == [401, 404, reads, 200], (method, path)
+    audited = [json.loads(line) for line in (pathlib.Path(guarded.data) / "audit.jsonl").read_text().splitlines()]
+    assert {"PUT", "DELETE"} <= {entry["method"] for entry in audited if entry["path"] == "/api/v1/collections/films-1/schema"}
+
+
 def test_grants_hold_where_they_are_given_and_hide_everything_else(guarded, films):
     key = guarded.key("reader:default_tenant/default_database/films-*")
     ask = lambda method, path, body=None: guarded.ask(method, path, body, key)

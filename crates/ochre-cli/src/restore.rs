@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ochre_engine::{RestoreAt, RestoreOptions};
+use ochre_server::Extensions;
 
 use crate::backup::repository;
 use crate::output::{Exit, Output};
@@ -28,10 +29,12 @@ pub(crate) struct Restore {
 }
 
 impl Restore {
-    pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+    pub(crate) fn run(self, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
         let at: RestoreAt = self.at.parse()?;
+        let config = self.settings.clone().resolve()?;
         let repository = repository(self.settings, self.from)?;
-        let options = RestoreOptions { at, collection: self.collection };
+        let extensions = extensions.load(&config)?.store().to_vec();
+        let options = RestoreOptions { at, collection: self.collection, extensions };
         let manifest = repository.restore(&options, &self.into)?;
         output.data(&format!(
             "restored {} at position {} into {}",

@@ -18,7 +18,7 @@ pub(crate) struct Run {
 }
 
 /// Settings as typed. What is not given comes from the environment, the file, or the defaults.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub(crate) struct Settings {
     /// Directory of the database [default: ./ochre-data].
     #[arg(long, value_name = "DIR")]

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::backup::Repository;
 use crate::collection::Collection;
 use crate::error::Error;
-use crate::extension::{self, Commit};
+use crate::extension::{self, Commit, WeakDatabase};
 use crate::governor::TrafficGovernor;
 use crate::loaded::Loaded;
 use crate::maintenance::Maintenance;
@@ -157,9 +157,9 @@ impl Database {
         let maintenance = Arc::new(Maintenance::new(&inner, inner.jobs.clone())?);
         let _ = inner.scheduler.set(Arc::clone(maintenance.scheduler()));
         let database = Self { inner, maintenance: Some(maintenance) };
-        database.extend_store()?;
         let inner = &database.inner;
         inner.store.observe(Arc::new(Publisher(Arc::downgrade(inner))));
+        database.extend_store()?;
         inner.remove_strays();
         inner.remove_unfinished_backups();
         database.maintenance.iter().try_for_each(|maintenance| maintenance.start())?;
@@ -171,11 +171,16 @@ impl Database {
         Self { inner, maintenance: None }
     }
 
+    /// A handle that keeps nothing open: for what lives as long as the database.
+    pub fn downgrade(&self) -> WeakDatabase {
+        WeakDatabase(Arc::downgrade(&self.inner))
+    }
+
     /// Brings the tables of extensions to the newest version, and opens them.
     fn extend_store(&self) -> Result<(), Error> {
         let within = Self::within(Arc::clone(&self.inner));
         for extension in &self.inner.options.extensions {
-            self.inner.store.extend(&extension.name().replace('-', "_"), extension.migrations())?;
+            self.inner.store.extend(&extension::tables_of(&**extension), extension.migrations())?;
             extension.opened(&within)?;
         }
         Ok(())
@@ -192,7 +197,14 @@ impl Database {
     /// Tells extensions what was deleted.
     fn tell_deleted(&self, collection: Option<Uuid>) {
         let within = Self::within(Arc::clone(&self.inner));
-        self.inner.options.extensions.iter().for_each(|extension| extension.deleted(&within, collection));
+        for extension in &self.inner.options.extensions {
+            // What was deleted is gone whatever an extension does.
+            let told =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| extension.deleted(&within, collection)));
+            if told.is_err() {
+                tracing::error!(extension = extension.name(), "an extension panicked when it was told of a deletion");
+            }
+        }
     }
 
     /// Bytes of resident memory of this process, mapped files included, and the limit that they are kept below.
@@ -288,10 +300,8 @@ impl Database {
     pub fn delete_database(&self, tenant: &str, name: &str) -> Result<(), Error> {
         let collections = self.inner.store.collections(tenant, name, Page::default())?;
         self.inner.store.delete_database(tenant, name)?;
-        for row in collections {
-            self.inner.forget(&row);
-            self.tell_deleted(Some(row.id));
-        }
+        collections.iter().for_each(|row| self.inner.forget(row));
+        collections.iter().for_each(|row| self.tell_deleted(Some(row.id)));
         Ok(())
     }
 

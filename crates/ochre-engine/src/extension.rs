@@ -8,6 +8,9 @@ use uuid::Uuid;
 use crate::database::{Database, Inner};
 use crate::error::Error;
 
+/// The tables of the server's keys, which are of no extension that could be left out.
+const KEYS: &str = "auth";
+
 /// What a database is given beside what it does itself: named in [`Options::extensions`](crate::Options), opened in that
 /// order, after its tables were brought to the newest version and before the first request and the first job.
 ///
@@ -27,7 +30,8 @@ pub trait StoreExtension: Send + Sync {
         Vec::new()
     }
 
-    /// The database was opened, and runs no job yet.
+    /// The database was opened, and runs no job yet. Whatever keeps the database keeps it open: keep
+    /// [`Database::downgrade`] of it.
     ///
     /// # Errors
     /// Whatever makes it impossible to go on: the database is not opened.
@@ -41,12 +45,14 @@ pub trait StoreExtension: Send + Sync {
         false
     }
 
-    /// Records were written. Called in the order of commits by whoever commits: it must be fast, and must not write.
+    /// Records were written. Called in the order of commits by whoever commits, while nobody else can: it must be fast, and
+    /// whatever it writes to the database itself waits for its own end, for ever.
     fn committed(&self, commit: &Commit) {
         let _ = commit;
     }
 
-    /// A collection was deleted; all of them if none is named.
+    /// A collection was deleted; all of them if none is named. Not told of what is deleted while the extension is not
+    /// there, or just before a crash: compare in [`StoreExtension::opened`].
     fn deleted(&self, database: &Database, collection: Option<Uuid>) {
         let _ = (database, collection);
     }
@@ -86,11 +92,20 @@ pub fn metadata_indexes() -> Arc<dyn StoreExtension> {
     Arc::new(crate::metadata_indexes::Extension)
 }
 
-/// Refuses two of one name.
+/// What its tables' names begin with.
+pub(crate) fn tables_of(extension: &dyn StoreExtension) -> String {
+    extension.name().replace('-', "_")
+}
+
+/// Refuses two of one name, and names that are taken.
 pub(crate) fn check(extensions: &[Arc<dyn StoreExtension>]) -> Result<(), Error> {
     for (number, extension) in extensions.iter().enumerate() {
-        if extensions[..number].iter().any(|other| other.name() == extension.name()) {
+        let tables = tables_of(&**extension);
+        if extensions[..number].iter().any(|other| tables_of(&**other) == tables) {
             return Err(Error::Invalid(format!("extension '{}' is named twice", extension.name())));
+        }
+        if tables == KEYS {
+            return Err(Error::Invalid(format!("extension '{KEYS}': the server keeps keys under this name")));
         }
     }
     Ok(())

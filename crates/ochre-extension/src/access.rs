@@ -8,32 +8,48 @@ use crate::failure::Failure;
 
 /// Who asks. Everything is refused that is not granted; a place in which nothing is granted is as if it were not there.
 #[derive(Clone, Debug)]
-pub struct Caller(Arc<Principal>);
+pub struct Caller {
+    principal: Arc<Principal>,
+    batch_records: Option<usize>,
+}
 
 impl Caller {
-    /// Somebody with grants.
-    pub const fn new(principal: Arc<Principal>) -> Self {
-        Self(principal)
+    /// Somebody with grants, who may write so many records in one request.
+    pub const fn new(principal: Arc<Principal>, batch_records: Option<usize>) -> Self {
+        Self { principal, batch_records }
     }
 
     /// Whoever there is while nobody is asked who they are: everything is allowed, also what extensions bring.
     pub fn anybody(roles: &Roles) -> Self {
-        Self(Arc::new(Principal { name: String::new(), grants: vec![Grant::admin(roles)] }))
+        Self::new(Arc::new(Principal { name: String::new(), grants: vec![Grant::admin(roles)] }), None)
     }
 
     /// Whoever asks for what needs nobody.
     pub fn nobody() -> Self {
-        Self(Arc::new(Principal { name: String::new(), grants: Vec::new() }))
+        Self::new(Arc::new(Principal { name: String::new(), grants: Vec::new() }), None)
     }
 
     /// Name and grants.
     pub fn principal(&self) -> &Principal {
-        &self.0
+        &self.principal
+    }
+
+    /// Refuses a write of more records than the caller's key allows.
+    ///
+    /// # Errors
+    /// [`Failure`] with 400.
+    pub fn check_batch(&self, records: usize) -> Result<(), Failure> {
+        match self.batch_records.filter(|most| records > *most) {
+            Some(most) => Err(Failure::invalid(format!(
+                "{records} records in one request are more than this key's limit of {most}; send smaller batches"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Whether something may be done to a collection.
     pub fn may(&self, permission: Permission, tenant: &str, database: &str, collection: &str) -> bool {
-        self.0.may(permission, target(tenant, database, collection))
+        self.principal.may(permission, target(tenant, database, collection))
     }
 
     /// Fails unless something may be done to a collection: as if it were not there, if nothing may.
@@ -49,11 +65,11 @@ impl Caller {
     /// # Errors
     /// As [`Caller::check`].
     pub fn check_given(&self, permission: Permission, target: Target<'_>, given: &str) -> Result<(), Failure> {
-        if self.0.may(permission, target) {
+        if self.principal.may(permission, target) {
             return Ok(());
         }
         let said = Target { collection: Some(given), ..target };
-        Err(if self.0.sees(target) { Self::forbidden(permission) } else { Self::hidden(said) })
+        Err(if self.principal.sees(target) { Self::forbidden(permission) } else { Self::hidden(said) })
     }
 
     /// As [`Caller::check`], for any place.
@@ -61,10 +77,10 @@ impl Caller {
     /// # Errors
     /// As [`Caller::check`].
     pub fn check_in(&self, permission: Permission, target: Target<'_>) -> Result<(), Failure> {
-        if self.0.may(permission, target) {
+        if self.principal.may(permission, target) {
             return Ok(());
         }
-        Err(if self.0.sees(target) { Self::forbidden(permission) } else { Self::hidden(target) })
+        Err(if self.principal.sees(target) { Self::forbidden(permission) } else { Self::hidden(target) })
     }
 
     /// What somebody is told who may not.

@@ -114,12 +114,24 @@ pub struct Description {
     pub response: (u16, &'static str),
     /// Whether it is part of the OpenAPI document.
     pub is_listed: bool,
+    /// Whether it writes records: reads keep half of the room from such.
+    pub is_write: bool,
 }
 
 impl Description {
     /// An operation without a body that answers 200 with an object.
     pub const fn new(method: Method, path: &'static str, summary: &'static str, needs: Needs) -> Self {
-        Self { method, path, summary, needs, query: &[], request: None, response: (200, "object"), is_listed: true }
+        Self {
+            method,
+            path,
+            summary,
+            needs,
+            query: &[],
+            request: None,
+            response: (200, "object"),
+            is_listed: true,
+            is_write: false,
+        }
     }
 
     /// As [`Description::new`], for GET.
@@ -168,6 +180,13 @@ impl Description {
         self
     }
 
+    /// It writes records. How many at once a key may write, the work asks with [`Caller::check_batch`](crate::Caller).
+    #[must_use]
+    pub const fn writes(mut self) -> Self {
+        self.is_write = true;
+        self
+    }
+
     /// Leaves it out of the OpenAPI document.
     #[must_use]
     pub const fn unlisted(mut self) -> Self {
@@ -180,7 +199,8 @@ impl Description {
         Operation { description: self, handler: Handler::Work(Arc::new(work)) }
     }
 
-    /// The operation, answered by something that speaks HTTP itself, such as a stream of events.
+    /// The operation, answered by something that speaks HTTP itself, such as a stream of events. Who asks is a
+    /// [`Caller`](crate::Caller) among the request's extensions.
     pub fn streams(self, serve: impl Fn(http::Request<Body>) -> Streamed + Send + Sync + 'static) -> Operation {
         Operation { description: self, handler: Handler::Stream(Arc::new(serve)) }
     }

@@ -41,6 +41,12 @@ pub fn built_in_document() -> Json {
     document(loaded.api())
 }
 
+/// The names of the server's own schemas.
+pub(crate) fn schemas() -> Vec<String> {
+    let own = document(&[])["components"]["schemas"].as_object().map(|schemas| schemas.keys().cloned().collect());
+    own.unwrap_or_default()
+}
+
 /// The document served at `/openapi.json`.
 pub(crate) fn document(extensions: &[Arc<dyn ApiExtension>]) -> Json {
     let mut paths = Map::new();

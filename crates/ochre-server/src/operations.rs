@@ -13,12 +13,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use http_body_util::BodyExt;
 use ochre_auth::{OwnPermission, Permission, Roles};
+use ochre_engine::Database;
 use ochre_extension::{Answer, ApiExtension, Call, Description, Handler, Method, Needs, Operation, Work};
 
 use crate::app::App;
 use crate::auth::Caller;
 use crate::body::JsonBytes;
 use crate::error::ApiError;
+use crate::openapi;
 use crate::routes;
 
 /// What each operation needs: the one table. What is not in it needs every permission there is.
@@ -36,6 +38,11 @@ impl Permissions {
         table
     }
 
+    /// Whether there is anything at a route.
+    pub(crate) fn has(&self, route: &str) -> bool {
+        self.0.contains_key(route)
+    }
+
     /// What a request by this method to this route needs; absent if it is in no table.
     pub(crate) fn needs(&self, method: &str, route: &str) -> Option<Needs> {
         let method = if method == "HEAD" { "GET" } else { method };
@@ -51,6 +58,7 @@ pub(crate) fn check(extensions: &[Arc<dyn ApiExtension>]) -> Result<(), String> 
     let mut served: Vec<(Method, &str, &str)> =
         routes::descriptions().map(|description| (description.method, description.path, "the server")).collect();
     let mut granted: Vec<OwnPermission> = Vec::new();
+    let mut named = openapi::schemas();
     for extension in extensions {
         let name = extension.name();
         let wrong = |text: String| Err(format!("names '{name}', which cannot be used: {text}"));
@@ -58,10 +66,9 @@ pub(crate) fn check(extensions: &[Arc<dyn ApiExtension>]) -> Result<(), String> 
             if own.name.strip_prefix(name).is_none_or(|what| !what.starts_with(':') || what.len() == 1) {
                 return wrong(format!("its permission '{}' must be named {name}:… ", own.name));
             }
-            if granted.iter().any(|other| other.name == own.name)
-                || Permission::ALL.iter().any(|other| other.name() == own.name)
-            {
-                return wrong(format!("there is a permission '{}' already", own.name));
+            let is_of_server = Permission::ALL.iter().any(|other| other.name().split(':').next() == Some(name));
+            if is_of_server || granted.iter().any(|other| other.name == own.name) {
+                return wrong(format!("there are permissions named like '{}' already", own.name));
             }
             if let Some(role) = own.roles.iter().find(|role| roles.permissions(role).is_none()) {
                 return wrong(format!("its permission '{}' is for a role '{role}' that there is not", own.name));
@@ -69,12 +76,16 @@ pub(crate) fn check(extensions: &[Arc<dyn ApiExtension>]) -> Result<(), String> 
             granted.push(own);
         }
         let schemas = extension.schemas();
+        if let Some(schema) = schemas.keys().find(|schema| named.contains(*schema)) {
+            return wrong(format!("there is a schema {schema:?} already"));
+        }
+        named.extend(schemas.keys().cloned());
         for Operation { description: Description { method, path, needs, request, .. }, .. } in
             Arc::clone(extension).operations()
         {
             let said = format!("{} {path}", method.name());
-            if !path.starts_with('/') || path.len() == 1 || path.contains("//") {
-                return wrong(format!("{said} has no path such as /{name}/…"));
+            if !is_path(path) {
+                return wrong(format!("{said} has no path such as /{name}/{{collection}}/…"));
             }
             if let Needs::All(Permission::Own(own)) | Needs::Some(Permission::Own(own)) = needs
                 && !granted.contains(&own)
@@ -83,6 +94,11 @@ pub(crate) fn check(extensions: &[Arc<dyn ApiExtension>]) -> Result<(), String> 
             }
             if let Some((_, other, whose)) = served.iter().find(|(_, other, _)| clash(path, other)) {
                 return wrong(format!("{said} cannot be told from {other} of {whose}; name parameters alike"));
+            }
+            if let Some((_, other, whose)) =
+                served.iter().find(|(_, other, whose)| *whose != name && takes_over(path, other))
+            {
+                return wrong(format!("{said} would take requests from {other} of {whose}; choose another path"));
             }
             if let Some((.., whose)) = served.iter().find(|(own, other, _)| *own == method && *other == path) {
                 return wrong(format!("{said} is served by {whose} already"));
@@ -94,6 +110,32 @@ pub(crate) fn check(extensions: &[Arc<dyn ApiExtension>]) -> Result<(), String> 
         }
     }
     Ok(())
+}
+
+/// Whether a path is one: its parts are texts or parameters, `{name}` or at the end `{*name}`.
+fn is_path(path: &str) -> bool {
+    let Some(parts) = path.strip_prefix('/') else { return false };
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let count = parts.split('/').count();
+    parts.split('/').enumerate().all(|(number, part)| {
+        match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
+            Some(name) => match name.strip_prefix('*') {
+                Some(rest) => number + 1 == count && is_name(rest),
+                None => is_name(name),
+            },
+            None => !part.is_empty() && !part.contains(['{', '}', '?', '#', '%']) && !part.starts_with([':', '*']),
+        }
+    })
+}
+
+/// Whether everything that one path is for is for another as well, where that has a parameter and this a text.
+fn takes_over(one: &str, other: &str) -> bool {
+    let is_parameter = |part: &str| part.starts_with('{') && !part.starts_with("{*");
+    let (own, their): (Vec<&str>, Vec<&str>) = (one.split('/').collect(), other.split('/').collect());
+    one != other
+        && own.len() == their.len()
+        && own.iter().zip(&their).all(|(own, their)| own == their || is_parameter(their))
+        && own.iter().zip(&their).any(|(own, their)| is_parameter(their) && !is_parameter(own))
 }
 
 /// Whether a router cannot tell two paths apart that are written differently.
@@ -160,13 +202,12 @@ async fn serve(
             Err(refused) => return refused,
         },
     };
-    let answer = app
-        .run(move |database| {
-            let bytes = body.as_ref().map_or(&[][..], JsonBytes::bytes);
-            Ok(work(&Call::new(database, &caller, &path, &query, bytes))?)
-        })
-        .await;
-    match answer {
+    let answer = move |database: &Database| {
+        let bytes = body.as_ref().map_or(&[][..], JsonBytes::bytes);
+        Ok(work(&Call::new(database, &caller, &path, &query, bytes))?)
+    };
+    let answered = if description.is_write { app.run_write(answer).await } else { app.run(answer).await };
+    match answered {
         Ok(Answer { status, content_type, body }) => {
             (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
         }
@@ -183,7 +224,7 @@ mod tests {
     use crate::extensions::Extensions;
 
     #[test]
-    fn every_built_in_operation_is_in_the_table_and_nothing_else() {
+    fn the_table_says_what_operations_need() {
         let loaded = Extensions::built_in().load(&Config::default()).unwrap();
         let table = Permissions::of(loaded.api());
         let base = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}";
@@ -220,12 +261,20 @@ mod tests {
         const OWN: OwnPermission = OwnPermission { name: "wrong:read", roles: &["reader"], is_audited: false };
         let get = |path: &'static str| Description::get(path, "", Needs::Identity);
         let own = Description::get("/wrong", "", Needs::All(Permission::Own(OWN)));
-        let cases: [(&'static [OwnPermission], Vec<Description>, Option<&str>); 13] = [
+        let cases: [(&'static [OwnPermission], Vec<Description>, Option<&str>); 21] = [
             (&[OWN], vec![own], None),
             (&[], vec![own], Some("not among its permissions")),
             (&[OwnPermission { name: "notes:read", ..OWN }], vec![], Some("must be named wrong:")),
             (&[OwnPermission { roles: &["king"], ..OWN }], vec![], Some("role 'king'")),
             (&[OWN, OWN], vec![], Some("already")),
+            (&[], vec![get("/wrong/{")], Some("has no path")),
+            (&[], vec![get("/wrong/{id}.json")], Some("has no path")),
+            (&[], vec![get("/wrong/{*rest}/x")], Some("has no path")),
+            (&[], vec![get("/wrong/:id")], Some("has no path")),
+            (&[], vec![get("/")], Some("has no path")),
+            (&[], vec![get("/api/v2/tenants/acme")], Some("would take requests from /api/v2/tenants/{tenant}")),
+            (&[], vec![get("/_admin/jobs/all")], Some("of jobs; choose another path")),
+            (&[], vec![get("/wrong/x"), get("/wrong/{x}")], None),
             (&[], vec![get("wrong")], Some("has no path")),
             (&[], vec![get("/wrong").takes("Something")], Some("not among its schemas")),
             (&[], vec![get("/_admin/jobs")], Some("served by jobs already")),

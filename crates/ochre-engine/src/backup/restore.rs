@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
+use std::sync::Arc;
 
 use ochre_scheduler::Time;
 use ochre_store::SqliteStore;
@@ -10,6 +11,7 @@ use ochre_store::SqliteStore;
 use super::{Manifest, Repository};
 use crate::database::Database;
 use crate::error::Error;
+use crate::extension::StoreExtension;
 use crate::options::Options;
 
 /// Which backup to restore.
@@ -49,12 +51,20 @@ impl std::str::FromStr for RestoreAt {
 }
 
 /// How to restore.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct RestoreOptions {
     /// Which backup.
     pub at: RestoreAt,
     /// Only the collection of this name or id, not the whole database.
     pub collection: Option<String>,
+    /// What extends the database: of a single collection, what extensions keep of the others goes.
+    pub extensions: Vec<Arc<dyn StoreExtension>>,
+}
+
+impl Default for RestoreOptions {
+    fn default() -> Self {
+        Self { at: RestoreAt::Latest, collection: None, extensions: Options::default().extensions }
+    }
 }
 
 impl Repository {
@@ -101,7 +111,7 @@ impl Repository {
         }
         SqliteStore::finish_restore(directory)?;
         if let Some(wanted) = &options.collection {
-            keep_only(directory, wanted)?;
+            keep_only(directory, wanted, &options.extensions)?;
         }
         Ok(chosen.clone())
     }
@@ -131,8 +141,9 @@ fn choose<'a>(manifests: &'a [Manifest], at: &RestoreAt) -> Option<&'a Manifest>
 }
 
 /// Removes every collection but one from a database.
-fn keep_only(directory: &Path, wanted: &str) -> Result<(), Error> {
-    let database = Database::open_with(directory, Options { background: false, ..Options::default() })?;
+fn keep_only(directory: &Path, wanted: &str, extensions: &[Arc<dyn StoreExtension>]) -> Result<(), Error> {
+    let options = Options { background: false, extensions: extensions.to_vec(), ..Options::default() };
+    let database = Database::open_with(directory, options)?;
     let all = database.all_collections()?;
     let is_wanted = |row: &ochre_store::CollectionRow| row.name == wanted || row.id.to_string() == wanted;
     if !all.iter().any(is_wanted) {

@@ -225,7 +225,7 @@ impl BackupVerify {
         let home = inner.directory.as_deref().ok_or_else(|| Failure::Failed("the database has no directory".into()))?;
         let folder = home.join(RESTORING);
         let _ = std::fs::remove_dir_all(&folder);
-        let options = RestoreOptions { at: RestoreAt::Id(last.id.clone()), collection: None };
+        let options = RestoreOptions { at: RestoreAt::Id(last.id.clone()), ..RestoreOptions::default() };
         let restored = repository.restore(&options, &folder).map_err(Failure::from).and_then(|_| {
             context.step(Progress { done: 0, total: None, what: "checking what was restored".into() })?;
             let report = ochre_store::check(&folder)?;

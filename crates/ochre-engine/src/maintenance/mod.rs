@@ -176,7 +176,10 @@ impl Inner {
             }
         };
         self.sync_everything()?;
-        run(&metadata_indexes::MetadataIndexes(home.clone()))?;
+        for task in self.options.extensions.iter().flat_map(|extension| extension.tasks(&WeakDatabase(home.0.clone())))
+        {
+            run(&*task)?;
+        }
         run(&index_rebuild::IndexRebuild(home.clone()))?;
         run(&sweep::Sweep(home.clone()))?;
         run(&log_prune::LogPrune(home.clone()))?;

@@ -441,7 +441,15 @@ impl Inner {
         let changed = change(&mut next);
         self.save_index(entry, &next, false)?;
         let _showing = entry.showing.lock();
-        *entry.state.lock() = next;
+        {
+            let mut state = entry.state.lock();
+            let build = |state: &State| state.building.as_ref().map(|(generation, _)| *generation);
+            if build(&state) == build(&next) {
+                // A build that goes on has gone on.
+                next.progress = state.progress;
+            }
+            *state = next;
+        }
         self.show_builds(entry);
         Ok(changed)
     }

@@ -57,7 +57,7 @@ impl Scene {
     /// Restores, and opens what was restored once it was checked.
     fn restore(&self, name: &str, at: RestoreAt) -> Result<Database, Error> {
         let directory = self.folder.path().join(name);
-        self.repository().restore(&RestoreOptions { at, collection: None }, &directory)?;
+        self.repository().restore(&RestoreOptions { at, ..RestoreOptions::default() }, &directory)?;
         let report = ochre_engine::check(&directory).unwrap();
         assert!(report.is_clean(), "{:?}", report.findings);
         Database::open_with(&directory, small())
@@ -254,11 +254,13 @@ fn collections_that_come_and_go_between_backups_are_as_they_were() {
     assert_eq!((count(&before, "kept"), count(&before, "goes"), count(&before, "changes")), (50, 50, 50));
     // One collection alone.
     let directory = scene.folder.path().join("alone");
-    let options = RestoreOptions { at: RestoreAt::Latest, collection: Some("changes".into()) };
+    let options =
+        RestoreOptions { at: RestoreAt::Latest, collection: Some("changes".into()), ..RestoreOptions::default() };
     scene.repository().restore(&options, &directory).unwrap();
     let alone = Database::open_with(&directory, small()).unwrap();
     assert_eq!((alone.all_collections().unwrap().len(), count(&alone, "changes")), (1, 40));
-    let options = RestoreOptions { at: RestoreAt::Latest, collection: Some("nowhere".into()) };
+    let options =
+        RestoreOptions { at: RestoreAt::Latest, collection: Some("nowhere".into()), ..RestoreOptions::default() };
     let error = scene.repository().restore(&options, &scene.folder.path().join("none")).unwrap_err().to_string();
     assert!(error.contains("nowhere"), "{error}");
 }
@@ -355,7 +357,7 @@ fn bad_targets_and_requests_say_what_is_wrong() {
     succeed(&database, "backup");
     let error = restore(&RestoreOptions::default(), &scene.home());
     assert!(error.contains("not empty"), "{error}");
-    let early = RestoreOptions { at: "2020-01-01T00:00:00Z".parse().unwrap(), collection: None };
+    let early = RestoreOptions { at: "2020-01-01T00:00:00Z".parse().unwrap(), ..RestoreOptions::default() };
     let error = restore(&early, &scene.folder.path().join("x"));
     assert!(error.contains("2020-01-01"), "{error}");
     let error = "yesterday".parse::<RestoreAt>().unwrap_err().to_string();

@@ -45,7 +45,7 @@ fn counts_are_exact_after_random_operations_restarts_and_restores() {
     }
     let restored = folder.path().join("restored");
     Repository::new(BackupTargets::default().open(&target).unwrap())
-        .restore(&RestoreOptions { at: RestoreAt::Latest, collection: None }, &restored)
+        .restore(&RestoreOptions { at: RestoreAt::Latest, ..RestoreOptions::default() }, &restored)
         .unwrap();
     check_counts(&collection(&open(&restored), Space::L2), &oracle);
 }

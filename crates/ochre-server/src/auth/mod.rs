@@ -95,7 +95,14 @@ impl Deref for Caller {
 
 impl Caller {
     fn new(principal: Arc<Principal>, key: Option<Arc<Key>>) -> Self {
-        Self { who: ochre_extension::Caller::new(principal), key }
+        let batch_records = key.as_ref().and_then(|key| key.limits().batch_records).map(|most| most as usize);
+        Self { who: ochre_extension::Caller::new(principal, batch_records), key }
+    }
+
+    /// Lets handlers know who asks: those of the server and those that are streamed.
+    fn enter(self, request: &mut Request) {
+        request.extensions_mut().insert(self.who.clone());
+        request.extensions_mut().insert(self);
     }
 
     /// Whether a request may pass.
@@ -144,17 +151,6 @@ impl Caller {
             }
         }
         Ok(())
-    }
-
-    /// Refuses a write of more records than the key allows.
-    pub(crate) fn check_batch(&self, records: usize) -> Result<(), ApiError> {
-        let limit = self.key.as_ref().and_then(|key| key.limits().batch_records).map(|most| most as usize);
-        match limit.filter(|most| records > *most) {
-            Some(most) => Err(ApiError::invalid(format!(
-                "{records} records in one request are more than this key's limit of {most}; send smaller batches"
-            ))),
-            None => Ok(()),
-        }
     }
 }
 
@@ -392,18 +388,21 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
         return error.into_response();
     }
     let route = request.extensions().get::<MatchedPath>().map_or(String::new(), |path| path.as_str().to_owned());
+    if !route.is_empty() && !permissions.has(&route) {
+        return ApiError::internal(format!("{route} is in no table of permissions")).into_response();
+    }
     let Some(auth) = app.auth() else {
         let is_for_this_machine = route.starts_with("/_admin/") || route == "/mcp";
         if let Err(error) = if is_for_this_machine { app.check_local() } else { Ok(()) } {
             return error.into_response();
         }
-        request.extensions_mut().insert(anybody);
+        anybody.enter(&mut request);
         return next.run(request).await;
     };
     let auth = Arc::clone(auth);
     let needs = permissions.needs(request.method().as_str(), &route);
     if needs == Some(Needs::Nothing) {
-        request.extensions_mut().insert(Caller { who: ochre_extension::Caller::nobody(), key: None });
+        Caller { who: ochre_extension::Caller::nobody(), key: None }.enter(&mut request);
         return next.run(request).await;
     }
     let address =
@@ -446,7 +445,7 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
         let _room = room;
         return match verdict {
             Ok(()) => {
-                request.extensions_mut().insert(caller);
+                caller.enter(&mut request);
                 next.run(request).await
             }
             Err(error) => error.into_response(),
@@ -457,7 +456,7 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
         let _room = room;
         let response = match verdict {
             Ok(()) => {
-                request.extensions_mut().insert(caller);
+                caller.enter(&mut request);
                 next.run(request).await
             }
             Err(error) => error.into_response(),

@@ -34,14 +34,20 @@ impl Place {
                 _ => {}
             }
         }
-        if place.given.is_some() && place.tenant.is_none() {
+        let names = |part: &str| route.split('/').any(|own| own == part);
+        if names("{collection}") {
+            // What the path does not name, the query does, or it is the default one.
             let query = request.uri().query().unwrap_or_default();
             let named = |name: &str, default: &str| {
                 let found = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name);
                 Some(found.map_or_else(|| default.to_owned(), |(_, value)| value.into_owned()))
             };
-            place.tenant = named("tenant", DEFAULT_TENANT);
-            place.database = named("database", DEFAULT_DATABASE);
+            if !names("{tenant}") {
+                place.tenant = named("tenant", DEFAULT_TENANT);
+            }
+            if !names("{database}") {
+                place.database = named("database", DEFAULT_DATABASE);
+            }
         }
         if let (Some(tenant), Some(home), Some(given)) = (&place.tenant, &place.database, &place.given) {
             if database.collection_in(tenant, home, given).is_ok() {

@@ -19,15 +19,15 @@ use crate::config::{Config, ConfigError};
 pub use self::mcp::serve_standard as serve_mcp;
 pub(crate) use self::mcp::tools_of;
 
+/// Where built-in extensions find the server once it runs.
+type Server = Arc<OnceLock<App>>;
 /// Makes an extension with its options; what is wrong with them.
-type Make<T> = Box<dyn Fn(&ExtensionOptions) -> Result<Arc<T>, String> + Send + Sync>;
+type Make<T> = Box<dyn Fn(&ExtensionOptions, &Server) -> Result<Arc<T>, String> + Send + Sync>;
 
 /// The extensions that a configuration may name: those that are built in, and those that an embedder adds.
 pub struct Extensions {
     api: Vec<(&'static str, Make<dyn ApiExtension>)>,
     store: Vec<(&'static str, Make<dyn StoreExtension>)>,
-    /// Where built-in ones find the server once it runs.
-    app: Arc<OnceLock<App>>,
 }
 
 /// The options of an extension: its section of the configuration.
@@ -52,12 +52,11 @@ impl ExtensionOptions {
     }
 }
 
-/// The extensions that a configuration names, in its order.
-#[derive(Clone)]
+/// The extensions that a configuration names, in its order: for one database and one server.
 pub struct Loaded {
     api: Vec<Arc<dyn ApiExtension>>,
     store: Vec<Arc<dyn StoreExtension>>,
-    app: Arc<OnceLock<App>>,
+    server: Server,
 }
 
 impl Loaded {
@@ -78,23 +77,24 @@ impl Loaded {
 
     /// Lets built-in ones find the server.
     pub(crate) fn connect(&self, app: &App) {
-        let _ = self.app.set(app.clone());
+        let _ = self.server.set(app.clone());
     }
 }
 
 impl Extensions {
     /// Those that are built in.
     pub fn built_in() -> Self {
-        let app = Arc::<OnceLock<App>>::default();
-        let tools = Arc::clone(&app);
-        Self { api: Vec::new(), store: Vec::new(), app }
+        let mut built_in = Self { api: Vec::new(), store: Vec::new() }
             .with_api("introspection", |options| options.none().map(|()| Arc::new(introspection::Introspection) as _))
             .with_api("jobs", |options| options.none().map(|()| Arc::new(jobs::Jobs) as _))
             .with_api("metadata-indexes", |options| {
                 options.none().map(|()| Arc::new(metadata_indexes::MetadataIndexes) as _)
             })
-            .with_api("mcp", move |options| options.none().map(|()| Arc::new(mcp::Mcp::new(Arc::clone(&tools))) as _))
-            .with_store("metadata-indexes", |options| options.none().map(|()| ochre_engine::metadata_indexes()))
+            .with_store("metadata-indexes", |options| options.none().map(|()| ochre_engine::metadata_indexes()));
+        let tools: Make<dyn ApiExtension> =
+            Box::new(|options, server| options.none().map(|()| Arc::new(mcp::Mcp::new(Arc::clone(server))) as _));
+        built_in.api.push(("mcp", tools));
+        built_in
     }
 
     /// Adds one of the API, under the name that it has in the configuration.
@@ -103,7 +103,7 @@ impl Extensions {
         mut self, name: &'static str,
         make: impl Fn(&ExtensionOptions) -> Result<Arc<dyn ApiExtension>, String> + Send + Sync + 'static,
     ) -> Self {
-        self.api.push((name, Box::new(make)));
+        self.api.push((name, Box::new(move |options, _| make(options))));
         self
     }
 
@@ -113,7 +113,7 @@ impl Extensions {
         mut self, name: &'static str,
         make: impl Fn(&ExtensionOptions) -> Result<Arc<dyn StoreExtension>, String> + Send + Sync + 'static,
     ) -> Self {
-        self.store.push((name, Box::new(make)));
+        self.store.push((name, Box::new(move |options, _| make(options))));
         self
     }
 
@@ -129,8 +129,9 @@ impl Extensions {
             let hint = nearest(name, known).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
             return Err(wrong(name, format!("are options of an extension that neither api nor store names{hint}")));
         }
-        let api = load("api", &self.api, &given.api, config)?;
-        let store = load("store", &self.store, &given.store, config)?;
+        let server = Server::default();
+        let api = load("api", &self.api, &given.api, (config, &server))?;
+        let store = load("store", &self.store, &given.store, (config, &server))?;
         for extension in &api {
             let lacking = extension.requires().iter().find(|name| store.iter().all(|store| store.name() != **name));
             if let Some(name) = lacking {
@@ -139,7 +140,7 @@ impl Extensions {
             }
         }
         crate::operations::check(&api).map_err(|text| wrong("api", text))?;
-        Ok(Loaded { api, store, app: Arc::clone(&self.app) })
+        Ok(Loaded { api, store, server })
     }
 }
 
@@ -148,7 +149,7 @@ fn wrong(key: &str, reason: String) -> ConfigError {
 }
 
 fn load<T: ?Sized>(
-    list: &str, known: &[(&'static str, Make<T>)], given: &[String], config: &Config,
+    list: &str, known: &[(&'static str, Make<T>)], given: &[String], (config, server): (&Config, &Server),
 ) -> Result<Vec<Arc<T>>, ConfigError> {
     let make = |(number, name): (usize, &String)| {
         if given[..number].contains(name) {
@@ -167,7 +168,7 @@ fn load<T: ?Sized>(
             Some(Ok(Value::Object(options))) => options,
             Some(_) => return Err(wrong(name, "must be a table of options".into())),
         };
-        make(&ExtensionOptions(options)).map_err(|reason| wrong(name, format!("cannot be used: {reason}")))
+        make(&ExtensionOptions(options), server).map_err(|reason| wrong(name, format!("cannot be used: {reason}")))
     };
     given.iter().enumerate().map(make).collect()
 }

@@ -22,6 +22,7 @@ use crate::finder;
 
 const BASE: &str = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/schema";
 const BASE_V1: &str = "/api/v1/collections/{collection}/schema";
+const V1: &str = "As under /api/v2, of the default tenant and database unless the query names others";
 
 pub(super) const OPERATIONS: &[Description] = &[
     Description::get(
@@ -46,6 +47,11 @@ pub(super) const OPERATIONS: &[Description] = &[
         Needs::All(Permission::IntrospectValues),
     )
     .takes("ValidateSchema"),
+    Description::get(BASE_V1, V1, Needs::All(Permission::SchemaRead)).unlisted(),
+    Description::put(BASE_V1, V1, Needs::All(Permission::SchemaWrite)).unlisted(),
+    Description::delete(BASE_V1, V1, Needs::All(Permission::SchemaWrite)).unlisted(),
+    Description::post("/api/v1/collections/{collection}/schema/validate", V1, Needs::All(Permission::IntrospectValues))
+        .unlisted(),
 ];
 
 pub(super) fn router() -> Router<App> {
