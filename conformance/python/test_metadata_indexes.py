@@ -4,11 +4,13 @@ import json
 import random
 import subprocess
 import time
+import urllib.error
 import urllib.parse
+import urllib.request
 
+import chromadb
 import pytest
-
-from server import OCHRE
+from server import OCHRE, Server
 
 ADMIN = "/_admin/metadata_indexes"
 ONE = "/_admin/metadata_index"
@@ -202,3 +204,65 @@ def test_the_command_line_administers_indexes(server, raw, films):
     bad = run("create", "x", "films", "yaer")
     assert bad.returncode == 1 and "did you mean" in bad.stderr
     assert run("delete", "by_genre").returncode == 0 and run("show", "by_genre").returncode == 1
+
+
+@pytest.mark.parametrize("policy", ["warn", "deny"])
+def test_filters_without_an_index_are_told_or_refused(tmp_path, policy):
+    (tmp_path / "ochre.toml").write_text(f'[database]\nunindexed_filters = "{policy}"\nunindexed_records_max = 100\n')
+    server = Server(extra=("--config", str(tmp_path / "ochre.toml"))).start()
+    try:
+        client = chromadb.HttpClient("127.0.0.1", server.port)
+        films = client.create_collection("films", embedding_function=None)
+        films.add(ids=[f"f{n}" for n in range(200)], embeddings=[[n, 1.0] for n in range(200)], metadatas=[{"year": n} for n in range(200)])
+
+        def ask(verb):
+            body = {"where": {"year": 7}, "include": []} | ({"query_embeddings": [[5.0, 1.0]]} if verb == "query" else {})
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{server.port}{V2}/{films.id}/{verb}", json.dumps(body).encode(), {"content-type": "application/json"})
+            try:
+                answer = urllib.request.urlopen(request)
+            except urllib.error.HTTPError as error:
+                answer = error
+            return answer.status, answer.headers.get("x-index-warnings"), json.loads(answer.read())
+
+        for verb in ["get", "query"]:
+            status, warning, body = ask(verb)
+            told = warning if policy == "warn" else body["message"]
+            assert (status, "no metadata index answers this filter" in told) == ((200, True) if policy == "warn" else (400, True)), told
+        # The remedy it names is one.
+        declared = json.loads(told.split("POST /_admin/metadata_indexes ")[1])
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{server.port}{ADMIN}", json.dumps(declared).encode(), {"content-type": "application/json"})
+        assert urllib.request.urlopen(request).status == 202
+        for _ in range(300):
+            if ask("get")[:2] == (200, None):
+                break
+            time.sleep(0.05)
+        for verb in ["get", "query"]:
+            status, warning, body = ask(verb)
+            assert (status, warning, body["ids"] in (["f7"], [["f7"]])) == (200, None, True), body
+    finally:
+        server.remove()
+
+
+def test_indexes_are_created_by_themselves_if_that_is_wanted(raw, films):
+    for _ in range(12):
+        explain(raw, films, {"genre": "rare"})
+    assert raw("GET", ADMIN)[2]["indexes"] == []
+    assert raw("PATCH", "/_admin/jobs/metadata-indexes", {"knobs": {"create": True}})[0] == 200
+    try:
+        assert raw("POST", "/_admin/jobs/metadata-indexes/run")[0] == 202
+        made = wait_for_first(raw)
+        assert made["comment"].startswith("created automatically") and made["columns"] == ["genre"]
+        assert explain(raw, films, {"genre": "rare"})[1]["index"] == made["index_name"]
+    finally:
+        assert raw("PATCH", "/_admin/jobs/metadata-indexes", {"knobs": {"create": None}})[0] == 200
+
+
+def wait_for_first(raw):
+    for _ in range(300):
+        indexes = raw("GET", ADMIN)[2]["indexes"]
+        if indexes and indexes[0]["status"] == "ready":
+            return indexes[0]
+        time.sleep(0.05)
+    raise AssertionError(indexes)

@@ -1,6 +1,7 @@
 """Authentication and authorisation: every route with every role, the official client over TLS, and attacks."""
 
 import base64
+import concurrent.futures
 import http.client
 import json
 import os
@@ -336,6 +337,42 @@ def test_keys_are_made_listed_limited_revoked_and_expire(guarded, films):
                         ({"name": "x", "grants": ["reader"], "expires_at": 5}, "in the past"), ({"name": "x", "grants": ["reader"], "batch_records": 0}, "at least 1")]:
         status, _, answer = guarded.ask("POST", "/_admin/keys", body)
         assert status in (400, 422) and words in answer["message"], answer
+
+
+def test_a_key_makes_and_fills_only_as_much_as_it_may(guarded, films):
+    key = guarded.key("schema-manager:default_tenant/default_database/mine-*", collections=2, collection_records=3)
+    ids = {}
+    for name in ["mine-1", "mine-2"]:
+        status, _, body = guarded.ask("POST", V2, {"name": name}, key)
+        assert status == 200, body
+        ids[name] = body["id"]
+    status, _, body = guarded.ask("POST", V2, {"name": "mine-3"}, key)
+    assert (status, "limit of 2" in body["message"]) == (400, True), body
+    # What is there already is no more.
+    assert guarded.ask("POST", V2, {"name": "mine-1", "get_or_create": True}, key)[0] == 200
+    assert guarded.ask("DELETE", f"{V2}/mine-2", key=key)[0] == 200
+    assert guarded.ask("POST", V2, {"name": "mine-3"}, key)[0] == 200
+
+    def write(verb, *names, who=key):
+        body = {"ids": list(names), "embeddings": [[1, 0]] * len(names)}
+        status, _, answer = guarded.ask("POST", f"{V2}/{ids['mine-1']}/{verb}", body, who)
+        return status, answer.get("message", "")
+
+    assert write("add", "a", "b")[0] == 201
+    status, message = write("add", "c", "d")
+    assert (status, "would hold 4 records" in message and "limit of 3" in message) == (400, True), message
+    assert write("upsert", "a", "b", "c", "c")[0] == 200
+    assert write("upsert", "a", "b", "c")[0] == 200
+    assert write("upsert", "d")[0] == 400 and write("add", "a", "d")[0] == 400
+    assert write("update", "a", "d")[0] == 200
+    assert guarded.ask("GET", f"{V2}/{ids['mine-1']}/count", key=key)[2] == 3
+    # The limit is the key's.
+    assert write("add", "d", who=ROOT)[0] == 201
+    # Many at once make no more than one by one.
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        guarded.ask("DELETE", f"{V2}/mine-3", key=key)
+        made = list(pool.map(lambda n: guarded.ask("POST", V2, {"name": f"mine-{n}"}, key)[0], range(10, 18)))
+    assert sorted(made) == [200] + [400] * 7
 
 
 def test_keys_outlive_a_restart_and_are_nowhere_on_disk(films, guarded):

@@ -49,6 +49,12 @@ pub(crate) struct Create {
     /// So many records in one write
     #[arg(long, value_name = "RECORDS")]
     batch_records: Option<u32>,
+    /// So many collections in what it may make some in
+    #[arg(long, value_name = "COLLECTIONS")]
+    collections: Option<u32>,
+    /// So many records in a collection that it writes to
+    #[arg(long, value_name = "RECORDS")]
+    collection_records: Option<u32>,
     #[command(flatten)]
     of: Of,
 }
@@ -113,6 +119,8 @@ impl Create {
             requests_per_second: self.requests_per_second,
             concurrent_requests: self.concurrent_requests,
             batch_records: self.batch_records,
+            collections: self.collections,
+            collection_records: self.collection_records,
         };
         let made: Json = if self.of.offline {
             offline(self.of.settings, extensions, |auth, database| {

@@ -81,6 +81,8 @@ pub(crate) fn options(config: &Config, loaded: &Loaded) -> anyhow::Result<Option
         segment_bytes: config.database.segment_bytes,
         graph_records_min: config.database.graph_records_min,
         tail_bytes_max: config.database.tail_bytes_max,
+        unindexed_filters: config.database.unindexed_filters.parse().unwrap_or_default(),
+        unindexed_records_max: config.database.unindexed_records_max,
         memory_limit: Some(config.memory.limit_bytes).filter(|bytes| *bytes > 0),
         scheduler: config.scheduler.implementation.clone(),
         backup_targets: Arc::new(ochre_server::backup_targets()),

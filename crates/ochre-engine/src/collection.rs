@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ochre_index::{Graph, IndexShape, Memory, View};
+use ochre_index::{Graph, Hints, IndexShape, Memory, View};
 use ochre_model::{Filter, WriteKind};
 use ochre_schema::{self as schema, MetadataSchema};
 use ochre_store::{Alteration, CollectionRow, Idempotency, Outcome};
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::error::Error;
 use crate::introspect::{IntrospectRequest, Validation};
-use crate::metadata_indexes::{Explain, IndexDefinition};
+use crate::metadata_indexes::{Explain, IndexDefinition, UnindexedFilters};
 use crate::read::{GetRequest, Include, QueryRequest, QueryResults, Record};
 use crate::schemas::Violations;
 use crate::text_search::TextHit;
@@ -114,6 +114,18 @@ impl Collection {
     /// [`Error::NotFilterable`] in strict mode, [`Error::Store`] if the collection was deleted.
     pub fn lint(&self, filter: &Filter) -> Result<Vec<String>, Error> {
         self.database.inner.lint(&*self.info()?, filter)
+    }
+
+    /// What is to be told of a filter that no declared index answers, if that is wanted.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if such are refused, [`Error::Store`] if the collection was deleted.
+    pub fn check_indexed(&self, filter: &Filter, hints: &Hints) -> Result<Option<String>, Error> {
+        let (inner, row) = (&self.database.inner, self.info()?);
+        if inner.options.unindexed_filters == UnindexedFilters::Allow {
+            return Ok(None);
+        }
+        inner.check_indexed(&row, &*inner.view(&row)?, filter, hints)
     }
 
     /// Finds out what its records look like, whether it declares a schema or not.

@@ -50,7 +50,7 @@ pub use database::{CollectionOptions, Database};
 pub use error::Error;
 pub use extension::{Commit, StoreExtension, WeakDatabase, metadata_indexes};
 pub use introspect::{Against, Candidate, IntrospectMode, IntrospectRequest, Validation};
-pub use metadata_indexes::{Explain, IndexChange, IndexDefinition, IndexSelection};
+pub use metadata_indexes::{Explain, IndexChange, IndexDefinition, IndexSelection, UnindexedFilters};
 pub use options::Options;
 pub use read::{GetRequest, Include, Query, QueryHit, QueryRequest, QueryResults, Record, StoredMetadata};
 pub use schemas::{RecordViolation, ViolationCount, Violations};

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::backup::BackupTargets;
 use crate::extension::{StoreExtension, metadata_indexes};
+use crate::metadata_indexes::UnindexedFilters;
 
 /// How to open a [`Database`](crate::Database).
 #[derive(Clone)]
@@ -47,6 +48,10 @@ pub struct Options {
     pub backup_targets: Arc<BackupTargets>,
     /// Validators that schemas may name.
     pub validators: ochre_schema::Functions,
+    /// What becomes of filters that no declared index answers.
+    pub unindexed_filters: UnindexedFilters,
+    /// In collections of at most so many records they are always answered.
+    pub unindexed_records_max: usize,
     /// What extends it, in the order in which they are opened.
     pub extensions: Vec<Arc<dyn StoreExtension>>,
     /// Run maintenance by itself. Without, call `Database::maintain`.
@@ -72,6 +77,8 @@ impl Default for Options {
             backup_target: None,
             backup_targets: Arc::default(),
             validators: ochre_schema::Functions::default(),
+            unindexed_filters: UnindexedFilters::default(),
+            unindexed_records_max: 10_000,
             extensions: vec![metadata_indexes()],
             background: true,
         }

@@ -271,6 +271,9 @@ impl Inner {
         let began = Instant::now();
         let mut trace = Trace::default();
         let hints = Hints { is_quiet: !explained, ..request.hints.clone() };
+        if let (Some(filter), None) = (&request.filter, &request.ids) {
+            self.check_indexed(row, &pinned.view, filter, &hints)?;
+        }
         let lookup = Lookup { ids: request.ids.as_deref(), filter: request.filter.as_ref(), hints: &hints };
         // To be explained all that pass are needed.
         let enough = if explained { usize::MAX } else { enough };
@@ -316,6 +319,9 @@ impl Inner {
         let began = Instant::now();
         let mut trace = Trace::default();
         let hints = Hints { is_quiet: !explained, ..request.hints.clone() };
+        if let (Some(filter), None) = (&request.filter, &request.ids) {
+            self.check_indexed(row, &pinned.view, filter, &hints)?;
+        }
         let lookup = Lookup { ids: request.ids.as_deref(), filter: request.filter.as_ref(), hints: &hints };
         let matches = pinned.look_up(&lookup, &mut trace)?;
         let filter_time = began.elapsed();

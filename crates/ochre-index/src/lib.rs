@@ -22,7 +22,7 @@ pub use bitmap::{Bitmap, CHUNK};
 pub use column::{TypeCounts, Values};
 pub use composite::{
     COMPOSITE_VERSION, CompositeBuilder, CompositeHeader, CompositeIndex, CompositeSegment, Considered,
-    INDEXED_BYTES_MAX, IndexColumn, IndexShape, KEYS_PER_RECORD_MAX, Reason,
+    INDEXED_BYTES_MAX, IndexColumn, IndexShape, KEYS_PER_RECORD_MAX, Reason, is_answerable,
 };
 pub use distance::Metric;
 pub use evaluate::{Hints, Rows, Trace, evaluate, evaluate_with};

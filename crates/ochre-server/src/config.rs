@@ -55,6 +55,8 @@ pub struct DatabaseConfig {
     pub segment_bytes: u64,
     pub graph_records_min: usize,
     pub tail_bytes_max: usize,
+    pub unindexed_filters: String,
+    pub unindexed_records_max: usize,
 }
 
 /// `[memory]`
@@ -312,6 +314,9 @@ impl Config {
         if self.database.segment_bytes < 1 << 16 {
             return Err(wrong("database.segment_bytes", "must be at least 65536"));
         }
+        if let Err(reason) = self.database.unindexed_filters.parse::<ochre_engine::UnindexedFilters>() {
+            return Err(wrong("database.unindexed_filters", &reason));
+        }
         if !["text", "json"].contains(&self.log.format.as_str()) {
             return Err(wrong("log.format", "must be \"text\" or \"json\""));
         }
@@ -539,6 +544,7 @@ mod tests {
             ("[server]\ncors_allow_origins = [\"nonsense\"]\n", "server.cors_allow_origins"),
             ("[database]\nsegment_bytes = 0\n", "database.segment_bytes"),
             ("[database]\npath = \"\"\n", "database.path"),
+            ("[database]\nunindexed_filters = \"never\"\n", "database.unindexed_filters"),
             ("[log]\nformat = \"xml\"\n", "log.format"),
             ("[bogus]\n", "bogus"),
         ] {

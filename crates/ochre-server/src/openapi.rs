@@ -105,6 +105,8 @@ pub(crate) fn document(extensions: &[Arc<dyn ApiExtension>]) -> Json {
             "requests_per_second": {"type": "integer", "minimum": 1},
             "concurrent_requests": {"type": "integer", "minimum": 1},
             "batch_records": {"type": "integer", "minimum": 1},
+            "collections": {"type": "integer", "minimum": 1},
+            "collection_records": {"type": "integer", "minimum": 1},
         },
     });
     components["securitySchemes"] = json!({

@@ -1,6 +1,6 @@
 //! `metadata-indexes`: builds declared indexes and keeps them up to date.
 
-use ochre_scheduler::{Context, Defaults, Failure, Knobs, Look, Task};
+use ochre_scheduler::{Context, Defaults, Failure, Knob, KnobValue, Knobs, Look, Task};
 
 use super::{Home, every};
 
@@ -19,12 +19,34 @@ impl Task for MetadataIndexes {
         every(5, |policies| (policies.priority, policies.jitter) = (8, 0.0))
     }
 
+    fn knobs(&self) -> &'static [Knob] {
+        &[
+            Knob {
+                name: "create",
+                about: "create the indexes that past filters would have profited from, and delete those of them that nothing uses",
+                default: KnobValue::Flag(false),
+            },
+            Knob {
+                name: "budget_bytes",
+                about: "bytes on disk that indexes created so take at most",
+                default: KnobValue::Count(256 << 20),
+            },
+        ]
+    }
+
     fn locks(&self) -> &'static [&'static str] {
         &["metadata-indexes"]
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
+    fn look(&self, knobs: &Knobs) -> Result<Look, Failure> {
         let inner = self.0.open()?;
+        if knobs.flag("create") {
+            let (create, delete) = inner.automatic_indexes(knobs.count("budget_bytes"));
+            if create.len() + delete.len() > 0 {
+                let text = format!("{} indexes would pay, {} are of no use", create.len(), delete.len());
+                return Ok(Look::Work(text));
+            }
+        }
         Ok(match inner.index_debt() {
             Some(debt) => Look::Work(debt),
             None => {
@@ -35,6 +57,14 @@ impl Task for MetadataIndexes {
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
-        self.0.open()?.work_on_indexes(false, context)
+        let (inner, knobs) = (self.0.open()?, context.knobs());
+        let mut changed = String::new();
+        if knobs.flag("create") {
+            let (created, deleted) = inner.change_automatic_indexes(knobs.count("budget_bytes"))?;
+            if created + deleted > 0 {
+                changed = format!("created {created} and deleted {deleted} by itself, ");
+            }
+        }
+        Ok(changed + &inner.work_on_indexes(false, context)?)
     }
 }

@@ -40,7 +40,7 @@ pub(crate) struct Workload(Mutex<HashMap<(CollectionNumber, Vec<Clause>), Asked>
 
 /// A test on a key, without its operand.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Clause {
+pub(super) struct Clause {
     key: String,
     kind: Kind,
 }
@@ -106,7 +106,7 @@ impl Workload {
 }
 
 /// The tests of a filter that an index could answer, if it is a conjunction that has any.
-fn shape(filter: &Filter) -> Option<Vec<Clause>> {
+pub(super) fn shape(filter: &Filter) -> Option<Vec<Clause>> {
     let mut clauses = Vec::new();
     gather(filter, &mut clauses);
     clauses.sort_unstable();
@@ -132,7 +132,7 @@ fn gather(filter: &Filter, clauses: &mut Vec<Clause>) {
 }
 
 /// The columns of an index that would answer a shape: equality first, then one list or range.
-fn columns(shape: &[Clause], view: &View) -> Vec<Json> {
+pub(super) fn columns(shape: &[Clause], view: &View) -> Vec<Json> {
     let distinct = |key: &str| view.distinct(key);
     let mut equal: Vec<&Clause> = shape.iter().filter(|clause| matches!(clause.kind, Kind::Equal | Kind::In)).collect();
     // The most selective first: it is of use to other filters as well.

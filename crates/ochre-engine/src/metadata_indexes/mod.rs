@@ -7,9 +7,11 @@
 
 mod admin;
 mod advice;
+mod automatic;
 mod build;
 mod definition;
 mod explain;
+mod policy;
 mod table;
 
 use std::collections::BTreeMap;
@@ -27,6 +29,7 @@ use self::advice::Workload;
 pub use self::definition::IndexDefinition;
 pub use self::explain::Explain;
 pub(crate) use self::explain::Measured;
+pub use self::policy::UnindexedFilters;
 use crate::database::{Database, Inner};
 use crate::error::Error;
 use crate::extension::{StoreExtension, WeakDatabase};

@@ -378,3 +378,98 @@ fn filters_that_are_asked_often_suggest_indexes() {
     let suggestions = database.suggest_metadata_indexes(&all);
     assert_eq!((suggestions.len(), &suggestions[0]["kind"]), (1, &json!("redundant")));
 }
+
+#[test]
+fn indexes_are_created_by_themselves_within_a_budget_if_that_is_wanted() {
+    let ask = |database: &Database| {
+        let by_year = Filter::Key { key: "year".into(), test: Test::Eq(Scalar::Int(1999)) };
+        let misspelt = Filter::Key { key: "yaer".into(), test: Test::Eq(Scalar::Int(1999)) };
+        for filter in [rare(), by_year, misspelt] {
+            for _ in 0..20 {
+                let request = GetRequest { filter: Some(filter.clone()), ..GetRequest::default() };
+                database.collection("films").unwrap().get(&request).unwrap();
+            }
+        }
+    };
+    let names = |database: &Database| {
+        let indexes = database.metadata_indexes(&IndexSelection::default());
+        indexes.iter().map(|index| index["index_name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    for (create, budget, expected) in [
+        (false, 256 << 20, vec![]),
+        (true, 1000, vec![]),
+        // Room for one: an entry takes 12 bytes.
+        (true, 20_000 * 12 + 1000, vec!["films_by_genre"]),
+        (true, 256 << 20, vec!["films_by_genre", "films_by_year"]),
+    ] {
+        let options = Options { background: false, ..Options::default() }
+            .knob("metadata-indexes", "create", create)
+            .knob("metadata-indexes", "budget_bytes", budget);
+        let database = Database::ephemeral_with(options).unwrap();
+        films(&database, 20_000);
+        ask(&database);
+        database.maintain().unwrap();
+        let mut found = names(&database);
+        if expected.len() == 1 {
+            // Which of them took longer is not for a test to know.
+            assert_eq!(found.len(), 1, "{found:?}");
+            continue;
+        }
+        assert_eq!(found, expected, "{create} {budget}");
+        // What is there is not created again.
+        ask(&database);
+        database.maintain().unwrap();
+        found = names(&database);
+        assert_eq!(found, expected);
+        for name in &found {
+            assert_eq!(status(&database, name), "ready");
+            let shown = database.metadata_index("default_tenant", "default_database", name).unwrap();
+            assert!(shown["comment"].as_str().unwrap().starts_with("created automatically: 20 filters on"), "{shown}");
+            assert!(shown["usage"]["uses"].as_u64().unwrap() > 0, "{shown}");
+        }
+    }
+}
+
+#[test]
+fn filters_that_no_index_answers_are_told_or_refused_if_that_is_wanted() {
+    use ochre_engine::UnindexedFilters as U;
+    let year = |year| Filter::Key { key: "year".into(), test: Test::Eq(Scalar::Int(year)) };
+    let not = Filter::Key { key: "genre".into(), test: Test::Ne(Scalar::Str("rare".into())) };
+    for policy in [U::Allow, U::Warn, U::Deny] {
+        let options =
+            Options { background: false, unindexed_filters: policy, unindexed_records_max: 1000, ..Options::default() };
+        let database = Database::ephemeral_with(options).unwrap();
+        films(&database, 1001);
+        database.create_metadata_index(&definition(by_genre())).unwrap();
+        let films = database.collection("films").unwrap();
+        let get = |filter: &Filter| {
+            let request = GetRequest { filter: Some(filter.clone()), ..GetRequest::default() };
+            let told = films.check_indexed(filter, &request.hints);
+            let (got, queried) =
+                (films.get(&request), films.query(&QueryRequest::nearest_to([1.0, 1.0]).filter(filter.clone())));
+            assert_eq!((got.is_err(), queried.is_err()), (told.is_err(), told.is_err()));
+            assert_eq!(got.is_err(), policy == U::Deny && told.is_err());
+            told.map_err(|error| error.to_string())
+        };
+        let unindexed = |told: Result<Option<String>, String>, words: &str| match (policy, told) {
+            (U::Allow, Ok(None)) => {}
+            (U::Warn, Ok(Some(text))) | (U::Deny, Err(text)) => {
+                assert!(text.contains("1001 records") && text.contains(words), "{text}");
+            }
+            (_, other) => panic!("{policy:?}: {other:?}"),
+        };
+        // Not before it is built.
+        unindexed(get(&rare()), r#""columns":["genre"]"#);
+        database.maintain().unwrap();
+        assert_eq!(get(&rare()).unwrap(), None);
+        assert_eq!(get(&Filter::All(vec![year(1950), rare()])).unwrap(), None);
+        unindexed(get(&year(1950)), r#""columns":["year"]"#);
+        unindexed(get(&Filter::Any(vec![year(1950), rare()])), "no index answers such tests");
+        unindexed(get(&not), "no index answers such tests");
+        // Ids narrow it down, and small collections are scanned in no time.
+        let some = GetRequest { filter: Some(year(1901)), ..GetRequest::of(["f1"]) };
+        assert_eq!(films.get(&some).unwrap().len(), 1);
+        films.delete(DeleteRequest { ids: Some(vec!["f0".into()]), ..DeleteRequest::default() }).unwrap();
+        assert_eq!(get(&year(1950)).unwrap(), None);
+    }
+}

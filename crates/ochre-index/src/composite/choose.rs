@@ -203,6 +203,23 @@ impl<'a> Choice<'a> {
     }
 }
 
+/// Whether an index that serves can narrow down what passes a filter, whether or not scanning would be cheaper. Tests of
+/// documents and ids are answered in other ways.
+pub fn is_answerable(filter: &Filter, view: &View, hints: &Hints) -> bool {
+    let by_index = |parts: &[&Filter]| {
+        let serving = view.indexes.iter().filter(|index| index.is_ready && !hints.ignores(&index.shape.name));
+        serving.filter(|index| !index.is_hidden).any(|index| Fit::of(&index.shape, parts, view).is_ok())
+    };
+    match filter {
+        Filter::All(parts) => {
+            by_index(&parts.iter().collect::<Vec<_>>()) || parts.iter().any(|part| is_answerable(part, view, hints))
+        }
+        Filter::Any(parts) => parts.iter().all(|part| is_answerable(part, view, hints)),
+        Filter::Key { .. } => by_index(&[filter]),
+        Filter::Document(_) | Filter::Ids(_) => true,
+    }
+}
+
 impl Fit {
     fn of(shape: &IndexShape, parts: &[&Filter], view: &View) -> Result<Self, Reason> {
         let tests = || {

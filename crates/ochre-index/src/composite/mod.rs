@@ -15,7 +15,7 @@ use std::sync::Arc;
 use ochre_model::{Filter, Value, ValueType};
 
 pub(crate) use self::choose::Choice;
-pub use self::choose::{Considered, Reason};
+pub use self::choose::{Considered, Reason, is_answerable};
 pub use self::key::INDEXED_BYTES_MAX;
 pub use self::segment::{COMPOSITE_VERSION, CompositeBuilder, CompositeHeader, CompositeSegment};
 use crate::bitmap::Bitmap;

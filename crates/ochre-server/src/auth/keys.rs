@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ochre_auth::{ApiKey, KeyHash, KeySecret, Principal, Roles};
 use ochre_engine::Database;
 use ochre_engine::tables::params;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
@@ -45,6 +45,12 @@ pub struct NewKey {
     /// Records in one write; more are refused.
     #[serde(default)]
     pub batch_records: Option<u32>,
+    /// Collections in what it may make some in; one more is refused.
+    #[serde(default)]
+    pub collections: Option<u32>,
+    /// Records in a collection after a write; more are refused.
+    #[serde(default)]
+    pub collection_records: Option<u32>,
 }
 
 /// What is kept of a key beside its hash.
@@ -60,6 +66,8 @@ pub(crate) struct Key {
     kept: Kept,
     pub(crate) principal: Arc<Principal>,
     last_used: AtomicI64,
+    /// Held from counting what there is until more is there.
+    counting: Mutex<()>,
 }
 
 /// All keys of a database.
@@ -116,7 +124,10 @@ impl Keys {
                 .ok()
         });
         let principal = Arc::new(Principal { name: format!("key {} ({id})", kept.key.name), grants: grants.collect() });
-        self.all.write().insert(id.to_owned(), Arc::new(Key { hash, kept, principal, last_used: AtomicI64::new(0) }));
+        self.all.write().insert(
+            id.to_owned(),
+            Arc::new(Key { hash, kept, principal, last_used: AtomicI64::new(0), counting: Mutex::new(()) }),
+        );
     }
 
     /// Whether there is any that is not revoked or expired.
@@ -156,6 +167,8 @@ impl Keys {
             ("requests_per_second", new.requests_per_second),
             ("concurrent_requests", new.concurrent_requests),
             ("batch_records", new.batch_records),
+            ("collections", new.collections),
+            ("collection_records", new.collection_records),
         ] {
             if limit == Some(0) {
                 return Err(KeyError::Invalid(format!("{name}: must be at least 1; leave it out for no limit")));
@@ -211,6 +224,11 @@ impl Key {
     /// What it is limited to.
     pub(crate) fn limits(&self) -> &NewKey {
         &self.kept.key
+    }
+
+    /// Keeps others with this key from counting what there is.
+    pub(crate) fn count(&self) -> MutexGuard<'_, ()> {
+        self.counting.lock()
     }
 }
 

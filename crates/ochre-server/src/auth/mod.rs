@@ -10,7 +10,7 @@ mod keys;
 mod limits;
 mod place;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -24,9 +24,9 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ochre_auth::{Authz, Grant, Htpasswd, KeyHash, KeySecret, Permission, Principal, Roles, Target};
-use ochre_engine::Database;
+use ochre_engine::{Collection, CollectionRow, Database, GetRequest};
 use ochre_extension::{Failure, Needs, OwnPermission};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 
 use self::audit::{Audit, Entry};
@@ -97,6 +97,54 @@ impl Caller {
     fn new(principal: Arc<Principal>, key: Option<Arc<Key>>) -> Self {
         let batch_records = key.as_ref().and_then(|key| key.limits().batch_records).map(|most| most as usize);
         Self { who: ochre_extension::Caller::new(principal, batch_records), key }
+    }
+
+    /// Refuses one more collection than the key allows. What is given back is held until it is made.
+    pub(crate) fn room_for_collection(
+        &self, database: &Database, tenant: &str, home: &str, name: &str,
+    ) -> Result<Option<MutexGuard<'_, ()>>, ApiError> {
+        let limited = self.key.as_ref().and_then(|key| Some((key, key.limits().collections? as usize)));
+        let Some((key, most)) = limited else { return Ok(None) };
+        let counting = key.count();
+        if database.collection_in(tenant, home, name).is_ok() {
+            return Ok(Some(counting));
+        }
+        let may_make =
+            |row: &&CollectionRow| self.may(Permission::CollectionWrite, &row.tenant, &row.database, &row.name);
+        if database.all_collections()?.iter().filter(may_make).count() >= most {
+            return Err(ApiError::invalid(format!(
+                "there are as many collections as this key's limit of {most}; delete some, or ask for a key with a higher one"
+            )));
+        }
+        Ok(Some(counting))
+    }
+
+    /// Whether its key limits how many records a collection may hold.
+    pub(crate) fn limits_records(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| key.limits().collection_records.is_some())
+    }
+
+    /// Refuses records that would make a collection hold more than the key allows. What is given back is held until they are
+    /// written.
+    pub(crate) fn room_for_records(
+        &self, collection: &Collection, ids: &[String],
+    ) -> Result<Option<MutexGuard<'_, ()>>, ApiError> {
+        let limited = self.key.as_ref().and_then(|key| Some((key, u64::from(key.limits().collection_records?))));
+        let Some((key, most)) = limited else { return Ok(None) };
+        let counting = key.count();
+        let held = collection.count()?;
+        if held + ids.len() as u64 > most {
+            // Those that are there already are not more.
+            let new: HashSet<&String> = ids.iter().collect();
+            let known = collection.get(&GetRequest::of(new.iter().copied()))?.len();
+            let would = held + (new.len() - known) as u64;
+            if would > most {
+                return Err(ApiError::invalid(format!(
+                    "the collection would hold {would} records, more than this key's limit of {most}; delete some, or ask for a key with a higher one"
+                )));
+            }
+        }
+        Ok(Some(counting))
     }
 
     /// Lets handlers know who asks: those of the server and those that are streamed.

@@ -133,6 +133,7 @@ async fn create(
             caller.check(Permission::SchemaWrite, &path.tenant, &path.database, &name)?;
         }
         let options = CollectionOptions { metadata, declaration, schema: Some(schema), get_or_create };
+        let _room = caller.room_for_collection(database, &path.tenant, &path.database, &name)?;
         let made = database.make_collection(&path.tenant, &path.database, &name, options);
         let row = made.map_err(|error| match error.not_found() {
             Some((Resource::Database, _)) => ApiError::invalid(error.to_string()),

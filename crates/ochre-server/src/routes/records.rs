@@ -27,7 +27,9 @@ use crate::error::ApiError;
 const VIOLATIONS_HEADER: HeaderName = HeaderName::from_static("x-schema-violations");
 /// What in a filter can never match what the schema declares.
 const WARNINGS_HEADER: HeaderName = HeaderName::from_static("x-schema-warnings");
-/// That header is cut to so many characters.
+/// That no declared index answers a filter, if that is to be told.
+const INDEXES_HEADER: HeaderName = HeaderName::from_static("x-index-warnings");
+/// Such a header is cut to so many characters.
 const WARNING_CHARACTERS_MAX: usize = 1000;
 /// The body of an accepted write shows so many violations.
 const WARNINGS_MAX: usize = 10;
@@ -112,8 +114,10 @@ async fn add(
     app.run_write(move |database| {
         let payload: AddCollectionRecordsPayload = body.parse()?;
         caller.check_batch(payload.ids.len())?;
+        let ids = caller.limits_records().then(|| payload.ids.clone());
         let records = NewRecords::from(payload.into_batch()?);
         let collection = collection(database, &path)?;
+        let _room = caller.room_for_records(&collection, &ids.unwrap_or_default())?;
         let written = collection.write_and_report(WriteKind::Add, records, body.idempotency());
         let (_, violations) = written.map_err(gone(&path))?;
         Ok(written_response(StatusCode::CREATED, &violations))
@@ -142,8 +146,10 @@ async fn upsert(
     app.run_write(move |database| {
         let payload: UpsertCollectionRecordsPayload = body.parse()?;
         caller.check_batch(payload.ids.len())?;
+        let ids = caller.limits_records().then(|| payload.ids.clone());
         let records = NewRecords::from(payload.into_batch()?);
         let collection = collection(database, &path)?;
+        let _room = caller.room_for_records(&collection, &ids.unwrap_or_default())?;
         let written = collection.write_and_report(WriteKind::Upsert, records, body.idempotency());
         let (_, violations) = written.map_err(gone(&path))?;
         Ok(written_response(StatusCode::OK, &violations))
@@ -166,13 +172,16 @@ fn written_response(status: StatusCode, violations: &Violations) -> Response {
     (status, header, Json(body)).into_response()
 }
 
-/// Tells beside an answer what in the filter can never match.
-fn with_lint(mut response: Response, found: &[String]) -> Response {
-    if !found.is_empty() {
+/// Tells beside an answer what in the filter can never match, and that no index answers it.
+fn with_warnings(mut response: Response, warnings: &Warnings) -> Response {
+    for (header, found) in [(WARNINGS_HEADER, &warnings.never_match), (INDEXES_HEADER, &warnings.unindexed)] {
+        if found.is_empty() {
+            continue;
+        }
         let text: String = found.join("; ").chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
         let text: String = text.chars().take(WARNING_CHARACTERS_MAX).collect();
         if let Ok(text) = HeaderValue::from_str(&text) {
-            response.headers_mut().insert(WARNINGS_HEADER, text);
+            response.headers_mut().insert(header, text);
         }
     }
     response
@@ -188,10 +197,11 @@ async fn delete(
             return Err(ApiError::invalid("Validation error: ids, where: Either ids or where must be specified"));
         }
         let collection = collection(database, &path)?;
-        let lint = lint(&collection, filter.as_ref())?;
+        let never_match = filter.as_ref().map_or(Ok(Vec::new()), |filter| collection.lint(filter))?;
+        let warnings = Warnings { never_match, ..Warnings::default() };
         let request = DeleteRequest { ids: payload.ids, filter, limit: payload.limit };
         let outcome = collection.delete_with_key(request, body.idempotency()).map_err(gone(&path))?;
-        Ok(with_lint(Json(json!({"deleted": outcome.deleted})).into_response(), &lint))
+        Ok(with_warnings(Json(json!({"deleted": outcome.deleted})).into_response(), &warnings))
     })
     .await
 }
@@ -286,7 +296,7 @@ fn fetch_now(
         include: parts(&include),
         hints: planning.hints(&collection)?,
     };
-    let lint = lint(&collection, request.filter.as_ref())?;
+    let warnings = Warnings::of(&collection, request.ids.as_deref(), request.filter.as_ref(), &request.hints)?;
     let (records, explain) = if planning.is_explained() {
         let (records, explain) = collection.explain_get(&request).map_err(gone(path))?;
         (records, Some(explain))
@@ -294,7 +304,7 @@ fn fetch_now(
         (collection.get(&request).map_err(gone(path))?, None)
     };
     let rows: Vec<Shown> = records.into_iter().map(|record| Shown { record, distance: None }).collect();
-    Ok(with_lint(json_bytes(explained(get_response(&rows, &include), explain.as_ref())), &lint))
+    Ok(with_warnings(json_bytes(explained(get_response(&rows, &include), explain.as_ref())), &warnings))
 }
 
 async fn query(
@@ -331,13 +341,13 @@ fn query_now(
         hint: planning.strategy()?,
         hints: planning.hints(&collection)?,
     };
-    let lint = lint(&collection, request.filter.as_ref())?;
+    let warnings = Warnings::of(&collection, request.ids.as_deref(), request.filter.as_ref(), &request.hints)?;
     let answer = if planning.is_explained() { collection.explain_query(&request) } else { collection.query(&request) };
     let answer = answer.map_err(gone(path))?;
     let shown = |hit: QueryHit| Shown { record: hit.record, distance: Some(hit.distance) };
     let results: Vec<Vec<Shown>> =
         answer.results.into_iter().map(|hits| hits.into_iter().map(shown).collect()).collect();
-    Ok(with_lint(json_bytes(explained(query_response(&results, &include), answer.explain.as_ref())), &lint))
+    Ok(with_warnings(json_bytes(explained(query_response(&results, &include), answer.explain.as_ref())), &warnings))
 }
 
 /// Every read is of the newest state, so the levels differ in nothing but their names.
@@ -362,9 +372,23 @@ async fn count(
     app.run(move |database| Ok(Json(collection(database, &path)?.count().map_err(gone(&path))?))).await
 }
 
-/// What in a filter can never match what the collection declares.
-fn lint(collection: &Collection, filter: Option<&Filter>) -> Result<Vec<String>, ApiError> {
-    Ok(filter.map_or(Ok(Vec::new()), |filter| collection.lint(filter))?)
+/// What is told of a filter beside the answer.
+#[derive(Default)]
+struct Warnings {
+    /// What can never match what the collection declares.
+    never_match: Vec<String>,
+    /// That no declared index answers it, if that is to be told.
+    unindexed: Vec<String>,
+}
+
+impl Warnings {
+    fn of(
+        collection: &Collection, ids: Option<&[String]>, filter: Option<&Filter>, hints: &Hints,
+    ) -> Result<Self, ApiError> {
+        let Some(filter) = filter else { return Ok(Self::default()) };
+        let unindexed = if ids.is_none() { collection.check_indexed(filter, hints)? } else { None };
+        Ok(Self { never_match: collection.lint(filter)?, unindexed: unindexed.into_iter().collect() })
+    }
 }
 
 fn parts(include: &IncludeList) -> Parts {

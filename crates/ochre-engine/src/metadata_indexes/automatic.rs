@@ -1,0 +1,78 @@
+//! Indexes that are created and deleted by themselves, if that is wanted: from suggestions, within a budget.
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+use uuid::Uuid;
+
+use super::{IndexDefinition, IndexSelection};
+use crate::database::{Database, Inner};
+use crate::error::Error;
+
+/// What the comments of such indexes begin with: whoever changes it makes the index their own.
+const AUTOMATIC: &str = "created automatically";
+
+impl Inner {
+    /// Definitions that would pay and fit into the budget, and places of indexes made so that are of no use.
+    pub(crate) fn automatic_indexes(&self, budget_bytes: u64) -> (Vec<IndexDefinition>, Vec<[String; 3]>) {
+        let suggestions = self.suggest_indexes(&IndexSelection::default());
+        let (mut used, mut automatic, mut is_building) = (0, Vec::new(), false);
+        for entry in self.indexes.all() {
+            let state = entry.state.lock().clone();
+            let definition = state.definition;
+            if definition.comment.starts_with(AUTOMATIC) {
+                is_building |= state.building.is_some();
+                let generation = state.serving.as_ref().map(|(generation, ..)| *generation);
+                used += self.snapshots.index_bytes(entry.collection, entry.id, generation);
+                automatic.push([definition.tenant, definition.database, definition.index_name]);
+            }
+        }
+        let text = |json: &Json, name: &str| json[name].as_str().unwrap_or_default().to_owned();
+        let of_no_use = suggestions.iter().filter(|suggestion| suggestion["kind"] != "missing");
+        let delete: Vec<[String; 3]> = of_no_use
+            .map(|index| [text(index, "tenant"), text(index, "database"), text(index, "index_name")])
+            .filter(|place| automatic.contains(place))
+            .collect();
+        let mut create = Vec::new();
+        if is_building {
+            // How large it gets is known once it is there.
+            return (create, delete);
+        }
+        // The one that most time was spent on first.
+        for suggestion in suggestions.iter().filter(|suggestion| suggestion["kind"] == "missing") {
+            let bytes = suggestion["estimated_bytes"].as_u64().unwrap_or(u64::MAX);
+            let mut body = suggestion["request"]["body"].clone();
+            body["comment"] = format!("{AUTOMATIC}: {}", text(suggestion, "reason")).into();
+            let Ok(definition) = IndexDefinition::from_json(body) else { continue };
+            if used.saturating_add(bytes) <= budget_bytes && self.may_be_created(&definition) {
+                used += bytes;
+                create.push(definition);
+            }
+        }
+        (create, delete)
+    }
+
+    /// Whether nothing would refuse it: filters ask for keys, too, that no record has.
+    fn may_be_created(&self, definition: &IndexDefinition) -> bool {
+        let check = || {
+            let row = self.indexed_collection(definition)?;
+            self.check_columns(&row, &definition.shape(Uuid::nil())?)?;
+            self.check_room(&row, 1)
+        };
+        let is_taken = self.indexes.find(&definition.tenant, &definition.database, &definition.index_name).is_ok();
+        !is_taken && check().is_ok()
+    }
+
+    /// Creates and deletes them; how many.
+    pub(crate) fn change_automatic_indexes(self: &Arc<Self>, budget_bytes: u64) -> Result<(usize, usize), Error> {
+        let database = Database::within(Arc::clone(self));
+        let (create, delete) = self.automatic_indexes(budget_bytes);
+        for [tenant, home, name] in &delete {
+            database.delete_metadata_index(tenant, home, name)?;
+        }
+        for definition in &create {
+            database.create_metadata_index(definition)?;
+        }
+        Ok((create.len(), delete.len()))
+    }
+}
