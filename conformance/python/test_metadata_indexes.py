@@ -231,6 +231,7 @@ def test_filters_without_an_index_are_told_or_refused(tmp_path, policy):
             assert (status, "no metadata index answers this filter" in told) == ((200, True) if policy == "warn" else (400, True)), told
         # The remedy it names is one.
         declared = json.loads(told.split("POST /_admin/metadata_indexes ")[1])
+        assert declared["index_name"] == "films_by_year"
         request = urllib.request.Request(
             f"http://127.0.0.1:{server.port}{ADMIN}", json.dumps(declared).encode(), {"content-type": "application/json"})
         assert urllib.request.urlopen(request).status == 202

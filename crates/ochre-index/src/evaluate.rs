@@ -184,7 +184,7 @@ impl<R: Rows> Evaluation<'_, R> {
 }
 
 /// The parts of nested conjunctions, side by side.
-fn flatten<'f>(filter: &'f Filter, parts: &mut Vec<&'f Filter>) {
+pub(crate) fn flatten<'f>(filter: &'f Filter, parts: &mut Vec<&'f Filter>) {
     match filter {
         Filter::All(inner) => inner.iter().for_each(|part| flatten(part, parts)),
         part => parts.push(part),

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 
 use super::definition::COLUMNS_MAX;
-use super::{IndexDefinition, IndexSelection};
+use super::{IndexDefinition, IndexSelection, State};
 use crate::database::Inner;
 use crate::error::Error;
 use crate::schemas::unix_seconds;
@@ -30,7 +30,7 @@ const RECORDS_MIN: usize = 10_000;
 /// Days after which an index that nothing used is pointed out.
 const UNUSED_DAYS: i64 = 14;
 /// Bytes that an entry takes, about: its offset and its share of a key.
-const ENTRY_BYTES: usize = 12;
+pub(super) const ENTRY_BYTES: usize = 12;
 /// Records that are put into an index in a second, about: for estimates only.
 const RECORDS_PER_SECOND: usize = 500_000;
 
@@ -148,6 +148,21 @@ pub(super) fn columns(shape: &[Clause], view: &View) -> Vec<Json> {
     columns
 }
 
+/// The keys of columns.
+fn keys(columns: &[Json]) -> Vec<&str> {
+    columns.iter().map(|column| column.as_str().or_else(|| column["key"].as_str()).unwrap_or_default()).collect()
+}
+
+/// A name for an index of these columns.
+pub(super) fn index_name(collection: &str, columns: &[Json]) -> String {
+    let plain =
+        |name: &str| -> String { name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect() };
+    let keys: Vec<String> = keys(columns).into_iter().map(plain).collect();
+    let mut name = format!("{}_by_{}", plain(collection), keys.join("_"));
+    name.truncate(100);
+    name
+}
+
 impl Inner {
     pub(super) fn suggest_indexes(&self, selection: &IndexSelection) -> Vec<Json> {
         let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
@@ -164,8 +179,10 @@ impl Inner {
         }
         // Copied, so that no lock is held while another is taken.
         let entries = self.indexes.all();
-        let definitions: Vec<IndexDefinition> =
-            entries.iter().map(|entry| entry.state.lock().definition.clone()).collect();
+        let states: Vec<State> = entries.iter().map(|entry| entry.state.lock().clone()).collect();
+        let definitions: Vec<&IndexDefinition> = states.iter().map(|state| &state.definition).collect();
+        // What is being built, hidden or broken takes nobody's place.
+        let serves = |state: &State| state.status() == "ready" && !state.definition.hidden;
         for (entry, definition) in entries.iter().zip(&definitions) {
             let Ok(row) = self.row(entry.collection) else { continue };
             let is_wanted = is(&selection.tenant, &definition.tenant)
@@ -181,13 +198,15 @@ impl Inner {
                 "/_admin/metadata_index/{}?tenant={}&database={}",
                 definition.index_name, definition.tenant, definition.database
             );
-            let covering = entries.iter().zip(&definitions).find(|(other, longer)| {
+            let covering = entries.iter().zip(&states).find(|(other, state)| {
+                let longer = &state.definition;
                 other.number == entry.number
+                    && serves(state)
                     && longer.columns.starts_with(&definition.columns)
                     && longer.columns.len() > definition.columns.len()
                     && longer.partial == definition.partial
             });
-            if let Some((_, IndexDefinition { index_name: name, .. })) = covering {
+            if let Some((_, State { definition: IndexDefinition { index_name: name, .. }, .. })) = covering {
                 suggestions.push(json!({
                     "kind": "redundant", "tenant": row.tenant, "database": row.database, "collection": row.name, "index_name": definition.index_name,
                     "reason": format!("index '{name}' begins with the same columns and answers the same filters"),
@@ -210,7 +229,8 @@ impl Inner {
         for (shape, asked) in self.indexes.workload().of(row.number) {
             let by_scan = asked.times - asked.by_index;
             let selectivity = asked.matched as f64 / asked.records.max(1) as f64;
-            if by_scan < ASKED_MIN || asked.by_index > by_scan || selectivity > SELECTIVITY_MAX {
+            let is_past = unix_seconds() - asked.last > UNUSED_DAYS * 86_400;
+            if is_past || by_scan < ASKED_MIN || asked.by_index > by_scan || selectivity > SELECTIVITY_MAX {
                 continue;
             }
             let columns = columns(&shape, view);
@@ -228,15 +248,7 @@ impl Inner {
             .into_values()
             .filter(|(columns, _)| !columns.is_empty() && !exists(columns))
             .map(|(columns, asked)| {
-                let names: Vec<String> = columns
-                    .iter()
-                    .map(|column| column.as_str().or_else(|| column["key"].as_str()).unwrap_or_default().to_owned())
-                    .collect();
-                let plain = |name: &String| -> String {
-                    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
-                };
-                let mut name = format!("{}_by_{}", plain(&row.name), names.iter().map(plain).collect::<Vec<_>>().join("_"));
-                name.truncate(100);
+                let (names, name) = (keys(&columns), index_name(&row.name, &columns));
                 let average = asked.micros / asked.times.max(1);
                 let (records, matched) = (asked.records / asked.times.max(1), asked.matched / asked.times.max(1));
                 let suggestion = json!({

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use super::{IndexDefinition, IndexSelection};
+use super::advice::ENTRY_BYTES;
+use super::{IndexDefinition, IndexSelection, Indexes};
 use crate::database::{Database, Inner};
 use crate::error::Error;
 
@@ -23,7 +24,9 @@ impl Inner {
             if definition.comment.starts_with(AUTOMATIC) {
                 is_building |= state.building.is_some();
                 let generation = state.serving.as_ref().map(|(generation, ..)| *generation);
-                used += self.snapshots.index_bytes(entry.collection, entry.id, generation);
+                let view = self.loaded.read().get(&entry.number).and_then(|loaded| loaded.view());
+                let estimated = view.map_or(0, |view| view.live().len() * ENTRY_BYTES) as u64;
+                used += estimated.max(self.snapshots.index_bytes(entry.collection, entry.id, generation));
                 automatic.push([definition.tenant, definition.database, definition.index_name]);
             }
         }
@@ -44,7 +47,9 @@ impl Inner {
             let mut body = suggestion["request"]["body"].clone();
             body["comment"] = format!("{AUTOMATIC}: {}", text(suggestion, "reason")).into();
             let Ok(definition) = IndexDefinition::from_json(body) else { continue };
-            if used.saturating_add(bytes) <= budget_bytes && self.may_be_created(&definition) {
+            let is_there =
+                create.iter().any(|other: &IndexDefinition| Indexes::place(other) == Indexes::place(&definition));
+            if !is_there && used.saturating_add(bytes) <= budget_bytes && self.may_be_created(&definition) {
                 used += bytes;
                 create.push(definition);
             }
@@ -63,16 +68,20 @@ impl Inner {
         !is_taken && check().is_ok()
     }
 
-    /// Creates and deletes them; how many.
-    pub(crate) fn change_automatic_indexes(self: &Arc<Self>, budget_bytes: u64) -> Result<(usize, usize), Error> {
+    /// Creates and deletes them; how many. What cannot be is left for the next time, and keeps nobody from building.
+    pub(crate) fn change_automatic_indexes(self: &Arc<Self>, budget_bytes: u64) -> (usize, usize) {
         let database = Database::within(Arc::clone(self));
         let (create, delete) = self.automatic_indexes(budget_bytes);
-        for [tenant, home, name] in &delete {
-            database.delete_metadata_index(tenant, home, name)?;
-        }
-        for definition in &create {
-            database.create_metadata_index(definition)?;
-        }
-        Ok((create.len(), delete.len()))
+        let done = |name: &str, result: Result<(), Error>| {
+            result.inspect_err(|error| tracing::warn!(index = name, %error, "could not follow a suggestion")).is_ok()
+        };
+        let deleted = delete
+            .iter()
+            .filter(|[tenant, home, name]| done(name, database.delete_metadata_index(tenant, home, name).map(drop)));
+        let deleted = deleted.count();
+        let created = create
+            .iter()
+            .filter(|definition| done(&definition.index_name, database.create_metadata_index(definition).map(drop)));
+        (created.count(), deleted)
     }
 }

@@ -7,7 +7,7 @@ use ochre_model::Filter;
 use ochre_store::CollectionRow;
 use serde_json::json;
 
-use super::advice::{columns, shape};
+use super::advice::{columns, index_name, shape};
 use crate::database::Inner;
 use crate::error::Error;
 
@@ -36,6 +36,13 @@ impl FromStr for UnindexedFilters {
     }
 }
 
+/// The part of a filter that stands in the way: of alternatives the first that no index answers.
+fn first_unanswered<'f>(filter: &'f Filter, view: &View, hints: &Hints) -> &'f Filter {
+    let Filter::Any(parts) = filter else { return filter };
+    let first = parts.iter().find(|part| !is_answerable(part, view, hints));
+    first.map_or(filter, |part| first_unanswered(part, view, hints))
+}
+
 impl Inner {
     /// What is to be told of a filter that no index answers; an error if such are refused.
     pub(crate) fn check_indexed(
@@ -49,20 +56,28 @@ impl Inner {
         {
             return Ok(None);
         }
-        let remedy = match shape(filter) {
+        let remedy = match shape(first_unanswered(filter, view, hints)) {
             None => {
                 "no index answers such tests; add one for equality or a range on a key that has an index".to_owned()
             }
             Some(shape) => {
-                let (names, mut keys) = (columns(&shape, view), Vec::new());
-                keys.extend(
-                    names.iter().map(|column| column.as_str().or_else(|| column["key"].as_str()).unwrap_or_default()),
-                );
-                let body = json!({
-                    "index_name": format!("by_{}", keys.join("_")), "tenant": row.tenant, "database": row.database,
-                    "collection": row.name, "columns": names,
+                let columns = columns(&shape, view);
+                let existing = self.indexes.of(row.number).into_iter().find_map(|entry| {
+                    let state = entry.state.lock().clone();
+                    let is_hidden = if state.definition.hidden { ", hidden" } else { "" };
+                    let is_it = state.definition.columns.starts_with(&columns);
+                    is_it.then(|| format!("'{}' ({}{is_hidden})", state.definition.index_name, state.status()))
                 });
-                format!("declare one: POST /_admin/metadata_indexes {body}")
+                let body = json!({
+                    "index_name": index_name(&row.name, &columns), "tenant": row.tenant, "database": row.database,
+                    "collection": row.name, "columns": columns,
+                });
+                match existing {
+                    Some(index) => format!(
+                        "index {index} has its keys: wait until it is ready, show it, or ask for fewer or shorter values"
+                    ),
+                    None => format!("declare one: POST /_admin/metadata_indexes {body}"),
+                }
             }
         };
         let told =

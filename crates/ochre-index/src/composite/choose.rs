@@ -7,7 +7,7 @@ use ochre_model::{Filter, Scalar, Test, ValueType};
 use super::key::{beginning_with, number_range, push_element, push_name, push_operand};
 use super::{CompositeIndex, IndexColumn, IndexShape};
 use crate::bitmap::Bitmap;
-use crate::evaluate::Hints;
+use crate::evaluate::{Hints, flatten};
 use crate::view::View;
 
 /// A lookup has at most so many ranges of keys: lists of operands multiply.
@@ -203,16 +203,29 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// Whether an index that serves can narrow down what passes a filter, whether or not scanning would be cheaper. Tests of
-/// documents and ids are answered in other ways.
+/// Whether an index that serves can narrow down what passes a filter, whether or not scanning would be cheaper. True for
+/// filters without a test of metadata: documents and ids are looked up in other ways.
 pub fn is_answerable(filter: &Filter, view: &View, hints: &Hints) -> bool {
+    let mut tests_metadata = false;
+    filter.for_each_leaf(&mut |leaf| tests_metadata |= matches!(leaf, Filter::Key { .. }));
+    !tests_metadata || is_narrowed(filter, view, hints)
+}
+
+fn is_narrowed(filter: &Filter, view: &View, hints: &Hints) -> bool {
     let by_index = |parts: &[&Filter]| {
-        let serving = view.indexes.iter().filter(|index| index.is_ready && !hints.ignores(&index.shape.name));
-        serving.filter(|index| !index.is_hidden).any(|index| Fit::of(&index.shape, parts, view).is_ok())
+        let mut serving = view.indexes.iter().filter(|index| {
+            let (name, wanted) = (index.shape.name.as_str(), hints.use_index.as_deref());
+            index.is_ready && !hints.ignores(name) && (!index.is_hidden || wanted == Some(name))
+        });
+        serving.any(|index| Fit::of(&index.shape, parts, view).is_ok())
     };
     match filter {
-        Filter::All(parts) => {
-            by_index(&parts.iter().collect::<Vec<_>>()) || parts.iter().any(|part| is_answerable(part, view, hints))
+        Filter::All(_) => {
+            let mut parts = Vec::new();
+            flatten(filter, &mut parts);
+            // A test of documents is cheap only where something else leaves few of them.
+            let others = || parts.iter().filter(|part| matches!(part, Filter::Any(_) | Filter::Ids(_)));
+            parts.is_empty() || by_index(&parts) || others().any(|part| is_narrowed(part, view, hints))
         }
         Filter::Any(parts) => parts.iter().all(|part| is_answerable(part, view, hints)),
         Filter::Key { .. } => by_index(&[filter]),

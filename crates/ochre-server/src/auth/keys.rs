@@ -8,9 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ochre_auth::{ApiKey, KeyHash, KeySecret, Principal, Roles};
 use ochre_engine::Database;
 use ochre_engine::tables::params;
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::error::ApiError;
 
@@ -66,8 +67,8 @@ pub(crate) struct Key {
     kept: Kept,
     pub(crate) principal: Arc<Principal>,
     last_used: AtomicI64,
-    /// Held from counting what there is until more is there.
-    counting: Mutex<()>,
+    /// Held from counting what there is until more is there: collections, and records.
+    counting: [Arc<tokio::sync::Mutex<()>>; 2],
 }
 
 /// All keys of a database.
@@ -126,7 +127,7 @@ impl Keys {
         let principal = Arc::new(Principal { name: format!("key {} ({id})", kept.key.name), grants: grants.collect() });
         self.all.write().insert(
             id.to_owned(),
-            Arc::new(Key { hash, kept, principal, last_used: AtomicI64::new(0), counting: Mutex::new(()) }),
+            Arc::new(Key { hash, kept, principal, last_used: AtomicI64::new(0), counting: Default::default() }),
         );
     }
 
@@ -226,9 +227,14 @@ impl Key {
         &self.kept.key
     }
 
-    /// Keeps others with this key from counting what there is.
-    pub(crate) fn count(&self) -> MutexGuard<'_, ()> {
-        self.counting.lock()
+    /// Keeps others with this key from making collections.
+    pub(crate) async fn counting_collections(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.counting[0]).lock_owned().await
+    }
+
+    /// Keeps others with this key from adding records.
+    pub(crate) async fn counting_records(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.counting[1]).lock_owned().await
     }
 }
 

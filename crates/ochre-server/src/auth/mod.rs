@@ -26,8 +26,8 @@ use base64::engine::general_purpose::STANDARD;
 use ochre_auth::{Authz, Grant, Htpasswd, KeyHash, KeySecret, Permission, Principal, Roles, Target};
 use ochre_engine::{Collection, CollectionRow, Database, GetRequest};
 use ochre_extension::{Failure, Needs, OwnPermission};
-use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::Semaphore;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedMutexGuard, Semaphore};
 
 use self::audit::{Audit, Entry};
 use self::keys::Key;
@@ -99,52 +99,58 @@ impl Caller {
         Self { who: ochre_extension::Caller::new(principal, batch_records), key }
     }
 
-    /// Refuses one more collection than the key allows. What is given back is held until it is made.
-    pub(crate) fn room_for_collection(
+    /// Waits for others with this key that make collections, if it limits how many there are. To be awaited before room for
+    /// work is taken, and held until the collection is made.
+    pub(crate) async fn count_collections(&self) -> Option<OwnedMutexGuard<()>> {
+        let key = self.key.as_ref().filter(|key| key.limits().collections.is_some())?;
+        Some(key.counting_collections().await)
+    }
+
+    /// As [`Caller::count_collections`], for writing records.
+    pub(crate) async fn count_records(&self) -> Option<OwnedMutexGuard<()>> {
+        let key = self.key.as_ref().filter(|key| key.limits().collection_records.is_some())?;
+        Some(key.counting_records().await)
+    }
+
+    /// Refuses one more collection than the key allows.
+    pub(crate) fn check_collections(
         &self, database: &Database, tenant: &str, home: &str, name: &str,
-    ) -> Result<Option<MutexGuard<'_, ()>>, ApiError> {
-        let limited = self.key.as_ref().and_then(|key| Some((key, key.limits().collections? as usize)));
-        let Some((key, most)) = limited else { return Ok(None) };
-        let counting = key.count();
-        if database.collection_in(tenant, home, name).is_ok() {
-            return Ok(Some(counting));
-        }
+    ) -> Result<(), ApiError> {
+        let most = self.key.as_ref().and_then(|key| key.limits().collections);
+        let Some(most) = most else { return Ok(()) };
         let may_make =
             |row: &&CollectionRow| self.may(Permission::CollectionWrite, &row.tenant, &row.database, &row.name);
-        if database.all_collections()?.iter().filter(may_make).count() >= most {
+        let is_there = database.collection_in(tenant, home, name).is_ok();
+        if !is_there && database.all_collections()?.iter().filter(may_make).count() >= most as usize {
             return Err(ApiError::invalid(format!(
                 "there are as many collections as this key's limit of {most}; delete some, or ask for a key with a higher one"
             )));
         }
-        Ok(Some(counting))
+        Ok(())
+    }
+
+    /// Refuses new records that would make a collection hold more than the key allows. Those that are there already may be
+    /// written again.
+    pub(crate) fn check_records(&self, collection: &Collection, ids: &[String]) -> Result<(), ApiError> {
+        let most = self.key.as_ref().and_then(|key| key.limits().collection_records);
+        let Some(most) = most else { return Ok(()) };
+        let held = collection.count()?;
+        if held + ids.len() as u64 > u64::from(most) {
+            let given: HashSet<&String> = ids.iter().collect();
+            let new = given.len() - collection.get(&GetRequest::of(given.iter().copied()))?.len();
+            if new > 0 && held + new as u64 > u64::from(most) {
+                // Not how many: whoever may only write must not learn which are there.
+                return Err(ApiError::invalid(format!(
+                    "the collection would hold more records than this key's limit of {most}; delete some, or ask for a key with a higher one"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Whether its key limits how many records a collection may hold.
     pub(crate) fn limits_records(&self) -> bool {
         self.key.as_ref().is_some_and(|key| key.limits().collection_records.is_some())
-    }
-
-    /// Refuses records that would make a collection hold more than the key allows. What is given back is held until they are
-    /// written.
-    pub(crate) fn room_for_records(
-        &self, collection: &Collection, ids: &[String],
-    ) -> Result<Option<MutexGuard<'_, ()>>, ApiError> {
-        let limited = self.key.as_ref().and_then(|key| Some((key, u64::from(key.limits().collection_records?))));
-        let Some((key, most)) = limited else { return Ok(None) };
-        let counting = key.count();
-        let held = collection.count()?;
-        if held + ids.len() as u64 > most {
-            // Those that are there already are not more.
-            let new: HashSet<&String> = ids.iter().collect();
-            let known = collection.get(&GetRequest::of(new.iter().copied()))?.len();
-            let would = held + (new.len() - known) as u64;
-            if would > most {
-                return Err(ApiError::invalid(format!(
-                    "the collection would hold {would} records, more than this key's limit of {most}; delete some, or ask for a key with a higher one"
-                )));
-            }
-        }
-        Ok(Some(counting))
     }
 
     /// Lets handlers know who asks: those of the server and those that are streamed.

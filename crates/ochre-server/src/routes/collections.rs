@@ -121,7 +121,9 @@ async fn list(
 async fn create(
     State(app): State<App>, caller: Caller, Path(path): Path<DatabasePath>, body: JsonBytes,
 ) -> Result<Json<Collection>, ApiError> {
+    let counting = caller.count_collections().await;
     app.run(move |database| {
+        let _counting = counting;
         let payload: CreateCollectionPayload = body.parse()?;
         let name = payload.name.clone();
         caller.check(Permission::CollectionWrite, &path.tenant, &path.database, &name)?;
@@ -133,7 +135,7 @@ async fn create(
             caller.check(Permission::SchemaWrite, &path.tenant, &path.database, &name)?;
         }
         let options = CollectionOptions { metadata, declaration, schema: Some(schema), get_or_create };
-        let _room = caller.room_for_collection(database, &path.tenant, &path.database, &name)?;
+        caller.check_collections(database, &path.tenant, &path.database, &name)?;
         let made = database.make_collection(&path.tenant, &path.database, &name, options);
         let row = made.map_err(|error| match error.not_found() {
             Some((Resource::Database, _)) => ApiError::invalid(error.to_string()),

@@ -111,13 +111,15 @@ pub(super) fn router() -> Router<App> {
 async fn add(
     State(app): State<App>, caller: Caller, Path(path): Path<CollectionPath>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
+    let counting = caller.count_records().await;
     app.run_write(move |database| {
+        let _counting = counting;
         let payload: AddCollectionRecordsPayload = body.parse()?;
         caller.check_batch(payload.ids.len())?;
         let ids = caller.limits_records().then(|| payload.ids.clone());
         let records = NewRecords::from(payload.into_batch()?);
         let collection = collection(database, &path)?;
-        let _room = caller.room_for_records(&collection, &ids.unwrap_or_default())?;
+        ids.map_or(Ok(()), |ids| caller.check_records(&collection, &ids))?;
         let written = collection.write_and_report(WriteKind::Add, records, body.idempotency());
         let (_, violations) = written.map_err(gone(&path))?;
         Ok(written_response(StatusCode::CREATED, &violations))
@@ -143,13 +145,15 @@ async fn update(
 async fn upsert(
     State(app): State<App>, caller: Caller, Path(path): Path<CollectionPath>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
+    let counting = caller.count_records().await;
     app.run_write(move |database| {
+        let _counting = counting;
         let payload: UpsertCollectionRecordsPayload = body.parse()?;
         caller.check_batch(payload.ids.len())?;
         let ids = caller.limits_records().then(|| payload.ids.clone());
         let records = NewRecords::from(payload.into_batch()?);
         let collection = collection(database, &path)?;
-        let _room = caller.room_for_records(&collection, &ids.unwrap_or_default())?;
+        ids.map_or(Ok(()), |ids| caller.check_records(&collection, &ids))?;
         let written = collection.write_and_report(WriteKind::Upsert, records, body.idempotency());
         let (_, violations) = written.map_err(gone(&path))?;
         Ok(written_response(StatusCode::OK, &violations))
