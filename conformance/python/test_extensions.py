@@ -119,6 +119,7 @@ def test_the_example_starts_as_its_own_configuration_says():
 
 @pytest.mark.parametrize(("settings", "words"), [
     ('[extensions]\napi = ["jobz"]', "did you mean 'jobs'"),
+    ('[extensions]\napi = ["telemetry"]', "no such extension; there are introspection, jobs,"),
     ('[extensions]\nstore = ["metadata-index"]', "did you mean 'metadata-indexes'"),
     ('[extensions]\napi = ["jobs", "jobs"]', "names 'jobs' twice"),
     ('[extensions]\napi = ["jobs"]\n[extensions.job]\nx = 1', "did you mean `jobs`"),

@@ -157,9 +157,9 @@ fn load<T: ?Sized>(
         }
         let Some((_, make)) = known.iter().find(|(known, _)| known == name) else {
             let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-            let hint =
-                nearest(name, names.iter().copied()).map_or(String::new(), |near| format!("; did you mean '{near}'?"));
-            let text = format!("names '{name}', and there is no such extension{hint} There are: {}", names.join(", "));
+            let there_are = format!("there are {}", names.join(", "));
+            let hint = nearest(name, names.iter().copied()).map_or(there_are, |near| format!("did you mean '{near}'?"));
+            let text = format!("names '{name}', and there is no such extension; {hint}");
             return Err(wrong(list, text));
         };
         let options = config.extensions.options.get(name.as_str());
