@@ -34,7 +34,7 @@ def films(client):
 
 
 def wait_for(raw, name, wanted="ready"):
-    for _ in range(300):
+    for _ in range(2400):
         status, _, body = raw("GET", f"{ONE}/{name}")
         assert status == 200
         if body["status"] == wanted:
@@ -235,7 +235,7 @@ def test_filters_without_an_index_are_told_or_refused(tmp_path, policy):
         request = urllib.request.Request(
             f"http://127.0.0.1:{server.port}{ADMIN}", json.dumps(declared).encode(), {"content-type": "application/json"})
         assert urllib.request.urlopen(request).status == 202
-        for _ in range(300):
+        for _ in range(2400):
             if ask("get")[:2] == (200, None):
                 break
             time.sleep(0.05)
@@ -261,7 +261,7 @@ def test_indexes_are_created_by_themselves_if_that_is_wanted(raw, films):
 
 
 def wait_for_first(raw):
-    for _ in range(300):
+    for _ in range(2400):
         indexes = raw("GET", ADMIN)[2]["indexes"]
         if indexes and indexes[0]["status"] == "ready":
             return indexes[0]
