@@ -121,10 +121,11 @@ impl Collection {
     /// # Errors
     /// [`Error::Invalid`] if such are refused, [`Error::Store`] if the collection was deleted.
     pub fn check_indexed(&self, filter: &Filter, hints: &Hints) -> Result<Option<String>, Error> {
-        let (inner, row) = (&self.database.inner, self.info()?);
+        let inner = &self.database.inner;
         if inner.options.unindexed_filters == UnindexedFilters::Allow {
             return Ok(None);
         }
+        let row = self.info()?;
         inner.check_indexed(&row, &*inner.view(&row)?, filter, hints)
     }
 

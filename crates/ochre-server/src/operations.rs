@@ -64,7 +64,7 @@ pub(crate) fn check(extensions: &[Arc<dyn ApiExtension>]) -> Result<(), String> 
         let wrong = |text: String| Err(format!("names '{name}', which cannot be used: {text}"));
         for own in extension.permissions() {
             if own.name.strip_prefix(name).is_none_or(|what| !what.starts_with(':') || what.len() == 1) {
-                return wrong(format!("its permission '{}' must be named {name}:… ", own.name));
+                return wrong(format!("its permission '{}' must be named {name}:…", own.name));
             }
             let is_of_server = Permission::ALL.iter().any(|other| other.name().split(':').next() == Some(name));
             if is_of_server || granted.iter().any(|other| other.name == own.name) {

@@ -34,6 +34,16 @@ const WARNING_CHARACTERS_MAX: usize = 1000;
 /// The body of an accepted write shows so many violations.
 const WARNINGS_MAX: usize = 10;
 
+/// How a query may be answered and explained; the last is about vectors, and not for get.
+const PLANNING: &[P] = &[
+    P::flag("explain"),
+    P::flag("analyze"),
+    P::text("use_index"),
+    P::text("ignore_index"),
+    P::text("hypothetical_indexes"),
+    P::one_of("strategy", &["auto", "exact", "scan", "graph"]),
+];
+
 pub(super) const OPERATIONS: &[Description] = &[
     Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/add",
@@ -66,27 +76,14 @@ pub(super) const OPERATIONS: &[Description] = &[
         Needs::All(Permission::RecordRead),
     )
     .takes("GetRequestPayload")
-    .query(&[
-        P::flag("explain"),
-        P::flag("analyze"),
-        P::text("use_index"),
-        P::text("ignore_index"),
-        P::text("hypothetical_indexes"),
-    ]),
+    .query(PLANNING.split_at(PLANNING.len() - 1).0),
     Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/query",
         "The records nearest to each query embedding",
         Needs::All(Permission::RecordRead),
     )
     .takes("QueryRequestPayload")
-    .query(&[
-        P::flag("explain"),
-        P::flag("analyze"),
-        P::text("use_index"),
-        P::text("ignore_index"),
-        P::text("hypothetical_indexes"),
-        P::one_of("strategy", &["auto", "exact", "scan", "graph"]),
-    ]),
+    .query(PLANNING),
     Description::get(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/count",
         "How many records there are",
