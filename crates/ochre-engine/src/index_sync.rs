@@ -16,6 +16,7 @@ use ochre_store::{CollectionNumber, CollectionRow};
 use crate::database::Inner;
 use crate::error::Error;
 use crate::loaded::Loaded;
+use crate::snapshot::FoundGraph;
 
 /// Vectors that decide how a graph codes its vectors.
 const SAMPLE: usize = 4096;
@@ -60,9 +61,12 @@ impl Inner {
         }
         let hnsw = row.schema.hnsw();
         let parameters = GraphParameters::new(&hnsw, dimension);
-        let graph = self.snapshots.read(self.store.epoch(), row.id, parameters, hnsw.resize_factor)?;
-        self.signals.remember(row.number, |remembered| remembered.snapshot = graph.len());
-        let lost = graph.relink_orphans();
+        let FoundGraph { graph, is_unverified } = self.snapshots.read(self.store.epoch(), row.id, parameters)?;
+        self.signals.remember(row.number, |remembered| {
+            (remembered.snapshot, remembered.gauged, remembered.is_unverified) =
+                (graph.len(), graph.len(), is_unverified);
+        });
+        let lost = graph.lost();
         Some((Arc::new(graph), lost))
     }
 
@@ -88,6 +92,9 @@ impl Inner {
         }
         if view.graph().is_none() {
             return Pending::Now(format!("'{name}' has {records} records and no graph"));
+        }
+        if self.signals.remembered(number).is_unverified {
+            return Pending::Now(format!("the graph of '{name}' was not read through since it was loaded"));
         }
         if tail * dimension * 4 > self.options.tail_bytes_max / 2 {
             return Pending::Urgent(format!("{tail} vectors of '{name}' wait for the graph"));
@@ -135,8 +142,9 @@ impl Inner {
     /// what is lost and writes the snapshot where there is little that is new.
     pub(crate) fn sync_index(&self, number: CollectionNumber, all: bool, context: &Context<'_>) -> Result<(), Failure> {
         let Some(loaded) = self.loaded.read().get(&number).cloned() else { return Ok(()) };
-        let (Some(view), Ok(row)) = (loaded.view(), self.row(loaded.id)) else { return Ok(()) };
-        let Some(dimension) = row.dimension else { return Ok(()) };
+        let Ok(row) = self.row(loaded.id) else { return Ok(()) };
+        self.verify_graph(&loaded, &row, context)?;
+        let (Some(view), Some(dimension)) = (loaded.view(), row.dimension) else { return Ok(()) };
         let hnsw = row.schema.hnsw();
         let records = view.live().len();
         if records < self.options.graph_records_min {
@@ -153,6 +161,24 @@ impl Inner {
         }
         self.drain_tail(&loaded, &hnsw, context)?;
         self.finish(&loaded, &row, all, context)
+    }
+
+    /// Reads the snapshot through that a graph is used from, if that was not done yet; a graph that is damaged goes.
+    fn verify_graph(&self, loaded: &Loaded, row: &CollectionRow, context: &Context<'_>) -> Result<(), Failure> {
+        if !self.signals.remembered(loaded.number).is_unverified {
+            return Ok(());
+        }
+        let sound = self.snapshots.verify_graph(row.id, &mut |done, all| {
+            context.step(Progress { done, total: Some(all), what: "bytes of the graph's snapshot read through".into() })
+        })?;
+        if let Err(error) = sound {
+            tracing::warn!(collection = %row.id, %error, "a graph snapshot is damaged; the graph is built anew");
+            self.snapshots.remove_graph(row.id);
+            loaded.change(|view| view.set_graph(None));
+            self.signals.remember(loaded.number, |remembered| remembered.snapshot = 0);
+        }
+        self.signals.remember(loaded.number, |remembered| remembered.is_unverified = false);
+        Ok(())
     }
 
     /// Graphs that have to be built anew, or may have to, the worst first.
@@ -260,7 +286,9 @@ impl Inner {
     }
 
     fn publish_graph(&self, loaded: &Loaded, graph: Graph) {
-        self.signals.remember(loaded.number, |remembered| (remembered.snapshot, remembered.checked) = (0, 0));
+        self.signals.remember(loaded.number, |remembered| {
+            (remembered.snapshot, remembered.gauged, remembered.is_unverified) = (0, 0, false);
+        });
         loaded.change(|view| view.set_graph(Some(Arc::new(graph))));
     }
 
@@ -334,19 +362,21 @@ impl Inner {
         let Some(graph) = view.graph().cloned() else { return Ok(()) };
         let remembered = self.signals.remembered(loaded.number);
         // Looking at every link costs as much as the graph is large, so it has to have grown by some share.
-        let unchecked = graph.len() - remembered.checked.min(graph.len());
+        let unchecked = graph.unchecked();
         if unchecked > graph.len() / CHECK_SHARE || (all && unchecked > 0) {
             context.step(nodes_done(&graph, graph.len()))?;
-            let lost = graph.relink_orphans();
-            if !lost.is_empty() {
-                loaded.change(|view| unmark(view, &lost));
-            }
-            self.signals.remember(loaded.number, |remembered| remembered.checked = graph.len());
+            relink(loaded, &graph);
+        }
+        // How distances grow with rank changes little while a graph grows.
+        if remembered.gauged < graph.len() / 2 {
+            context.step(nodes_done(&graph, graph.len()))?;
+            graph.gauge();
+            self.signals.remember(loaded.number, |remembered| remembered.gauged = graph.len());
         }
         let fresh = graph.len() - remembered.snapshot.min(graph.len());
         if fresh > graph.len() / SNAPSHOT_SHARE || (all && fresh > 0) {
             context.step(nodes_done(&graph, graph.len()))?;
-            self.write_snapshot(row, &view, &graph);
+            self.write_snapshot(loaded, row, &view, &graph);
             self.note_memory_freed();
             // Vectors of a finished graph are best read from mapped files.
             let seal = ochre_store::Upkeep::SealVectors { min_bytes: 4 << 20, dead_share_max: 1.0 };
@@ -355,10 +385,14 @@ impl Inner {
         Ok(())
     }
 
-    fn write_snapshot(&self, row: &CollectionRow, view: &View, graph: &Graph) {
+    fn write_snapshot(&self, loaded: &Loaded, row: &CollectionRow, view: &View, graph: &Graph) {
+        // Whoever loads it need not look for what is lost.
+        if graph.unchecked() > 0 {
+            relink(loaded, graph);
+        }
         let header =
             SnapshotHeader { epoch: self.store.epoch(), collection: row.id.into_bytes(), position: view.position() };
-        match self.snapshots.write(&header, graph) {
+        match self.snapshots.write(&header, graph, row.schema.hnsw().resize_factor) {
             Ok(()) => self.signals.remember(row.number, |remembered| remembered.snapshot = graph.len()),
             Err(error) => {
                 tracing::warn!(collection = %row.id, %error, "could not write a graph snapshot; the next start rebuilds the graph")
@@ -375,9 +409,17 @@ impl Inner {
             if let Some(graph) = view.graph()
                 && graph.linked().len() != self.signals.remembered(loaded.number).snapshot
             {
-                self.write_snapshot(&row, &view, graph);
+                self.write_snapshot(&loaded, &row, &view, graph);
             }
         }
+    }
+}
+
+/// Makes what walks do not reach reachable; what stays so is in the tail.
+fn relink(loaded: &Loaded, graph: &Graph) {
+    let lost = graph.relink_orphans();
+    if !lost.is_empty() {
+        loaded.change(|view| unmark(view, &lost));
     }
 }
 

@@ -24,6 +24,9 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Collections with fewer records have no graph: measuring all is faster.
     pub graph_records_min: usize,
+    /// Snapshots of graphs up to this many bytes are read through before they are used; larger ones are used at once,
+    /// and read through in the background.
+    pub snapshot_verified_bytes_max: u64,
     /// Up to this many matches of a filter are all measured exactly, without a look at the graph or its codes.
     pub exact_records_max: usize,
     /// Documents that are read when a text is looked for; once there are more, they are indexed.
@@ -66,6 +69,7 @@ impl Default for Options {
             map_segments: true,
             segment_bytes: 256 << 20,
             graph_records_min: 10_000,
+            snapshot_verified_bytes_max: 64 << 20,
             exact_records_max: 64,
             text_unindexed_max: 2000,
             tail_bytes_max: 512 << 20,

@@ -108,16 +108,17 @@ impl Inner {
         if resident_bytes() <= target {
             return 0;
         }
+        let mut oldest: Vec<Arc<Loaded>> = self.loaded.read().values().cloned().collect();
         self.store.drop_pages();
+        oldest.iter().filter_map(|loaded| loaded.view()).for_each(|view| view.drop_pages());
         give_back_memory();
         let mut unloaded = 0;
-        let mut oldest: Vec<Arc<Loaded>> = self.loaded.read().values().cloned().collect();
         oldest.sort_by_key(|loaded| std::cmp::Reverse(loaded.used()));
         let mut excess = resident_bytes().saturating_sub(target);
         while excess > 0
             && let Some(loaded) = oldest.pop()
         {
-            let held = loaded.memory().total() as u64;
+            let held = loaded.view().map_or(0, |view| view.heap_bytes()) as u64;
             if held == 0 {
                 continue;
             }

@@ -36,10 +36,12 @@ struct Work {
 pub(crate) struct Remembered {
     /// In its newest snapshot.
     pub(crate) snapshot: usize,
-    /// When its links were last looked at.
-    pub(crate) checked: usize,
+    /// When it was last gauged.
+    pub(crate) gauged: usize,
     /// When its recall was last sampled.
     pub(crate) sampled: usize,
+    /// It is used from a snapshot that was not read through yet.
+    pub(crate) is_unverified: bool,
 }
 
 /// Signals are passed on to the scheduler at most this often: it need not wake for every write.

@@ -2,13 +2,15 @@
 //! deleted when useless.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ochre_index::{
     CompositeHeader, CompositeSegment, Graph, GraphParameters, SnapshotError, SnapshotHeader, TextHeader, TextSegment,
+    verify_snapshot,
 };
+use ochre_kernels::Region;
 use ochre_store::{SharedBytes, read_shared};
 use uuid::Uuid;
 
@@ -25,33 +27,39 @@ const WRITING: &str = "writing";
 pub(crate) struct Snapshots {
     folder: Option<PathBuf>,
     map: bool,
+    verified_bytes_max: u64,
+}
+
+/// A graph as its snapshot has it.
+pub(crate) struct FoundGraph {
+    pub(crate) graph: Graph,
+    /// Its codes and links were not compared with their checksums yet.
+    pub(crate) is_unverified: bool,
 }
 
 impl Snapshots {
-    /// Files are mapped if `map` says so.
-    pub(crate) fn new(directory: Option<&Path>, map: bool) -> Self {
-        Self { folder: directory.map(|directory| directory.join(FOLDER)), map }
+    /// Files are mapped if `map` says so. Snapshots of graphs up to so many bytes are read through before they are
+    /// used.
+    pub(crate) fn new(directory: Option<&Path>, map: bool, verified_bytes_max: u64) -> Self {
+        Self { folder: directory.map(|directory| directory.join(FOLDER)), map, verified_bytes_max }
     }
 
     fn path(&self, collection: Uuid, name: &str) -> Option<PathBuf> {
         Some(self.folder.as_ref()?.join(collection.to_string()).join(name))
     }
 
-    /// The snapshot of a collection, if there is a usable one. Others are removed: they never will be.
-    pub(crate) fn read(
-        &self, epoch: u64, collection: Uuid, parameters: GraphParameters, resize_factor: f64,
-    ) -> Option<Graph> {
+    /// The graph of a collection, if there is a usable snapshot. Others are removed: they never will be.
+    pub(crate) fn read(&self, epoch: u64, collection: Uuid, parameters: GraphParameters) -> Option<FoundGraph> {
         let path = self.path(collection, FILE)?;
-        let file = File::open(&path).ok()?;
-        let mut file = BufReader::with_capacity(1 << 20, file);
-        match Graph::read_snapshot(epoch, collection.into_bytes(), parameters, resize_factor, &mut file) {
-            Ok((graph, position)) => {
-                tracing::info!(%collection, position, nodes = graph.len(), "loaded the graph from its snapshot");
-                Some(graph)
+        let mut file = File::open(&path).ok()?;
+        match self.open_graph(epoch, collection, parameters, &mut file) {
+            Ok((found, position)) => {
+                tracing::info!(%collection, position, nodes = found.graph.len(), "loaded the graph from its snapshot");
+                Some(found)
             }
             Err(error) => {
                 tracing::warn!(%collection, file = %path.display(), %error, "discarded a graph snapshot; the graph is rebuilt");
-                if !matches!(error, SnapshotError::Io(ref io) if io.kind() != std::io::ErrorKind::UnexpectedEof) {
+                if !matches!(error, SnapshotError::Io(ref io) if io.kind() != ErrorKind::UnexpectedEof) {
                     let _ = std::fs::remove_file(&path);
                 }
                 None
@@ -59,10 +67,47 @@ impl Snapshots {
         }
     }
 
+    fn open_graph(
+        &self, epoch: u64, collection: Uuid, parameters: GraphParameters, file: &mut File,
+    ) -> Result<(FoundGraph, u64), SnapshotError> {
+        let bytes = file.metadata()?.len();
+        if bytes == 0 {
+            return Err(SnapshotError::Unusable("it is empty"));
+        }
+        // What is not mapped is read whole anyway.
+        let is_unverified = self.map && bytes > self.verified_bytes_max;
+        if !is_unverified {
+            let sound: Result<_, std::convert::Infallible> = verify_snapshot(file, &mut |_, _| Ok(()));
+            let Ok(sound) = sound;
+            sound?;
+        }
+        let memory = if self.map {
+            Region::map(file)?
+        } else {
+            file.seek(SeekFrom::Start(0))?;
+            let bytes = usize::try_from(bytes).map_err(|_| SnapshotError::Unusable("it does not fit memory"))?;
+            Region::read(file, bytes)?
+        };
+        let (graph, position) = Graph::from_snapshot(epoch, collection.into_bytes(), parameters, memory)?;
+        Ok((FoundGraph { graph, is_unverified }, position))
+    }
+
+    /// Reads the snapshot of a graph through and compares it with its checksums; why it is not sound. `step` is
+    /// asked now and then, and may end it.
+    pub(crate) fn verify_graph<E>(
+        &self, collection: Uuid, step: &mut dyn FnMut(u64, u64) -> Result<(), E>,
+    ) -> Result<Result<(), SnapshotError>, E> {
+        let Some(path) = self.path(collection, FILE) else { return Ok(Ok(())) };
+        match File::open(path) {
+            Ok(mut file) => verify_snapshot(&mut file, step),
+            Err(error) => Ok(Err(error.into())),
+        }
+    }
+
     /// Writes a snapshot durably, or not at all.
-    pub(crate) fn write(&self, header: &SnapshotHeader, graph: &Graph) -> std::io::Result<()> {
+    pub(crate) fn write(&self, header: &SnapshotHeader, graph: &Graph, resize_factor: f64) -> std::io::Result<()> {
         let Some(path) = self.path(Uuid::from_bytes(header.collection), FILE) else { return Ok(()) };
-        write_whole(&path, |out| graph.write_snapshot(header, out))
+        write_whole(&path, |out| graph.write_snapshot(header, resize_factor, out))
     }
 
     /// The usable text segments of a collection. Others are removed.
@@ -238,7 +283,7 @@ fn index_name(header: &CompositeHeader, first: u32) -> String {
 }
 
 /// Writes a file beside its place, durably, and renames it; nothing is left of it if that fails.
-fn write_whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> std::io::Result<()> {
+fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> std::io::Result<()> {
     let folder = path.parent().expect("a derived file lies in its collection's folder");
     std::fs::create_dir_all(folder)?;
     let beside = path.with_extension(WRITING);

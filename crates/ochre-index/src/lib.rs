@@ -26,7 +26,9 @@ pub use composite::{
 };
 pub use distance::Metric;
 pub use evaluate::{Hints, Rows, Trace, evaluate, evaluate_with};
-pub use graph::{BuildOptions, Graph, GraphParameters, Node, SNAPSHOT_VERSION, SnapshotError, SnapshotHeader};
+pub use graph::{
+    BuildOptions, Graph, GraphParameters, Node, SNAPSHOT_VERSION, SnapshotError, SnapshotHeader, verify_snapshot,
+};
 pub use search::{Hit, Nearest, Plan, Strategy, nearest};
 pub use text::{TEXT_VERSION, TextBuilder, TextHeader, TextSegment};
 pub use view::{Damaged, Memory, VectorBlock, View};

@@ -11,7 +11,7 @@ use ochre_kernels::prefetch_row;
 
 use crate::bitmap::Bitmap;
 use crate::distance::Metric;
-use crate::graph::{Graph, Near, Query};
+use crate::graph::{Graph, Near, Query, Wanted};
 use crate::view::{Damaged, View};
 
 /// A walk measures about this many nodes on its way down to the lowest level …
@@ -155,10 +155,10 @@ fn walk(
             && view.in_graph().contains(offset)
             && matches.is_none_or(|matches| matches.contains(offset))
     };
-    let found = graph.walk(query, ef, visit_max, &mut accept);
+    let found = graph.walk(query, Wanted { k: wanted.k.min(linked), ef, visit_max, accept: &mut accept });
     plan.visited = found.visited;
     plan.strategy = Strategy::Graph;
-    (!found.gave_up && found.nodes.len() == ef).then_some(found.nodes)
+    (!found.gave_up && found.nodes.len() >= wanted.k.min(linked)).then_some(found.nodes)
 }
 
 /// Measures the codes of all these offsets that have one; those that may be among the `k` nearest, nearest

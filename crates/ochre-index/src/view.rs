@@ -371,7 +371,7 @@ impl View {
         if !self.has_graph(graph) {
             return;
         }
-        for (index, node) in graph.nodes().iter().enumerate().skip(first) {
+        for (index, node) in graph.nodes().enumerate().skip(first) {
             if self.vector_id(node.offset) == Some(node.vector_id) {
                 self.set_node(node.offset, u32::try_from(index).expect("nodes are numbered by u32"));
             }
@@ -384,7 +384,7 @@ impl View {
         if !self.has_graph(graph) {
             return;
         }
-        for node in graph.linked().iter().skip(first) {
+        for node in graph.linked().skip(first) {
             if self.vector_id(node.offset) == Some(node.vector_id) {
                 self.in_graph.insert(node.offset);
             }
@@ -422,6 +422,20 @@ impl View {
         }
     }
 
+    /// Lets go of the pages of files that it holds beside vectors: they are read again where they are needed.
+    pub fn drop_pages(&self) {
+        if let Some(graph) = &self.graph {
+            graph.drop_pages();
+        }
+    }
+
+    /// Bytes of the heap that it holds, those it shares with others in full.
+    pub fn heap_bytes(&self) -> usize {
+        let Memory { columns, vectors, places, codes, links, text: _, indexes: _ } = self.memory();
+        let files = self.graph.as_ref().map_or(0, |graph| graph.file_bytes());
+        columns + vectors + places + codes + links - files
+    }
+
     /// Bytes of memory by part. What the view shares with others counts in full.
     pub fn memory(&self) -> Memory {
         let chunks = |len: usize, each: usize| len * CHUNK * each;
@@ -451,9 +465,9 @@ pub struct Memory {
     pub text: usize,
     /// Declared indexes of metadata; mapped files if the database is on disk.
     pub indexes: usize,
-    /// The graph's codes of vectors.
+    /// The graph's codes of vectors; a mapped file if the graph is that of a snapshot.
     pub codes: usize,
-    /// The graph's nodes and links.
+    /// The graph's nodes and links; mapped likewise.
     pub links: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Distances between vectors, and the append-only arena that graphs live in.
+//! Distances between vectors, and the memory that graphs live in: slabs, and append-only arenas in them.
 //!
 //! Owns the project's SIMD and its lock-free storage, and with them nearly all of its `unsafe`. Every
 //! kernel has a scalar twin that a property test compares it with; every tier can be forced with the
@@ -12,6 +12,7 @@ mod float;
 mod memory;
 mod nibble;
 mod prefetch;
+mod slab;
 mod thread;
 mod tier;
 
@@ -21,5 +22,6 @@ pub use float::{dot, l2_squared};
 pub use memory::give_back_memory;
 pub use nibble::{LINE_NIBBLES, Line, nibble_dots, nibble_pair};
 pub use prefetch::{prefetch, prefetch_row};
+pub use slab::{Region, Slab};
 pub use thread::stand_back;
 pub use tier::{Tier, tier};

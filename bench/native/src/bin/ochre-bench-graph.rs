@@ -110,6 +110,7 @@ fn main() -> Result<(), Failure> {
         graph.link_next(usize::MAX, vector, BuildOptions { threads: arguments.threads, stop: &stop });
     }
     graph.relink_orphans();
+    graph.gauge();
     let build_seconds = begun.elapsed().as_secs_f64();
 
     let mut view = View::new(space);

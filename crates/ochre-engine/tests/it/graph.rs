@@ -1,7 +1,7 @@
 //! The graph: recall, few vectors visited, snapshots that are loaded, damage that is repaired.
 
 use ochre_engine::model::{Filter, Metadata, Scalar, Test, Value};
-use ochre_engine::{Collection, Database, NewRecords, Options, QueryRequest, Strategy};
+use ochre_engine::{Collection, Database, DeleteRequest, NewRecords, Options, QueryRequest, Strategy};
 
 const COUNT: usize = 12_000;
 const DIMENSION: usize = 48;
@@ -138,4 +138,56 @@ fn every_byte_of_a_snapshot_counts() {
         assert_eq!(answer.results[0][0].record.id, "9");
         assert_eq!(answer.plans[0].strategy, Strategy::Exact, "a damaged snapshot is never used");
     }
+}
+
+/// A snapshot that is too large to be read through first is used at once; its damage is found by maintenance, and no
+/// record is lost meanwhile.
+#[test]
+fn a_large_snapshot_is_used_at_once_and_read_through_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = || Options {
+        background: false,
+        graph_records_min: 50,
+        exact_records_max: 0,
+        snapshot_verified_bytes_max: 0,
+        ..Options::default()
+    };
+    let vectors = points(3000, 4);
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    let collection = fill(&database, &vectors);
+    database.maintain().unwrap();
+    let id = collection.id();
+    database.close();
+    drop(collection);
+    let snapshot = folder.path().join("cache").join(id.to_string()).join("graph.snapshot");
+    let sound = std::fs::read(&snapshot).unwrap();
+    let search = |damaged: bool| {
+        let database = Database::open_with(folder.path(), options()).unwrap();
+        let collection = database.collection("points").unwrap();
+        let request = QueryRequest { hint: Some(Strategy::Graph), ..QueryRequest::nearest_to(vectors[9].clone()) };
+        let answer = collection.query(&request).unwrap();
+        assert_eq!(answer.results[0].len(), 10);
+        assert!(answer.plans[0].visited > 0, "the graph is there before it was read through");
+        // More is written before the snapshot is looked at: what was read from it changes in memory only.
+        let more = points(200, 5);
+        let ids: Vec<String> = (0..more.len()).map(|index| format!("more {index}")).collect();
+        collection.upsert(NewRecords::new(ids.clone(), &more)).unwrap();
+        database.maintain().unwrap();
+        assert_eq!(collection.index_progress().unwrap(), (3200, 0));
+        assert_eq!(collection.graph_nodes().unwrap(), 3200, "damaged: {damaged}");
+        for (vector, id) in [(&vectors[9], "9"), (&more[7], "more 7")] {
+            let answer = collection.query(&QueryRequest::nearest_to(vector.clone())).unwrap();
+            assert_eq!(answer.results[0][0].record.id, id);
+        }
+        collection.delete(DeleteRequest { ids: Some(ids), ..DeleteRequest::default() }).unwrap();
+        drop(collection);
+        database.close();
+    };
+    search(false);
+    // The middle of the file is codes and links.
+    let mut bytes = sound;
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 4096].fill(0xa5);
+    std::fs::write(&snapshot, bytes).unwrap();
+    search(true);
 }

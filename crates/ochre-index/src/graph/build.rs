@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::codes::{Encoded, Query};
-use super::walk::Search;
-use super::{Graph, NO_ENTRY, Near, Node, STRIPES, level_of};
+use super::walk::{Search, Wanted};
+use super::{Graph, NO_ENTRY, Near, Node, Reached, STRIPES, level_of};
 
 /// A link is left out if another one leads to a node that is nearer to its target by this factor. Above 1
 /// some longer links stay, which saves steps.
@@ -30,7 +30,7 @@ impl Graph {
             return false;
         }
         let encoded = self.encode_all(nodes, threads);
-        let identities: Vec<Node> = nodes.iter().map(|(node, _)| *node).collect();
+        let identities: Vec<[u32; 3]> = nodes.iter().map(|(node, _)| node.to_words()).collect();
         // Codes before identities: a node that can be named can be measured.
         encoded.iter().all(|encoded| self.codes.append(encoded)) && self.nodes.append(&identities)
     }
@@ -43,8 +43,7 @@ impl Graph {
         &self, count_max: usize, vector: impl Fn(Node) -> Option<&'v [f32]> + Sync, options: BuildOptions<'_>,
     ) {
         let first = self.linked().len();
-        let nodes = &self.nodes.as_slice()[first..];
-        let nodes = &nodes[..nodes.len().min(count_max)];
+        let nodes: Vec<Node> = self.nodes().skip(first).take(count_max).collect();
         let next = AtomicUsize::new(0);
         let work = || {
             loop {
@@ -119,7 +118,8 @@ impl Graph {
         let mut entries = vec![near];
         for level in (0..=level.min(top)).rev() {
             let accept = &mut |found| found != node;
-            let search = Search { ef: self.parameters.ef_construction, visit_max: usize::MAX, accept };
+            let (ef, visit_max) = (self.parameters.ef_construction, usize::MAX);
+            let search = Search { ef, reach: None, visit_max, accept };
             self.search_level(query, &entries, level, search, &mut scratch, &mut visited);
             let found: Vec<Near> = scratch.found().collect();
             // Measured like the links among themselves, so that equal vectors are equally far.
@@ -209,13 +209,13 @@ impl Graph {
 
     /// Makes every linked node reachable on the lowest level from the entry point: links to a node are
     /// lost when lists are thinned out, and a node nothing links to is never found. Returns the nodes
-    /// that stayed unreachable; the caller keeps those in the tail.
+    /// that stayed unreachable; the caller keeps those in the tail. Nothing may be linked meanwhile.
     pub fn relink_orphans(&self) -> Vec<Node> {
         const ROUNDS: usize = 8;
         for _ in 0..ROUNDS {
             let orphans = self.orphans();
             if orphans.is_empty() {
-                return Vec::new();
+                break;
             }
             let mut previous = None;
             for orphan in orphans {
@@ -223,7 +223,18 @@ impl Graph {
                 previous = Some(orphan);
             }
         }
-        self.orphans().into_iter().map(|orphan| self.node(orphan)).collect()
+        *self.reached.lock() = Reached { checked: self.linked().len(), lost: self.orphans() };
+        self.lost()
+    }
+
+    /// The nodes that were unreachable when that was last looked at.
+    pub fn lost(&self) -> Vec<Node> {
+        self.reached.lock().lost.iter().map(|node| self.node(*node)).collect()
+    }
+
+    /// How many nodes were linked since [`Graph::relink_orphans`].
+    pub fn unchecked(&self) -> usize {
+        self.linked().len().saturating_sub(self.reached.lock().checked)
     }
 
     fn orphans(&self) -> Vec<u32> {
@@ -250,7 +261,9 @@ impl Graph {
     /// place of a node's last link, which the orphan takes over.
     fn adopt(&self, orphan: u32, previous: Option<u32>) {
         let query = self.codes.query_of(orphan);
-        let walk = self.walk(&query, self.parameters.ef_construction, usize::MAX, &mut |node| node != orphan);
+        let ef = self.parameters.ef_construction;
+        let wanted = Wanted { k: ef, ef, visit_max: usize::MAX, accept: &mut |node| node != orphan };
+        let walk = self.walk(&query, wanted);
         let has_room = |node: &u32| self.links(*node, 0).count() < self.links_max(0);
         let nearest = walk.nodes.iter().map(|near| near.node);
         let parent = nearest.clone().find(has_room).or(previous.filter(has_room)).or(nearest.clone().next());

@@ -5,34 +5,39 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ochre_kernels::prefetch;
+use ochre_kernels::{Slab, prefetch};
 
-/// No link: the end of a list.
-const NONE: u32 = u32::MAX;
-/// Links in a cache line.
+/// Slots in a cache line.
 const LINE: usize = 16;
-
-#[repr(align(64))]
-struct Line([AtomicU32; LINE]);
+/// No link: the end of a list. Slots hold a link's number plus one, so memory full of zeros is empty lists.
+const NONE: u32 = 0;
 
 /// Lists of up to `length` links each, by number.
 pub(super) struct Links {
     length: usize,
-    lines: Box<[Line]>,
+    slab: Slab,
 }
 
 impl Links {
-    pub(super) fn new(count: usize, length: usize) -> Self {
-        let empty = || Line(std::array::from_fn(|_| AtomicU32::new(NONE)));
-        Self { length, lines: (0..count * length.div_ceil(LINE)).map(|_| empty()).collect() }
+    /// Bytes of so many lists of so many links.
+    pub(super) fn bytes(count: usize, length: usize) -> usize {
+        count * Self::slots(length) * size_of::<AtomicU32>()
+    }
+
+    /// Lists in memory of this many bytes.
+    pub(super) fn over(slab: Slab, length: usize) -> Self {
+        Self { length, slab }
+    }
+
+    /// Slots of a list of so many links: whole cache lines.
+    fn slots(length: usize) -> usize {
+        length.next_multiple_of(LINE)
     }
 
     /// Copies the lists of a smaller table with lists of the same length.
     pub(super) fn copy_from(&self, from: &Self) {
-        for (to, from) in self.lines.iter().zip(&from.lines) {
-            for (to, from) in to.0.iter().zip(&from.0) {
-                to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-            }
+        for (to, from) in self.slab.atomics().iter().zip(from.slab.atomics()) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
@@ -41,32 +46,40 @@ impl Links {
         self.length
     }
 
-    fn list(&self, list: usize) -> &[Line] {
-        let lines = self.length.div_ceil(LINE);
-        &self.lines[list * lines..(list + 1) * lines]
+    /// The slots of a list; none if there is no such list.
+    fn list(&self, list: usize) -> &[AtomicU32] {
+        let first = list * Self::slots(self.length);
+        self.slab.atomics().get(first..first + self.length).unwrap_or_default()
     }
 
     /// The links of a list.
     pub(super) fn get(&self, list: usize) -> impl Iterator<Item = u32> {
         // Acquire: whoever sees a link sees the codes of the node it leads to.
-        let slots = self.list(list).iter().flat_map(|line| &line.0).take(self.length);
-        slots.map(|slot| slot.load(Ordering::Acquire)).take_while(|link| *link != NONE)
+        let slots = self.list(list).iter().map(|slot| slot.load(Ordering::Acquire));
+        slots.take_while(|slot| *slot != NONE).map(|slot| slot - 1)
     }
 
     /// Replaces a list; what does not fit is left out. One writer of a list at a time.
     pub(super) fn set(&self, list: usize, links: impl IntoIterator<Item = u32>) {
-        let slots = self.list(list).iter().flat_map(|line| &line.0).take(self.length);
-        let links = links.into_iter().chain(std::iter::repeat(NONE));
-        slots.zip(links).for_each(|(slot, link)| slot.store(link, Ordering::Release));
+        let links = links.into_iter().map(|link| link + 1).chain(std::iter::repeat(NONE));
+        self.list(list).iter().zip(links).for_each(|(slot, link)| slot.store(link, Ordering::Release));
+    }
+
+    /// The slots of a list as a file has them, with those links only that `keep` says.
+    pub(super) fn row(&self, list: usize, keep: impl Fn(u32) -> bool, out: &mut Vec<u8>) {
+        let end = out.len() + Self::slots(self.length) * 4;
+        self.get(list).filter(|link| keep(*link)).for_each(|link| out.extend_from_slice(&(link + 1).to_le_bytes()));
+        out.resize(end, 0);
     }
 
     /// Asks the processor for a list that will be read soon.
     pub(super) fn prefetch(&self, list: usize) {
-        let lines = self.length.div_ceil(LINE);
-        (0..lines).for_each(|line| prefetch(&self.lines, list * lines + line));
+        let slots = Self::slots(self.length);
+        (0..slots).step_by(LINE).for_each(|slot| prefetch(self.slab.atomics(), list * slots + slot));
     }
 
-    pub(super) fn heap_bytes(&self) -> usize {
-        self.lines.len() * size_of::<Line>()
+    /// Bytes that it takes, and how many of them are pages of a file.
+    pub(super) fn memory(&self) -> (usize, usize) {
+        (self.slab.bytes(), self.slab.file_bytes())
     }
 }

@@ -10,6 +10,8 @@
 //! - A link always points to a node whose codes are published. Readers may see a list of links while it
 //!   is being rewritten: each entry is a valid node at any time.
 //! - Capacity is fixed; a fuller graph is a copy ([`Graph::grown`]).
+//! - All of its memory is slabs: of the heap, or of its snapshot, mapped. A damaged snapshot may make it find less,
+//!   never panic: numbers from it are looked up, not trusted.
 //!
 //! Sources: Malkov & Yashunin, arXiv:1603.09320 (levels); Jayaram Subramanya et al., DiskANN, NeurIPS 2019
 //! (thinning out).
@@ -28,11 +30,12 @@ use ochre_model::{HnswConfiguration, Space};
 use parking_lot::Mutex;
 
 pub use build::BuildOptions;
-use codes::Codes;
 pub(crate) use codes::Query;
+use codes::{Codes, Coding, Take, arena, bytes_of, heap, sum};
 use links::Links;
-pub use snapshot::{SNAPSHOT_VERSION, SnapshotError, SnapshotHeader};
+pub use snapshot::{SNAPSHOT_VERSION, SnapshotError, SnapshotHeader, verify_snapshot};
 use walk::Scratch;
+pub(crate) use walk::Wanted;
 
 /// What fixes the shape of a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +73,19 @@ pub struct Node {
     pub vector_id: u64,
 }
 
+impl Node {
+    /// As the graph keeps it: the offset, then the lower and the higher half of the id.
+    fn to_words(self) -> [u32; 3] {
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+        let low = self.vector_id as u32;
+        [self.offset, low, (self.vector_id >> 32) as u32]
+    }
+
+    fn from_words([offset, low, high]: [u32; 3]) -> Self {
+        Self { offset, vector_id: u64::from(high) << 32 | u64::from(low) }
+    }
+}
+
 /// A node with its distance, ordered by distance and then by number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Near {
@@ -102,60 +118,93 @@ const LEVEL_MAX: usize = 15;
 pub struct Graph {
     parameters: GraphParameters,
     codes: Codes,
-    nodes: Arena<Node>,
+    nodes: Arena<[u32; 3]>,
     /// Nodes whose links are complete: all numbers below this.
     linked: AtomicU32,
     /// By node, the links on the lowest level.
     lowest: Links,
     /// By node, where its lists above the lowest level begin in `upper`.
-    upper_start: Box<[u32]>,
+    upper_start: Arena<u32>,
     upper: Links,
+    /// How distances grow with rank, as the bits of an `f32`; 0 while nothing is known.
+    growth: AtomicU32,
     /// Level and number of the node that walks begin at.
     entry: AtomicU64,
     entry_lock: Mutex<()>,
+    /// Which of the nodes that were linked by then no walk reaches.
+    reached: Mutex<Reached>,
     stripes: Box<[Mutex<()>]>,
     scratch: Mutex<Vec<Scratch>>,
+}
+
+/// What is known of which nodes walks reach.
+#[derive(Clone, Default)]
+struct Reached {
+    /// It was last made sure of when so many nodes were linked.
+    checked: usize,
+    /// Those that are not reached all the same.
+    lost: Vec<u32>,
+}
+
+/// Room for a graph's nodes, and how much of it is used.
+#[derive(Clone, Copy)]
+struct Room {
+    capacity: usize,
+    /// Nodes that are there.
+    count: usize,
+    /// Lists above the lowest level that `capacity` nodes have.
+    upper_lists: usize,
 }
 
 impl Graph {
     /// An empty graph for up to `capacity` nodes. `sample` decides how vectors are coded; it should be
     /// some hundred of the vectors that will come.
     pub fn new(parameters: GraphParameters, capacity: usize, sample: &[&[f32]]) -> Self {
-        Self::with_codes(parameters, capacity, Codes::choose(parameters, capacity, sample))
+        Self::on_heap(parameters, capacity, Codes::choose(parameters, sample))
     }
 
-    fn with_codes(parameters: GraphParameters, capacity: usize, codes: Codes) -> Self {
-        let mut start = 0;
-        let upper_start = (0..capacity).map(|node| {
-            let here = start;
-            start += level_of(node, parameters.max_neighbors);
-            u32::try_from(here).expect("a graph has fewer lists above the lowest level than nodes")
-        });
-        let upper_start = upper_start.collect();
-        Self {
+    fn on_heap(parameters: GraphParameters, capacity: usize, coding: Coding) -> Self {
+        let starts = upper_starts(capacity, parameters.max_neighbors);
+        let upper_lists = starts.last().map_or(0, |last| *last as usize);
+        let room = Room { capacity, count: 0, upper_lists };
+        let graph = Self::lay_out(parameters, coding, room, &mut heap).expect("the heap always has more");
+        let fits = graph.upper_start.append(&starts[..capacity]);
+        debug_assert!(fits, "made for exactly this many");
+        graph
+    }
+
+    /// A graph in memory that has what `room` says. Snapshots have its parts in this order.
+    fn lay_out(parameters: GraphParameters, coding: Coding, room: Room, take: Take<'_>) -> Option<Self> {
+        let Room { capacity, count, upper_lists } = room;
+        let (lowest, upper) = (parameters.max_neighbors * 2, parameters.max_neighbors);
+        Some(Self {
             parameters,
-            codes,
-            nodes: Arena::with_capacity(capacity),
-            linked: AtomicU32::new(0),
-            lowest: Links::new(capacity, parameters.max_neighbors * 2),
-            upper_start,
-            upper: Links::new(start, parameters.max_neighbors),
+            codes: Codes::lay_out(parameters, coding, capacity, count, take)?,
+            nodes: arena(take, capacity, count)?,
+            linked: AtomicU32::new(u32::try_from(count).ok()?),
+            upper_start: arena(take, capacity, if count > 0 { capacity } else { 0 })?,
+            lowest: Links::over(take(Links::bytes(capacity, lowest))?, lowest),
+            upper: Links::over(take(Links::bytes(upper_lists, upper))?, upper),
+            growth: AtomicU32::new(0),
             entry: AtomicU64::new(NO_ENTRY),
             entry_lock: Mutex::new(()),
+            reached: Mutex::default(),
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             scratch: Mutex::default(),
-        }
+        })
     }
 
     /// A copy with room for `capacity` nodes.
     pub fn grown(&self, capacity: usize) -> Self {
-        let copy = Self::with_codes(self.parameters, capacity, self.codes.grown(capacity));
-        let appended = copy.nodes.append(self.nodes.as_slice());
+        let copy = Self::on_heap(self.parameters, capacity, self.codes.coding());
+        let appended = copy.codes.append_all(&self.codes) && copy.nodes.append(self.nodes.as_slice());
         debug_assert!(appended, "a grown graph has room for what it grew from");
         copy.lowest.copy_from(&self.lowest);
         copy.upper.copy_from(&self.upper);
+        copy.growth.store(self.growth.load(Ordering::Relaxed), Ordering::Relaxed);
         copy.linked.store(self.linked.load(Ordering::Acquire), Ordering::Release);
         copy.entry.store(self.entry.load(Ordering::Acquire), Ordering::Release);
+        *copy.reached.lock() = self.reached.lock().clone();
         copy
     }
 
@@ -185,17 +234,17 @@ impl Graph {
     }
 
     /// The nodes whose links are complete.
-    pub fn linked(&self) -> &[Node] {
-        &self.nodes.as_slice()[..self.linked.load(Ordering::Acquire) as usize]
+    pub fn linked(&self) -> impl ExactSizeIterator<Item = Node> {
+        self.nodes().take(self.linked.load(Ordering::Acquire) as usize)
     }
 
     /// All nodes, those whose links are not complete included.
-    pub fn nodes(&self) -> &[Node] {
-        self.nodes.as_slice()
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = Node> {
+        self.nodes.as_slice().iter().map(|words| Node::from_words(*words))
     }
 
     pub(crate) fn node(&self, node: u32) -> Node {
-        self.nodes.as_slice()[node as usize]
+        Node::from_words(self.nodes.as_slice()[node as usize])
     }
 
     /// A vector in the graph's code, to measure nodes against.
@@ -213,15 +262,28 @@ impl Graph {
         self.codes.margin(query)
     }
 
-    /// Bytes of the heap that codes take.
+    /// Bytes that codes take.
     pub fn codes_bytes(&self) -> usize {
-        self.codes.heap_bytes()
+        self.codes.bytes().0
     }
 
-    /// Bytes of the heap that nodes and links take.
+    /// Bytes that nodes and links take.
     pub fn links_bytes(&self) -> usize {
-        let nodes = self.nodes.capacity() * size_of::<Node>() + self.upper_start.len() * 4;
-        nodes + self.lowest.heap_bytes() + self.upper.heap_bytes()
+        self.nodes_and_links().0
+    }
+
+    /// How many of these bytes are pages of its snapshot, which cost nothing to let go of.
+    pub fn file_bytes(&self) -> usize {
+        self.codes.bytes().1 + self.nodes_and_links().1
+    }
+
+    fn nodes_and_links(&self) -> (usize, usize) {
+        sum([bytes_of(&self.nodes), bytes_of(&self.upper_start), self.lowest.memory(), self.upper.memory()])
+    }
+
+    /// Lets go of the pages of its snapshot: they are read again where they are needed.
+    pub fn drop_pages(&self) {
+        self.nodes.drop_pages();
     }
 
     fn entry(&self) -> Option<(usize, u32)> {
@@ -235,13 +297,14 @@ impl Graph {
     fn list(&self, node: u32, level: usize) -> (&Links, usize) {
         match level.checked_sub(1) {
             None => (&self.lowest, node as usize),
-            Some(above) => (&self.upper, self.upper_start[node as usize] as usize + above),
+            Some(above) => (&self.upper, self.upper_start.as_slice()[node as usize] as usize + above),
         }
     }
 
     fn links(&self, node: u32, level: usize) -> impl Iterator<Item = u32> {
-        let (table, list) = self.list(node, level);
-        table.get(list)
+        let ((table, list), nodes) = (self.list(node, level), self.nodes.len());
+        // In a sound graph every link leads to a node.
+        table.get(list).take_while(move |link| (*link as usize) < nodes)
     }
 
     fn prefetch_links(&self, node: u32, level: usize) {
@@ -253,6 +316,17 @@ impl Graph {
     fn links_max(&self, level: usize) -> usize {
         if level == 0 { self.lowest.length() } else { self.upper.length() }
     }
+}
+
+/// For each of so many nodes where its lists above the lowest level begin, and once more where the last ones end.
+fn upper_starts(count: usize, max_neighbors: usize) -> Vec<u32> {
+    let mut start = 0;
+    let starts = (0..=count).map(|node| {
+        let here = start;
+        start += level_of(node, max_neighbors);
+        u32::try_from(here).expect("a graph has fewer lists above the lowest level than nodes")
+    });
+    starts.collect()
 }
 
 /// The highest level of a node: geometric with ratio `max_neighbors`, drawn from the node's number.

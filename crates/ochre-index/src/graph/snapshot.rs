@@ -1,22 +1,32 @@
-//! A graph as bytes, and back: `docs/formats/snapshots.md`.
+//! A graph as a file that is its memory: `docs/formats/snapshots.md`.
 //!
-//! A snapshot is only a shortcut. Whatever does not fit exactly — format, epoch, collection, parameters,
-//! checksum, a link out of range — makes it worthless, and the graph is built anew.
+//! A snapshot is only a shortcut. Whatever does not fit exactly (format, epoch, collection, parameters, sizes,
+//! checksum of what is read at once) makes it worthless, and the graph is built anew. What is not read at once is
+//! verified by [`verify_snapshot`] when there is time; until then damage can only make walks find less.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::atomic::Ordering;
 
-use ochre_kernels::Line;
+use ochre_kernels::{Region, Slab};
 use ochre_model::Space;
 
-use super::codes::{ByteExtra, Codes, NibbleExtra};
-use super::{Graph, GraphParameters, Node};
+use super::codes::{Codes, Coding};
+use super::links::Links;
+use super::{Graph, GraphParameters, LEVEL_MAX, NO_ENTRY, Reached, Room, level_of, upper_starts};
 
 /// The version of the snapshot format.
-pub const SNAPSHOT_VERSION: u32 = 2;
+pub const SNAPSHOT_VERSION: u32 = 3;
 const MAGIC: [u8; 8] = *b"OCHREGRF";
 /// Refuses sizes that no graph has before memory is reserved for them.
 const NODES_MAX: u64 = 1 << 31;
+/// Bytes of the head, before the mean and the lost nodes.
+const HEAD: usize = 512;
+/// Where the checksum of the preface stands in the head.
+const CHECKSUM_AT: usize = 12;
+/// What is mapped begins at a multiple of this.
+const ALIGN: usize = 64;
+/// Bytes that are read at once while a snapshot is verified.
+const VERIFY_AT_ONCE: usize = 4 << 20;
 
 /// What a snapshot is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,118 +63,158 @@ impl std::fmt::Display for SnapshotError {
     }
 }
 
+use SnapshotError::Unusable;
+
 /// Passes bytes on and sums them up.
-struct Summed<T> {
-    inner: T,
+struct Summed<'a, W> {
+    inner: &'a mut W,
+    bytes: u64,
     checksum: u32,
 }
 
-impl<W: Write> Write for Summed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.checksum = crc32c::crc32c_append(self.checksum, &bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
+impl<W: Write> Summed<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.inner.write_all(bytes)?;
+        self.checksum = crc32c::crc32c_append(self.checksum, bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(())
     }
 }
 
-impl<R: Read> Summed<R> {
-    fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.fill(&mut bytes)?;
-        Ok(bytes)
-    }
+/// A part of the file: where it begins, how many of its bytes are used, and their checksum.
+#[derive(Clone, Copy)]
+struct Section {
+    start: u64,
+    used: u64,
+    checksum: u32,
+}
 
-    fn fill(&mut self, bytes: &mut [u8]) -> io::Result<()> {
-        self.inner.read_exact(bytes)?;
-        self.checksum = crc32c::crc32c_append(self.checksum, bytes);
+impl Section {
+    const BYTES: usize = 20;
+
+    fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&self.start.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.used.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.checksum.to_le_bytes());
+        bytes
+    }
+}
+
+/// Writes the parts of a snapshot one after the other, each with room behind it that takes no disk where files
+/// can have holes.
+struct Parts<'a, W> {
+    out: &'a mut W,
+    at: u64,
+    sections: Vec<Section>,
+}
+
+impl<W: Write + Seek> Parts<'_, W> {
+    fn part(&mut self, reserved: usize, write: impl FnOnce(&mut Summed<'_, W>) -> io::Result<()>) -> io::Result<()> {
+        self.out.seek(SeekFrom::Start(self.at))?;
+        let mut summed = Summed { inner: &mut *self.out, bytes: 0, checksum: 0 };
+        write(&mut summed)?;
+        self.sections.push(Section { start: self.at, used: summed.bytes, checksum: summed.checksum });
+        self.at += reserved.next_multiple_of(ALIGN) as u64;
         Ok(())
     }
 
-    fn u32(&mut self) -> io::Result<u32> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> io::Result<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn f32(&mut self) -> io::Result<f32> {
-        self.take().map(f32::from_le_bytes)
+    fn plain<T: bytemuck::Pod>(&mut self, capacity: usize, used: &[T]) -> io::Result<()> {
+        self.part(capacity * size_of::<T>(), |out| out.write(bytemuck::cast_slice(used)))
     }
 }
 
 impl Graph {
-    /// Writes the linked part of the graph. No nodes may be added meanwhile.
+    /// Writes the linked part of the graph, with room to grow by `resize_factor`. No nodes may be added meanwhile,
+    /// and [`Graph::relink_orphans`] comes first.
     ///
     /// # Errors
     /// Whatever `out` fails with.
-    pub fn write_snapshot(&self, header: &SnapshotHeader, out: &mut dyn Write) -> io::Result<()> {
-        let mut out = Summed { inner: out, checksum: 0 };
-        let (parameters, nodes) = (self.parameters, self.linked());
-        out.write_all(&MAGIC)?;
-        out.write_all(&SNAPSHOT_VERSION.to_le_bytes())?;
-        out.write_all(&header.epoch.to_le_bytes())?;
-        out.write_all(&header.collection)?;
-        out.write_all(&header.position.to_le_bytes())?;
-        let space = parameters.space as u32;
-        for number in
-            [space, to_u32(parameters.dimension), to_u32(parameters.max_neighbors), to_u32(parameters.ef_construction)]
-        {
-            out.write_all(&number.to_le_bytes())?;
-        }
-        out.write_all(&(nodes.len() as u64).to_le_bytes())?;
-        out.write_all(&self.entry_below(nodes.len()).to_le_bytes())?;
-        for node in nodes {
-            out.write_all(&node.offset.to_le_bytes())?;
-            out.write_all(&node.vector_id.to_le_bytes())?;
-        }
+    pub fn write_snapshot<W: Write + Seek>(
+        &self, header: &SnapshotHeader, resize_factor: f64, out: &mut W,
+    ) -> io::Result<()> {
+        let (parameters, count) = (self.parameters, self.linked().len());
+        let capacity = grown_capacity(count, resize_factor);
+        let starts = upper_starts(capacity, parameters.max_neighbors);
+        let upper_lists = starts[capacity] as usize;
+        let lost = self.reached.lock().lost.clone();
+        let coding = self.codes.coding();
+        let preface = preface_bytes(&coding, lost.len());
+        let mut parts = Parts { out, at: preface as u64, sections: Vec::new() };
         match &self.codes {
             Codes::Nibbles(nibbles) => {
-                out.write_all(&2u32.to_le_bytes())?;
-                out.write_all(&nibbles.deviation.to_le_bytes())?;
-                nibbles.mean.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))?;
-                for extra in &nibbles.extras.as_slice()[..nodes.len()] {
-                    [extra.scale, extra.bias, extra.sum].iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))?;
-                }
-                for line in &nibbles.rows.as_slice()[..nodes.len() * nibbles.lines()] {
-                    out.write_all(&line.0)?;
-                }
+                let lines = nibbles.lines();
+                parts.plain(capacity * lines, &nibbles.rows.as_slice()[..count * lines])?;
+                parts.plain(capacity, &nibbles.extras.as_slice()[..count])?;
+                parts.plain(capacity, &nibbles.sums.as_slice()[..count])?;
             }
             Codes::Bytes(bytes) => {
-                out.write_all(&1u32.to_le_bytes())?;
-                out.write_all(&bytes.deviation.to_le_bytes())?;
-                bytes.mean.iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))?;
-                for extra in &bytes.extras.as_slice()[..nodes.len()] {
-                    [extra.scale, extra.bias].iter().try_for_each(|x| out.write_all(&x.to_le_bytes()))?;
-                }
-                for chunk in bytes.codes.as_slice()[..nodes.len() * parameters.dimension].chunks(8192) {
-                    let raw: Vec<u8> = chunk.iter().map(|code| code.cast_unsigned()).collect();
-                    out.write_all(&raw)?;
-                }
+                let dimension = parameters.dimension;
+                parts.plain(capacity * dimension, &bytes.codes.as_slice()[..count * dimension])?;
+                parts.plain(capacity, &bytes.extras.as_slice()[..count])?;
             }
             Codes::Floats(floats) => {
-                out.write_all(&0u32.to_le_bytes())?;
-                for chunk in floats.values.as_slice()[..nodes.len() * parameters.dimension].chunks(2048) {
-                    let raw: Vec<u8> = chunk.iter().flat_map(|x| x.to_le_bytes()).collect();
-                    out.write_all(&raw)?;
-                }
+                let dimension = parameters.dimension;
+                parts.plain(capacity * dimension, &floats.values.as_slice()[..count * dimension])?;
             }
         }
-        // Lists are written without their unused slots.
-        for (node, _) in (0u32..).zip(nodes) {
-            for level in 0..=super::level_of(node as usize, parameters.max_neighbors) {
-                let links: Vec<u32> = self.links(node, level).filter(|link| (*link as usize) < nodes.len()).collect();
-                out.write_all(&to_u32(links.len()).to_le_bytes())?;
-                let raw: Vec<u8> = links.iter().flat_map(|link| link.to_le_bytes()).collect();
-                out.write_all(&raw)?;
-            }
+        parts.plain(capacity, &self.nodes.as_slice()[..count])?;
+        parts.plain(capacity, &starts[..capacity])?;
+        let is_linked = |link: u32| (link as usize) < count;
+        let mut row = Vec::new();
+        parts.part(Links::bytes(capacity, self.lowest.length()), |out| {
+            (0..count).try_for_each(|list| {
+                row.clear();
+                self.lowest.row(list, is_linked, &mut row);
+                out.write(&row)
+            })
+        })?;
+        let used_lists = starts[count] as usize;
+        parts.part(Links::bytes(upper_lists, self.upper.length()), |out| {
+            (0..used_lists).try_for_each(|list| {
+                row.clear();
+                self.upper.row(list, is_linked, &mut row);
+                out.write(&row)
+            })
+        })?;
+        let Parts { out, at: end, sections } = parts;
+        if out.seek(SeekFrom::End(0))? < end {
+            out.seek(SeekFrom::Start(end - 1))?;
+            out.write_all(&[0])?;
         }
-        let checksum = out.checksum;
-        out.inner.write_all(&checksum.to_le_bytes())
+        let (kind, deviation, mean) = match &coding {
+            Coding::Nibbles(mean, deviation) => (2u32, *deviation, mean.as_slice()),
+            Coding::Bytes(mean, deviation) => (1, *deviation, mean.as_slice()),
+            Coding::Floats => (0, 0.0, &[][..]),
+        };
+        let mut head = Vec::with_capacity(preface);
+        head.extend(MAGIC);
+        head.extend(SNAPSHOT_VERSION.to_le_bytes());
+        head.extend(0u32.to_le_bytes());
+        head.extend(header.epoch.to_le_bytes());
+        head.extend(header.collection);
+        head.extend(header.position.to_le_bytes());
+        let GraphParameters { space, dimension, max_neighbors, ef_construction } = parameters;
+        for number in [space as usize, dimension, max_neighbors, ef_construction] {
+            head.extend(to_u32(number).to_le_bytes());
+        }
+        head.extend(kind.to_le_bytes());
+        head.extend(deviation.to_le_bytes());
+        head.extend(self.growth.load(Ordering::Relaxed).to_le_bytes());
+        head.extend(to_u32(lost.len()).to_le_bytes());
+        for number in [count as u64, capacity as u64, upper_lists as u64, self.entry_below(count)] {
+            head.extend(number.to_le_bytes());
+        }
+        head.extend(to_u32(sections.len()).to_le_bytes());
+        sections.iter().for_each(|section| head.extend(section.to_bytes()));
+        head.resize(HEAD, 0);
+        head.extend(mean.iter().flat_map(|x| x.to_le_bytes()));
+        head.extend(lost.iter().flat_map(|node| node.to_le_bytes()));
+        head.resize(preface, 0);
+        let checksum = crc32c::crc32c(&head);
+        head[CHECKSUM_AT..CHECKSUM_AT + 4].copy_from_slice(&checksum.to_le_bytes());
+        out.seek(SeekFrom::Start(0))?;
+        out.write_all(&head)
     }
 
     /// The entry point, or, if that is a node past the first `count`, whose linking was interrupted, the
@@ -174,144 +224,200 @@ impl Graph {
         if self.entry().is_none_or(|(_, node)| (node as usize) < count) {
             return entry;
         }
-        let level = |node: usize| super::level_of(node, self.parameters.max_neighbors);
+        let level = |node: usize| level_of(node, self.parameters.max_neighbors);
         let highest = (0..count).max_by_key(|node| (level(*node), std::cmp::Reverse(*node)));
-        highest.map_or(super::NO_ENTRY, |node| (level(node) as u64) << 32 | node as u64)
+        highest.map_or(NO_ENTRY, |node| (level(node) as u64) << 32 | node as u64)
     }
 
-    /// Reads a snapshot of this epoch and collection with these parameters, with room to grow by
-    /// `resize_factor`. Also says the position it was made at.
+    /// A graph in the memory of its snapshot, if that is of this epoch and collection and was built with these
+    /// parameters. Also says the position it was made at. Codes and links are not looked at.
     ///
     /// # Errors
     /// [`SnapshotError`] if anything does not fit: build the graph anew.
-    pub fn read_snapshot(
-        epoch: u64, collection: [u8; 16], parameters: GraphParameters, resize_factor: f64, from: &mut dyn Read,
+    pub fn from_snapshot(
+        epoch: u64, collection: [u8; 16], parameters: GraphParameters, mut memory: Region,
     ) -> Result<(Self, u64), SnapshotError> {
-        use SnapshotError::Unusable;
-        let mut from = Summed { inner: from, checksum: 0 };
-        if from.take::<8>()? != MAGIC {
+        if cfg!(target_endian = "big") {
+            return Err(Unusable("it is laid out for another kind of processor"));
+        }
+        let mut next = |bytes: usize| memory.take(bytes).ok_or(Unusable("it is too short"));
+        let mut preface = copy_of(&next(HEAD)?);
+        let mut head = Head { bytes: &preface, at: 0 };
+        if head.take::<8>() != MAGIC {
             return Err(Unusable("it is no graph snapshot"));
         }
-        if from.u32()? != SNAPSHOT_VERSION {
+        if head.u32() != SNAPSHOT_VERSION {
             return Err(Unusable("it has another format version"));
         }
-        if from.u64()? != epoch || from.take::<16>()? != collection {
-            return Err(Unusable("it is of another epoch or collection"));
-        }
-        let position = from.u64()?;
-        let space = from.u32()?;
+        let checksum = head.u32();
+        let (own_epoch, own_collection, position) = (head.u64(), head.take::<16>(), head.u64());
+        let space = head.u32();
         let space = [Space::L2, Space::Cosine, Space::Ip].into_iter().find(|known| *known as u32 == space);
         let stored = GraphParameters {
             space: space.ok_or(Unusable("it names no known space"))?,
-            dimension: from.u32()? as usize,
-            max_neighbors: from.u32()? as usize,
-            ef_construction: from.u32()? as usize,
+            dimension: head.u32() as usize,
+            max_neighbors: head.u32() as usize,
+            ef_construction: head.u32() as usize,
         };
+        let (kind, deviation, growth, lost) = (head.u32(), head.f32(), head.u32(), head.u32() as usize);
+        let (count, capacity, upper_lists, entry) = (head.u64(), head.u64(), head.u64(), head.u64());
+        if own_epoch != epoch || own_collection != collection {
+            return Err(Unusable("it is of another epoch or collection"));
+        }
         if stored != parameters {
             return Err(Unusable("it was built with other parameters"));
         }
-        let count = from.u64()?;
-        let entry = from.u64()?;
-        if count > NODES_MAX {
+        if count == 0 {
+            return Err(Unusable("it has no nodes"));
+        }
+        if count > capacity || capacity > NODES_MAX || upper_lists > NODES_MAX || lost as u64 > count {
             return Err(Unusable("it claims more nodes than a graph has"));
         }
-        let count = usize::try_from(count).map_err(|_| Unusable("it does not fit memory"))?;
-        let mut nodes = Vec::new();
-        for _ in 0..count {
-            nodes.push(Node { offset: from.u32()?, vector_id: from.u64()? });
+        let sections = head.sections().ok_or(Unusable("it names too many parts"))?;
+        let mean_len = if kind == 0 { 0 } else { parameters.dimension };
+        let rest = copy_of(&next((mean_len + lost) * 4)?);
+        preface.extend(&rest);
+        preface.resize(preface.len().next_multiple_of(ALIGN), 0);
+        preface[CHECKSUM_AT..CHECKSUM_AT + 4].fill(0);
+        if crc32c::crc32c(&preface) != checksum {
+            return Err(Unusable("its head does not match its checksum"));
         }
-        let capacity = grown_capacity(count, resize_factor);
-        let codes = read_codes(&mut from, parameters, count, capacity)?;
-        let graph = Self::with_codes(parameters, capacity, codes);
-        if !graph.nodes.append(&nodes) {
-            return Err(Unusable("its nodes do not fit"));
+        let (words, _) = rest.as_chunks::<4>();
+        let mean: Vec<f32> = words[..mean_len].iter().map(|x| f32::from_le_bytes(*x)).collect();
+        let lost: Vec<u32> = words[mean_len..].iter().map(|x| u32::from_le_bytes(*x)).collect();
+        let coding = match kind {
+            2 => Coding::Nibbles(mean, deviation),
+            1 => Coding::Bytes(mean, deviation),
+            0 => Coding::Floats,
+            _ => return Err(Unusable("it codes vectors in an unknown way")),
+        };
+        let number = |number: u64| usize::try_from(number).map_err(|_| Unusable("it does not fit memory"));
+        let room = Room { capacity: number(capacity)?, count: number(count)?, upper_lists: number(upper_lists)? };
+        let graph = Self::lay_out(parameters, coding, room, &mut |bytes| memory.take(bytes))
+            .ok_or(Unusable("it is too short for its nodes"))?;
+        // What every reader of the graph goes by is verified now.
+        let [.., nodes, starts, _, _] = sections.as_slice() else { return Err(Unusable("it has too few parts")) };
+        let is_sound = |section: &Section, bytes: &[u8]| {
+            section.used == bytes.len() as u64 && section.checksum == crc32c::crc32c(bytes)
+        };
+        if !is_sound(nodes, bytemuck::cast_slice(graph.nodes.as_slice()))
+            || !is_sound(starts, bytemuck::cast_slice(graph.upper_start.as_slice()))
+            || lost.iter().any(|node| u64::from(*node) >= count)
+        {
+            return Err(Unusable("its nodes do not match their checksum"));
         }
-        let mut list = Vec::new();
-        for node in 0..to_u32(count) {
-            for level in 0..=super::level_of(node as usize, parameters.max_neighbors) {
-                let links = from.u32()? as usize;
-                if links > graph.links_max(level) {
-                    return Err(Unusable("a node has too many links"));
-                }
-                list.clear();
-                for _ in 0..links {
-                    let link = from.u32()?;
-                    let leads_nowhere = link as usize >= count
-                        || (level > 0 && super::level_of(link as usize, parameters.max_neighbors) < level);
-                    if leads_nowhere {
-                        return Err(Unusable("a link leads nowhere"));
-                    }
-                    list.push(link);
-                }
-                let (table, number) = graph.list(node, level);
-                table.set(number, list.iter().copied());
-            }
-        }
-        let checksum = from.checksum;
-        if from.u32()? != checksum {
-            return Err(Unusable("it does not match its checksum"));
-        }
+        graph.growth.store(growth, Ordering::Relaxed);
         graph.entry.store(entry, Ordering::Release);
-        graph.linked.store(to_u32(count), Ordering::Release);
         let entry_fits = graph.entry().is_none_or(|(level, node)| {
-            (node as usize) < count && super::level_of(node as usize, parameters.max_neighbors) == level
+            u64::from(node) < count && level <= LEVEL_MAX && level_of(node as usize, parameters.max_neighbors) == level
         });
-        if !entry_fits || (count > 0 && !graph.has_entry()) {
+        if !entry_fits || !graph.has_entry() {
             return Err(Unusable("its entry point is no node of it"));
         }
+        *graph.reached.lock() = Reached { checked: room.count, lost };
         Ok((graph, position))
     }
 }
 
-fn read_codes<R: Read>(
-    from: &mut Summed<R>, parameters: GraphParameters, count: usize, capacity: usize,
-) -> Result<Codes, SnapshotError> {
-    let unfit = SnapshotError::Unusable("its vectors do not fit");
-    match from.u32()? {
-        2 => {
-            let deviation = from.f32()?;
-            let mean = (0..parameters.dimension).map(|_| from.f32()).collect::<io::Result<Vec<_>>>()?;
-            let codes = Codes::nibbles(parameters.space, mean, deviation, capacity);
-            let Codes::Nibbles(nibbles) = &codes else { return Err(unfit) };
-            let extras =
-                (0..count).map(|_| Ok(NibbleExtra { scale: from.f32()?, bias: from.f32()?, sum: from.f32()? }));
-            let mut fits = nibbles.extras.append(&extras.collect::<io::Result<Vec<_>>>()?);
-            let mut row = vec![Line([0; 64]); nibbles.lines()];
-            for _ in 0..count {
-                row.iter_mut().try_for_each(|line| from.fill(&mut line.0))?;
-                fits &= nibbles.rows.append(&row);
-            }
-            if fits { Ok(codes) } else { Err(unfit) }
+/// Reads a whole snapshot and compares it with its checksums, a few megabytes at a time: `step` is asked before each
+/// with the bytes read so far and all there are, and ends it with an error of its own.
+///
+/// # Errors
+/// [`SnapshotError`] within the answer if it is damaged; outside of it whatever `step` says.
+pub fn verify_snapshot<R: Read + Seek, E>(
+    from: &mut R, step: &mut dyn FnMut(u64, u64) -> Result<(), E>,
+) -> Result<Result<(), SnapshotError>, E> {
+    let mut head = vec![0; HEAD];
+    let read = from.seek(SeekFrom::End(0)).and_then(|end| {
+        from.seek(SeekFrom::Start(0))?;
+        from.read_exact(&mut head).map(|()| end)
+    });
+    let end = match read {
+        Ok(end) => end,
+        Err(error) => return Ok(Err(error.into())),
+    };
+    let Some(sections) = (Head { bytes: &head, at: SECTIONS_AT }).sections() else {
+        return Ok(Err(Unusable("it names too many parts")));
+    };
+    let starts = sections.iter().map(|section| section.start).skip(1).chain([end]);
+    let mut buffer = vec![0; VERIFY_AT_ONCE];
+    for (section, next) in sections.iter().zip(starts) {
+        let (mut at, mut checksum) = (section.start, 0);
+        let used = section.start.saturating_add(section.used);
+        if let Err(error) = from.seek(SeekFrom::Start(at)) {
+            return Ok(Err(error.into()));
         }
-        1 => {
-            let deviation = from.f32()?;
-            let mean = (0..parameters.dimension).map(|_| from.f32()).collect::<io::Result<Vec<_>>>()?;
-            let codes = Codes::bytes(parameters.space, mean, deviation, capacity);
-            let Codes::Bytes(bytes) = &codes else { return Err(unfit) };
-            let extras = (0..count).map(|_| Ok(ByteExtra { scale: from.f32()?, bias: from.f32()? }));
-            let mut fits = bytes.extras.append(&extras.collect::<io::Result<Vec<_>>>()?);
-            let mut raw = vec![0u8; parameters.dimension];
-            for _ in 0..count {
-                from.fill(&mut raw)?;
-                let row: Vec<i8> = raw.iter().map(|byte| byte.cast_signed()).collect();
-                fits &= bytes.codes.append(&row);
+        while at < next {
+            step(at, end)?;
+            let stop = if at < used { used.min(next) } else { next };
+            let part = &mut buffer[..VERIFY_AT_ONCE.min(usize::try_from(stop - at).unwrap_or(usize::MAX))];
+            if let Err(error) = from.read_exact(part) {
+                return Ok(Err(error.into()));
             }
-            if fits { Ok(codes) } else { Err(unfit) }
-        }
-        0 => {
-            let codes = Codes::floats(parameters.space, parameters.dimension, capacity);
-            let Codes::Floats(floats) = &codes else { return Err(unfit) };
-            let mut fits = true;
-            let mut raw = vec![0u8; parameters.dimension * 4];
-            for _ in 0..count {
-                from.fill(&mut raw)?;
-                let (floats_raw, _) = raw.as_chunks::<4>();
-                let row: Vec<f32> = floats_raw.iter().map(|x| f32::from_le_bytes(*x)).collect();
-                fits &= floats.values.append(&row);
+            if at < used {
+                checksum = crc32c::crc32c_append(checksum, part);
+            } else if part.iter().any(|byte| *byte != 0) {
+                return Ok(Err(Unusable("there is something where there should be room")));
             }
-            if fits { Ok(codes) } else { Err(unfit) }
+            at += part.len() as u64;
         }
-        _ => Err(SnapshotError::Unusable("it codes vectors in an unknown way")),
+        if checksum != section.checksum || used > next {
+            return Ok(Err(Unusable("a part of it does not match its checksum")));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Where the list of parts begins in the head.
+const SECTIONS_AT: usize = 8 + 4 + 4 + 8 + 16 + 8 + 4 * 4 + 4 * 4 + 8 * 4;
+
+/// Bytes before the first part.
+fn preface_bytes(coding: &Coding, lost: usize) -> usize {
+    let mean = match coding {
+        Coding::Nibbles(mean, _) | Coding::Bytes(mean, _) => mean.len(),
+        Coding::Floats => 0,
+    };
+    (HEAD + (mean + lost) * 4).next_multiple_of(ALIGN)
+}
+
+fn copy_of(slab: &Slab) -> Vec<u8> {
+    slab.atomics().iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes()).collect()
+}
+
+/// Reads numbers off the head, which has all of them.
+struct Head<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Head<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let mut taken = [0; N];
+        taken.copy_from_slice(&self.bytes[self.at..self.at + N]);
+        self.at += N;
+        taken
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take())
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.take())
+    }
+
+    fn f32(&mut self) -> f32 {
+        f32::from_le_bytes(self.take())
+    }
+
+    /// The parts, which are the last of the head; `None` if that has no room for so many.
+    fn sections(&mut self) -> Option<Vec<Section>> {
+        debug_assert_eq!(self.at, SECTIONS_AT);
+        let count = self.u32() as usize;
+        let fits = count <= (HEAD - self.at) / Section::BYTES;
+        fits.then(|| {
+            (0..count).map(|_| Section { start: self.u64(), used: self.u64(), checksum: self.u32() }).collect()
+        })
     }
 }
 

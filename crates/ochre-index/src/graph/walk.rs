@@ -7,6 +7,16 @@ use super::{Graph, Near};
 
 /// Candidates this close behind the one being expanded have their links asked for ahead of time.
 const AHEAD: usize = 4;
+/// Walks that end by distance may keep this many times more candidates than those that end by rank.
+const WIDER: usize = 3;
+/// Nodes whose neighbours tell how distances grow with rank, from one rank …
+const GAUGED: usize = 64;
+const GAUGE_NEAR: usize = 10;
+/// … to another.
+const GAUGE_FAR: usize = 100;
+/// This part of the growth makes walks that end by distance find as much, over all queries, as those that keep a
+/// fixed number of candidates: the hard ones gain what the easy ones lose.
+const GROWTH_SHARE: f32 = 0.5;
 
 /// A node that a walk came across.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +37,8 @@ pub(super) struct Scratch {
     touched: Vec<u32>,
     /// What was found so far, nearest first.
     pool: Vec<Candidate>,
+    /// The distances of the best `k` accepted ones, ascending.
+    best: Vec<f32>,
     fresh: Vec<u32>,
     distances: Vec<f32>,
 }
@@ -38,6 +50,7 @@ impl Scratch {
             self.seen[node as usize / 64] = 0;
         }
         self.pool.clear();
+        self.best.clear();
     }
 
     /// Marks a node; whether it was new.
@@ -69,10 +82,50 @@ pub(crate) struct Walk {
     pub(crate) gave_up: bool,
 }
 
+/// What a walk is to find.
+pub(crate) struct Wanted<'a> {
+    /// Accepted nodes that somebody asked for.
+    pub(crate) k: usize,
+    /// Accepted candidates kept on the way to them, if all queries are alike.
+    pub(crate) ef: usize,
+    /// The walk stops when it has measured more nodes than this.
+    pub(crate) visit_max: usize,
+    /// Which nodes may be returned.
+    pub(crate) accept: &'a mut dyn FnMut(u32) -> bool,
+}
+
+/// A bound on distances, by that of the `k`-th best.
+#[derive(Clone, Copy)]
+pub(super) struct Reach {
+    k: usize,
+    /// Candidates farther than the `k`-th best by this factor are not followed …
+    factor: f32,
+    /// … if that is more than codes usually err,
+    deviation: f32,
+    /// but they are kept if they may be among the best for all that codes tell.
+    margin: f32,
+}
+
+impl Reach {
+    /// The distances from which on candidates are not followed, and not even kept; infinite where nothing can be
+    /// said.
+    fn limits(&self, best: &[f32]) -> (f32, f32) {
+        match best.last() {
+            Some(kth) if best.len() == self.k && *kth > 0.0 => {
+                let follow_max = kth * self.factor + self.deviation;
+                (follow_max, follow_max.max(kth + 2.0 * self.margin))
+            }
+            _ => (f32::INFINITY, f32::INFINITY),
+        }
+    }
+}
+
 /// How far a search of a level goes, and what it may return.
 pub(super) struct Search<'a> {
     /// Accepted candidates kept.
     pub(super) ef: usize,
+    /// Bounds distances too, if given.
+    pub(super) reach: Option<Reach>,
     /// The search stops when it has measured more nodes than this.
     pub(super) visit_max: usize,
     /// Which nodes may be returned.
@@ -80,23 +133,66 @@ pub(super) struct Search<'a> {
 }
 
 impl Graph {
-    /// The `ef` accepted nodes nearest to `query`, approximately. Nodes that are not accepted are
-    /// crossed but not returned. Stops after measuring `visit_max` nodes.
+    /// The accepted nodes nearest to `query`, approximately, at least `k` if the walk comes by so many. Nodes that
+    /// are not accepted are crossed but not returned.
     ///
-    /// Source: Malkov & Yashunin, arXiv:1603.09320, algorithms 2 and 5.
-    pub(crate) fn walk(&self, query: &Query, ef: usize, visit_max: usize, accept: &mut dyn FnMut(u32) -> bool) -> Walk {
+    /// Once it is known how distances grow with rank ([`Graph::gauge`]), the walk ends by distance rather than by
+    /// rank: where the next candidate is farther than the `k`-th best by the factor at which, on average, the
+    /// `ef`-th is. Easy queries end sooner, hard ones are given up to [`WIDER`] times as many candidates.
+    ///
+    /// Sources: Malkov & Yashunin, arXiv:1603.09320, algorithms 2 and 5; Al-Jazzazi et al., arXiv:2505.15636
+    /// (ending by distance).
+    pub(crate) fn walk(&self, query: &Query, wanted: Wanted<'_>) -> Walk {
         let Some((level, entry)) = self.entry() else { return Walk::default() };
+        let Wanted { k, ef, visit_max, accept } = wanted;
         let mut scratch = self.take_scratch();
         let mut visited = 1;
         let mut near = self.near(query, entry);
         for level in (1..=level).rev() {
             near = self.descend(query, near, level, &mut scratch, &mut visited);
         }
-        let search = Search { ef, visit_max, accept };
+        let (deviation, margin) = (self.codes.deviation(query), self.codes.margin(query));
+        let reach = self.growth().filter(|_| margin.is_finite()).map(|growth| {
+            #[expect(clippy::cast_precision_loss, reason = "a ratio of small numbers")]
+            let ratio = ef as f32 / k.max(1) as f32;
+            Reach { k, factor: ratio.max(1.0).powf(growth), deviation, margin }
+        });
+        let ef = if reach.is_some() { ef.saturating_mul(WIDER) } else { ef };
+        let search = Search { ef, reach, visit_max, accept };
         let gave_up = self.search_level(query, &[near], 0, search, &mut scratch, &mut visited);
         let nodes = scratch.found().collect();
         self.give_scratch(scratch);
         Walk { nodes, visited, gave_up }
+    }
+
+    /// Measures how distances grow with rank, on some nodes' neighbours. Walks end by that from then on.
+    pub fn gauge(&self) {
+        let linked = self.linked().len();
+        let step = (linked / GAUGED).max(1);
+        let (mut sum, mut count) = (0.0, 0usize);
+        for node in (0..linked).step_by(step) {
+            let node = u32::try_from(node).expect("nodes are numbered by u32");
+            let accept = &mut |found| found != node;
+            let wanted = Wanted { k: GAUGE_FAR, ef: GAUGE_FAR, visit_max: usize::MAX, accept };
+            let found = self.walk(&self.codes.query_of(node), wanted).nodes;
+            if let (Some(near), Some(far)) = (found.get(GAUGE_NEAR - 1), found.get(GAUGE_FAR - 1))
+                && near.distance > 0.0
+                && far.distance.is_finite()
+            {
+                sum += (far.distance / near.distance).ln();
+                count += 1;
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+        let (ranks, mean) = ((GAUGE_FAR as f32 / GAUGE_NEAR as f32).ln(), sum / count.max(1) as f32);
+        let growth = if count * 2 > linked.min(GAUGED) { mean / ranks * GROWTH_SHARE } else { 0.0 };
+        self.growth.store(growth.to_bits(), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// The power of the ratio of two ranks by which their distances differ, as far as walks go by it.
+    fn growth(&self) -> Option<f32> {
+        let growth = f32::from_bits(self.growth.load(std::sync::atomic::Ordering::Relaxed));
+        (growth > 0.0).then_some(growth)
     }
 
     /// A node with its distance from the query.
@@ -134,19 +230,27 @@ impl Graph {
         &self, query: &Query, entries: &[Near], level: usize, search: Search<'_>, scratch: &mut Scratch,
         visited: &mut usize,
     ) -> bool {
-        let Search { ef, visit_max, accept } = search;
+        let Search { ef, reach, visit_max, accept } = search;
         scratch.begin(self.capacity());
         let mut accepted = 0;
         for near in entries {
             if scratch.see(near.node) {
-                insert(&mut scratch.pool, *near, accept(near.node), ef, &mut accepted);
+                let is_accepted = accept(near.node);
+                insert(&mut scratch.pool, *near, is_accepted, ef, &mut accepted);
+                if let Some(reach) = reach.filter(|_| is_accepted) {
+                    keep_best(&mut scratch.best, near.distance, reach.k);
+                }
             }
         }
+        let (mut follow_max, mut keep_max) = (f32::INFINITY, f32::INFINITY);
         let mut next = 0;
         while let Some(candidate) = scratch.pool.get_mut(next) {
             if candidate.is_expanded {
                 next += 1;
                 continue;
+            }
+            if candidate.distance > follow_max {
+                break;
             }
             if *visited > visit_max {
                 return true;
@@ -165,10 +269,19 @@ impl Graph {
             let mut first = next + 1;
             for (node, distance) in scratch.fresh.iter().zip(&scratch.distances) {
                 let near = Near { distance: *distance, node: *node };
-                if accepted >= ef && scratch.pool.last().is_some_and(|worst| near.distance >= worst.distance) {
+                let is_full = accepted >= ef;
+                if near.distance > keep_max
+                    || is_full && scratch.pool.last().is_some_and(|worst| near.distance >= worst.distance)
+                {
                     continue;
                 }
-                let at = insert(&mut scratch.pool, near, accept(*node), ef, &mut accepted);
+                let is_accepted = accept(*node);
+                let at = insert(&mut scratch.pool, near, is_accepted, ef, &mut accepted);
+                if let Some(reach) = reach.filter(|_| is_accepted)
+                    && keep_best(&mut scratch.best, near.distance, reach.k)
+                {
+                    (follow_max, keep_max) = reach.limits(&scratch.best);
+                }
                 first = first.min(at);
                 if at < next + AHEAD {
                     self.prefetch_links(*node, level);
@@ -189,6 +302,17 @@ impl Graph {
             pool.push(scratch);
         }
     }
+}
+
+/// Keeps the `k` smallest distances, ascending; whether this is one of them.
+fn keep_best(best: &mut Vec<f32>, distance: f32, k: usize) -> bool {
+    if best.len() >= k && best.last().is_none_or(|last| distance >= *last) {
+        return false;
+    }
+    let at = best.partition_point(|other| other.total_cmp(&distance) != Ordering::Greater);
+    best.truncate(k.saturating_sub(1));
+    best.insert(at, distance);
+    true
 }
 
 /// Puts a candidate in its place, and drops what then lies behind the `ef`-th accepted one; its place.

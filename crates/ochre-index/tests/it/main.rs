@@ -4,13 +4,15 @@ mod composite;
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::io::Cursor;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ochre_index::{
     Bitmap, BuildOptions, Damaged, Graph, GraphParameters, Nearest, Node, Rows, Strategy, TextBuilder, TextHeader,
-    TextSegment, VectorBlock, View, evaluate, nearest,
+    TextSegment, VectorBlock, View, evaluate, nearest, verify_snapshot,
 };
+use ochre_kernels::Region;
 use ochre_model::{DocumentTest, Filter, HnswConfiguration, Space, norm};
 use ochre_testkit::{Generator, Oracle, OracleRecord, filter_matches};
 use regex::Regex;
@@ -292,19 +294,89 @@ fn recall_holds_at_every_selectivity_and_correlation() {
 fn a_snapshot_holds_the_whole_graph_and_fits_only_what_it_is_of() {
     let graph = graph(1500, false, 1);
     let header = ochre_index::SnapshotHeader { epoch: 7, collection: [3; 16], position: 11 };
-    let mut bytes = Vec::new();
-    graph.write_snapshot(&header, &mut bytes).unwrap();
-    let read =
-        |epoch, collection, parameters| Graph::read_snapshot(epoch, collection, parameters, 1.2, &mut bytes.as_slice());
-    let (copy, position) = read(7, [3; 16], graph.parameters()).map_err(|error| error.to_string()).unwrap();
-    assert_eq!((copy.linked(), position), (graph.linked(), 11));
-    let mut again = Vec::new();
-    copy.write_snapshot(&header, &mut again).unwrap();
-    assert!(bytes == again, "written again it is the same");
-    assert!(read(8, [3; 16], graph.parameters()).is_err());
-    assert!(read(7, [4; 16], graph.parameters()).is_err());
+    assert_eq!(graph.relink_orphans(), []);
+    graph.gauge();
+    let write = |graph: &Graph| {
+        let mut file = Cursor::new(Vec::new());
+        graph.write_snapshot(&header, 1.2, &mut file).unwrap();
+        file.into_inner()
+    };
+    let bytes = write(&graph);
+    let read = |bytes: &[u8], epoch, collection, parameters| {
+        let memory = Region::read(&mut &*bytes, bytes.len()).unwrap();
+        Graph::from_snapshot(epoch, collection, parameters, memory).map_err(|error| error.to_string())
+    };
+    let (copy, position) = read(&bytes, 7, [3; 16], graph.parameters()).unwrap();
+    assert!(copy.linked().eq(graph.linked()) && position == 11);
+    assert_eq!((copy.unchecked(), copy.capacity()), (0, 1500 + 1024));
+    assert!(bytes == write(&copy), "written again it is the same");
+    assert!(read(&bytes, 8, [3; 16], graph.parameters()).is_err());
+    assert!(read(&bytes, 7, [4; 16], graph.parameters()).is_err());
     let other = GraphParameters { max_neighbors: 8, ..graph.parameters() };
-    assert!(read(7, [3; 16], other).is_err());
+    assert!(read(&bytes, 7, [3; 16], other).is_err());
+
+    // It goes on growing where it lies.
+    let vectors: Vec<Vec<f32>> = (0..500).map(|index| vec![index as f32 / 500.0; 40]).collect();
+    let nodes: Vec<(Node, &[f32])> = (1500u32..)
+        .zip(&vectors)
+        .map(|(offset, vector)| (Node { offset, vector_id: u64::from(offset) + 1 }, vector.as_slice()))
+        .collect();
+    assert!(copy.append(&nodes, 1));
+    copy.link_next(usize::MAX, |_| None, BuildOptions { threads: 2, stop: &AtomicBool::new(false) });
+    assert_eq!((copy.linked().len(), copy.relink_orphans().len()), (2000, 0));
+    let (longer, _) = read(&write(&copy), 7, [3; 16], graph.parameters()).unwrap();
+    assert!(longer.linked().eq(copy.linked()));
     let grown = graph.grown(4000);
-    assert_eq!((grown.linked(), grown.capacity()), (graph.linked(), 4000));
+    assert!(grown.linked().eq(graph.linked()) && grown.capacity() == 4000);
+}
+
+/// Whatever bytes are damaged: it is refused, or used without a panic and found out when it is read through.
+#[test]
+fn damage_to_a_snapshot_is_refused_or_found_out() {
+    let graph = graph(600, false, 1);
+    graph.relink_orphans();
+    let header = ochre_index::SnapshotHeader { epoch: 7, collection: [3; 16], position: 11 };
+    let mut file = Cursor::new(Vec::new());
+    graph.write_snapshot(&header, 1.2, &mut file).unwrap();
+    let (sound, mut rng) = (file.into_inner(), fastrand::Rng::with_seed(9));
+    let verified = |bytes: &[u8]| {
+        let answer: Result<_, Infallible> = verify_snapshot(&mut Cursor::new(bytes), &mut |_, _| Ok(()));
+        let Ok(answer) = answer;
+        answer
+    };
+    assert!(verified(&sound).is_ok());
+    let (mut refused, mut found_out) = (0, 0);
+    for _ in 0..400 {
+        let mut bytes = sound.clone();
+        match rng.u8(0..4) {
+            0 => bytes.truncate(rng.usize(0..sound.len())),
+            1 => bytes[rng.usize(0..sound.len())] ^= 1 << rng.u8(0..8),
+            _ => {
+                let start = rng.usize(0..sound.len() - 64);
+                bytes[start..start + 64].fill_with(|| rng.u8(..));
+            }
+        }
+        let memory = Region::read(&mut bytes.as_slice(), bytes.len()).unwrap();
+        let Ok((graph, _)) = Graph::from_snapshot(7, [3; 16], graph.parameters(), memory) else {
+            refused += 1;
+            continue;
+        };
+        assert!(verified(&bytes).is_err(), "every byte counts");
+        found_out += 1;
+        let mut view = View::new(graph.parameters().space);
+        let vectors = InMemory(vec![vec![0.5; 40]; 600]);
+        let block = view.add_block(Arc::new(vectors));
+        (0..600).for_each(|offset| view.set_vector(offset, u64::from(offset) + 1, Some((block, offset))));
+        view.set_graph(Some(Arc::new(graph)));
+        let wanted = Nearest {
+            query: &[0.5; 40],
+            k: 10,
+            ef_search: 100,
+            exact_max: 0,
+            matches: None,
+            hint: Some(Strategy::Graph),
+        };
+        assert_eq!(nearest(&view, wanted).unwrap().0.len(), 10);
+    }
+    assert!(refused > 50 && found_out > 100, "{refused} refused, {found_out} found out");
 }

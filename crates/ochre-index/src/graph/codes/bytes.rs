@@ -4,18 +4,10 @@
 use ochre_kernels::{Arena, byte_dot, dot, prefetch};
 use ochre_model::Space;
 
-use super::{centred, signed};
+use super::{Take, arena, centred, signed};
 
 /// Rows asked for before the first of them is measured.
 const AHEAD: usize = 16;
-
-/// What stands beside the codes of a vector.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::graph) struct ByteExtra {
-    pub(in crate::graph) scale: f32,
-    /// For `l2` the squared norm of the decoded, centred vector; otherwise its inner product with the mean.
-    pub(in crate::graph) bias: f32,
-}
 
 pub(in crate::graph) struct Bytes {
     pub(in crate::graph) space: Space,
@@ -25,7 +17,9 @@ pub(in crate::graph) struct Bytes {
     /// How far coded distances are from exact ones, per unit of a query's reach.
     pub(in crate::graph) deviation: f32,
     pub(in crate::graph) codes: Arena<i8>,
-    pub(in crate::graph) extras: Arena<ByteExtra>,
+    /// The scale; and for `l2` the squared norm of the decoded, centred vector, otherwise its inner product with
+    /// the mean.
+    pub(in crate::graph) extras: Arena<[f32; 2]>,
 }
 
 pub(crate) struct Query {
@@ -36,21 +30,22 @@ pub(crate) struct Query {
 
 pub(crate) struct Encoded {
     codes: Vec<i8>,
-    extra: ByteExtra,
+    extra: [f32; 2],
 }
 
 impl Bytes {
-    pub(super) fn new(space: Space, mean: Vec<f32>, deviation: f32, capacity: usize) -> Self {
+    /// Room for `capacity` vectors, of which `len` are there.
+    pub(super) fn lay_out(
+        space: Space, mean: Vec<f32>, deviation: f32, capacity: usize, len: usize, take: Take<'_>,
+    ) -> Option<Self> {
         let (mean_norm, dimension) = (dot(&mean, &mean), mean.len());
-        let codes = Arena::with_capacity(capacity * dimension);
-        Self { space, mean, mean_norm, deviation, codes, extras: Arena::with_capacity(capacity) }
+        let codes = arena(take, capacity * dimension, len * dimension)?;
+        Some(Self { space, mean, mean_norm, deviation, codes, extras: arena(take, capacity, len)? })
     }
 
-    pub(super) fn grown(&self, capacity: usize) -> Self {
-        let copy = Self::new(self.space, self.mean.clone(), self.deviation, capacity);
-        let fits = copy.codes.append(self.codes.as_slice()) && copy.extras.append(self.extras.as_slice());
-        debug_assert!(fits, "a grown graph has room for what it grew from");
-        copy
+    /// Appends all vectors of another.
+    pub(super) fn append_all(&self, other: &Self) -> bool {
+        self.codes.append(other.codes.as_slice()) && self.extras.append(other.extras.as_slice())
     }
 
     pub(super) fn append(&self, encoded: &Encoded) -> bool {
@@ -71,7 +66,7 @@ impl Bytes {
                 scale * codes.iter().zip(&self.mean).map(|(code, mean)| f32::from(*code) * mean).sum::<f32>()
             }
         };
-        Encoded { codes, extra: ByteExtra { scale, bias } }
+        Encoded { codes, extra: [scale, bias] }
     }
 
     pub(super) fn query(&self, vector: &[f32]) -> Query {
@@ -85,7 +80,7 @@ impl Bytes {
 
     fn query_from(encoded: Encoded) -> Query {
         #[expect(clippy::cast_precision_loss, reason = "the length of a code")]
-        let reach = encoded.extra.scale * (byte_dot(&encoded.codes, &encoded.codes) as f32).sqrt();
+        let reach = encoded.extra[0] * (byte_dot(&encoded.codes, &encoded.codes) as f32).sqrt();
         Query { encoded, reach }
     }
 
@@ -104,17 +99,13 @@ impl Bytes {
         self.distance(self.row(a), self.extras.as_slice()[a as usize], b)
     }
 
-    fn distance(&self, codes: &[i8], extra: ByteExtra, node: u32) -> f32 {
-        let other = self.extras.as_slice()[node as usize];
+    fn distance(&self, codes: &[i8], [scale, bias]: [f32; 2], node: u32) -> f32 {
+        let [other_scale, other_bias] = self.extras.as_slice()[node as usize];
         #[expect(clippy::cast_precision_loss, reason = "codes are an approximation")]
-        let product = extra.scale * other.scale * byte_dot(codes, self.row(node)) as f32;
+        let product = scale * other_scale * byte_dot(codes, self.row(node)) as f32;
         match self.space {
-            Space::L2 => extra.bias + other.bias - 2.0 * product,
-            Space::Cosine | Space::Ip => 1.0 - (self.mean_norm + extra.bias + other.bias + product),
+            Space::L2 => bias + other_bias - 2.0 * product,
+            Space::Cosine | Space::Ip => 1.0 - (self.mean_norm + bias + other_bias + product),
         }
-    }
-
-    pub(super) fn heap_bytes(&self) -> usize {
-        self.codes.capacity() + self.extras.capacity() * size_of::<ByteExtra>()
     }
 }

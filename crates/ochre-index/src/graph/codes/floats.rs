@@ -3,6 +3,8 @@
 use ochre_kernels::{Arena, dot, l2_squared, prefetch_row};
 use ochre_model::Space;
 
+use super::{Take, arena};
+
 /// Rows asked for before the first of them is measured.
 const AHEAD: usize = 8;
 
@@ -13,15 +15,9 @@ pub(in crate::graph) struct Floats {
 }
 
 impl Floats {
-    pub(super) fn new(space: Space, dimension: usize, capacity: usize) -> Self {
-        Self { space, dimension, values: Arena::with_capacity(capacity * dimension) }
-    }
-
-    pub(super) fn grown(&self, capacity: usize) -> Self {
-        let copy = Self::new(self.space, self.dimension, capacity);
-        let fits = copy.values.append(self.values.as_slice());
-        debug_assert!(fits, "a grown graph has room for what it grew from");
-        copy
+    /// Room for `capacity` vectors, of which `len` are there.
+    pub(super) fn lay_out(space: Space, dimension: usize, capacity: usize, len: usize, take: Take<'_>) -> Option<Self> {
+        Some(Self { space, dimension, values: arena(take, capacity * dimension, len * dimension)? })
     }
 
     pub(super) fn row(&self, node: u32) -> &[f32] {

@@ -10,13 +10,13 @@ mod bytes;
 mod floats;
 mod nibbles;
 
-use ochre_kernels::dot;
+use ochre_kernels::{Arena, Slab, dot};
 use ochre_model::{Space, norm};
 
 use super::GraphParameters;
-pub(super) use bytes::{ByteExtra, Bytes};
+pub(super) use bytes::Bytes;
 pub(super) use floats::Floats;
-pub(super) use nibbles::{NibbleExtra, Nibbles};
+pub(super) use nibbles::Nibbles;
 
 /// Below this many dimensions, 4-bit codes err too much to be worth a try.
 const NIBBLE_DIMENSION_MIN: usize = 64;
@@ -52,48 +52,83 @@ pub(super) enum Encoded {
     Floats(Vec<f32>),
 }
 
-/// From how many dimensions on a code is tried, and how it is made: space, mean, deviation, capacity.
-type Make = (usize, fn(Space, Vec<f32>, f32, usize) -> Codes);
+/// Where memory comes from: the next piece of so many bytes, if there is one.
+pub(super) type Take<'a> = &'a mut dyn FnMut(usize) -> Option<Slab>;
+
+/// An arena in the next piece of memory, of which `len` elements are there.
+pub(super) fn arena<T: bytemuck::Pod>(take: Take<'_>, capacity: usize, len: usize) -> Option<Arena<T>> {
+    Arena::over(take(capacity.checked_mul(size_of::<T>())?)?, len)
+}
+
+/// Memory of the heap, which there is always more of.
+pub(super) fn heap(bytes: usize) -> Option<Slab> {
+    Some(Slab::zeroed(bytes))
+}
+
+/// How vectors are coded.
+#[derive(Clone, Debug)]
+pub(super) enum Coding {
+    /// With the mean, and how far codes are from exact distances.
+    Nibbles(Vec<f32>, f32),
+    Bytes(Vec<f32>, f32),
+    Floats,
+}
 
 impl Codes {
-    pub(super) fn choose(parameters: GraphParameters, capacity: usize, sample: &[&[f32]]) -> Self {
+    /// How a sample says that vectors are best coded.
+    pub(super) fn choose(parameters: GraphParameters, sample: &[&[f32]]) -> Coding {
         let GraphParameters { space, dimension, .. } = parameters;
         let mean = mean(space, dimension, sample);
-        let nibbles: Make = (NIBBLE_DIMENSION_MIN, Self::nibbles);
-        for (dimension_min, make) in [nibbles, (BYTE_DIMENSION_MIN, Self::bytes)] {
-            if dimension < dimension_min {
-                continue;
-            }
+        type Make = fn(Vec<f32>, f32) -> Coding;
+        let codings: [(usize, Make); 2] =
+            [(NIBBLE_DIMENSION_MIN, Coding::Nibbles), (BYTE_DIMENSION_MIN, Coding::Bytes)];
+        for (_, make) in codings.into_iter().filter(|(dimension_min, _)| dimension >= *dimension_min) {
             // Nothing is known of the error: everything a walk finds is measured exactly.
             if sample.len() <= 2 * NEAREST {
-                return make(space, mean, f32::INFINITY, capacity);
+                return make(mean, f32::INFINITY);
             }
-            let judged = judge(&make(space, mean.clone(), 0.0, sample.len()), space, sample);
+            let judged = judge(&Self::new(parameters, make(mean.clone(), 0.0), sample.len()), space, sample);
             if judged.kept >= KEPT_MIN {
-                return make(space, mean, judged.deviation, capacity);
+                return make(mean, judged.deviation);
             }
         }
-        Self::floats(space, dimension, capacity)
+        Coding::Floats
     }
 
-    pub(super) fn nibbles(space: Space, mean: Vec<f32>, deviation: f32, capacity: usize) -> Self {
-        Self::Nibbles(Nibbles::new(space, mean, deviation, capacity))
+    /// Room for `capacity` vectors on the heap.
+    pub(super) fn new(parameters: GraphParameters, coding: Coding, capacity: usize) -> Self {
+        Self::lay_out(parameters, coding, capacity, 0, &mut heap).expect("the heap always has more")
     }
 
-    pub(super) fn bytes(space: Space, mean: Vec<f32>, deviation: f32, capacity: usize) -> Self {
-        Self::Bytes(Bytes::new(space, mean, deviation, capacity))
+    /// Room for `capacity` vectors, of which `len` are there; `None` if memory ends.
+    pub(super) fn lay_out(
+        parameters: GraphParameters, coding: Coding, capacity: usize, len: usize, take: Take<'_>,
+    ) -> Option<Self> {
+        let GraphParameters { space, dimension, .. } = parameters;
+        Some(match coding {
+            Coding::Nibbles(mean, deviation) => {
+                Self::Nibbles(Nibbles::lay_out(space, mean, deviation, capacity, len, take)?)
+            }
+            Coding::Bytes(mean, deviation) => Self::Bytes(Bytes::lay_out(space, mean, deviation, capacity, len, take)?),
+            Coding::Floats => Self::Floats(Floats::lay_out(space, dimension, capacity, len, take)?),
+        })
     }
 
-    pub(super) fn floats(space: Space, dimension: usize, capacity: usize) -> Self {
-        Self::Floats(Floats::new(space, dimension, capacity))
-    }
-
-    /// A copy with room for `capacity` nodes.
-    pub(super) fn grown(&self, capacity: usize) -> Self {
+    pub(super) fn coding(&self) -> Coding {
         match self {
-            Self::Nibbles(nibbles) => Self::Nibbles(nibbles.grown(capacity)),
-            Self::Bytes(bytes) => Self::Bytes(bytes.grown(capacity)),
-            Self::Floats(floats) => Self::Floats(floats.grown(capacity)),
+            Self::Nibbles(nibbles) => Coding::Nibbles(nibbles.mean.clone(), nibbles.deviation),
+            Self::Bytes(bytes) => Coding::Bytes(bytes.mean.clone(), bytes.deviation),
+            Self::Floats(_) => Coding::Floats,
+        }
+    }
+
+    /// Appends all vectors of others, which are coded alike; `false` if there is no room.
+    pub(super) fn append_all(&self, others: &Self) -> bool {
+        match (self, others) {
+            (Self::Nibbles(nibbles), Self::Nibbles(others)) => nibbles.append_all(others),
+            (Self::Bytes(bytes), Self::Bytes(others)) => bytes.append_all(others),
+            (Self::Floats(floats), Self::Floats(others)) => floats.values.append(others.values.as_slice()),
+            _ => unreachable!("a copy is coded as what it is of"),
         }
     }
 
@@ -151,23 +186,40 @@ impl Codes {
         }
     }
 
-    /// How far a coded distance from this query may be from the exact one.
-    pub(super) fn margin(&self, query: &Query) -> f32 {
+    /// How far a coded distance from this query usually is from the exact one: the standard deviation.
+    pub(super) fn deviation(&self, query: &Query) -> f32 {
         match (self, query) {
-            (Self::Nibbles(nibbles), Query::Nibbles(query)) => DEVIATIONS * nibbles.deviation * query.reach,
-            (Self::Bytes(bytes), Query::Bytes(query)) => DEVIATIONS * bytes.deviation * query.reach,
+            (Self::Nibbles(nibbles), Query::Nibbles(query)) => nibbles.deviation * query.reach,
+            (Self::Bytes(bytes), Query::Bytes(query)) => bytes.deviation * query.reach,
             _ => 0.0,
         }
     }
 
-    /// Bytes of the heap that the vectors take.
-    pub(super) fn heap_bytes(&self) -> usize {
+    /// How far a coded distance from this query may be from the exact one.
+    pub(super) fn margin(&self, query: &Query) -> f32 {
+        DEVIATIONS * self.deviation(query)
+    }
+
+    /// The memory the vectors take in bytes, and how much of it are pages of a file.
+    pub(super) fn bytes(&self) -> (usize, usize) {
         match self {
-            Self::Nibbles(nibbles) => nibbles.heap_bytes(),
-            Self::Bytes(bytes) => bytes.heap_bytes(),
-            Self::Floats(floats) => floats.values.capacity() * 4,
+            Self::Nibbles(nibbles) => {
+                sum([bytes_of(&nibbles.rows), bytes_of(&nibbles.extras), bytes_of(&nibbles.sums)])
+            }
+            Self::Bytes(bytes) => sum([bytes_of(&bytes.codes), bytes_of(&bytes.extras)]),
+            Self::Floats(floats) => bytes_of(&floats.values),
         }
     }
+}
+
+/// The bytes of an arena, and how many of them are pages of a file.
+pub(super) fn bytes_of<T: bytemuck::Pod>(arena: &Arena<T>) -> (usize, usize) {
+    (arena.bytes(), arena.file_bytes())
+}
+
+/// Sums of both parts.
+pub(super) fn sum<const N: usize>(parts: [(usize, usize); N]) -> (usize, usize) {
+    parts.into_iter().fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1))
 }
 
 /// The vector whose plain distances order neighbours as the space does: normalised for cosine.
@@ -220,7 +272,7 @@ struct Judged {
 /// Compares coded with exact distances within a sample, on empty codes with room for it.
 fn judge(coded: &Codes, space: Space, sample: &[&[f32]]) -> Judged {
     let dimension = sample.first().map_or(0, |vector| vector.len());
-    let exact = Floats::new(space, dimension, sample.len());
+    let exact = Floats::lay_out(space, dimension, sample.len(), 0, &mut heap).expect("the heap always has more");
     for vector in sample {
         let fits = exact.values.append(&prepared(space, vector)) && coded.append(&coded.encode(vector));
         debug_assert!(fits, "made for exactly this many");
@@ -277,7 +329,8 @@ mod tests {
         let data = vectors(300, dimension, |_| rng.f32() - 0.3);
         let sample: Vec<&[f32]> = data.iter().map(Vec::as_slice).collect();
         for space in [Space::L2, Space::Cosine, Space::Ip] {
-            let codes = Codes::choose(parameters(space, dimension), 300, &sample);
+            let parameters = parameters(space, dimension);
+            let codes = Codes::new(parameters, Codes::choose(parameters, &sample), 300);
             assert!(is_chosen(&codes), "{space:?}");
             assert!(data.iter().all(|vector| codes.append(&codes.encode(vector))));
             let (vector, query) = (prepared(space, &data[7]), codes.query(&data[7]));
@@ -315,6 +368,6 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(2);
         let data = vectors(400, 64, |row| if row % 2 == 0 { 1e4 } else { -1e4 } + rng.f32());
         let sample: Vec<&[f32]> = data.iter().map(Vec::as_slice).collect();
-        assert!(matches!(Codes::choose(parameters(Space::L2, 64), 400, &sample), Codes::Floats(_)));
+        assert!(matches!(Codes::choose(parameters(Space::L2, 64), &sample), Coding::Floats));
     }
 }

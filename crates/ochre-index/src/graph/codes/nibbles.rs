@@ -9,7 +9,7 @@
 use ochre_kernels::{Arena, LINE_NIBBLES, Line, dot, nibble_dots, nibble_pair, prefetch};
 use ochre_model::Space;
 
-use super::{centred, largest, signed};
+use super::{Take, arena, centred, largest, signed};
 
 /// The middle of the 16 levels.
 const MIDDLE: f32 = 7.5;
@@ -20,17 +20,6 @@ const BATCH: usize = 16;
 /// Batches asked for ahead of the one that is measured.
 const AHEAD: usize = 2;
 
-/// What stands beside the codes of a vector.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::graph) struct NibbleExtra {
-    /// `s`
-    pub(in crate::graph) scale: f32,
-    /// For `l2` the squared length of the centred vector; otherwise minus its inner product with the mean.
-    pub(in crate::graph) bias: f32,
-    /// The sum of the codes.
-    pub(in crate::graph) sum: f32,
-}
-
 pub(in crate::graph) struct Nibbles {
     pub(in crate::graph) space: Space,
     pub(in crate::graph) mean: Vec<f32>,
@@ -39,7 +28,10 @@ pub(in crate::graph) struct Nibbles {
     /// How far coded distances are from exact ones, per unit of a query's reach.
     pub(in crate::graph) deviation: f32,
     pub(in crate::graph) rows: Arena<Line>,
-    pub(in crate::graph) extras: Arena<NibbleExtra>,
+    /// `s`; and for `l2` the squared length of the centred vector, otherwise minus its inner product with the mean.
+    pub(in crate::graph) extras: Arena<[f32; 2]>,
+    /// The sum of the codes: apart, since only comparing nodes with each other takes it.
+    pub(in crate::graph) sums: Arena<f32>,
 }
 
 /// A query in two runs of bytes, as [`nibble_dots`] takes it, and what turns sums into distances:
@@ -55,21 +47,32 @@ pub(crate) struct Query {
 
 pub(crate) struct Encoded {
     row: Vec<Line>,
-    extra: NibbleExtra,
+    extra: [f32; 2],
+    sum: f32,
 }
 
 impl Nibbles {
-    pub(super) fn new(space: Space, mean: Vec<f32>, deviation: f32, capacity: usize) -> Self {
+    /// Room for `capacity` vectors, of which `len` are there.
+    pub(super) fn lay_out(
+        space: Space, mean: Vec<f32>, deviation: f32, capacity: usize, len: usize, take: Take<'_>,
+    ) -> Option<Self> {
         let (base, lines) = (1.0 - dot(&mean, &mean), lines(mean.len()));
-        let rows = Arena::with_capacity(capacity * lines);
-        Self { space, mean, base, deviation, rows, extras: Arena::with_capacity(capacity) }
+        Some(Self {
+            space,
+            mean,
+            base,
+            deviation,
+            rows: arena(take, capacity * lines, len * lines)?,
+            extras: arena(take, capacity, len)?,
+            sums: arena(take, capacity, len)?,
+        })
     }
 
-    pub(super) fn grown(&self, capacity: usize) -> Self {
-        let copy = Self::new(self.space, self.mean.clone(), self.deviation, capacity);
-        let fits = copy.rows.append(self.rows.as_slice()) && copy.extras.append(self.extras.as_slice());
-        debug_assert!(fits, "a grown graph has room for what it grew from");
-        copy
+    /// Appends all vectors of another.
+    pub(super) fn append_all(&self, other: &Self) -> bool {
+        self.rows.append(other.rows.as_slice())
+            && self.extras.append(other.extras.as_slice())
+            && self.sums.append(other.sums.as_slice())
     }
 
     /// Cache lines of codes per vector.
@@ -78,7 +81,7 @@ impl Nibbles {
     }
 
     pub(super) fn append(&self, encoded: &Encoded) -> bool {
-        self.rows.append(&encoded.row) && self.extras.append(&[encoded.extra])
+        self.rows.append(&encoded.row) && self.extras.append(&[encoded.extra]) && self.sums.append(&[encoded.sum])
     }
 
     fn row(&self, node: u32) -> &[Line] {
@@ -120,7 +123,7 @@ impl Nibbles {
             Space::L2 => square,
             Space::Cosine | Space::Ip => -dot(&centred, &self.mean),
         };
-        Encoded { row, extra: NibbleExtra { scale, bias, sum } }
+        Encoded { row, extra: [scale, bias], sum }
     }
 
     pub(super) fn query(&self, vector: &[f32]) -> Query {
@@ -131,17 +134,17 @@ impl Nibbles {
     }
 
     pub(super) fn query_of(&self, node: u32) -> Query {
-        let (row, extra) = (self.row(node), self.extras.as_slice()[node as usize]);
+        let (row, [scale, bias]) = (self.row(node), self.extras.as_slice()[node as usize]);
         let bytes = row.iter().flat_map(|line| line.0);
         let levels = bytes.clone().map(|byte| byte & 15).chain(bytes.map(|byte| byte >> 4));
         // `s · (c − 7.5)` is `s/2 · (2c − 15)`.
         let codes: Vec<i8> = levels.take(self.mean.len()).map(|level| level.cast_signed() * 2 - 15).collect();
-        let step = extra.scale / 2.0;
+        let step = scale / 2.0;
         #[expect(clippy::cast_precision_loss, reason = "the length of a code")]
         let square = codes.iter().map(|code| i32::from(*code) * i32::from(*code)).sum::<i32>() as f32;
         let to_mean = match self.space {
             Space::L2 => 0.0,
-            Space::Cosine | Space::Ip => -extra.bias,
+            Space::Cosine | Space::Ip => -bias,
         };
         self.query_from(&codes, step, step * square.sqrt(), to_mean)
     }
@@ -168,10 +171,10 @@ impl Nibbles {
             let sums = &mut sums[..part.len()];
             nibble_dots(&query.runs, rows, part, sums);
             for ((node, sum), out) in part.iter().zip(sums).zip(out) {
-                let extra = extras[*node as usize];
+                let [scale, bias] = extras[*node as usize];
                 #[expect(clippy::cast_precision_loss, reason = "codes are an approximation")]
                 let product = query.factor * *sum as f32 - query.middle;
-                *out = query.base + extra.bias - extra.scale * product;
+                *out = query.base + bias - scale * product;
             }
         }
     }
@@ -183,19 +186,16 @@ impl Nibbles {
     }
 
     pub(super) fn between(&self, a: u32, b: u32) -> f32 {
-        let (first, second) = (self.extras.as_slice()[a as usize], self.extras.as_slice()[b as usize]);
+        let (extras, sums) = (self.extras.as_slice(), self.sums.as_slice());
+        let ([first_scale, first_bias], [second_scale, second_bias]) = (extras[a as usize], extras[b as usize]);
         #[expect(clippy::cast_precision_loss, reason = "codes are an approximation")]
         let (pair, dimension) = (nibble_pair(self.row(a), self.row(b)) as f32, self.mean.len() as f32);
-        let levels = pair - MIDDLE * (first.sum + second.sum) + MIDDLE * MIDDLE * dimension;
-        let product = first.scale * second.scale * levels;
+        let levels = pair - MIDDLE * (sums[a as usize] + sums[b as usize]) + MIDDLE * MIDDLE * dimension;
+        let product = first_scale * second_scale * levels;
         match self.space {
-            Space::L2 => first.bias + second.bias - 2.0 * product,
-            Space::Cosine | Space::Ip => self.base + first.bias + second.bias - product,
+            Space::L2 => first_bias + second_bias - 2.0 * product,
+            Space::Cosine | Space::Ip => self.base + first_bias + second_bias - product,
         }
-    }
-
-    pub(super) fn heap_bytes(&self) -> usize {
-        self.rows.capacity() * size_of::<Line>() + self.extras.capacity() * size_of::<NibbleExtra>()
     }
 }
 
