@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ochre_index::{Damaged, VectorBlock};
+use ochre_kernels::{prefetch, prefetch_row};
 
 pub(crate) struct Block(pub(crate) Arc<ochre_store::VectorBlock>);
 
@@ -13,6 +14,13 @@ impl VectorBlock for Block {
 
     fn norm(&self, row: usize) -> f32 {
         self.0.norms()[row]
+    }
+
+    fn prefetch(&self, row: usize) {
+        prefetch(self.0.norms(), row);
+        if let Ok(row) = self.0.row(row) {
+            prefetch_row(row);
+        }
     }
 
     fn heap_bytes(&self) -> usize {

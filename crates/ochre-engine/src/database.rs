@@ -138,7 +138,7 @@ impl Database {
             store,
             jobs,
             directory: directory.map(Path::to_owned),
-            snapshots: Snapshots::new(directory, options.map_segments, options.snapshot_verified_bytes_max),
+            snapshots: Snapshots::new(directory, &options, residence.limit()),
             governor: Arc::new(TrafficGovernor::new(Arc::clone(&traffic), residence.limit())),
             traffic,
             residence,

@@ -106,6 +106,9 @@ impl Inner {
         if is_text_due {
             return text();
         }
+        if let Some(why) = self.records_due(&loaded, &view) {
+            return Pending::Now(format!("'{name}': {why}"));
+        }
         if tail == 0 { Pending::Nothing } else { Pending::Later(tail) }
     }
 
@@ -152,6 +155,7 @@ impl Inner {
             if view.graph().is_some() && records < self.options.graph_records_min / 2 {
                 loaded.change(|view| view.set_graph(None));
                 self.snapshots.remove_graph(row.id);
+                self.forget_records(&row)?;
             }
             return Ok(());
         }
@@ -282,7 +286,9 @@ impl Inner {
             self.rewrite_text(row.number)?;
         }
         let has_dead_entries = self.erase_index_segments(row, context)?;
-        Ok(has_dead_nodes || has_dead_documents || has_dead_entries)
+        let loaded = self.slot(row);
+        let has_dead_records = self.erase_records(&loaded, row)?;
+        Ok(has_dead_nodes || has_dead_documents || has_dead_entries || has_dead_records)
     }
 
     fn publish_graph(&self, loaded: &Loaded, graph: Graph) {
@@ -382,7 +388,7 @@ impl Inner {
             let seal = ochre_store::Upkeep::SealVectors { min_bytes: 4 << 20, dead_share_max: 1.0 };
             self.store.upkeep(seal)?;
         }
-        Ok(())
+        self.sync_records(loaded, row, all, context)
     }
 
     fn write_snapshot(&self, loaded: &Loaded, row: &CollectionRow, view: &View, graph: &Graph) {
@@ -400,7 +406,7 @@ impl Inner {
         }
     }
 
-    /// Writes the snapshots of all graphs that changed since theirs.
+    /// Writes the snapshots of all graphs and records that changed since theirs.
     pub(crate) fn write_snapshots(&self) {
         let _maintaining = self.maintaining.lock();
         let loaded: Vec<Arc<Loaded>> = self.loaded.read().values().cloned().collect();
@@ -411,6 +417,7 @@ impl Inner {
             {
                 self.write_snapshot(&loaded, &row, &view, graph);
             }
+            self.close_records(&loaded, &row, &view);
         }
     }
 }

@@ -32,6 +32,7 @@ mod maintenance;
 mod metadata_indexes;
 mod options;
 mod read;
+mod records_sync;
 mod residence;
 mod schemas;
 mod signals;

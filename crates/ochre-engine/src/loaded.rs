@@ -5,14 +5,15 @@
 //! - While a collection is being loaded, commits to it are kept aside and applied on top.
 //! - If a commit cannot be applied, the view is dropped and loaded anew; the write stands.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ochre_index::{Memory, View};
-use ochre_model::{Metadata, Value};
-use ochre_store::{Change, CollectionNumber, CollectionRow, Committed, Reader, Store};
+use ochre_index::{Memory, StoredRecords, View};
+use ochre_model::{InvalidMetadata, Metadata, Value};
+use ochre_store::{Change, CollectionNumber, CollectionRow, Committed, Parts, Reader, Store};
 use parking_lot::{Mutex, MutexGuard};
 use uuid::Uuid;
 
@@ -21,6 +22,8 @@ use crate::error::Error;
 
 /// Views kept beside the current one, for readers whose snapshot is a few commits old.
 const HISTORY_MAX: usize = 8;
+/// If more than one record in so many changed since a snapshot, all are read instead.
+const REPLAYED_SHARE: usize = 3;
 /// How long a reader waits for the view of a commit it can already see.
 const PUBLISH_WAIT: Duration = Duration::from_secs(30);
 
@@ -31,6 +34,8 @@ pub(crate) struct Loaded {
     loading: Mutex<()>,
     state: Mutex<State>,
     used: Mutex<Instant>,
+    /// How many changes of records commits brought.
+    changes: AtomicU64,
 }
 
 enum State {
@@ -43,7 +48,24 @@ enum State {
 impl Loaded {
     pub(crate) fn new(row: &CollectionRow) -> Self {
         let state = Mutex::new(State::Loading(Vec::new()));
-        Self { number: row.number, id: row.id, loading: Mutex::new(()), state, used: Mutex::new(Instant::now()) }
+        Self {
+            number: row.number,
+            id: row.id,
+            loading: Mutex::new(()),
+            state,
+            used: Mutex::new(Instant::now()),
+            changes: AtomicU64::new(0),
+        }
+    }
+
+    /// How many changes of records commits brought since it was made.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// Notes changes that were made before it was loaded.
+    pub(crate) fn note_changes(&self, count: u64) {
+        self.changes.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Notes that a request uses the collection.
@@ -115,6 +137,7 @@ impl Loaded {
 
     /// Applies a commit and publishes the result; `false` if it does not follow the current view.
     pub(crate) fn commit(&self, commit: &Arc<Committed>) -> bool {
+        self.note_changes(commit.changes.len() as u64);
         let mut state = self.state.lock();
         match &mut *state {
             State::Loading(commits) => commits.push(Arc::clone(commit)),
@@ -202,36 +225,90 @@ impl Places {
     }
 
     fn find(&self, id: u64) -> Option<(u32, u32)> {
-        let place = self.0.get(self.0.partition_point(|place| place.0 < id)).filter(|place| place.0 == id)?;
+        self.find_from(id, &mut 0)
+    }
+
+    /// As [`Places::find`]; quick if the id is the next after the one that was asked for before.
+    fn find_from(&self, id: u64, next: &mut usize) -> Option<(u32, u32)> {
+        let is_at = |index: usize| self.0.get(index).is_some_and(|place| place.0 == id);
+        if !is_at(*next) {
+            *next = self.0.partition_point(|place| place.0 < id);
+        }
+        let place = self.0.get(*next).filter(|place| place.0 == id)?;
+        *next += 1;
         Some((place.2, place.3))
     }
 }
 
-/// Reads a collection's state as `reader` sees it, without graph and text; and of each record its offset and
-/// the position at which it was last changed, by ascending offset.
-pub(crate) fn read_view(reader: &dyn Reader, row: &CollectionRow) -> Result<(View, Vec<(u32, u64)>), Error> {
+/// By ascending offset, the position at which each record was last changed.
+pub(crate) type Positions = Vec<(u32, u64)>;
+
+/// Reads a collection's state as `reader` sees it, without graph and text.
+pub(crate) fn read_view(reader: &dyn Reader, row: &CollectionRow) -> Result<(View, Positions), Error> {
     let head = reader.head(row.number)?.ok_or_else(|| Error::no_collection(row.id))?;
     let mut view = View::new(row.schema.hnsw().space);
     view.set_position(head.position);
     // A block that is newer than the snapshot does no harm, one that went since belongs to vectors that
     // commits after the snapshot replaced.
     let places = Places::add_all(&mut view, reader.vector_blocks(row.number)?);
-    let (mut bad, mut positions) = (None, Vec::new());
+    let (mut failed, mut positions) = (None, Vec::new());
     reader.scan(row.number, &mut |record| {
         view.set_vector(record.offset, record.vector_id, places.find(record.vector_id));
         view.set_document(record.offset, record.has_document, true);
         positions.push((record.offset, record.position));
         let mut set = |key: &str, value: Value| view.set_value(record.offset, key, &value);
-        match record.metadata.map_or(Ok(()), |text| Metadata::visit_text(text, &mut set)) {
-            Ok(()) => {}
-            Err(error) => {
-                bad = Some(Error::Damaged(format!("record '{}' of collection '{}': {error}", record.id, row.name)));
-                return ControlFlow::Break(());
-            }
-        }
-        ControlFlow::Continue(())
+        let visited = record.metadata.map_or(Ok(()), |text| Metadata::visit_text(text, &mut set));
+        failed = visited.err().map(|error| damaged(row, record.id, &error));
+        if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    bad.map_or(Ok((view, positions)), Err)
+    failed.map_or(Ok((view, positions)), Err)
+}
+
+/// As [`read_view`], from a snapshot of its records and what changed since; `None` if that is no shorter, or the
+/// snapshot is of another history. Also says how many records changed.
+pub(crate) fn read_view_since(
+    reader: &dyn Reader, row: &CollectionRow, stored: StoredRecords,
+) -> Result<Option<(View, Positions, usize)>, Error> {
+    let StoredRecords { mut view, places: records } = stored;
+    let head = reader.head(row.number)?.ok_or_else(|| Error::no_collection(row.id))?;
+    let Some(changed) = reader.changed_since(row.number, view.position())? else { return Ok(None) };
+    if changed.len() > records.len() / REPLAYED_SHARE {
+        return Ok(None);
+    }
+    let places = Places::add_all(&mut view, reader.vector_blocks(row.number)?);
+    let (mut next, mut positions) = (0, Vec::with_capacity(records.len() + changed.len()));
+    for record in &records {
+        view.set_vector(record.offset, record.vector_id, places.find_from(record.vector_id, &mut next));
+        positions.push((record.offset, record.changed));
+    }
+    let mut fresh: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut failed = None;
+    let parts = Parts { metadata: true, document: true, uri: false };
+    reader.rows(row.number, &changed, parts, &mut |record| {
+        view.set_vector(record.offset, record.vector_id, places.find(record.vector_id));
+        view.set_document(record.offset, record.document.is_some(), true);
+        fresh.insert(record.offset, record.position);
+        let metadata = record.metadata.map_or(Ok(Metadata::default()), Metadata::from_text);
+        match metadata {
+            Ok(metadata) => view.set_metadata(record.offset, &metadata),
+            Err(error) => failed = Some(damaged(row, record.id, &error)),
+        }
+        if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    changed.iter().filter(|offset| !fresh.contains_key(offset)).for_each(|offset| view.remove(*offset));
+    positions.retain(|(offset, _)| changed.binary_search(offset).is_err());
+    positions.extend(fresh);
+    positions.sort_unstable_by_key(|(offset, _)| *offset);
+    view.set_position(head.position);
+    let is_whole = view.live().len() as u64 == head.records;
+    Ok(is_whole.then_some((view, positions, changed.len())))
+}
+
+fn damaged(row: &CollectionRow, id: &str, error: &InvalidMetadata) -> Error {
+    Error::Damaged(format!("record '{id}' of collection '{}': {error}", row.name))
 }
 
 /// Brings a view from one position to the next.

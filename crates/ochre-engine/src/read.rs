@@ -17,7 +17,7 @@ use ochre_store::{CollectionRow, Error as StoreError, Parts, Reader, Resource};
 use crate::database::Inner;
 use crate::error::Error;
 use crate::index_sync::unmark;
-use crate::loaded::read_view;
+use crate::loaded::{Positions, read_view, read_view_since};
 use crate::metadata_indexes::{Explain, Indexes, Measured};
 
 /// How often a read starts over because its snapshot was too old for any view that is kept.
@@ -217,7 +217,7 @@ impl Inner {
         std::thread::scope(|scope| {
             let read_graph = || self.read_graph(row, records);
             let graph = std::thread::Builder::new().spawn_scoped(scope, read_graph);
-            let read = read_view(&*reader, row);
+            let read = self.read_records(row, &*reader);
             let graph = match graph {
                 // A snapshot is only a shortcut: whatever went wrong with it was logged.
                 Ok(graph) => graph.join().unwrap_or_default(),
@@ -232,6 +232,24 @@ impl Inner {
             }
             Ok(view)
         })
+    }
+
+    /// The records of a collection that is being loaded: from their snapshot and what changed since, or all of them.
+    fn read_records(&self, row: &CollectionRow, reader: &dyn Reader) -> Result<(View, Positions), Error> {
+        let space = row.schema.hnsw().space;
+        if let Some(stored) = self.snapshots.read_records(self.store.epoch(), row.id, space) {
+            let position = stored.view.position();
+            if let Some((view, positions, changed)) = read_view_since(reader, row, stored)? {
+                tracing::info!(collection = %row.id, position, changed, "loaded records from their snapshot");
+                self.slot(row).note_changes(changed as u64);
+                self.signals.remember(row.number, |remembered| {
+                    (remembered.records, remembered.records_position) = (0, position);
+                });
+                return Ok((view, positions));
+            }
+            self.snapshots.remove_records(row.id);
+        }
+        read_view(reader, row)
     }
 
     pub(crate) fn pin(&self, row: &CollectionRow) -> Result<Pinned<'_>, Error> {

@@ -42,6 +42,10 @@ pub(crate) struct Remembered {
     pub(crate) sampled: usize,
     /// It is used from a snapshot that was not read through yet.
     pub(crate) is_unverified: bool,
+    /// How many changes of records the newest snapshot of records has, since the collection was loaded …
+    pub(crate) records: u64,
+    /// … and at which position it was made; 0 if there is none.
+    pub(crate) records_position: u64,
 }
 
 /// Signals are passed on to the scheduler at most this often: it need not wake for every write.

@@ -1,4 +1,4 @@
-//! Derived files in `cache/<collection>/`, graph snapshots, text segments and metadata indexes: written beside and renamed,
+//! Derived files in `cache/<collection>/`, snapshots of graphs and records, text segments and metadata indexes: written beside and renamed,
 //! deleted when useless.
 
 use std::fs::File;
@@ -7,15 +7,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ochre_index::{
-    CompositeHeader, CompositeSegment, Graph, GraphParameters, SnapshotError, SnapshotHeader, TextHeader, TextSegment,
-    verify_snapshot,
+    CompositeHeader, CompositeSegment, Graph, GraphParameters, SnapshotError, SnapshotHeader, StoredRecords,
+    TextHeader, TextSegment, View, verify_snapshot,
 };
 use ochre_kernels::Region;
+use ochre_model::Space;
 use ochre_store::{SharedBytes, read_shared};
 use uuid::Uuid;
 
+use crate::options::Options;
+
 const FOLDER: &str = "cache";
 const FILE: &str = "graph.snapshot";
+const RECORDS: &str = "records.snapshot";
+/// Graphs that take more than one part in so many of the memory there may be are mapped in small pages.
+const LARGE_PAGES_SHARE: u64 = 4;
 /// The extension of text segments.
 const TEXT: &str = "text";
 /// The extension of segments of metadata indexes.
@@ -28,6 +34,7 @@ pub(crate) struct Snapshots {
     folder: Option<PathBuf>,
     map: bool,
     verified_bytes_max: u64,
+    memory_limit: u64,
 }
 
 /// A graph as its snapshot has it.
@@ -38,10 +45,14 @@ pub(crate) struct FoundGraph {
 }
 
 impl Snapshots {
-    /// Files are mapped if `map` says so. Snapshots of graphs up to so many bytes are read through before they are
-    /// used.
-    pub(crate) fn new(directory: Option<&Path>, map: bool, verified_bytes_max: u64) -> Self {
-        Self { folder: directory.map(|directory| directory.join(FOLDER)), map, verified_bytes_max }
+    /// Below a directory, if there is one, with so much resident memory at the most.
+    pub(crate) fn new(directory: Option<&Path>, options: &Options, memory_limit: u64) -> Self {
+        Self {
+            folder: directory.map(|directory| directory.join(FOLDER)),
+            map: options.map_segments,
+            verified_bytes_max: options.snapshot_verified_bytes_max,
+            memory_limit,
+        }
     }
 
     fn path(&self, collection: Uuid, name: &str) -> Option<PathBuf> {
@@ -82,7 +93,7 @@ impl Snapshots {
             sound?;
         }
         let memory = if self.map {
-            Region::map(file)?
+            Region::map(file, bytes <= self.memory_limit / LARGE_PAGES_SHARE)?
         } else {
             file.seek(SeekFrom::Start(0))?;
             let bytes = usize::try_from(bytes).map_err(|_| SnapshotError::Unusable("it does not fit memory"))?;
@@ -108,6 +119,40 @@ impl Snapshots {
     pub(crate) fn write(&self, header: &SnapshotHeader, graph: &Graph, resize_factor: f64) -> std::io::Result<()> {
         let Some(path) = self.path(Uuid::from_bytes(header.collection), FILE) else { return Ok(()) };
         write_whole(&path, |out| graph.write_snapshot(header, resize_factor, out))
+    }
+
+    /// What the snapshot of a collection's records says, if there is a usable one. Others are removed.
+    pub(crate) fn read_records(&self, epoch: u64, collection: Uuid, space: Space) -> Option<StoredRecords> {
+        let path = self.path(collection, RECORDS).filter(|path| path.is_file())?;
+        let read = read_shared(&path, self.map).map_err(|error| error.to_string());
+        let read =
+            read.and_then(|bytes| Ok(View::read_records((*bytes).as_ref(), epoch, collection.into_bytes(), space)?));
+        match read {
+            Ok(records) => Some(records),
+            Err(error) => {
+                tracing::warn!(%collection, file = %path.display(), error, "discarded a snapshot of records; they are read anew");
+                let _ = std::fs::remove_file(&path);
+                None
+            }
+        }
+    }
+
+    /// Writes a snapshot of records durably, or not at all.
+    pub(crate) fn write_records(
+        &self, header: &SnapshotHeader, view: &View, changed: &[(u32, u64)],
+    ) -> std::io::Result<()> {
+        let Some(path) = self.path(Uuid::from_bytes(header.collection), RECORDS) else { return Ok(()) };
+        write_whole(&path, |out| view.write_records(header, changed, out))
+    }
+
+    /// Whether anything is kept on disk.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.folder.is_some()
+    }
+
+    /// Removes the snapshot of a collection's records; whether there was one.
+    pub(crate) fn remove_records(&self, collection: Uuid) -> bool {
+        self.path(collection, RECORDS).is_some_and(|path| std::fs::remove_file(path).is_ok())
     }
 
     /// The usable text segments of a collection. Others are removed.

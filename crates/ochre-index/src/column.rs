@@ -6,6 +6,8 @@
 //! value (a zone map). Strings are codes into a dictionary per key. Chunks are shared between views and
 //! copied on write.
 
+mod bytes;
+
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;

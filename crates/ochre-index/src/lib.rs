@@ -7,6 +7,7 @@
 //! Not here: when views are published, graphs built and snapshots written (`ochre-engine`).
 
 mod bitmap;
+mod bytes;
 mod column;
 mod composite;
 mod coverage;
@@ -14,6 +15,7 @@ mod distance;
 mod estimate;
 mod evaluate;
 mod graph;
+mod records;
 mod search;
 mod text;
 mod view;
@@ -29,6 +31,7 @@ pub use evaluate::{Hints, Rows, Trace, evaluate, evaluate_with};
 pub use graph::{
     BuildOptions, Graph, GraphParameters, Node, SNAPSHOT_VERSION, SnapshotError, SnapshotHeader, verify_snapshot,
 };
+pub use records::{RECORDS_VERSION, RecordPlace, StoredRecords};
 pub use search::{Hit, Nearest, Plan, Strategy, nearest};
 pub use text::{TEXT_VERSION, TextBuilder, TextHeader, TextSegment};
 pub use view::{Damaged, Memory, VectorBlock, View};

@@ -7,8 +7,6 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use ochre_kernels::prefetch_row;
-
 use crate::bitmap::Bitmap;
 use crate::distance::Metric;
 use crate::graph::{Graph, Near, Query, Wanted};
@@ -21,8 +19,11 @@ const WALK_EACH: usize = 15;
 /// Measuring a node on a walk takes about as long as measuring this many in a scan: a scan knows what
 /// comes next, a walk waits for memory.
 const WALK_COST: usize = 4;
-/// Vectors asked for ahead of the one that is measured.
-const AHEAD: usize = 6;
+/// Vectors asked for ahead of the one that is measured …
+const ROWS_AHEAD: usize = 6;
+/// … and before that where they lie, and before that whose they are: each tells where the next is.
+const PLACES_AHEAD: usize = 12;
+const NODES_AHEAD: usize = 18;
 
 /// What to look for.
 #[derive(Clone, Copy, Debug)]
@@ -202,17 +203,19 @@ impl Search<'_> {
 
     /// Measures candidates, nearest by code first, until the rest cannot be among the best; how many.
     fn measure_candidates(&mut self, graph: &Graph, candidates: &[Near], margin: f32) -> Result<usize, Damaged> {
-        let ask = |near: &Near| {
-            if let Ok((vector, _)) = self.view.vector(graph.node(near.node).offset) {
-                prefetch_row(vector);
-            }
-        };
-        candidates.iter().take(AHEAD).for_each(ask);
+        let ask_node = |near: &Near| graph.prefetch_node(near.node);
+        let ask_place = |near: &Near| self.view.prefetch_place(graph.node(near.node).offset);
+        let ask_row = |near: &Near| self.view.prefetch_vector(graph.node(near.node).offset);
+        candidates.iter().take(NODES_AHEAD).for_each(ask_node);
+        candidates.iter().take(PLACES_AHEAD).for_each(ask_place);
+        candidates.iter().take(ROWS_AHEAD).for_each(ask_row);
         for (index, near) in candidates.iter().enumerate() {
             if self.best.worst().is_some_and(|worst| near.distance - margin > worst.distance) {
                 return Ok(index);
             }
-            candidates.get(index + AHEAD).into_iter().for_each(ask);
+            candidates.get(index + NODES_AHEAD).into_iter().for_each(ask_node);
+            candidates.get(index + PLACES_AHEAD).into_iter().for_each(ask_place);
+            candidates.get(index + ROWS_AHEAD).into_iter().for_each(ask_row);
             self.measure(graph.node(near.node).offset)?;
         }
         Ok(candidates.len())

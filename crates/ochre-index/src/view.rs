@@ -13,6 +13,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use ochre_kernels::prefetch;
 use ochre_model::{Metadata, Space, Value, ValueType};
 
 use crate::bitmap::{Bitmap, CHUNK};
@@ -43,6 +44,10 @@ pub trait VectorBlock: Send + Sync {
     fn row(&self, row: usize) -> Result<&[f32], Damaged>;
     /// The Euclidean norm of that vector.
     fn norm(&self, row: usize) -> f32;
+    /// Asks the processor for a vector and its norm, which will be read soon. A hint, which may be left out.
+    fn prefetch(&self, row: usize) {
+        let _ = row;
+    }
     /// Bytes of the heap it holds.
     fn heap_bytes(&self) -> usize;
 }
@@ -131,6 +136,16 @@ impl View {
         self.columns.get(key).map(|column| &**column)
     }
 
+    /// Every column, by key.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = (&str, &Column)> {
+        self.columns.iter().map(|(key, column)| (&**key, &**column))
+    }
+
+    /// Puts a whole column under a key.
+    pub(crate) fn put_column(&mut self, key: &str, column: Column) {
+        self.columns.insert(key.into(), Arc::new(column));
+    }
+
     /// The metadata keys that records have, each with how many have a value of each type. Takes time by the
     /// number of keys, whatever the number of records.
     pub fn keys(&self) -> impl Iterator<Item = (&str, &TypeCounts)> {
@@ -207,12 +222,29 @@ impl View {
     pub fn vector(&self, offset: u32) -> Result<(&[f32], f32), Damaged> {
         let slot = self.slot(offset).filter(|slot| slot.vector_id != 0);
         let slot = slot.ok_or_else(|| Damaged(format!("record at offset {offset} has no vector")))?;
-        let block = self
-            .blocks
-            .get(slot.block as usize / BLOCK_CHUNK)
-            .and_then(|chunk| chunk.get(slot.block as usize % BLOCK_CHUNK));
+        let block = self.block(slot.block);
         let block = block.ok_or_else(|| Damaged(format!("vector {} is in no readable segment", slot.vector_id)))?;
         Ok((block.row(slot.row as usize)?, block.norm(slot.row as usize)))
+    }
+
+    fn block(&self, block: u32) -> Option<&Arc<dyn VectorBlock>> {
+        self.blocks.get(block as usize / BLOCK_CHUNK)?.get(block as usize % BLOCK_CHUNK)
+    }
+
+    /// Asks the processor for what tells where the vector of an offset is.
+    pub(crate) fn prefetch_place(&self, offset: u32) {
+        if let Some(slots) = self.slots.get(offset as usize / CHUNK) {
+            prefetch(slots, offset as usize % CHUNK);
+        }
+    }
+
+    /// Asks the processor for the vector of an offset.
+    pub(crate) fn prefetch_vector(&self, offset: u32) {
+        if let Some(slot) = self.slot(offset)
+            && let Some(block) = self.block(slot.block)
+        {
+            block.prefetch(slot.row as usize);
+        }
     }
 
     fn slot(&self, offset: u32) -> Option<Slot> {

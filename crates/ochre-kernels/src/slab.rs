@@ -55,15 +55,20 @@ unsafe impl Sync for Slab {}
 unsafe impl Send for Region {}
 
 impl Region {
-    /// Maps a whole file. What is written into its slabs is never written to the file.
+    /// Maps a whole file. What is written into its slabs is never written to the file. With `in_large_pages` it is read
+    /// and mapped in pages of megabytes, if the file system can and the file is large: much faster to look up, but more
+    /// at once than may be wanted where memory is short.
     ///
     /// The file must never change: it is renamed into place when it is whole, and only ever unlinked.
     ///
     /// # Errors
     /// Whatever the operating system says.
-    pub fn map(file: &File) -> io::Result<Self> {
+    pub fn map(file: &File, in_large_pages: bool) -> io::Result<Self> {
         // SAFETY: the file does not change, by the contract above, so neither do pages that were not written.
         let map = unsafe { MmapOptions::new().map_copy(file) }?;
+        if in_large_pages {
+            ask_for_large_pages(&map);
+        }
         Ok(Self::of_pages(map, true))
     }
 
@@ -100,11 +105,7 @@ impl Slab {
         if bytes >= PAGES_MIN
             && let Ok(map) = MmapMut::map_anon(bytes)
         {
-            if bytes >= LARGE_PAGES_MIN {
-                // Refused, the pages are small: slower and nothing else.
-                #[cfg(target_os = "linux")]
-                let _ = map.advise(Advice::HugePage);
-            }
+            ask_for_large_pages(&map);
             let Region { memory, start, .. } = Region::of_pages(map, false);
             return Self { memory, start, bytes };
         }
@@ -155,6 +156,16 @@ impl Slab {
     }
 }
 
+/// Refused, pages are small: slower and nothing else.
+fn ask_for_large_pages(map: &MmapMut) {
+    #[cfg(target_os = "linux")]
+    if map.len() >= LARGE_PAGES_MIN {
+        let _ = map.advise(Advice::HugePage);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = map;
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -178,7 +189,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("ochre-slab-{}", std::process::id()));
         let numbers: Vec<u8> = (0..40_000u32).flat_map(u32::to_le_bytes).collect();
         File::create(&path).unwrap().write_all(&numbers).unwrap();
-        let mut region = Region::map(&File::open(&path).unwrap()).unwrap();
+        let mut region = Region::map(&File::open(&path).unwrap(), true).unwrap();
         let (first, second) = (region.take(100).unwrap(), region.take(80_000).unwrap());
         assert!(region.take(100_000).is_none(), "more than is left");
         assert_eq!(first.atomics().len(), 25);

@@ -66,6 +66,14 @@ struct Collection {
     log: BTreeMap<u64, Vec<u32>>,
 }
 
+impl Collection {
+    fn changed_since(&self, position: u64) -> Option<BTreeSet<u32>> {
+        let entries: Vec<_> = self.log.range(position + 1..).collect();
+        let complete = entries.len() as u64 == self.position.saturating_sub(position);
+        complete.then(|| entries.into_iter().flat_map(|(_, offsets)| offsets).copied().collect())
+    }
+}
+
 impl Default for State {
     fn default() -> Self {
         Self {
@@ -320,6 +328,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn hold_log_for_snapshot(&self, _: CollectionNumber, _: Option<u64>) -> Result<()> {
+        Ok(())
+    }
+
     fn copy_whole(&self, _: &std::path::Path) -> Result<Copy> {
         Err(Error::Limit("a database in memory cannot be backed up: it has no files".into()))
     }
@@ -485,9 +497,7 @@ impl Rows for MemoryRows<'_> {
     }
 
     fn changed_since(&mut self, position: u64) -> Result<Option<BTreeSet<u32>>> {
-        let entries: Vec<_> = self.0.log.range(position + 1..).collect();
-        let complete = entries.len() as u64 == self.0.position.saturating_sub(position);
-        Ok(complete.then(|| entries.into_iter().flat_map(|(_, offsets)| offsets).copied().collect()))
+        Ok(self.0.changed_since(position))
     }
 
     fn position(&self) -> u64 {
@@ -556,6 +566,12 @@ impl Reader for MemoryReader<'_> {
 
     fn vector_blocks(&self, collection: CollectionNumber) -> Result<Vec<Arc<VectorBlock>>> {
         Ok(self.0.numbered(collection).map(|collection| collection.blocks.clone()).unwrap_or_default())
+    }
+
+    fn changed_since(&self, collection: CollectionNumber, position: u64) -> Result<Option<Vec<u32>>> {
+        let collection = self.0.numbered(collection).filter(|collection| collection.position >= position);
+        let changed = collection.and_then(|collection| collection.changed_since(position));
+        Ok(changed.map(|changed| changed.into_iter().collect()))
     }
 
     fn offsets(&self, collection: CollectionNumber, ids: &mut dyn Iterator<Item = &str>) -> Result<Vec<u32>> {

@@ -329,6 +329,8 @@ pub trait Reader {
     /// All vector blocks of a collection: those of this state, except vectors that newer commits
     /// replaced, and maybe those of newer commits. Damaged blocks say so when a vector is read from them.
     fn vector_blocks(&self, collection: CollectionNumber) -> Result<Vec<Arc<VectorBlock>>>;
+    /// The offsets that commits after a position touched, ascending; `None` if the log does not reach back so far.
+    fn changed_since(&self, collection: CollectionNumber, position: u64) -> Result<Option<Vec<u32>>>;
     /// The offsets of these ids; unknown ids are skipped.
     fn offsets(&self, collection: CollectionNumber, ids: &mut dyn Iterator<Item = &str>) -> Result<Vec<u32>>;
 }
@@ -484,6 +486,9 @@ pub trait Store: Send + Sync {
     /// Keeps log entries past these positions for a consumer, instead of those it held before. Collections
     /// not named are not held.
     fn hold_log(&self, holder: &str, positions: &[(CollectionNumber, u64)]) -> Result<()>;
+    /// As [`Store::hold_log`], for the snapshot of one collection, whatever is held of others; `None` lets go. Much
+    /// less is held for it: what it saves is read again in the end.
+    fn hold_log_for_snapshot(&self, collection: CollectionNumber, position: Option<u64>) -> Result<()>;
     /// Copies the database as it is now into `folder`, for a backup. What is not copied there is named where
     /// it lies, and stays as it is while no compaction runs.
     fn copy_whole(&self, folder: &std::path::Path) -> Result<Copy>;
@@ -512,6 +517,8 @@ pub(crate) const KEYS_PER_COLLECTION_MAX: usize = 10_000;
 pub(crate) const LOG_ENTRIES_KEPT: u64 = 1_000;
 /// How many log entries a consumer can hold back; past it the consumer has to begin anew.
 pub(crate) const LOG_ENTRIES_HELD_MAX: u64 = 1_000_000;
+/// How many log entries the snapshot of a collection can hold back.
+pub(crate) const LOG_ENTRIES_HELD_FOR_SNAPSHOT_MAX: u64 = 20_000;
 /// How long idempotency keys are kept, in seconds.
 pub(crate) const IDEMPOTENCY_SECONDS: i64 = 24 * 60 * 60;
 /// The tenant that always exists.

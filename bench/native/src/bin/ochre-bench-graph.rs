@@ -6,7 +6,8 @@
 //! the same by scanning all codes instead of walking. The ids
 //! found lie in the file named by `--found`, as little-endian u32, `k` for each query.
 
-use std::io::{BufRead, Write};
+use std::fs::File;
+use std::io::{BufRead, BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,7 +15,10 @@ use std::time::Instant;
 
 use clap::Parser;
 use ochre_bench::read_floats;
-use ochre_index::{BuildOptions, Damaged, Graph, GraphParameters, Nearest, Node, Strategy, VectorBlock, View, nearest};
+use ochre_index::{
+    BuildOptions, Damaged, Graph, GraphParameters, Nearest, Node, SnapshotHeader, Strategy, VectorBlock, View, nearest,
+};
+use ochre_kernels::{Region, prefetch, prefetch_row};
 use ochre_model::{HnswConfiguration, Space, norm};
 
 type Failure = Box<dyn std::error::Error>;
@@ -49,6 +53,9 @@ struct Arguments {
     /// Where the ids found are written.
     #[arg(long)]
     found: PathBuf,
+    /// A snapshot of the graph: written once it is built, and mapped instead of building if it is there.
+    #[arg(long)]
+    snapshot: Option<PathBuf>,
 }
 
 /// All vectors of the file.
@@ -67,9 +74,40 @@ impl VectorBlock for Rows {
         self.norms[row]
     }
 
+    fn prefetch(&self, row: usize) {
+        prefetch(&self.norms, row);
+        prefetch_row(&self.values[row * self.dimension..(row + 1) * self.dimension]);
+    }
+
     fn heap_bytes(&self) -> usize {
         self.values.len() * 4
     }
+}
+
+/// What the snapshot says it is of.
+const HEADER: SnapshotHeader = SnapshotHeader { epoch: 0, collection: [0; 16], position: 0 };
+
+fn build(rows: &Rows, parameters: GraphParameters, threads: usize) -> Result<Graph, Failure> {
+    let (count, dimension) = (rows.norms.len(), rows.dimension);
+    let sample: Vec<&[f32]> = rows.values.chunks(dimension).step_by((count / 4096).max(1)).collect();
+    let graph = Graph::new(parameters, count, &sample);
+    let stop = AtomicBool::new(false);
+    for first in (0..count).step_by(2000) {
+        let nodes: Result<Vec<(Node, &[f32])>, Failure> = (first..count.min(first + 2000))
+            .map(|row| {
+                let offset = u32::try_from(row)?;
+                Ok((Node { offset, vector_id: u64::from(offset) + 1 }, rows.row(row)?))
+            })
+            .collect();
+        if !graph.append(&nodes?, threads) {
+            return Err("the graph is full".into());
+        }
+        let vector = |node: Node| rows.row(node.offset as usize).ok();
+        graph.link_next(usize::MAX, vector, BuildOptions { threads, stop: &stop });
+    }
+    graph.relink_orphans();
+    graph.gauge();
+    Ok(graph)
 }
 
 fn main() -> Result<(), Failure> {
@@ -93,26 +131,19 @@ fn main() -> Result<(), Failure> {
         ef_construction: arguments.ef_construction,
         ..HnswConfiguration::default()
     };
-    let sample: Vec<&[f32]> = rows.values.chunks(dimension).step_by((count / 4096).max(1)).collect();
-    let graph = Graph::new(GraphParameters::new(&configuration, dimension), count, &sample);
-    let stop = AtomicBool::new(false);
-    for first in (0..count).step_by(2000) {
-        let nodes: Result<Vec<(Node, &[f32])>, Failure> = (first..count.min(first + 2000))
-            .map(|row| {
-                let offset = u32::try_from(row)?;
-                Ok((Node { offset, vector_id: u64::from(offset) + 1 }, rows.row(row)?))
-            })
-            .collect();
-        if !graph.append(&nodes?, arguments.threads) {
-            return Err("the graph is full".into());
+    let parameters = GraphParameters::new(&configuration, dimension);
+    let graph = match arguments.snapshot.as_ref().filter(|path| path.exists()) {
+        Some(path) => {
+            let memory = Region::map(&File::open(path)?, true)?;
+            Graph::from_snapshot(HEADER.epoch, HEADER.collection, parameters, memory).map_err(|e| e.to_string())?.0
         }
-        let vector = |node: Node| rows.row(node.offset as usize).ok();
-        graph.link_next(usize::MAX, vector, BuildOptions { threads: arguments.threads, stop: &stop });
-    }
-    graph.relink_orphans();
-    graph.gauge();
+        None => build(&rows, parameters, arguments.threads)?,
+    };
     let build_seconds = begun.elapsed().as_secs_f64();
 
+    if let Some(path) = arguments.snapshot.filter(|path| !path.exists()) {
+        graph.write_snapshot(&HEADER, 1.2, &mut BufWriter::new(File::create(path)?))?;
+    }
     let mut view = View::new(space);
     let block = view.add_block(Arc::clone(&rows) as Arc<dyn VectorBlock>);
     for offset in 0..u32::try_from(count)? {

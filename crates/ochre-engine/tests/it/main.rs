@@ -12,6 +12,7 @@ mod jobs;
 mod kills;
 mod metadata_indexes;
 mod model;
+mod records;
 mod schemas;
 mod space;
 mod support;

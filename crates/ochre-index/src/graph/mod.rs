@@ -25,7 +25,7 @@ mod walk;
 use std::cmp::Ordering as Order;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use ochre_kernels::Arena;
+use ochre_kernels::{Arena, prefetch};
 use ochre_model::{HnswConfiguration, Space};
 use parking_lot::Mutex;
 
@@ -245,6 +245,11 @@ impl Graph {
 
     pub(crate) fn node(&self, node: u32) -> Node {
         Node::from_words(self.nodes.as_slice()[node as usize])
+    }
+
+    /// Asks the processor for what [`Graph::node`] reads.
+    pub(crate) fn prefetch_node(&self, node: u32) {
+        prefetch(self.nodes.as_slice(), node as usize);
     }
 
     /// A vector in the graph's code, to measure nodes against.

@@ -5,8 +5,6 @@ use std::cmp::Ordering;
 use super::codes::Query;
 use super::{Graph, Near};
 
-/// Candidates this close behind the one being expanded have their links asked for ahead of time.
-const AHEAD: usize = 4;
 /// Walks that end by distance may keep this many times more candidates than those that end by rank.
 const WIDER: usize = 3;
 /// Nodes whose neighbours tell how distances grow with rank, from one rank …
@@ -283,9 +281,8 @@ impl Graph {
                     (follow_max, keep_max) = reach.limits(&scratch.best);
                 }
                 first = first.min(at);
-                if at < next + AHEAD {
-                    self.prefetch_links(*node, level);
-                }
+                // Most of those that are kept are followed, sooner or later.
+                self.prefetch_links(*node, level);
             }
             next = first;
         }

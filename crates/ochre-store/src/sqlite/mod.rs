@@ -280,6 +280,10 @@ impl Store for SqliteStore {
         self.set_log_holds(holder, positions)
     }
 
+    fn hold_log_for_snapshot(&self, collection: CollectionNumber, position: Option<u64>) -> Result<()> {
+        self.set_snapshot_hold(collection, position)
+    }
+
     fn copy_whole(&self, folder: &Path) -> Result<Copy> {
         self.copy_whole_into(folder)
     }
@@ -334,6 +338,9 @@ impl Store for SqliteStore {
     }
 }
 
+/// SQLite's number for `auto_vacuum = INCREMENTAL`.
+const INCREMENTAL: i64 = 2;
+
 /// Opens a connection with the settings every connection has.
 fn connect(path: &Path, vfs: Option<&str>) -> Result<Connection> {
     let sqlite = |error: rusqlite::Error| Error::sqlite("open", path, &error);
@@ -344,11 +351,15 @@ fn connect(path: &Path, vfs: Option<&str>) -> Result<Connection> {
     }
     .map_err(sqlite)?;
     connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(sqlite)?;
-    // `auto_vacuum` only takes effect before the first table, so it stands first.
+    // Setting it takes the lock of the writer, who may not let go of it for long, even if it is set already. It only
+    // takes effect before the first table, so it stands first.
+    let is_set = connection.pragma_query_value(None, "auto_vacuum", |row| Ok(row.get::<_, i64>(0)? == INCREMENTAL));
+    if !is_set.map_err(sqlite)? {
+        connection.pragma_update(None, "auto_vacuum", INCREMENTAL).map_err(sqlite)?;
+    }
     connection
         .execute_batch(
-            "PRAGMA auto_vacuum = INCREMENTAL;
-             PRAGMA journal_mode = WAL;
+            "PRAGMA journal_mode = WAL;
              PRAGMA synchronous = FULL;
              PRAGMA secure_delete = ON;
              PRAGMA temp_store = MEMORY;

@@ -154,6 +154,16 @@ impl Reader for SqliteReader<'_> {
         Ok(self.store.segments.blocks(collection))
     }
 
+    fn changed_since(&self, collection: CollectionNumber, position: u64) -> Result<Option<Vec<u32>>> {
+        self.ask("read the log", |connection| {
+            let Some(head) = head(connection, collection)?.filter(|head| head.position >= position) else {
+                return Ok(None);
+            };
+            let changed = super::records::changed_since(connection, collection, position, head.position)?;
+            Ok(changed.map(|changed| changed.into_iter().collect()))
+        })
+    }
+
     fn offsets(&self, collection: CollectionNumber, ids: &mut dyn Iterator<Item = &str>) -> Result<Vec<u32>> {
         self.ask("look up ids", |connection| {
             let mut statement =

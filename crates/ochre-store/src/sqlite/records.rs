@@ -60,25 +60,29 @@ impl Rows for TransactionRows<'_> {
     }
 
     fn changed_since(&mut self, position: u64) -> Result<Option<BTreeSet<u32>>> {
-        let query = || -> rusqlite::Result<Option<BTreeSet<u32>>> {
-            let mut statement = self
-                .connection
-                .prepare_cached("SELECT offsets FROM log WHERE collection = ?1 AND position > ?2 ORDER BY position")?;
-            let mut rows = statement.query(params![self.collection, position.cast_signed()])?;
-            let (mut changed, mut entries) = (BTreeSet::new(), 0);
-            while let Some(row) = rows.next()? {
-                changed.extend(decode_offsets(row.get_ref(0)?.as_blob()?));
-                entries += 1;
-            }
-            // Positions are dense, so a missing entry means that the log was pruned.
-            Ok((entries == self.position.saturating_sub(position)).then_some(changed))
-        };
-        query().map_err(|error| self.error(&error))
+        let head = self.position;
+        changed_since(self.connection, self.collection, position, head).map_err(|error| self.error(&error))
     }
 
     fn position(&self) -> u64 {
         self.position
     }
+}
+
+/// The offsets that commits after `position` touched, up to the head; `None` if the log does not reach back so far.
+pub(super) fn changed_since(
+    connection: &Connection, collection: CollectionNumber, position: u64, head: u64,
+) -> rusqlite::Result<Option<BTreeSet<u32>>> {
+    let mut statement = connection
+        .prepare_cached("SELECT offsets FROM log WHERE collection = ?1 AND position > ?2 ORDER BY position")?;
+    let mut rows = statement.query(params![collection, position.cast_signed()])?;
+    let (mut changed, mut entries) = (BTreeSet::new(), 0);
+    while let Some(row) = rows.next()? {
+        changed.extend(decode_offsets(row.get_ref(0)?.as_blob()?));
+        entries += 1;
+    }
+    // Positions are dense, so a missing entry means that the log was pruned.
+    Ok((entries == head.saturating_sub(position)).then_some(changed))
 }
 
 fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {

@@ -6,7 +6,10 @@ use super::writer::{Failure, now};
 use super::{SqliteStore, connect, first_rowid};
 use crate::error::Result;
 use crate::segments::Segments;
-use crate::store::{CollectionNumber, IDEMPOTENCY_SECONDS, LOG_ENTRIES_HELD_MAX, LOG_ENTRIES_KEPT, Statistics, Upkeep};
+use crate::store::{
+    CollectionNumber, IDEMPOTENCY_SECONDS, LOG_ENTRIES_HELD_FOR_SNAPSHOT_MAX, LOG_ENTRIES_HELD_MAX, LOG_ENTRIES_KEPT,
+    Statistics, Upkeep,
+};
 
 /// Rows of a deleted collection that one step removes.
 const SWEEP_ROWS: i64 = 2_000;
@@ -14,6 +17,8 @@ const SWEEP_ROWS: i64 = 2_000;
 const PRUNE_ROWS: i64 = 500;
 /// Entries of the catalog's log that are kept.
 const CATALOG_ENTRIES_KEPT: i64 = 10_000;
+/// Who holds the log for snapshots of collections.
+const SNAPSHOTS: &str = "snapshots";
 /// Free pages that may stay in the file, 1 MiB of them.
 const FREE_PAGES_MAX: i64 = 256;
 
@@ -173,6 +178,22 @@ impl SqliteStore {
         })
     }
 
+    pub(super) fn set_snapshot_hold(&self, collection: CollectionNumber, position: Option<u64>) -> Result<()> {
+        self.change_catalog(|connection| {
+            match position {
+                Some(position) => connection.execute(
+                    "INSERT OR REPLACE INTO log_holds VALUES (?1, ?2, ?3)",
+                    params![SNAPSHOTS, collection, position.cast_signed()],
+                )?,
+                None => connection.execute(
+                    "DELETE FROM log_holds WHERE holder = ?1 AND collection = ?2",
+                    params![SNAPSHOTS, collection],
+                )?,
+            };
+            Ok(())
+        })
+    }
+
     pub(super) fn drop_mapped_pages(&self) {
         // Idle readers map the database file.
         self.readers.lock().clear();
@@ -193,6 +214,7 @@ fn sweep_deleted(connection: &Connection) -> rusqlite::Result<bool> {
     let removed = statement.execute(params![base, base + i64::from(u32::MAX), SWEEP_ROWS])?;
     if removed == 0 {
         connection.execute("DELETE FROM log WHERE collection = ?1", [number])?;
+        connection.execute("DELETE FROM log_holds WHERE collection = ?1", [number])?;
         connection.execute("DELETE FROM collections WHERE number = ?1", [number])?;
     }
     Ok(true)
@@ -206,11 +228,18 @@ fn prunable(connection: &Connection, limit: i64) -> rusqlite::Result<Vec<(Collec
                  (SELECT min(l.position) FROM log l WHERE l.collection = c.number) AS first,
                  min(c.position - ?1, ifnull(
                      (SELECT min(h.position) FROM log_holds h
-                      WHERE h.collection = c.number AND c.position - h.position <= ?2), c.position)) + 1 AS kept
+                      WHERE h.collection = c.number
+                      AND c.position - h.position <= iif(h.holder = ?4, ?5, ?2)), c.position)) + 1 AS kept
              FROM collections c WHERE c.position > ?1 AND c.deleted = 0)
          WHERE first < kept LIMIT ?3",
     )?;
-    let numbers = params![LOG_ENTRIES_KEPT.cast_signed(), LOG_ENTRIES_HELD_MAX.cast_signed(), limit];
+    let numbers = params![
+        LOG_ENTRIES_KEPT.cast_signed(),
+        LOG_ENTRIES_HELD_MAX.cast_signed(),
+        limit,
+        SNAPSHOTS,
+        LOG_ENTRIES_HELD_FOR_SNAPSHOT_MAX.cast_signed()
+    ];
     let rows = statement.query_map(numbers, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     rows.collect()
 }

@@ -161,6 +161,31 @@ fn log_entries_that_a_consumer_holds_are_kept_until_it_lets_go() {
     assert_eq!(prunable(), 0);
     store.hold_log("backup", &[]).unwrap();
     assert_eq!(prunable(), 300);
+    store.hold_log_for_snapshot(notes.number, Some(300)).unwrap();
+    store.hold_log_for_snapshot(notes.number + 1, Some(1)).unwrap();
+    assert_eq!(prunable(), 100);
+    store.hold_log_for_snapshot(notes.number, None).unwrap();
+    assert_eq!(prunable(), 300);
+}
+
+#[test]
+fn the_log_tells_what_changed_as_far_as_it_reaches_back() {
+    on_every_store(|store| {
+        let notes = collection(store, "notes");
+        write(store, notes.id, WriteKind::Add, batch(&["a", "b", "c"], 0.0)).unwrap();
+        write(store, notes.id, WriteKind::Update, batch(&["b"], 7.0)).unwrap();
+        delete(store, notes.id, Selection::Ids(vec!["c".into()])).unwrap();
+        let changed = |position| store.read().unwrap().changed_since(notes.number, position).unwrap();
+        assert_eq!(changed(0), Some(vec![0, 1, 2]));
+        assert_eq!(changed(1), Some(vec![1, 2]));
+        assert_eq!(changed(3), Some(vec![]));
+        assert_eq!(changed(4), None, "a position of another history");
+        for round in 0..1_200 {
+            write(store, notes.id, WriteKind::Upsert, batch(&["a"], 100.0 + round as f32)).unwrap();
+        }
+        while store.upkeep(Upkeep::PruneLog).unwrap() {}
+        assert_eq!((changed(3), changed(1_000)), (None, Some(vec![0])));
+    });
 }
 
 #[test]
