@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 
 /// One metadata value. Lists are homogeneous and never empty.
 #[derive(Clone, Debug, PartialEq)]
@@ -223,9 +224,11 @@ impl Metadata {
 
     /// The canonical text: a JSON object with sorted keys. Equal metadata has equal text.
     pub fn to_text(&self) -> String {
-        let map: serde_json::Map<String, serde_json::Value> =
-            self.0.iter().map(|(key, value)| (key.clone(), value.to_json())).collect();
-        serde_json::Value::Object(map).to_string()
+        let pairs = self.0.iter().map(|(key, value)| (key, Written(value)));
+        let mut text = Vec::with_capacity(32 * self.0.len() + 2);
+        let written = serde_json::Serializer::new(&mut text).collect_map(pairs);
+        written.expect("keys are strings, and memory takes all that is written");
+        String::from_utf8(text).expect("JSON is written as UTF-8")
     }
 
     /// Reads what [`Metadata::to_text`] wrote.
@@ -247,6 +250,24 @@ impl Metadata {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         deserializer.deserialize_map(PairsVisitor(visit)).map_err(failed)?;
         deserializer.end().map_err(failed)
+    }
+}
+
+/// A value that writes itself as JSON.
+struct Written<'a>(&'a Value);
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Bool(b) => to.serialize_bool(*b),
+            Value::Int(i) => to.serialize_i64(*i),
+            Value::Float(f) => to.serialize_f64(*f),
+            Value::Str(s) => to.serialize_str(s),
+            Value::Bools(list) => to.collect_seq(list),
+            Value::Ints(list) => to.collect_seq(list),
+            Value::Floats(list) => to.collect_seq(list),
+            Value::Strs(list) => to.collect_seq(list),
+        }
     }
 }
 

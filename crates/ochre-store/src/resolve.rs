@@ -193,6 +193,9 @@ fn judge(
 
 fn with_vectors(batch: &RecordBatch, puts: Vec<PutRecord>) -> Resolved {
     let mut resolved = Resolved::default();
+    let brought =
+        batch.embeddings.iter().flat_map(|embeddings| puts.first().and_then(|put| embeddings.row(put.embedding?)));
+    resolved.values.reserve(puts.len() * brought.map(<[f32]>::len).next().unwrap_or(0));
     for put in &puts {
         if let Some(row) = put.embedding.and_then(|index| batch.embeddings.as_ref()?.row(index)) {
             resolved.values.extend_from_slice(row);
@@ -259,10 +262,19 @@ fn resolve_matching(
 
 /// Adds the keys and types of new metadata to the schema; whether that changed it.
 pub(crate) fn learn_keys(schema: &mut IndexSchema, resolved: &Resolved) -> Result<bool> {
-    let mut changed = false;
+    /// Records mostly have the same few keys; comparing them with these is quicker than asking the schema.
+    const SEEN_MAX: usize = 16;
+    let (mut changed, mut seen) = (false, Vec::with_capacity(SEEN_MAX));
     for put in resolved.puts.iter().filter(|put| put.metadata_changed()) {
         for (key, value) in put.metadata.iter().flat_map(Metadata::iter) {
-            changed |= schema.learn(key, value.value_type());
+            let pair = (key, value.value_type());
+            if seen.contains(&pair) {
+                continue;
+            }
+            changed |= schema.learn(key, pair.1);
+            if seen.len() < SEEN_MAX {
+                seen.push(pair);
+            }
         }
     }
     if changed {
