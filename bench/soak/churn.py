@@ -1,15 +1,17 @@
-"""Churn: inserts and deletes the same records ten times, gives no command, waits, and compares disk and memory with
-those of a freshly loaded database.
+"""Churn: inserts and deletes the same records ten times, gives no command, waits, and compares disk, memory and the
+length of the log with those of a freshly loaded database.
 
     python bench/soak/churn.py [--data FOLDER] [--count N] [--peer]
 
 With `--peer` Chroma's server does the same beside it (needs `chromadb` in this Python). Fails if Ochre ends above
-1.3 times of fresh. Waits until disk and memory were the same for a minute, five minutes at most.
+1.3 times of fresh. Waits for four minutes, and until disk and memory were the same for one, five minutes at most.
 """
 
 import argparse
+import contextlib
 import json
 import pathlib
+import sqlite3
 import sys
 import time
 
@@ -24,14 +26,22 @@ BATCH = 1000
 
 
 def disk(server):
-    return sum(file.stat().st_size for file in pathlib.Path(server.data).rglob("*") if file.is_file())
+    return sum(file.stat().st_blocks * 512 for file in pathlib.Path(server.data).rglob("*") if file.is_file())
+
+
+def log_entries(server):
+    """Entries of Ochre's log, read beside the server."""
+    path = pathlib.Path(server.data) / "ochre.sqlite3"
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        return connection.execute("SELECT count(*) FROM log").fetchone()[0]
 
 
 def settle(server):
     """Waits until nothing changes any more; bytes on disk, and resident bytes."""
     measure = lambda: {"disk": disk(server), "resident": psutil.Process(server.process.pid).memory_info().rss}
     began, since, last = time.time(), time.time(), measure()
-    while time.time() - since < 60 and time.time() - began < 300:
+    # Some jobs only begin once nothing was written for minutes.
+    while time.time() - began < 240 or (time.time() - since < 60 and time.time() - began < 300):
         time.sleep(1)
         now = measure()
         if any(abs(now[part] - last[part]) > 1 << 20 for part in now):
@@ -59,6 +69,8 @@ def churn(kind, records, vectors, rounds):
         # The index is built, and asked once, as it is in use.
         collection.query(query_embeddings=vectors[:1], n_results=10)
         measured["fresh"] = settle(server)
+        if kind == "ochre":
+            measured["fresh"]["log"] = log_entries(server)
         ids = [record["id"] for record in records]
         for _ in range(rounds):
             for first in range(0, len(ids), 5000):
@@ -66,7 +78,11 @@ def churn(kind, records, vectors, rounds):
             fill(collection, records, vectors)
         collection.query(query_embeddings=vectors[:1], n_results=10)
         measured["churned"] = settle(server)
-        measured["ratio"] = {part: round(measured["churned"][part] / measured["fresh"][part], 2) for part in measured["fresh"]}
+        if kind == "ochre":
+            measured["churned"]["log"] = log_entries(server)
+        # A log of a few entries is short whatever it is compared with.
+        ratio = lambda part: max(measured["churned"][part], 100) / max(measured["fresh"][part], 100)
+        measured["ratio"] = {part: round(ratio(part), 2) for part in measured["fresh"]}
     finally:
         server.remove()
     return measured

@@ -103,6 +103,7 @@ impl Database {
             vfs: options.vfs.clone(),
             map_segments: options.map_segments,
             seal_bytes: options.segment_bytes,
+            ..SqliteOptions::default()
         };
         let store = SqliteStore::open(directory, sqlite)?;
         for damage in store.damage() {
@@ -135,11 +136,16 @@ impl Database {
         let (traffic, residence) = (Arc::new(Traffic::default()), Residence::new(options.memory_limit));
         let schemas = Arc::new(Schemas::new(options.validators.clone()));
         let inner = Arc::new(Inner {
+            governor: Arc::new(TrafficGovernor::new(
+                Arc::clone(&traffic),
+                residence.limit(),
+                Arc::clone(&store),
+                directory.map(Path::to_owned),
+            )),
             store,
             jobs,
             directory: directory.map(Path::to_owned),
             snapshots: Snapshots::new(directory, &options, residence.limit()),
-            governor: Arc::new(TrafficGovernor::new(Arc::clone(&traffic), residence.limit())),
             traffic,
             residence,
             options,

@@ -2,19 +2,22 @@
 //!
 //! Pressure, from 0 to 100, is the worst of: requests under way by processors, their latency by what it
 //! usually is, what other processes use of the processors (which slows maintenance down, but never stops it: the
-//! system shares processors out between processes), and resident memory by its limit. Below
-//! [`START`] maintenance works as it pleases, from there on ever less, from [`STOP`] on it waits until the
-//! pressure was below [`RESUME`] for a while. It is never starved: a tenth of the time is always its own.
+//! system shares processors out between processes), how long they waited for a step of maintenance that kept the
+//! writer, and resident memory by its limit. Below [`START`] maintenance works as it pleases, from there on ever less, from [`STOP`] on it waits until the
+//! pressure was below [`RESUME`] for a while. It is never starved: a tenth of the time is always its own. Where the
+//! disk is nearly full, what is in no hurry waits too: it may need room, while other jobs make some.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ochre_kernels::stand_back;
 use ochre_scheduler::{Admission, Class, Governor};
+use ochre_store::Store;
 use parking_lot::Mutex;
 
-use crate::machine::{Machine, Usage, step_down};
+use crate::machine::{Machine, Usage, free_bytes, step_down};
 use crate::traffic::{Counts, Traffic};
 
 /// Pressure from which maintenance slows down.
@@ -34,6 +37,11 @@ const OTHERS_MAX: f64 = 70.0;
 const OTHERS_IDLE: f64 = 0.3;
 /// From this share on there are none.
 const OTHERS_CROWDED: f64 = 0.6;
+/// Pressure for each part of the time that requests waited for maintenance to let go of the writer: all of it if they
+/// waited for half.
+const WAITED: f64 = 200.0;
+/// With less of the disk free, steps in no hurry wait.
+const DISK_FREE_MIN: u64 = 128 << 20;
 /// How often pressure is measured.
 const SAMPLE: Duration = Duration::from_millis(250);
 /// Latencies that tell what is usual: ten minutes of samples.
@@ -46,6 +54,8 @@ pub(crate) struct TrafficGovernor {
     traffic: Arc<Traffic>,
     machine: Machine,
     memory_limit: u64,
+    store: Arc<dyn Store>,
+    directory: Option<PathBuf>,
     state: Mutex<State>,
 }
 
@@ -53,6 +63,8 @@ struct State {
     sampled: Instant,
     counts: Counts,
     usage: Usage,
+    waited: Duration,
+    is_disk_short: bool,
     usual: VecDeque<Duration>,
     pressure: f64,
     /// Share of all processors that other processes used.
@@ -64,13 +76,18 @@ struct State {
 }
 
 impl TrafficGovernor {
-    /// Watches this traffic, on this machine, and that resident memory stays below the limit, in bytes.
-    pub(crate) fn new(traffic: Arc<Traffic>, memory_limit: u64) -> Self {
+    /// Watches this traffic, on this machine, that resident memory stays below the limit, in bytes, and the disk of
+    /// this directory.
+    pub(crate) fn new(
+        traffic: Arc<Traffic>, memory_limit: u64, store: Arc<dyn Store>, directory: Option<PathBuf>,
+    ) -> Self {
         let machine = Machine::new();
         let state = State {
             sampled: Instant::now(),
             counts: traffic.counts(),
             usage: machine.usage(),
+            waited: store.waited_for_upkeep(),
+            is_disk_short: false,
             usual: VecDeque::new(),
             pressure: 0.0,
             others: 0.0,
@@ -78,7 +95,7 @@ impl TrafficGovernor {
             calm_since: None,
             last_step: Duration::ZERO,
         };
-        Self { traffic, machine, memory_limit, state: Mutex::new(state) }
+        Self { traffic, machine, memory_limit, store, directory, state: Mutex::new(state) }
     }
 
     /// Pressure now, from 0 to 100.
@@ -106,7 +123,8 @@ impl TrafficGovernor {
         if elapsed < SAMPLE {
             return;
         }
-        let (counts, usage) = (self.traffic.counts(), self.machine.usage());
+        let (counts, usage, waited) = (self.traffic.counts(), self.machine.usage(), self.store.waited_for_upkeep());
+        state.is_disk_short = self.directory.as_deref().and_then(free_bytes).is_some_and(|free| free < DISK_FREE_MIN);
         state.others = state.others * 0.5 + usage.others_since(&state.usage) * 0.5;
         let now = pressure_of(&Sample {
             processors: self.machine.processors(),
@@ -118,6 +136,7 @@ impl TrafficGovernor {
             p95: counts.p95_since(&state.counts),
             usual: median(&state.usual),
             others: state.others,
+            waited: waited - state.waited,
             memory: self.machine.resident_bytes() as f64 / self.memory_limit.max(1) as f64,
         });
         if let Some(p95) = counts.p95_since(&state.counts) {
@@ -128,7 +147,7 @@ impl TrafficGovernor {
         }
         // Up at once, down slowly.
         state.pressure = if now > state.pressure { now } else { state.pressure * 0.6 + now * 0.4 };
-        (state.sampled, state.counts, state.usage) = (Instant::now(), counts, usage);
+        (state.sampled, state.counts, state.usage, state.waited) = (Instant::now(), counts, usage, waited);
         if state.pressure >= STOP {
             (state.is_stopped, state.calm_since) = (true, None);
         } else if state.pressure < RESUME {
@@ -151,6 +170,8 @@ struct Sample {
     usual: Option<Duration>,
     /// Share of all processors that other processes used.
     others: f64,
+    /// How long requests waited for the writer while maintenance had it.
+    waited: Duration,
     /// Resident memory by its limit.
     memory: f64,
 }
@@ -171,7 +192,8 @@ fn pressure_of(sample: &Sample) -> f64 {
     };
     let others = OTHERS_MAX * sample.others;
     let memory = if sample.memory > 0.9 { (sample.memory - 0.9) * 1000.0 } else { 0.0 };
-    requests.max(latency).max(others).max(memory).clamp(0.0, 100.0)
+    let waited = WAITED * sample.waited.as_secs_f64() / sample.elapsed.as_secs_f64().max(1e-3);
+    requests.max(latency).max(others).max(waited).max(memory).clamp(0.0, 100.0)
 }
 
 fn median(usual: &VecDeque<Duration>) -> Option<Duration> {
@@ -200,7 +222,7 @@ impl Governor for TrafficGovernor {
         let is_held = match class {
             Class::Urgent => state.pressure > STOP_URGENT,
             Class::Normal => state.is_stopped,
-            Class::Idle => state.is_stopped || state.pressure > STOP_IDLE,
+            Class::Idle => state.is_stopped || state.pressure > STOP_IDLE || state.is_disk_short,
         };
         let floor = (state.last_step * FLOOR).clamp(Duration::from_millis(50), Duration::from_secs(10));
         let floor = if class == Class::Urgent { floor / FLOOR } else { floor };
@@ -230,6 +252,8 @@ impl Governor for TrafficGovernor {
 
 #[cfg(test)]
 mod tests {
+    use ochre_store::MemoryStore;
+
     use super::*;
 
     fn calm() -> Sample {
@@ -242,6 +266,7 @@ mod tests {
             p95: None,
             usual: None,
             others: 0.0,
+            waited: Duration::ZERO,
             memory: 0.1,
         }
     }
@@ -258,13 +283,16 @@ mod tests {
         assert!((pressure_of(&slow) - 80.0).abs() < 1.0);
         let crowded = Sample { others: 0.9, ..calm() };
         assert!(pressure_of(&crowded) > START / 2.0 && pressure_of(&crowded) < STOP);
+        let waiting = Sample { waited: Duration::from_millis(100), ..calm() };
+        assert_eq!(pressure_of(&waiting), 80.0);
         let full = Sample { memory: 1.0, ..calm() };
         assert!(pressure_of(&full) > 99.0);
     }
 
     #[test]
     fn under_pressure_steps_wait_but_never_for_ever() {
-        let governor = TrafficGovernor::new(Arc::new(Traffic::default()), u64::MAX);
+        let store = Arc::new(MemoryStore::default());
+        let governor = TrafficGovernor::new(Arc::new(Traffic::default()), u64::MAX, store, None);
         {
             let mut state = governor.state.lock();
             (state.pressure, state.is_stopped, state.sampled) = (100.0, true, Instant::now() + Duration::from_secs(60));
@@ -275,5 +303,11 @@ mod tests {
         assert_eq!(governor.admit(Class::Urgent, Duration::from_millis(20)), Admission::Go);
         assert_eq!(governor.pause(Class::Normal, Duration::from_millis(10)), Duration::from_millis(40));
         assert_eq!(governor.pause(Class::Urgent, Duration::from_millis(10)), Duration::ZERO);
+        {
+            let mut state = governor.state.lock();
+            (state.pressure, state.is_stopped, state.is_disk_short) = (0.0, false, true);
+        }
+        assert!(matches!(governor.admit(Class::Idle, Duration::ZERO), Admission::Wait(_)), "the disk is nearly full");
+        assert_eq!(governor.admit(Class::Normal, Duration::ZERO), Admission::Go, "it may make room");
     }
 }

@@ -344,6 +344,10 @@ impl Store for MemoryStore {
         Ok(Some(Report::default()))
     }
 
+    fn waited_for_upkeep(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn drop_pages(&self) {}
 
     fn extend(&self, name: &str, migrations: &[&str]) -> Result<()> {

@@ -10,6 +10,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ochre_model::{
     Declaration, DeclarationChange, Filter, HnswConfiguration, IndexSchema, Metadata, RecordBatch, ValueType, WriteKind,
@@ -340,8 +341,8 @@ pub trait Reader {
 pub enum Upkeep {
     /// Removes a slice of the rows of deleted collections.
     SweepDeleted,
-    /// Forgets log entries, some at a time: those that every consumer has passed, but for the last thousand
-    /// of each collection; and idempotency keys older than 24 hours.
+    /// Forgets log entries, some at a time: those that every consumer has passed, but for those of the last minutes,
+    /// of which the last thousand of each collection are kept; and idempotency keys older than 24 hours.
     PruneLog,
     /// Copies the write-ahead log back into the database file.
     Checkpoint {
@@ -498,6 +499,8 @@ pub trait Store: Send + Sync {
     /// before each step, with what it is about and how many were done; once it says `false`, the check stops
     /// and the answer is `None`. Compaction must not run meanwhile.
     fn scrub(&self, pace: &mut dyn FnMut(&str, u64) -> bool) -> Result<Option<Report>>;
+    /// How long requests have waited for a step of upkeep that kept the writer, in all.
+    fn waited_for_upkeep(&self) -> Duration;
     /// Lets go of mapped pages, which are read again where they are needed.
     fn drop_pages(&self);
     /// Makes the tables of an extension, or brings them to the newest version: `migrations[n]` brings version `n` to

@@ -1,11 +1,23 @@
 //! `log-prune`: forgets log entries that every consumer has passed, and expired idempotency keys.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use ochre_scheduler::{Context, Defaults, Failure, Knob, KnobValue, Knobs, Look, Task};
 use ochre_store::Upkeep;
 
 use super::{Home, at, every};
 
-pub(super) struct LogPrune(pub(super) Home);
+pub(super) struct LogPrune {
+    home: Home,
+    /// The database's position when it was last looked at.
+    looked: AtomicU64,
+}
+
+impl LogPrune {
+    pub(super) fn new(home: Home) -> Self {
+        Self { home, looked: AtomicU64::new(u64::MAX) }
+    }
+}
 
 impl Task for LogPrune {
     fn name(&self) -> &'static str {
@@ -21,17 +33,24 @@ impl Task for LogPrune {
     }
 
     fn knobs(&self) -> &'static [Knob] {
-        &[Knob { name: "entries", about: "run once there are this many to forget", default: KnobValue::Count(500) }]
+        &[Knob {
+            name: "entries",
+            about: "run once there are this many to forget; any number while nothing is written",
+            default: KnobValue::Count(500),
+        }]
     }
 
     fn look(&self, knobs: &Knobs) -> Result<Look, Failure> {
-        let prunable = self.0.open()?.store.statistics()?.prunable_entries;
+        let inner = self.home.open()?;
+        let (position, prunable) = (inner.store.position()?, inner.store.statistics()?.prunable_entries);
+        let is_idle = self.looked.swap(position, Ordering::Relaxed) == position;
         let text = format!("{prunable} entries are not needed any more");
-        Ok(if prunable > knobs.count("entries") { Look::Work(text) } else { Look::Nothing(text) })
+        let is_due = prunable > knobs.count("entries") || (is_idle && prunable > 0);
+        Ok(if is_due { Look::Work(text) } else { Look::Nothing(text) })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
-        let inner = self.0.open()?;
+        let inner = self.home.open()?;
         let before = inner.store.statistics()?.prunable_entries;
         let mut steps = 0;
         loop {

@@ -4,6 +4,10 @@
 //! changes no answer, and may be killed anywhere. Requests come first: see `governor`.
 
 mod backup;
+mod backup_incremental;
+mod backup_retention;
+mod backup_target;
+mod backup_verify;
 mod check;
 mod checkpoint;
 mod compact;
@@ -116,9 +120,9 @@ impl Drop for Maintenance {
 fn tasks(home: &Home) -> Vec<Arc<dyn Task>> {
     vec![
         Arc::new(backup::Backup(home.clone())),
-        Arc::new(backup::BackupIncremental(home.clone())),
-        Arc::new(backup::BackupRetention(home.clone())),
-        Arc::new(backup::BackupVerify(home.clone())),
+        Arc::new(backup_incremental::BackupIncremental(home.clone())),
+        Arc::new(backup_retention::BackupRetention(home.clone())),
+        Arc::new(backup_verify::BackupVerify(home.clone())),
         Arc::new(checkpoint::Checkpoint(home.clone())),
         Arc::new(compact::Compact(home.clone())),
         Arc::new(erase::Erase(home.clone())),
@@ -127,7 +131,7 @@ fn tasks(home: &Home) -> Vec<Arc<dyn Task>> {
         Arc::new(index_rebuild::IndexRebuild(home.clone())),
         Arc::new(index_sync::IndexSync(home.clone())),
         Arc::new(check::Check(home.clone())),
-        Arc::new(log_prune::LogPrune(home.clone())),
+        Arc::new(log_prune::LogPrune::new(home.clone())),
         Arc::new(memory::MemoryTask(home.clone())),
         Arc::new(optimize::Optimize(home.clone())),
         Arc::new(orphans::Orphans(home.clone())),
@@ -182,7 +186,7 @@ impl Inner {
         }
         run(&index_rebuild::IndexRebuild(home.clone()))?;
         run(&sweep::Sweep(home.clone()))?;
-        run(&log_prune::LogPrune(home.clone()))?;
+        run(&log_prune::LogPrune::new(home.clone()))?;
         run(&compact::Compact(home.clone()))?;
         run(&vacuum::Vacuum(home.clone()))?;
         run(&memory::MemoryTask(home.clone()))?;

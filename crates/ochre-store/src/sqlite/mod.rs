@@ -11,6 +11,7 @@
 mod backup;
 mod catalog;
 mod jobs;
+mod log;
 mod migrations;
 mod reader;
 mod records;
@@ -20,6 +21,7 @@ mod writer;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use rusqlite::{Connection, OpenFlags};
@@ -59,11 +61,20 @@ pub struct SqliteOptions {
     pub map_segments: bool,
     /// Segments are sealed when they would outgrow this, in bytes.
     pub seal_bytes: u64,
+    /// Entries of the log that no consumer holds are kept for this long, and the last thousand of each collection at
+    /// the most.
+    pub log_age: Duration,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { disk: Arc::new(RealDisk), vfs: None, map_segments: true, seal_bytes: 256 << 20 }
+        Self {
+            disk: Arc::new(RealDisk),
+            vfs: None,
+            map_segments: true,
+            seal_bytes: 256 << 20,
+            log_age: Duration::from_secs(120),
+        }
     }
 }
 
@@ -84,6 +95,8 @@ pub struct SqliteStore {
     /// the other.
     publishing: RwLock<()>,
     epoch: RwLock<u64>,
+    heads: Mutex<log::Heads>,
+    wait: upkeep::Wait,
     /// Dropped last: the directory is free once everything is closed.
     _owner: Owner,
 }
@@ -123,6 +136,8 @@ impl SqliteStore {
             observer: RwLock::default(),
             publishing: RwLock::default(),
             epoch: RwLock::new(epoch.cast_unsigned()),
+            heads: Mutex::new(log::Heads::new(options.log_age)),
+            wait: upkeep::Wait::default(),
             _owner: owner,
         })
     }
@@ -311,6 +326,10 @@ impl Store for SqliteStore {
         }
     }
 
+    fn waited_for_upkeep(&self) -> Duration {
+        self.wait.total()
+    }
+
     fn drop_pages(&self) {
         self.drop_mapped_pages();
     }
@@ -350,7 +369,7 @@ fn connect(path: &Path, vfs: Option<&str>) -> Result<Connection> {
         None => Connection::open_with_flags(path, flags),
     }
     .map_err(sqlite)?;
-    connection.busy_timeout(std::time::Duration::from_secs(10)).map_err(sqlite)?;
+    connection.busy_timeout(Duration::from_secs(10)).map_err(sqlite)?;
     // Setting it takes the lock of the writer, who may not let go of it for long, even if it is set already. It only
     // takes effect before the first table, so it stands first.
     let is_set = connection.pragma_query_value(None, "auto_vacuum", |row| Ok(row.get::<_, i64>(0)? == INCREMENTAL));

@@ -1,15 +1,17 @@
 //! Steps of upkeep on the SQLite store: each short, each safe to kill anywhere.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::writer::{Failure, now};
+use super::log::Prunable;
+use super::writer::{Failure, Writer, now};
 use super::{SqliteStore, connect, first_rowid};
 use crate::error::Result;
 use crate::segments::Segments;
-use crate::store::{
-    CollectionNumber, IDEMPOTENCY_SECONDS, LOG_ENTRIES_HELD_FOR_SNAPSHOT_MAX, LOG_ENTRIES_HELD_MAX, LOG_ENTRIES_KEPT,
-    Statistics, Upkeep,
-};
+use crate::store::{CollectionNumber, IDEMPOTENCY_SECONDS, Statistics, Upkeep};
 
 /// Rows of a deleted collection that one step removes.
 const SWEEP_ROWS: i64 = 2_000;
@@ -17,8 +19,6 @@ const SWEEP_ROWS: i64 = 2_000;
 const PRUNE_ROWS: i64 = 500;
 /// Entries of the catalog's log that are kept.
 const CATALOG_ENTRIES_KEPT: i64 = 10_000;
-/// Who holds the log for snapshots of collections.
-const SNAPSHOTS: &str = "snapshots";
 /// Free pages that may stay in the file, 1 MiB of them.
 const FREE_PAGES_MAX: i64 = 256;
 
@@ -26,19 +26,19 @@ impl SqliteStore {
     pub(super) fn run_upkeep(&self, upkeep: Upkeep) -> Result<bool> {
         match upkeep {
             Upkeep::SweepDeleted => self.change_quietly(sweep_deleted),
-            Upkeep::PruneLog => self.change_quietly(prune),
+            Upkeep::PruneLog => self.change_quietly(|connection| prune(self, connection)),
             Upkeep::Checkpoint { truncate } => self.checkpoint(truncate),
             Upkeep::Optimize => self.optimize(),
             Upkeep::Vacuum { pages } => self.vacuum(pages),
             Upkeep::FullVacuum => {
-                let mut writer = self.writer.lock();
+                let (mut writer, _held) = self.writer_for_upkeep();
                 self.revive(&mut writer)?;
                 let connection = writer.connection().map(|connection| connection.execute_batch("VACUUM"));
                 connection.transpose().map_err(self.error("vacuum")).map(|_| false)
             }
             Upkeep::CompactVectors { dead_share_max } => self.compact_vectors(dead_share_max),
             Upkeep::SealVectors { min_bytes, dead_share_max } => {
-                let mut writer = self.writer.lock();
+                let (mut writer, _held) = self.writer_for_upkeep();
                 self.revive(&mut writer)?;
                 match self.segments.seal(min_bytes, dead_share_max)? {
                     Some(pending) => self.commit_segments(&mut writer, pending).map(|()| false),
@@ -63,7 +63,14 @@ impl SqliteStore {
     }
 
     fn change_quietly(&self, change: impl FnOnce(&Connection) -> rusqlite::Result<bool>) -> Result<bool> {
-        self.change_catalog(|connection| Ok(change(connection)?))
+        let (mut writer, _held) = self.writer_for_upkeep();
+        self.change_catalog_with(&mut writer, |connection| Ok(change(connection)?))
+    }
+
+    /// The writer's lock, noting that whoever waits for it waits for upkeep.
+    fn writer_for_upkeep(&self) -> (MutexGuard<'_, Writer>, HeldByUpkeep<'_>) {
+        let writer = self.writer.lock();
+        (writer, HeldByUpkeep::new(&self.wait))
     }
 
     fn checkpoint(&self, truncate: bool) -> Result<bool> {
@@ -88,7 +95,7 @@ impl SqliteStore {
     }
 
     fn vacuum(&self, pages: u64) -> Result<bool> {
-        let mut writer = self.writer.lock();
+        let (mut writer, _held) = self.writer_for_upkeep();
         self.revive(&mut writer)?;
         let Some(connection) = writer.connection() else { return Ok(false) };
         let step = || -> rusqlite::Result<bool> {
@@ -127,7 +134,7 @@ impl SqliteStore {
             })
         };
         let Some(mut pending) = self.segments.rewrite(before.number, &mut live)? else { return Ok(false) };
-        let mut writer = self.writer.lock();
+        let (mut writer, _held) = self.writer_for_upkeep();
         if let Err(error) = self.revive(&mut writer) {
             Segments::take_back(pending);
             return Err(error);
@@ -148,7 +155,7 @@ impl SqliteStore {
             let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
             let page_bytes = pragma("page_size")?;
             let deleted = "SELECT count(*) FROM collections WHERE deleted = 1";
-            let prunable = prunable(connection, i64::MAX)?;
+            let prunable = self.prunable(connection)?;
             let expired = "SELECT count(*) FROM idempotency WHERE created_at < ?1";
             let expired: u64 = connection
                 .prepare_cached(expired)?
@@ -157,7 +164,10 @@ impl SqliteStore {
                 database_bytes: (page_bytes * pragma("page_count")?).cast_unsigned(),
                 wal_bytes,
                 free_bytes: (page_bytes * pragma("freelist_count")?).cast_unsigned(),
-                prunable_entries: prunable.iter().map(|(_, from, to)| (to - from).cast_unsigned()).sum::<u64>()
+                prunable_entries: prunable
+                    .iter()
+                    .map(|entries| (entries.kept - entries.first).cast_unsigned())
+                    .sum::<u64>()
                     + expired,
                 deleted_collections: connection
                     .prepare_cached(deleted)?
@@ -167,37 +177,53 @@ impl SqliteStore {
         })
     }
 
-    pub(super) fn set_log_holds(&self, holder: &str, positions: &[(CollectionNumber, u64)]) -> Result<()> {
-        self.change_catalog(|connection| {
-            connection.execute("DELETE FROM log_holds WHERE holder = ?1", [holder])?;
-            let mut statement = connection.prepare_cached("INSERT INTO log_holds VALUES (?1, ?2, ?3)")?;
-            for (collection, position) in positions {
-                statement.execute(params![holder, collection, position.cast_signed()])?;
-            }
-            Ok(())
-        })
-    }
-
-    pub(super) fn set_snapshot_hold(&self, collection: CollectionNumber, position: Option<u64>) -> Result<()> {
-        self.change_catalog(|connection| {
-            match position {
-                Some(position) => connection.execute(
-                    "INSERT OR REPLACE INTO log_holds VALUES (?1, ?2, ?3)",
-                    params![SNAPSHOTS, collection, position.cast_signed()],
-                )?,
-                None => connection.execute(
-                    "DELETE FROM log_holds WHERE holder = ?1 AND collection = ?2",
-                    params![SNAPSHOTS, collection],
-                )?,
-            };
-            Ok(())
-        })
-    }
-
     pub(super) fn drop_mapped_pages(&self) {
         // Idle readers map the database file.
         self.readers.lock().clear();
         self.segments.drop_pages();
+    }
+}
+
+/// How long requests waited for upkeep.
+#[derive(Default)]
+pub(super) struct Wait {
+    is_held: AtomicBool,
+    micros: AtomicU64,
+}
+
+impl Wait {
+    /// Takes the writer's lock for a request.
+    pub(super) fn lock<'a>(&self, writer: &'a Mutex<Writer>) -> MutexGuard<'a, Writer> {
+        if let Some(writer) = writer.try_lock() {
+            return writer;
+        }
+        let (began, is_held) = (Instant::now(), self.is_held.load(Ordering::Relaxed));
+        let writer = writer.lock();
+        if is_held {
+            let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.micros.fetch_add(micros, Ordering::Relaxed);
+        }
+        writer
+    }
+
+    pub(super) fn total(&self) -> Duration {
+        Duration::from_micros(self.micros.load(Ordering::Relaxed))
+    }
+}
+
+/// Says that upkeep holds the writer's lock, until it is dropped.
+struct HeldByUpkeep<'a>(&'a Wait);
+
+impl<'a> HeldByUpkeep<'a> {
+    fn new(wait: &'a Wait) -> Self {
+        wait.is_held.store(true, Ordering::Relaxed);
+        Self(wait)
+    }
+}
+
+impl Drop for HeldByUpkeep<'_> {
+    fn drop(&mut self) {
+        self.0.is_held.store(false, Ordering::Relaxed);
     }
 }
 
@@ -220,37 +246,13 @@ fn sweep_deleted(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(true)
 }
 
-/// Collections with log entries that nobody needs: the first of them, and the first that is kept.
-fn prunable(connection: &Connection, limit: i64) -> rusqlite::Result<Vec<(CollectionNumber, i64, i64)>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT number, first, kept FROM (
-             SELECT number,
-                 (SELECT min(l.position) FROM log l WHERE l.collection = c.number) AS first,
-                 min(c.position - ?1, ifnull(
-                     (SELECT min(h.position) FROM log_holds h
-                      WHERE h.collection = c.number
-                      AND c.position - h.position <= iif(h.holder = ?4, ?5, ?2)), c.position)) + 1 AS kept
-             FROM collections c WHERE c.position > ?1 AND c.deleted = 0)
-         WHERE first < kept LIMIT ?3",
-    )?;
-    let numbers = params![
-        LOG_ENTRIES_KEPT.cast_signed(),
-        LOG_ENTRIES_HELD_MAX.cast_signed(),
-        limit,
-        SNAPSHOTS,
-        LOG_ENTRIES_HELD_FOR_SNAPSHOT_MAX.cast_signed()
-    ];
-    let rows = statement.query_map(numbers, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    rows.collect()
-}
-
 /// Forgets a slice of what nobody needs any more; whether there may be more.
-fn prune(connection: &Connection) -> rusqlite::Result<bool> {
+fn prune(store: &SqliteStore, connection: &Connection) -> rusqlite::Result<bool> {
     let (mut left, mut more) = (PRUNE_ROWS, false);
-    for (number, first, kept) in prunable(connection, 50)? {
+    for Prunable { collection, first, kept } in store.prunable(connection)? {
         let until = kept.min(first + left);
         let mut statement = connection.prepare_cached("DELETE FROM log WHERE collection = ?1 AND position < ?2")?;
-        left -= i64::try_from(statement.execute(params![number, until])?).unwrap_or(left);
+        left -= i64::try_from(statement.execute(params![collection, until])?).unwrap_or(left);
         more = true;
         if left <= 0 {
             break;
@@ -265,4 +267,36 @@ fn prune(connection: &Connection) -> rusqlite::Result<bool> {
         [CATALOG_ENTRIES_KEPT],
     )?;
     Ok(more || expired > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_waiting_for_upkeep_counts() {
+        let (writer, wait) = (Mutex::new(Writer::new(connection()).unwrap()), Wait::default());
+        let wait_while = |is_held: bool| {
+            std::thread::scope(|scope| {
+                let held = writer.lock();
+                let _upkeep = is_held.then(|| HeldByUpkeep::new(&wait));
+                let waiting = scope.spawn(|| drop(wait.lock(&writer)));
+                std::thread::sleep(Duration::from_millis(30));
+                drop(held);
+                waiting.join().unwrap();
+            });
+            wait.total()
+        };
+        assert_eq!(wait_while(false), Duration::ZERO);
+        assert!(wait_while(true) >= Duration::from_millis(5));
+        drop(wait.lock(&writer));
+    }
+
+    fn connection() -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch("CREATE TABLE meta (key, value); INSERT INTO meta VALUES ('next_vector_id', 1)")
+            .unwrap();
+        connection
+    }
 }

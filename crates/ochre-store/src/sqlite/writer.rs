@@ -126,7 +126,7 @@ impl SqliteStore {
     pub(super) fn commit_in_group(&self, write: Write) -> Result<Outcome> {
         let ticket = Arc::new(Ticket { write, answer: Mutex::default() });
         self.queue.lock().push_back(Arc::clone(&ticket));
-        let mut writer = self.writer.lock();
+        let mut writer = self.wait.lock(&self.writer);
         loop {
             if let Some(answer) = ticket.answer.lock().take() {
                 return answer;
@@ -355,8 +355,14 @@ impl SqliteStore {
 
     /// Runs a change of the catalog in a transaction of its own.
     pub(super) fn change_catalog<T>(&self, change: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T> {
-        let mut writer = self.writer.lock();
-        self.revive(&mut writer)?;
+        self.change_catalog_with(&mut self.wait.lock(&self.writer), change)
+    }
+
+    /// As [`SqliteStore::change_catalog`], for who has the writer's lock.
+    pub(super) fn change_catalog_with<T>(
+        &self, writer: &mut Writer, change: impl FnOnce(&Connection) -> Result<T, Failure>,
+    ) -> Result<T> {
+        self.revive(writer)?;
         writer.rows.clear();
         let connection = writer.connection.as_mut().expect("just revived");
         let sqlite = self.error("change the catalog");
@@ -370,7 +376,7 @@ impl SqliteStore {
             Ok(()) => Ok(changed),
             Err(full @ Error::Full { .. }) => Err(full),
             Err(error) => {
-                self.recover(&mut writer, error.to_string());
+                self.recover(writer, error.to_string());
                 Err(Error::OutcomeUnknown { reason: error.to_string() })
             }
         }

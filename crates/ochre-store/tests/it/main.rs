@@ -169,6 +169,25 @@ fn log_entries_that_a_consumer_holds_are_kept_until_it_lets_go() {
 }
 
 #[test]
+fn log_entries_that_are_old_enough_are_not_needed_however_few_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { log_age: std::time::Duration::ZERO, ..SqliteOptions::default() };
+    let store = SqliteStore::open(folder.path(), options).unwrap();
+    let notes = collection(&store, "notes");
+    for round in 0..10 {
+        write(&store, notes.id, WriteKind::Upsert, batch(&["a"], round as f32)).unwrap();
+    }
+    store.hold_log("backup", &[(notes.number, 4)]).unwrap();
+    assert_eq!(store.statistics().unwrap().prunable_entries, 4);
+    store.hold_log("backup", &[]).unwrap();
+    while store.upkeep(Upkeep::PruneLog).unwrap() {}
+    let changed = |position| store.read().unwrap().changed_since(notes.number, position).unwrap();
+    assert_eq!((changed(9), changed(10)), (None, Some(vec![])));
+    write(&store, notes.id, WriteKind::Upsert, batch(&["a"], 99.0)).unwrap();
+    assert_eq!(changed(10), Some(vec![0]));
+}
+
+#[test]
 fn the_log_tells_what_changed_as_far_as_it_reaches_back() {
     on_every_store(|store| {
         let notes = collection(store, "notes");

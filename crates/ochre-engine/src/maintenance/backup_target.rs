@@ -1,0 +1,39 @@
+//! What the jobs that make, thin out and verify backups share: where backups go, and who keeps out of whose way.
+
+use ochre_scheduler::Failure;
+
+use super::Home;
+use crate::backup::{Manifest, Repository};
+use crate::database::Inner;
+
+/// Backups exclude each other, and compaction, which removes what they copy.
+pub(super) const LOCKS: &[&str] = &["backup", "segments"];
+
+/// Where backups go.
+pub(super) fn repository(inner: &Inner) -> Result<&Repository, Failure> {
+    if let Some(repository) = inner.repository.get() {
+        return Ok(repository);
+    }
+    let target = inner.options.backup_target.as_deref().filter(|target| !target.is_empty());
+    let Some(target) = target else {
+        return Err(Failure::Failed("no target is configured: set `target` in the section [backup]".into()));
+    };
+    let repository = Repository::new(inner.options.backup_targets.open(target)?);
+    Ok(inner.repository.get_or_init(|| repository))
+}
+
+/// The backups there are, oldest first.
+pub(super) fn manifests(inner: &Inner) -> Result<Vec<Manifest>, Failure> {
+    Ok(repository(inner)?.manifests()?.0)
+}
+
+/// Whether a target is configured.
+pub(super) fn is_enabled(home: &Home) -> bool {
+    home.open().is_ok_and(|inner| inner.options.backup_target.as_deref().is_some_and(|target| !target.is_empty()))
+}
+
+/// What a run that took a backup says.
+pub(super) fn report(manifest: &Manifest) -> String {
+    let (id, shipped, bytes) = (&manifest.id, manifest.shipped_bytes, manifest.bytes);
+    format!("took {id} at position {}: {bytes} bytes, {shipped} shipped", manifest.position)
+}
