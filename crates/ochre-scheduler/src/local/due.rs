@@ -132,10 +132,12 @@ impl Inner {
 
     /// Ends runs that nobody holds any more, and queues them to be tried again.
     pub(super) fn take_over(&self) -> Result<(), Error> {
+        self.record_late()?;
         for lost in self.parts.store.abandoned(&self.parts.owner)? {
             let mut state = self.state.lock();
             let Some(job) = state.jobs.get_mut(&lost.job) else { continue };
-            if job.running.iter().any(|active| active.run.fence == lost.fence) {
+            let mut own = job.running.iter().map(|active| &active.run).chain(&job.unrecorded);
+            if own.any(|run| run.fence == lost.fence) {
                 continue;
             }
             let ended = Run {

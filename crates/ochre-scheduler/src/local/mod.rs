@@ -11,7 +11,7 @@
 mod due;
 mod run;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -76,6 +76,8 @@ struct Job {
     schedule: Schedule,
     knobs: Knobs,
     running: Vec<Active>,
+    /// Runs that ended while the store took nothing: it still has them as running.
+    unrecorded: VecDeque<Run>,
     is_signalled: bool,
     /// The schedule differs from the stored one.
     is_unsaved: bool,
@@ -187,6 +189,7 @@ impl Inner {
             schedule,
             knobs,
             running: Vec::new(),
+            unrecorded: VecDeque::new(),
             is_signalled: false,
             is_unsaved: is_new,
             is_looking: false,

@@ -12,6 +12,9 @@ use crate::task::{Failure, Knobs, Stop, Task};
 use crate::time::Time;
 use crate::trigger::Span;
 
+/// Ends of runs that are remembered for each job while the store takes none.
+const UNRECORDED_MAX: usize = 16;
+
 /// A run that has begun as far as the store is concerned.
 pub(super) struct Ready {
     run: Run,
@@ -125,11 +128,42 @@ impl Inner {
         let Some(job) = state.jobs.get_mut(&ended.job) else { return };
         job.running.retain(|active| active.run.fence != ended.fence);
         if let Err(error) = self.record_end(job, &ended, now) {
-            // The store still has it as running: after a restart it counts as lost, and is tried again.
-            tracing::warn!(%error, job = ended.job, "could not record the end of a run");
+            // Until that works the store has it as running: after a restart it would count as lost, and be tried again.
+            tracing::warn!(%error, job = ended.job, "could not record the end of a run; it is recorded later");
             job.schedule = after_run(&job.schedule, &ended, now);
             job.is_unsaved = true;
+            job.unrecorded.push_back(ended);
+            if job.unrecorded.len() > UNRECORDED_MAX {
+                job.unrecorded.pop_front();
+            }
         }
+    }
+
+    /// Records the ends of runs that the store did not take before.
+    pub(super) fn record_late(&self) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        for job in state.jobs.values_mut() {
+            while let Some(ended) = job.unrecorded.front().cloned() {
+                let mut schedule = job.schedule.clone();
+                loop {
+                    match self.parts.store.finish(&schedule, &ended)? {
+                        Finished::Done => {
+                            job.schedule = Schedule { version: schedule.version + 1, ..schedule };
+                            job.is_unsaved = false;
+                        }
+                        Finished::Changed => {
+                            self.reload(job)?;
+                            schedule = after_run(&job.schedule, &ended, self.now());
+                            continue;
+                        }
+                        Finished::NotHeld => {}
+                    }
+                    break;
+                }
+                job.unrecorded.pop_front();
+            }
+        }
+        Ok(())
     }
 
     fn record_end(&self, job: &mut Job, ended: &Run, now: Time) -> Result<(), Error> {

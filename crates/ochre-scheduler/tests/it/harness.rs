@@ -99,6 +99,15 @@ impl Mortal {
         }
     }
 
+    /// Fails every call from now on, until [`Mortal::revive`].
+    pub(crate) fn die(&self) {
+        self.left.store(-1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn revive(&self) {
+        self.left.store(i64::MAX, Ordering::SeqCst);
+    }
+
     pub(crate) fn is_dead(&self) -> bool {
         self.left.load(Ordering::SeqCst) < 0
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ochre_scheduler::{Failure, JobState, Kind, Look, Misfire, Overlap, Scheduler, Span, Status};
 use parking_lot::Mutex;
 
-use crate::harness::{Scripted, World, at, every_minute, options};
+use crate::harness::{Mortal, Scripted, World, at, every_minute, options};
 
 fn minutes(runs: &[ochre_scheduler::Run]) -> Vec<u64> {
     runs.iter().map(|run| run.nominal.since(at("2026-11-21T00:00:00Z")).as_secs() / 60).collect()
@@ -136,6 +136,33 @@ fn a_panic_is_a_failure_of_one_run() {
     world.pass(&scheduler, 60);
     let run = &world.runs("panics")[0];
     assert!(run.status == Status::Failed && run.message.contains("out of luck"), "{run:?}");
+}
+
+#[test]
+fn an_end_that_the_store_does_not_take_is_recorded_once_it_does() {
+    let world = World::new(true);
+    let store = Mortal::new(Arc::clone(&world.store) as Arc<dyn ochre_scheduler::JobStore>, i64::MAX, false);
+    let fails = Arc::clone(&store);
+    // The disk is full just when the first run ends.
+    let first = std::sync::Once::new();
+    let task = Scripted::new("job", move |_| {
+        first.call_once(|| fails.die());
+        Ok("done".into())
+    });
+    let scheduler = world.scheduler_on(&[Arc::clone(&task)], Arc::clone(&store) as Arc<dyn ochre_scheduler::JobStore>);
+    every_minute(&scheduler, "job", |_| {});
+    world.clock.set(world.now() + Duration::from_secs(60));
+    scheduler.poll().unwrap();
+    for _ in 0..2 {
+        assert!(scheduler.poll().is_err(), "nothing can be stored");
+    }
+    let states = || world.runs("job").iter().map(|run| run.status).collect::<Vec<_>>();
+    assert_eq!((states(), task.ran()), (vec![Status::Running], 1));
+    store.revive();
+    scheduler.poll().unwrap();
+    assert_eq!((states(), task.ran()), (vec![Status::Succeeded], 1), "recorded, and not run again");
+    world.pass(&scheduler, 60);
+    assert_eq!((states(), task.ran()), (vec![Status::Succeeded; 2], 2));
 }
 
 #[test]
