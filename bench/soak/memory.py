@@ -1,7 +1,9 @@
-"""Many collections under a small memory limit: fills them, queries all of them again and again, and samples the
-server's resident memory meanwhile. Prints one JSON line; fails if the limit is not kept or an answer is wrong.
+"""Many collections under a small memory limit, or one that is larger than it: fills them, queries all of them again
+and again, and samples the server's resident memory meanwhile. Prints one JSON line; fails if the limit is not kept
+(while one large collection is filled, its graph is built on the heap: that is only reported) or an answer is wrong.
 
     python bench/soak/memory.py --collections 1000 --records 2000 --dimension 384 --limit-mb 256
+    python bench/soak/memory.py --collections 1 --records 300000 --dimension 384 --limit-mb 256
 """
 
 import argparse
@@ -20,6 +22,9 @@ import time
 
 OCHRE = pathlib.Path(os.environ.get("OCHRE_BIN", pathlib.Path(__file__).resolve().parents[2] / "target/release/ochre"))
 BASE = "/api/v2/tenants/default_tenant/databases/default_database/collections"
+
+BATCH = 2000
+POOL = 4096
 
 
 class Client:
@@ -60,6 +65,18 @@ def wait_for(port):
     raise RuntimeError("the server does not answer")
 
 
+def settle(client, collection):
+    """Waits until every vector is in the graph."""
+    for _ in range(1800):
+        client.connection.request("GET", f"{BASE}/{collection}/indexing_status")
+        status = json.loads(client.connection.getresponse().read())
+        if status["num_unindexed_ops"] == 0:
+            # What building took is given back within ten seconds or so.
+            time.sleep(30)
+            return
+        time.sleep(0.5)
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--collections", type=int, default=1000)
@@ -84,31 +101,36 @@ def main():
         client = Client(given.port)
         rng = random.Random(5)
         began, ids = time.time(), []
-        # One pool of floats for all: what is measured is the server.
-        pool = array.array("f", (rng.gauss(0, 1) for _ in range(given.dimension * 4096)))
-        row = given.dimension * 4
-        encoded = [base64.b64encode(pool.tobytes()[at * row : (at + 1) * row]).decode() for at in range(4096)]
+        # One pool of halves of vectors for all, two for each record: what is measured is the server. A half is whole
+        # groups of base64.
+        assert given.dimension % 6 == 0, "the dimension must be a multiple of 6"
+        half = given.dimension // 2
+        pool = array.array("f", (rng.gauss(0, 1) for _ in range(half * POOL)))
+        encoded = [base64.b64encode(pool[at * half : (at + 1) * half].tobytes()).decode() for at in range(POOL)]
+        halves = lambda number, record: ((number * 37 + record * 11) % POOL, (record * 7 + record // POOL * 13) % POOL)
         for number in range(given.collections):
             made = client.post(BASE, {"name": f"collection-{number}", "get_or_create": True})
             ids.append(made["id"])
-            picks = [(number * 37 + record * 11) % 4096 for record in range(given.records)]
-            client.post(
-                f"{BASE}/{made['id']}/upsert",
-                {
-                    "ids": [str(record) for record in range(given.records)],
-                    "embeddings": [encoded[pick] for pick in picks],
-                    "metadatas": [{"n": record} for record in range(given.records)],
-                },
-            )
+            for first in range(0, given.records, BATCH):
+                part = range(first, min(first + BATCH, given.records))
+                client.post(
+                    f"{BASE}/{made['id']}/upsert",
+                    {
+                        "ids": [str(record) for record in part],
+                        "embeddings": ["".join(encoded[pick] for pick in halves(number, record)) for record in part],
+                        "metadatas": [{"n": record} for record in part],
+                    },
+                )
+        if given.collections == 1:
+            settle(client, ids[0])
         filled = time.time() - began
         peak_filling = max(peaks)
         peaks.clear()
         began, queries, wrong = time.time(), 0, 0
         for _ in range(given.rounds):
-            for number in rng.sample(range(given.collections), given.collections):
+            for number in rng.sample(range(given.collections), given.collections) * max(1, 500 // given.collections):
                 record = rng.randrange(given.records)
-                pick = (number * 37 + record * 11) % 4096
-                query = pool[pick * given.dimension : (pick + 1) * given.dimension].tolist()
+                query = [x for pick in halves(number, record) for x in pool[pick * half : (pick + 1) * half]]
                 answer = client.post(
                     f"{BASE}/{ids[number]}/query", {"query_embeddings": [query], "n_results": 3, "include": ["distances"]}
                 )
@@ -129,7 +151,10 @@ def main():
             "segments_mb": round(sum(f.stat().st_size for f in (folder / "data/segments").iterdir()) / 2**20, 1),
         }
         print(json.dumps(report))
-        return 0 if not wrong and max(peak_filling, max(peaks)) <= limit else 1
+        peak = max(peaks) if given.collections == 1 else max(peak_filling, max(peaks))
+        # Searching a graph is approximate.
+        wrong_max = queries // 50 if given.collections == 1 else 0
+        return 0 if wrong <= wrong_max and peak <= limit else 1
     finally:
         server.terminate()
         server.wait()

@@ -28,6 +28,8 @@ const CODE_AT_ONCE: usize = 10_000;
 const DEAD_NODES_MAX: usize = 3;
 /// Orphans are looked for once this share of the graph was added since the last time.
 const CHECK_SHARE: usize = 50;
+/// A graph that takes more than one part in so many of the memory there may be is moved into its snapshot.
+const HEAP_SHARE: u64 = 16;
 /// A snapshot is worth writing once this share of the graph is not in it.
 const SNAPSHOT_SHARE: usize = 10;
 
@@ -383,6 +385,7 @@ impl Inner {
         if fresh > graph.len() / SNAPSHOT_SHARE || (all && fresh > 0) {
             context.step(nodes_done(&graph, graph.len()))?;
             self.write_snapshot(loaded, row, &view, &graph);
+            self.move_into_snapshot(loaded, row, &graph);
             self.note_memory_freed();
             // Vectors of a finished graph are best read from mapped files.
             let seal = ochre_store::Upkeep::SealVectors { min_bytes: 4 << 20, dead_share_max: 1.0 };
@@ -403,6 +406,21 @@ impl Inner {
             Err(error) => {
                 tracing::warn!(collection = %row.id, %error, "could not write a graph snapshot; the next start rebuilds the graph")
             }
+        }
+    }
+
+    /// Lets a graph that takes much of the memory there may be lie in its snapshot, just written: the pages of that
+    /// can be let go of.
+    fn move_into_snapshot(&self, loaded: &Loaded, row: &CollectionRow, graph: &Arc<Graph>) {
+        let heap = (graph.codes_bytes() + graph.links_bytes() - graph.file_bytes()) as u64;
+        let is_written = self.signals.remembered(loaded.number).snapshot == graph.len();
+        if heap <= self.memory_limit() / HEAP_SHARE || !is_written || graph.linked().len() != graph.len() {
+            return;
+        }
+        if let Some(found) = self.snapshots.read(self.store.epoch(), row.id, graph.parameters()) {
+            loaded.change(|view| {
+                view.replace_graph(graph, Arc::new(found.graph));
+            });
         }
     }
 

@@ -195,6 +195,14 @@ impl Loaded {
         Ok(())
     }
 
+    /// Lets go of the views before the current one, and of what only they hold. Readers whose snapshot is older than
+    /// that begin again.
+    pub(crate) fn forget_history(&self) {
+        if let State::Ready(views) = &mut *self.state.lock() {
+            views.drain(..views.len().saturating_sub(1));
+        }
+    }
+
     pub(crate) fn memory(&self) -> Memory {
         self.view().map_or_else(Memory::default, |view| view.memory())
     }

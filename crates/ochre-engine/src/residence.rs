@@ -2,7 +2,9 @@
 //!
 //! What counts is the resident memory of the whole process, mapped files included, since that is what the
 //! system counts when it looks for someone to end. Mapped pages go first: they cost nothing to bring back
-//! but the reading. Then collections go, those first that were used longest ago.
+//! but the reading. Then collections go, those first that were used longest ago; never the one that was used last,
+//! which would only be read again at once. If that one is larger than the limit, the limit is exceeded by what it needs
+//! beside mapped pages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -110,10 +112,13 @@ impl Inner {
         }
         let mut oldest: Vec<Arc<Loaded>> = self.loaded.read().values().cloned().collect();
         self.store.drop_pages();
+        oldest.iter().for_each(|loaded| loaded.forget_history());
         oldest.iter().filter_map(|loaded| loaded.view()).for_each(|view| view.drop_pages());
         give_back_memory();
         let mut unloaded = 0;
         oldest.sort_by_key(|loaded| std::cmp::Reverse(loaded.used()));
+        // Whoever uses it now would read it again.
+        oldest.drain(..1.min(oldest.len()));
         let mut excess = resident_bytes().saturating_sub(target);
         while excess > 0
             && let Some(loaded) = oldest.pop()
