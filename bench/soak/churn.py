@@ -97,8 +97,10 @@ def main():
     given = arguments.parse_args()
     records, vectors = data.read(given.data) if given.data else data.invented(given.count)
     records, vectors = records[: given.count], vectors[: given.count]
-    report = {kind: churn(kind, records, vectors, given.rounds) for kind in ["ochre", *(["chroma"] if given.peer else [])]}
-    print(json.dumps(report, indent=2))
+    report = {}
+    for kind in ["ochre", *(["chroma"] if given.peer else [])]:
+        report[kind] = churn(kind, records, vectors, given.rounds)
+        print(json.dumps({kind: report[kind]}, indent=2), flush=True)
     return 0 if max(report["ochre"]["ratio"].values()) <= 1.3 else 1
 
 

@@ -22,7 +22,7 @@ const HELP: &str = "cargo xtask COMMAND
   check                      formatting of sources, lints, rules, documentation, generated files
   generate                   rewrite the generated references
   conformance WHAT [ARGS]    python | javascript | upstream | crash; see conformance/README.md
-  bench [serve|graph|engines] [ARGS]
+  bench [serve|graph|growth|engines] [ARGS]
                              compare with Chroma, graph libraries, other engines; see bench/README.md";
 
 /// The workspace's root.
@@ -104,7 +104,7 @@ fn conformance(arguments: &[String]) -> Result<()> {
 
 fn bench(arguments: &[String]) -> Result<()> {
     let (script, rest) = match arguments.split_first() {
-        Some((what, rest)) if ["serve", "graph", "engines"].contains(&what.as_str()) => (format!("{what}.py"), rest),
+        Some((what, rest)) if ["serve", "graph", "growth", "engines"].contains(&what.as_str()) => (format!("{what}.py"), rest),
         Some((what, _)) if !what.starts_with('-') => bail!("{HELP}"),
         _ => ("serve.py".to_owned(), arguments),
     };
