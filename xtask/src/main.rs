@@ -104,7 +104,9 @@ fn conformance(arguments: &[String]) -> Result<()> {
 
 fn bench(arguments: &[String]) -> Result<()> {
     let (script, rest) = match arguments.split_first() {
-        Some((what, rest)) if ["serve", "graph", "growth", "engines"].contains(&what.as_str()) => (format!("{what}.py"), rest),
+        Some((what, rest)) if ["serve", "graph", "growth", "engines"].contains(&what.as_str()) => {
+            (format!("{what}.py"), rest)
+        }
         Some((what, _)) if !what.starts_with('-') => bail!("{HELP}"),
         _ => ("serve.py".to_owned(), arguments),
     };
