@@ -28,7 +28,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ochre-cli", &["ochre-engine", "ochre-server"]),
     ("ochre-notes", &["ochre-cli", "ochre-engine", "ochre-extension", "ochre-server"]),
     ("ochre-testkit", &["ochre-engine", "ochre-model"]),
-    ("ochre-bench", &["ochre-engine", "ochre-index", "ochre-model"]),
+    ("ochre-bench", &["ochre-engine", "ochre-index", "ochre-kernels", "ochre-model"]),
     ("xtask", &["ochre-server"]),
 ];
 

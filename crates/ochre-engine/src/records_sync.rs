@@ -49,7 +49,11 @@ impl Inner {
         let is_wanted = all && self.has_records_snapshot(&view) && self.is_records_stale(loaded);
         if is_wanted || self.records_due(loaded, &view).is_some() {
             context.step(Progress { done: 0, total: None, what: "snapshot of records".into() })?;
-            self.write_records_snapshot(loaded, row)?;
+            match self.write_records_snapshot(loaded, row) {
+                // Deleted meanwhile.
+                Err(error) if error.not_found().is_some() => {}
+                written => written?,
+            }
         }
         Ok(())
     }
@@ -104,6 +108,8 @@ impl Inner {
             Ok(()) => Ok(self.store.hold_log_for_snapshot(row.number, Some(position))?),
             Err(error) => {
                 tracing::warn!(collection = %row.id, %error, "could not write a snapshot of records; the next start reads them");
+                // It may hold what was deleted since, and takes room.
+                self.snapshots.remove_records(row.id);
                 Ok(())
             }
         }

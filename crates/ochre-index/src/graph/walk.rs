@@ -303,7 +303,8 @@ impl Graph {
 
 /// Keeps the `k` smallest distances, ascending; whether this is one of them.
 fn keep_best(best: &mut Vec<f32>, distance: f32, k: usize) -> bool {
-    if best.len() >= k && best.last().is_none_or(|last| distance >= *last) {
+    // What is no number is farther than anything.
+    if best.len() >= k && best.last().is_none_or(|last| distance.total_cmp(last) != Ordering::Less) {
         return false;
     }
     let at = best.partition_point(|other| other.total_cmp(&distance) != Ordering::Greater);
@@ -327,4 +328,30 @@ fn insert(pool: &mut Vec<Candidate>, near: Near, is_accepted: bool, ef: usize, a
         pool.pop();
     }
     at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_distances_are_the_smallest_whatever_comes() {
+        let (mut rng, odd) = (fastrand::Rng::with_seed(2), [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0]);
+        for k in 1..6 {
+            let (mut best, mut all) = (Vec::new(), Vec::new());
+            for _ in 0..200 {
+                let distance = if rng.u8(0..4) == 0 { odd[rng.usize(0..4)] } else { rng.f32() };
+                all.push(distance);
+                all.sort_by(f32::total_cmp);
+                let before = best.clone();
+                let is_kept = keep_best(&mut best, distance, k);
+                let expected = &all[..all.len().min(k)];
+                assert!(best.iter().zip(expected).all(|(a, b)| a.total_cmp(b).is_eq()) && best.len() == expected.len());
+                assert_eq!(
+                    is_kept,
+                    best.len() > before.len() || best.iter().zip(&before).any(|(a, b)| a.total_cmp(b).is_ne())
+                );
+            }
+        }
+    }
 }
