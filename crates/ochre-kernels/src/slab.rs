@@ -88,7 +88,7 @@ impl Region {
         Self { memory: Arc::new(Memory::Pages { map, is_file }), start, bytes }
     }
 
-    /// The next piece, rounded up to a multiple of [`ALIGN`]; `None` if less is left.
+    /// The next piece, beginning at a cache line; `None` if less is left.
     pub fn take(&mut self, bytes: usize) -> Option<Slab> {
         let taken = bytes.checked_next_multiple_of(ALIGN)?;
         let rest = self.bytes.checked_sub(taken)?;
