@@ -249,6 +249,8 @@ impl Inner {
             }
             self.snapshots.remove_records(row.id);
         }
+        // What was remembered is of a snapshot that is gone, and of changes counted before this load.
+        self.signals.remember(row.number, |remembered| (remembered.records, remembered.records_position) = (0, 0));
         read_view(reader, row)
     }
 

@@ -30,7 +30,7 @@ impl Inner {
         if remembered.records_position == 0 {
             return Some("there is no snapshot of records".into());
         }
-        let (fresh, records) = (loaded.changes() - remembered.records, view.live().len() as u64);
+        let (fresh, records) = (loaded.changes().saturating_sub(remembered.records), view.live().len() as u64);
         let commits = view.position().saturating_sub(remembered.records_position);
         (fresh > records / CHANGED_SHARE || commits > COMMITS_MAX)
             .then(|| format!("{fresh} records changed since the last snapshot of them"))
@@ -118,7 +118,7 @@ impl Inner {
     /// As the database is closed: writes a snapshot if enough changed to be worth it.
     pub(crate) fn close_records(&self, loaded: &Loaded, row: &CollectionRow, view: &View) {
         let remembered = self.signals.remembered(loaded.number);
-        let fresh = loaded.changes() - remembered.records;
+        let fresh = loaded.changes().saturating_sub(remembered.records);
         let is_worth_it = remembered.records_position == 0 || fresh > view.live().len() as u64 / CHANGED_SHARE_CLOSING;
         if self.has_records_snapshot(view)
             && is_worth_it
