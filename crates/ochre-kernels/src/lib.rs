@@ -20,7 +20,7 @@ pub use arena::Arena;
 pub use byte::byte_dot;
 pub use float::{dot, l2_squared};
 pub use memory::give_back_memory;
-pub use nibble::{LINE_NIBBLES, Line, nibble_dots, nibble_pair};
+pub use nibble::{LINE_NIBBLES, Line, nibble_dots};
 pub use prefetch::{prefetch, prefetch_row};
 pub use slab::{Region, Slab};
 pub use thread::stand_back;

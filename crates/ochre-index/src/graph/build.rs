@@ -123,8 +123,7 @@ impl Graph {
             self.search_level(query, &entries, level, search, &mut scratch, &mut visited);
             let found: Vec<Near> = scratch.found().collect();
             // Measured like the links among themselves, so that equal vectors are equally far.
-            let between = |near: &Near| Near { distance: self.codes.between(node, near.node), node: near.node };
-            let mut candidates: Vec<Near> = found.iter().map(between).collect();
+            let mut candidates = self.measured(node, found.iter().map(|near| near.node).collect());
             candidates.sort_unstable();
             let chosen = self.thin_out(&candidates, self.links_max(level));
             self.set_links(node, level, &chosen);
@@ -141,6 +140,13 @@ impl Graph {
         }
     }
 
+    /// Nodes with their distances from one.
+    fn measured(&self, from: u32, nodes: Vec<u32>) -> Vec<Near> {
+        let mut distances = vec![0.0; nodes.len()];
+        self.codes.between(from, &nodes, &mut distances);
+        nodes.into_iter().zip(distances).map(|(node, distance)| Near { distance, node }).collect()
+    }
+
     /// Picks links that lead in different directions out of candidates, which stand nearest first: one is
     /// left out if it is nearer to one already taken than to the node itself; then, while there is room,
     /// if it is nearer by the factor [`ALPHA`].
@@ -152,6 +158,8 @@ impl Graph {
         // How much nearer each candidate is to one that was taken than to the node.
         let mut factors = vec![0.0f32; candidates.len()];
         let mut taken = Vec::with_capacity(count_max);
+        // The candidates that may still be taken, and how far the one just taken is from each.
+        let (mut open, mut nodes, mut apart) = (Vec::new(), Vec::new(), Vec::new());
         for bar in [1.0, ALPHA] {
             for index in 0..candidates.len() {
                 if taken.len() == count_max {
@@ -162,14 +170,18 @@ impl Graph {
                 }
                 factors[index] = TAKEN;
                 taken.push(candidates[index]);
-                for (other, factor) in candidates.iter().zip(&mut factors) {
-                    if *factor <= ALPHA {
-                        let apart = self.codes.between(other.node, candidates[index].node);
-                        // Inner products can be anything: what is no distance is near.
-                        let is_distance = apart > 0.0 && other.distance > 0.0;
-                        let nearer = if apart < other.distance { f32::MAX } else { 0.0 };
-                        *factor = factor.max(if is_distance { other.distance / apart } else { nearer });
-                    }
+                open.clear();
+                open.extend((0..candidates.len()).filter(|other| factors[*other] <= ALPHA));
+                nodes.clear();
+                nodes.extend(open.iter().map(|other| candidates[*other].node));
+                apart.resize(nodes.len(), 0.0);
+                self.codes.between(candidates[index].node, &nodes, &mut apart);
+                for (other, apart) in open.iter().zip(&apart) {
+                    let (distance, factor) = (candidates[*other].distance, &mut factors[*other]);
+                    // Inner products can be anything: what is no distance is near.
+                    let is_distance = *apart > 0.0 && distance > 0.0;
+                    let nearer = if *apart < distance { f32::MAX } else { 0.0 };
+                    *factor = factor.max(if is_distance { distance / apart } else { nearer });
                 }
             }
         }
@@ -196,8 +208,7 @@ impl Graph {
         if links.len() < table.length() {
             links.push(near.node);
         } else {
-            let mut all: Vec<Near> =
-                links.iter().map(|link| Near { distance: self.codes.between(node, *link), node: *link }).collect();
+            let mut all = self.measured(node, links);
             all.push(near);
             all.sort_unstable();
             // Some room is left, so that the next link does not thin the list out again.

@@ -177,12 +177,14 @@ impl Codes {
         }
     }
 
-    /// How far two nodes are from each other.
-    pub(super) fn between(&self, a: u32, b: u32) -> f32 {
+    /// How far a node is from each of others; `out` is as long as `others`.
+    pub(super) fn between(&self, node: u32, others: &[u32], out: &mut [f32]) {
         match self {
-            Self::Nibbles(nibbles) => nibbles.between(a, b),
-            Self::Bytes(bytes) => bytes.between(a, b),
-            Self::Floats(floats) => floats.distance(floats.row(a), b),
+            Self::Nibbles(nibbles) => nibbles.between(node, others, out),
+            Self::Bytes(bytes) => {
+                others.iter().zip(out).for_each(|(other, out)| *out = bytes.between(node, *other));
+            }
+            Self::Floats(floats) => floats.distances(floats.row(node), others, out),
         }
     }
 
@@ -340,11 +342,12 @@ mod tests {
             let (vector, query) = (prepared(space, &data[7]), codes.query(&data[7]));
             let (margin, mut out) = (codes.margin(&query), vec![0.0; 300]);
             codes.distances(&query, &(0..300).collect::<Vec<u32>>(), &mut out);
-            let mut inside = 0;
+            let (mut inside, mut between) = (0, vec![0.0; 300]);
+            codes.between(7, &(0..300).collect::<Vec<u32>>(), &mut between);
             for (node, other) in (0u32..).zip(&data) {
                 let other = prepared(space, other);
                 let exact = if space == Space::L2 { l2_squared(&vector, &other) } else { 1.0 - dot(&vector, &other) };
-                for coded in [out[node as usize], codes.between(7, node)] {
+                for coded in [out[node as usize], between[node as usize]] {
                     let error = (exact - coded).abs() / (1.0 + exact.abs());
                     assert!(error < allowed, "{space:?}: {exact} against {coded}");
                 }

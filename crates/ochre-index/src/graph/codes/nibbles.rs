@@ -6,7 +6,7 @@
 //! inner products unbiased (RaBitQ, arXiv:2409.09913, §3). Queries are coded in signed bytes, whose error
 //! is small beside that of the nodes.
 
-use ochre_kernels::{Arena, LINE_NIBBLES, Line, dot, nibble_dots, nibble_pair, prefetch};
+use ochre_kernels::{Arena, LINE_NIBBLES, Line, dot, nibble_dots, prefetch};
 use ochre_model::Space;
 
 use super::{Take, arena, centred, largest, signed};
@@ -135,10 +135,9 @@ impl Nibbles {
 
     pub(super) fn query_of(&self, node: u32) -> Query {
         let (row, [scale, bias]) = (self.row(node), self.extras.as_slice()[node as usize]);
-        let bytes = row.iter().flat_map(|line| line.0);
-        let levels = bytes.clone().map(|byte| byte & 15).chain(bytes.map(|byte| byte >> 4));
         // `s · (c − 7.5)` is `s/2 · (2c − 15)`.
-        let codes: Vec<i8> = levels.take(self.mean.len()).map(|level| level.cast_signed() * 2 - 15).collect();
+        let levels = unpacked(row).into_iter().take(self.mean.len());
+        let codes: Vec<i8> = levels.map(|level| level * 2 - 15).collect();
         let step = scale / 2.0;
         #[expect(clippy::cast_precision_loss, reason = "the length of a code")]
         let square = codes.iter().map(|code| i32::from(*code) * i32::from(*code)).sum::<i32>() as f32;
@@ -185,18 +184,37 @@ impl Nibbles {
         (0..lines).for_each(|line| prefetch(rows, node as usize * lines + line));
     }
 
-    pub(super) fn between(&self, a: u32, b: u32) -> f32 {
-        let (extras, sums) = (self.extras.as_slice(), self.sums.as_slice());
-        let ([first_scale, first_bias], [second_scale, second_bias]) = (extras[a as usize], extras[b as usize]);
-        #[expect(clippy::cast_precision_loss, reason = "codes are an approximation")]
-        let (pair, dimension) = (nibble_pair(self.row(a), self.row(b)) as f32, self.mean.len() as f32);
-        let levels = pair - MIDDLE * (sums[a as usize] + sums[b as usize]) + MIDDLE * MIDDLE * dimension;
-        let product = first_scale * second_scale * levels;
-        match self.space {
-            Space::L2 => first_bias + second_bias - 2.0 * product,
-            Space::Cosine | Space::Ip => self.base + first_bias + second_bias - product,
+    pub(super) fn between(&self, node: u32, others: &[u32], out: &mut [f32]) {
+        let (rows, extras, code_sums) = (self.rows.as_slice(), self.extras.as_slice(), self.sums.as_slice());
+        let [own_scale, own_bias] = extras[node as usize];
+        #[expect(clippy::cast_precision_loss, reason = "a few thousand components")]
+        let constant = MIDDLE * MIDDLE * self.mean.len() as f32;
+        let own_sum = code_sums[node as usize];
+        // The node's codes are a query of small numbers, none of them negative.
+        let (runs, mut sums) = (unpacked(self.row(node)), [0; BATCH]);
+        for (part, out) in others.chunks(BATCH).zip(out.chunks_mut(BATCH)) {
+            let sums = &mut sums[..part.len()];
+            nibble_dots(&runs, rows, part, sums);
+            for ((other, sum), out) in part.iter().zip(sums).zip(out) {
+                let [scale, bias] = extras[*other as usize];
+                #[expect(clippy::cast_precision_loss, reason = "codes are an approximation")]
+                let levels = *sum as f32 - MIDDLE * (own_sum + code_sums[*other as usize]) + constant;
+                let product = own_scale * scale * levels;
+                *out = match self.space {
+                    Space::L2 => own_bias + bias - 2.0 * product,
+                    Space::Cosine | Space::Ip => self.base + own_bias + bias - product,
+                };
+            }
         }
     }
+}
+
+/// The codes of a row, as the runs of a query.
+fn unpacked(row: &[Line]) -> Vec<i8> {
+    let mut runs = Vec::with_capacity(row.len() * LINE_NIBBLES);
+    row.iter().for_each(|line| runs.extend(line.0.map(|byte| (byte & 15).cast_signed())));
+    row.iter().for_each(|line| runs.extend(line.0.map(|byte| (byte >> 4).cast_signed())));
+    runs
 }
 
 /// The level nearest to a component, 0 to 15.
