@@ -30,6 +30,8 @@ const DEAD_NODES_MAX: usize = 3;
 const CHECK_SHARE: usize = 50;
 /// A graph that takes more than one part in so many of the memory there may be is moved into its snapshot.
 const HEAP_SHARE: u64 = 16;
+/// While it is built, a graph is moved into a file whenever nodes on the heap take more than one part in so many.
+const BUILDING_SHARE: u64 = 8;
 /// A snapshot is worth writing once this share of the graph is not in it.
 const SNAPSHOT_SHARE: usize = 10;
 
@@ -249,13 +251,23 @@ impl Inner {
         let (Some(view), Ok(row)) = (loaded.view(), self.row(loaded.id)) else { return Ok(()) };
         let Some(dimension) = row.dimension else { return Ok(()) };
         let hnsw = row.schema.hnsw();
-        let graph = empty_graph(&view, GraphParameters::new(&hnsw, dimension), &hnsw);
+        let mut graph = empty_graph(&view, GraphParameters::new(&hnsw, dimension), &hnsw);
+        let mut is_movable = true;
         let offsets: Vec<u32> = view.live().iter().collect();
         for batch in offsets.chunks(LINK_AT_ONCE) {
             context.step(nodes_done(&graph, offsets.len()))?;
+            self.let_go_of_pages();
             let threads = self.governor.threads(threads(&hnsw));
             if !append(&graph, &view, batch, threads) || !self.link_next(&graph, &view, threads) {
                 return Ok(());
+            }
+            let is_linked = graph.linked().len() == graph.len();
+            if is_movable && is_linked && self.is_large_to_build(&graph, false) {
+                graph.relink_orphans();
+                match self.moved_to_file(&loaded, &graph, graph.capacity()) {
+                    Some(moved) => graph = moved,
+                    None => is_movable = false,
+                }
             }
         }
         while graph.linked().len() < graph.len() {
@@ -297,12 +309,17 @@ impl Inner {
         self.signals.remember(loaded.number, |remembered| {
             (remembered.snapshot, remembered.gauged, remembered.is_unverified) = (0, 0, false);
         });
-        loaded.change(|view| view.set_graph(Some(Arc::new(graph))));
+        let lost = graph.lost();
+        loaded.change(|view| {
+            view.set_graph(Some(Arc::new(graph)));
+            unmark(view, &lost);
+        });
     }
 
     /// Moves the whole tail into the graph, batch by batch: what has no code yet is coded first.
     fn drain_tail(&self, loaded: &Loaded, hnsw: &HnswConfiguration, context: &Context<'_>) -> Result<(), Failure> {
         let mut tried = ochre_index::Bitmap::new();
+        let mut is_movable = true;
         loop {
             let Some(view) = loaded.view() else { return Ok(()) };
             let Some(graph) = view.graph() else { return Ok(()) };
@@ -319,13 +336,31 @@ impl Inner {
                 continue;
             }
             context.step(nodes_done(&graph, graph.linked().len() + view.tail_len()))?;
+            self.let_go_of_pages();
             let threads = self.governor.threads(threads(hnsw));
             // A vector that cannot be read stays in the tail; it is not tried twice.
             let tail = view.live().and_not(view.in_graph()).and_not(&tried);
             let uncoded: Vec<u32> = tail.iter().filter(|offset| !view.is_coded(*offset)).take(CODE_AT_ONCE).collect();
-            if !uncoded.is_empty() {
+            let lacks_room = graph.capacity() - graph.len() < uncoded.len();
+            let is_to_move = is_movable && !graph.is_empty() && self.is_large_to_build(&graph, lacks_room);
+            if is_to_move && graph.linked().len() == graph.len() {
+                relink(loaded, &graph);
+                let capacity = Graph::capacity_for(graph.len() + view.tail_len(), hnsw.resize_factor);
+                let moved = self.moved_to_file(loaded, &graph, capacity).map(Arc::new);
+                is_movable = moved.is_some();
+                if let Some(moved) = moved {
+                    let mut is_replaced = false;
+                    loaded.change(|view| is_replaced = view.replace_graph(&graph, moved));
+                    if !is_replaced {
+                        return Ok(());
+                    }
+                }
+                continue;
+            }
+            // What is coded is linked first where the graph has to move.
+            if !uncoded.is_empty() && !is_to_move {
                 tried = tried.or(&uncoded.iter().copied().collect());
-                if graph.capacity() - graph.len() < uncoded.len() {
+                if lacks_room {
                     let capacity = Graph::capacity_for(graph.len() + uncoded.len(), hnsw.resize_factor);
                     let (grown, mut is_replaced) = (Arc::new(graph.grown(capacity)), false);
                     loaded.change(|view| is_replaced = view.replace_graph(&graph, Arc::clone(&grown)));
@@ -351,6 +386,23 @@ impl Inner {
             }
             loaded.change(|view| view.mark_linked(&graph, before));
         }
+    }
+
+    /// Whether so much of a graph lies on the heap, or would once it has grown, that it had better lie in a file.
+    fn is_large_to_build(&self, graph: &Graph, has_to_grow: bool) -> bool {
+        let heap_max = self.memory_limit() / BUILDING_SHARE;
+        graph.unsaved_bytes() as u64 > heap_max
+            || has_to_grow && (graph.codes_bytes() + graph.links_bytes()) as u64 > heap_max
+    }
+
+    /// The graph, all linked, in a file with room for so many nodes; `None` if that cannot be had.
+    fn moved_to_file(&self, loaded: &Loaded, graph: &Graph, capacity: usize) -> Option<Graph> {
+        let header = SnapshotHeader { epoch: self.store.epoch(), collection: loaded.id.into_bytes(), position: 0 };
+        let moved = self.snapshots.move_to_file(&header, graph, capacity);
+        moved.unwrap_or_else(|error| {
+            tracing::warn!(collection = %loaded.id, %error, "could not move a graph into a file; it is built on the heap");
+            None
+        })
     }
 
     /// Links some nodes; `false` when maintenance has to stop.
@@ -401,7 +453,8 @@ impl Inner {
         }
         let header =
             SnapshotHeader { epoch: self.store.epoch(), collection: row.id.into_bytes(), position: view.position() };
-        match self.snapshots.write(&header, graph, row.schema.hnsw().resize_factor) {
+        let capacity = Graph::capacity_for(graph.linked().len(), row.schema.hnsw().resize_factor);
+        match self.snapshots.write(&header, graph, capacity) {
             Ok(()) => self.signals.remember(row.number, |remembered| remembered.snapshot = graph.len()),
             Err(error) => {
                 tracing::warn!(collection = %row.id, %error, "could not write a graph snapshot; the next start rebuilds the graph")
@@ -412,9 +465,9 @@ impl Inner {
     /// Lets a graph that takes much of the memory there may be lie in its snapshot, just written: the pages of that
     /// can be let go of.
     fn move_into_snapshot(&self, loaded: &Loaded, row: &CollectionRow, graph: &Arc<Graph>) {
-        let heap = (graph.codes_bytes() + graph.links_bytes() - graph.file_bytes()) as u64;
+        let bytes = (graph.codes_bytes() + graph.links_bytes()) as u64;
         let is_written = self.signals.remembered(loaded.number).snapshot == graph.len();
-        if heap <= self.memory_limit() / HEAP_SHARE || !is_written || graph.linked().len() != graph.len() {
+        if bytes <= self.memory_limit() / HEAP_SHARE || !is_written || graph.linked().len() != graph.len() {
             return;
         }
         if let Some(found) = self.snapshots.read(self.store.epoch(), row.id, graph.parameters()) {

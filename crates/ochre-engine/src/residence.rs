@@ -103,6 +103,22 @@ impl Inner {
         surplus
     }
 
+    /// Before a step of maintenance: lets go of pages of files if memory is short, so that it need not wait for room that
+    /// it takes itself.
+    pub(crate) fn let_go_of_pages(&self) {
+        if resident_bytes() as f64 > self.memory_limit() as f64 * HIGH_SHARE {
+            let _making = self.residence.making.lock();
+            self.drop_pages();
+        }
+    }
+
+    fn drop_pages(&self) {
+        self.store.drop_pages();
+        let loaded: Vec<Arc<Loaded>> = self.loaded.read().values().cloned().collect();
+        loaded.iter().filter_map(|loaded| loaded.view()).for_each(|view| view.drop_pages());
+        give_back_memory();
+    }
+
     /// Lets go of memory until no more than `target` bytes are resident, as far as that is possible; how many
     /// collections were unloaded for it.
     pub(crate) fn make_room(&self, target: u64) -> usize {
@@ -111,10 +127,8 @@ impl Inner {
             return 0;
         }
         let mut oldest: Vec<Arc<Loaded>> = self.loaded.read().values().cloned().collect();
-        self.store.drop_pages();
         oldest.iter().for_each(|loaded| loaded.forget_history());
-        oldest.iter().filter_map(|loaded| loaded.view()).for_each(|view| view.drop_pages());
-        give_back_memory();
+        self.drop_pages();
         let mut unloaded = 0;
         oldest.sort_by_key(|loaded| std::cmp::Reverse(loaded.used()));
         // Whoever uses it now would read it again.

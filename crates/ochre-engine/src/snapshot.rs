@@ -20,6 +20,8 @@ use crate::options::Options;
 const FOLDER: &str = "cache";
 const FILE: &str = "graph.snapshot";
 const RECORDS: &str = "records.snapshot";
+/// A graph that is being built and too large for the heap. Left behind by a crash, it is a stray.
+const BUILDING: &str = "building.writing";
 /// Graphs that take more than one part in so many of the memory there may be are mapped in small pages.
 const LARGE_PAGES_SHARE: u64 = 4;
 /// The extension of text segments.
@@ -116,9 +118,32 @@ impl Snapshots {
     }
 
     /// Writes a snapshot durably, or not at all.
-    pub(crate) fn write(&self, header: &SnapshotHeader, graph: &Graph, resize_factor: f64) -> std::io::Result<()> {
+    pub(crate) fn write(&self, header: &SnapshotHeader, graph: &Graph, capacity: usize) -> std::io::Result<()> {
         let Some(path) = self.path(Uuid::from_bytes(header.collection), FILE) else { return Ok(()) };
-        write_whole(&path, |out| graph.write_snapshot(header, resize_factor, out))
+        write_whole(&path, |out| graph.write_snapshot(header, capacity, out))
+    }
+
+    /// A copy of a graph that lies in a file without a name, which goes with it; `None` if files are not mapped here.
+    pub(crate) fn move_to_file(
+        &self, header: &SnapshotHeader, graph: &Graph, capacity: usize,
+    ) -> Result<Option<Graph>, SnapshotError> {
+        let path = self.path(Uuid::from_bytes(header.collection), BUILDING).filter(|_| self.map);
+        let Some(path) = path else { return Ok(None) };
+        std::fs::create_dir_all(path.parent().expect("a derived file lies in its collection's folder"))?;
+        let moved = (|| {
+            let mut options = File::options();
+            let mut out = BufWriter::with_capacity(
+                1 << 20,
+                options.read(true).write(true).create(true).truncate(true).open(&path)?,
+            );
+            graph.write_snapshot(header, capacity, &mut out)?;
+            let file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+            let memory = Region::map(&file, false)?;
+            Ok(Graph::from_snapshot(header.epoch, header.collection, graph.parameters(), memory)?.0)
+        })();
+        // Mapped, it stays as long as it is; on a full disk, half of it would only take more.
+        let _ = std::fs::remove_file(&path);
+        moved.map(Some)
     }
 
     /// What the snapshot of a collection's records says, if there is a usable one. Others are removed.

@@ -142,7 +142,11 @@ fn main() -> Result<(), Failure> {
     let build_seconds = begun.elapsed().as_secs_f64();
 
     if let Some(path) = arguments.snapshot.filter(|path| !path.exists()) {
-        graph.write_snapshot(&HEADER, 1.2, &mut BufWriter::new(File::create(path)?))?;
+        graph.write_snapshot(
+            &HEADER,
+            Graph::capacity_for(graph.linked().len(), 1.2),
+            &mut BufWriter::new(File::create(path)?),
+        )?;
     }
     let mut view = View::new(space);
     let block = view.add_block(Arc::clone(&rows) as Arc<dyn VectorBlock>);

@@ -110,6 +110,54 @@ fn a_large_collection_is_searched_through_its_graph_and_survives_restarts() {
     assert!(snapshot.is_file());
 }
 
+/// Nodes of a graph that is large beside the memory there may be lie in a file while it is built.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_graph_too_large_for_memory_is_built_in_a_file() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let folder = tempfile::tempdir().unwrap();
+    let vectors = points(COUNT, 1);
+    // Graphs come only once the limit is set: this process may always have more than that, and would not be let write.
+    let unlimited = Options { background: false, graph_records_min: usize::MAX, ..Options::default() };
+    let database = Database::open_with(folder.path(), unlimited).unwrap();
+    drop(fill(&database, &vectors));
+    database.close();
+
+    let limited = Options { background: false, memory_limit: Some(8 << 20), ..Options::default() };
+    let database = Database::open_with(folder.path(), limited).unwrap();
+    let collection = database.collection("points").unwrap();
+    let answer = collection.query(&QueryRequest::nearest_to(vectors[5].clone())).unwrap();
+    assert_eq!(answer.plans[0].strategy, Strategy::Exact, "there is no graph yet");
+    let (stop, own) = (AtomicBool::new(false), folder.path().to_str().unwrap());
+    let mapped = || -> Vec<String> {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        maps.lines().filter(|line| line.contains(own)).map(str::to_owned).collect()
+    };
+    let was_built_in_file = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut was_seen = false;
+            while !stop.load(Ordering::Relaxed) {
+                was_seen |= mapped().iter().any(|line| line.contains("building.writing"));
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            was_seen
+        });
+        let maintained = database.maintain();
+        stop.store(true, Ordering::Relaxed);
+        maintained.unwrap();
+        watcher.join().unwrap()
+    });
+    assert!(was_built_in_file);
+    assert!(mapped().iter().any(|line| line.contains("graph.snapshot")), "{:?}", mapped());
+    assert!(mapped().iter().all(|line| !line.contains("building.writing")), "it lies in its snapshot now");
+    assert_eq!(collection.index_progress().unwrap(), (COUNT, 0));
+    let files = std::fs::read_dir(folder.path().join("cache").join(collection.id().to_string())).unwrap();
+    assert!(files.flatten().all(|file| file.path().extension().is_none_or(|end| end != "writing")));
+    let (found, visited) = recall(&collection, &vectors, None, None);
+    assert!(found >= 0.98 && visited < 0.2, "recall {found}, visited {visited}");
+}
+
 #[test]
 fn every_byte_of_a_snapshot_counts() {
     let folder = tempfile::tempdir().unwrap();

@@ -121,6 +121,8 @@ pub struct Graph {
     nodes: Arena<[u32; 3]>,
     /// Nodes whose links are complete: all numbers below this.
     linked: AtomicU32,
+    /// Nodes that it was laid out with: those of its snapshot.
+    laid_out: usize,
     /// By node, the links on the lowest level.
     lowest: Links,
     /// By node, where its lists above the lowest level begin in `upper`.
@@ -182,6 +184,7 @@ impl Graph {
             codes: Codes::lay_out(parameters, coding, capacity, count, take)?,
             nodes: arena(take, capacity, count)?,
             linked: AtomicU32::new(u32::try_from(count).ok()?),
+            laid_out: count,
             upper_start: arena(take, capacity, if count > 0 { capacity } else { 0 })?,
             lowest: Links::over(take(Links::bytes(capacity, lowest))?, lowest),
             upper: Links::over(take(Links::bytes(upper_lists, upper))?, upper),
@@ -210,7 +213,15 @@ impl Graph {
 
     /// The capacity a graph of `count` nodes should have, growing by `resize_factor` (1.05 to 4).
     pub fn capacity_for(count: usize, resize_factor: f64) -> usize {
-        snapshot::grown_capacity(count, resize_factor)
+        let factor = if resize_factor.is_finite() { resize_factor.clamp(1.05, 4.0) } else { 1.2 };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a size"
+        )]
+        let grown = (count as f64 * factor) as usize;
+        grown.max(count + 1024)
     }
 
     /// What it was built with.
@@ -280,6 +291,13 @@ impl Graph {
     /// How many of these bytes are pages of its snapshot, which cost nothing to let go of.
     pub fn file_bytes(&self) -> usize {
         self.codes.bytes().1 + self.nodes_and_links().1
+    }
+
+    /// Bytes of nodes that lie in no file, as far as they are used: all of them, or those that came since its snapshot was
+    /// mapped.
+    pub fn unsaved_bytes(&self) -> usize {
+        let saved = if self.file_bytes() > 0 { self.laid_out } else { 0 };
+        (self.codes_bytes() + self.links_bytes()) / self.capacity().max(1) * (self.len() - saved)
     }
 
     fn nodes_and_links(&self) -> (usize, usize) {

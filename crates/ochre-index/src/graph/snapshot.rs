@@ -125,16 +125,16 @@ impl<W: Write + Seek> Parts<'_, W> {
 }
 
 impl Graph {
-    /// Writes the linked part of the graph, with room to grow by `resize_factor`. No nodes may be added meanwhile,
-    /// and [`Graph::relink_orphans`] comes first.
+    /// Writes the linked part of the graph, with room for `capacity` nodes, or for those there are if they are more. No
+    /// nodes may be added meanwhile, and [`Graph::relink_orphans`] comes first.
     ///
     /// # Errors
     /// Whatever `out` fails with.
     pub fn write_snapshot<W: Write + Seek>(
-        &self, header: &SnapshotHeader, resize_factor: f64, out: &mut W,
+        &self, header: &SnapshotHeader, capacity: usize, out: &mut W,
     ) -> io::Result<()> {
         let (parameters, count) = (self.parameters, self.linked().len());
-        let capacity = grown_capacity(count, resize_factor);
+        let capacity = capacity.max(count);
         let starts = upper_starts(capacity, parameters.max_neighbors);
         let upper_lists = starts[capacity] as usize;
         let lost = self.reached.lock().lost.clone();
@@ -419,14 +419,6 @@ impl Head<'_> {
             (0..count).map(|_| Section { start: self.u64(), used: self.u64(), checksum: self.u32() }).collect()
         })
     }
-}
-
-/// The capacity that `count` nodes grow to.
-pub(crate) fn grown_capacity(count: usize, resize_factor: f64) -> usize {
-    let factor = if resize_factor.is_finite() { resize_factor.clamp(1.05, 4.0) } else { 1.2 };
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a size")]
-    let grown = (count as f64 * factor) as usize;
-    grown.max(count + 1024)
 }
 
 fn to_u32(number: usize) -> u32 {

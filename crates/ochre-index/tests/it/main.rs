@@ -298,7 +298,7 @@ fn a_snapshot_holds_the_whole_graph_and_fits_only_what_it_is_of() {
     graph.gauge();
     let write = |graph: &Graph| {
         let mut file = Cursor::new(Vec::new());
-        graph.write_snapshot(&header, 1.2, &mut file).unwrap();
+        graph.write_snapshot(&header, Graph::capacity_for(graph.linked().len(), 1.2), &mut file).unwrap();
         file.into_inner()
     };
     let bytes = write(&graph);
@@ -337,7 +337,7 @@ fn damage_to_a_snapshot_is_refused_or_found_out() {
     graph.relink_orphans();
     let header = ochre_index::SnapshotHeader { epoch: 7, collection: [3; 16], position: 11 };
     let mut file = Cursor::new(Vec::new());
-    graph.write_snapshot(&header, 1.2, &mut file).unwrap();
+    graph.write_snapshot(&header, Graph::capacity_for(graph.linked().len(), 1.2), &mut file).unwrap();
     let (sound, mut rng) = (file.into_inner(), fastrand::Rng::with_seed(9));
     let verified = |bytes: &[u8]| {
         let answer: Result<_, Infallible> = verify_snapshot(&mut Cursor::new(bytes), &mut |_, _| Ok(()));
