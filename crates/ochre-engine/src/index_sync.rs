@@ -3,12 +3,13 @@
 //! Whoever does it holds `maintaining`, so a graph has one writer. Killed at any point it leaves what there
 //! was: vectors stay in the tail until the view says that the graph has them.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ochre_index::{BuildOptions, Graph, GraphParameters, Nearest, Node, SnapshotHeader, Strategy, View, nearest};
+use ochre_index::{
+    Bitmap, BuildOptions, Graph, GraphParameters, Hit, Nearest, Node, SnapshotHeader, Strategy, View, nearest,
+};
 use ochre_model::HnswConfiguration;
 use ochre_scheduler::{Context, Failure, Knobs, Progress};
 use ochre_store::{CollectionNumber, CollectionRow};
@@ -32,6 +33,10 @@ const CHECK_SHARE: usize = 50;
 const HEAP_SHARE: u64 = 16;
 /// While it is built, a graph is moved into a file whenever nodes on the heap take more than one part in so many.
 const BUILDING_SHARE: u64 = 8;
+/// Vectors that are compared with a sample in one step.
+const SCAN_AT_ONCE: usize = 10_000;
+/// Neighbours that a sampled record should have found.
+const SAMPLED_NEAREST: usize = 10;
 /// A snapshot is worth writing once this share of the graph is not in it.
 const SNAPSHOT_SHARE: usize = 10;
 
@@ -215,7 +220,7 @@ impl Inner {
         decayed
     }
 
-    /// Which share of the ten nearest neighbours of some records the graph finds, of those that are there.
+    /// Which share of the [`SAMPLED_NEAREST`] nearest neighbours of some records the graph finds, of those that are there.
     pub(crate) fn recall(
         &self, number: CollectionNumber, sample: usize, context: &Context<'_>,
     ) -> Result<f64, Failure> {
@@ -223,20 +228,35 @@ impl Inner {
         let (Some(view), Ok(row)) = (loaded.view(), self.row(loaded.id)) else { return Ok(1.0) };
         let Some(nodes) = view.graph().map(|graph| graph.linked().len()) else { return Ok(1.0) };
         let (live, ef_search) = (view.live(), row.schema.hnsw().ef_search);
-        let step = (live.len() / sample.max(1)).max(1);
+        let offsets: Vec<u32> = live.iter().collect();
+        let queries: Vec<u32> =
+            offsets.iter().step_by((offsets.len() / sample.max(1)).max(1)).take(sample).copied().collect();
+        let search = |query: u32, matches: Option<&Bitmap>, hint| {
+            let (query, _) = view.vector(query)?;
+            let wanted = Nearest { query, k: SAMPLED_NEAREST, ef_search, exact_max: 0, matches, hint: Some(hint) };
+            nearest(&view, wanted).map(|(hits, _)| hits)
+        };
+        // All at once, part by part: whatever memory there may be, every vector is read once.
+        let mut exact: Vec<Vec<Hit>> = vec![Vec::new(); queries.len()];
+        for (index, part) in offsets.chunks(SCAN_AT_ONCE).enumerate() {
+            context.step(Progress {
+                done: (index * SCAN_AT_ONCE) as u64,
+                total: Some(offsets.len() as u64),
+                what: "records compared with a sample".into(),
+            })?;
+            self.let_go_of_pages();
+            let part = part.iter().copied().collect();
+            for (query, best) in queries.iter().zip(&mut exact) {
+                best.extend(search(*query, Some(&part), Strategy::Exact).unwrap_or_default());
+                best.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.offset.cmp(&b.offset)));
+                best.truncate(SAMPLED_NEAREST);
+            }
+        }
         let (mut found, mut there) = (0, 0);
-        for (index, offset) in live.iter().step_by(step).take(sample).enumerate() {
-            let progress =
-                Progress { done: index as u64, total: Some(sample as u64), what: "records searched for".into() };
-            context.step(progress)?;
-            let Ok((query, _)) = view.vector(offset) else { continue };
-            let search = |hint| {
-                let wanted = Nearest { query, k: 10, ef_search, exact_max: 0, matches: None, hint: Some(hint) };
-                nearest(&view, wanted).map(|(hits, _)| hits.iter().map(|hit| hit.offset).collect::<HashSet<u32>>())
-            };
-            if let (Ok(exact), Ok(graph)) = (search(Strategy::Exact), search(Strategy::Graph)) {
-                there += exact.len();
-                found += exact.intersection(&graph).count();
+        for (query, best) in queries.iter().zip(&exact) {
+            if let Ok(hits) = search(*query, None, Strategy::Graph) {
+                there += best.len();
+                found += best.iter().filter(|hit| hits.iter().any(|other| other.offset == hit.offset)).count();
             }
         }
         let recall = found as f64 / there.max(1) as f64;
