@@ -137,10 +137,12 @@ impl Inner {
         Ok(())
     }
 
-    /// Lets views find vectors where compaction put them.
+    /// Lets views find vectors where sealing or compaction put them. All of them are read for that, so their pages go again
+    /// where memory is short.
     pub(crate) fn relocate_moved(&self) -> Result<(), Error> {
         let mut failed = None;
         for number in self.signals.take_moved() {
+            self.let_go_of_pages();
             let loaded = self.loaded.read().get(&number).cloned();
             if let Some(Err(error)) = loaded.map(|loaded| loaded.relocate(&*self.store)) {
                 self.signals.relocate(number);
