@@ -110,9 +110,9 @@ def workloads(records, queries):
     return found
 
 
-def fill(client, records, vectors):
-    """Seconds that adding all records took."""
-    collection = client.create_collection("bench", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)
+def fill(client, records, vectors, name="bench"):
+    """A new collection, and the seconds that adding all records took."""
+    collection = client.create_collection(name, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None)
     begun = time.perf_counter()
     for start in range(0, len(records), BATCH):
         part = records[start : start + BATCH]
@@ -136,6 +136,19 @@ def settle(collection):
             time.sleep(10)
             return
         time.sleep(0.2)
+
+
+def ingest(servers, records, vectors, rounds):
+    """Records a second that each server took in, in turn, round after round; each time into a new collection."""
+    taken = {kind: [] for kind in servers}
+    for number in range(rounds):
+        for kind in servers if number % 2 else reversed(list(servers)):
+            client = chromadb.HttpClient(host="127.0.0.1", port=servers[kind].port)
+            collection, seconds = fill(client, records, vectors, "again")
+            taken[kind].append(len(records) / seconds)
+            settle(collection)
+            client.delete_collection("again")
+    return taken
 
 
 def ceiling(records, vectors, folder, queries):
@@ -206,9 +219,9 @@ def main():
         for kind, server in servers.items():
             client = chromadb.HttpClient(host="127.0.0.1", port=server.port)
             begun = time.perf_counter()
-            collections[kind], seconds = fill(client, records, vectors)
+            collections[kind], _ = fill(client, records, vectors)  # warms up for the rounds of ingest, too
             settle(collections[kind])
-            settled[kind] = {"ingest, records/s": len(records) / seconds, "until indexed, s": time.perf_counter() - begun}
+            settled[kind] = {"until indexed, s": time.perf_counter() - begun}
         asked = workloads(records, queries)
         for kind, collection in collections.items():
             settled[kind]["recall@10"] = quality(collection, records, vectors, queries)
@@ -232,6 +245,7 @@ def main():
             settled[kind]["resident, MB"], settled[kind]["resident without files, MB"] = resident(server.process.pid)
             settled[kind]["disk, MB"] = disk(server.data)
             settled[kind]["restart to first answer, s"] = statistics.median(restart(server, queries) for _ in range(3))
+        result["ingest"] = ingest(servers, records, vectors, arguments.rounds)
     finally:
         for server in servers.values():
             server.remove()
@@ -242,10 +256,14 @@ def main():
         path, {name: ratio(rounds, 0) for name, rounds in taken.items()}, "requests a second, times Chroma's"))
 
 
-def ratio(rounds, what):
+def paired(ours, theirs):
     """The median over rounds of the ratio within a round."""
-    pairs = zip(rounds["ochre"], rounds["chroma"])
-    return statistics.median(ours[what] / theirs[what] for ours, theirs in pairs)
+    return statistics.median(one / other for one, other in zip(ours, theirs))
+
+
+def ratio(rounds, what):
+    """The same for one of the numbers that a round measured."""
+    return paired(*([measured[what] for measured in rounds[kind]] for kind in ("ochre", "chroma")))
 
 
 def show(result, kinds):
@@ -260,7 +278,9 @@ def show(result, kinds):
         rows.append(row)
     head = ["over HTTP, 4 connections", *(f"{kind}, requests/s" for kind in kinds), *(f"{kind}, p99 ms" for kind in kinds)]
     print(report.table(head + (["throughput", "p99"] if len(kinds) == 2 else []), rows))
-    rows = []
+    rows = [["ingest, records/s", *(f"{statistics.median(result['ingest'][kind]):,.0f}" for kind in kinds)]]
+    if len(kinds) == 2:
+        rows[-1].append(f"{paired(*result['ingest'].values()):.2f}x")
     for name in result["settled"]["ochre"]:
         values = [result["settled"][kind][name] for kind in kinds]
         rows.append([name, *(f"{value:,.3f}" if value < 10 else f"{value:,.0f}" for value in values)])

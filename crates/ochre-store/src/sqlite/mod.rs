@@ -174,6 +174,14 @@ impl SqliteStore {
         Ok(connection)
     }
 
+    /// Asks something that touches a page here and there all over the database, in a connection of its own that copies
+    /// pages: mapped, each page would bring its neighbours into memory with it (Linux maps 64 KiB at once).
+    fn survey<T>(&self, action: &'static str, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        let mut connection = connect(&self.path, self.vfs.as_deref())?;
+        let transaction = connection.transaction().map_err(self.error(action))?;
+        question(&transaction).map_err(self.error(action))
+    }
+
     fn give_back(&self, connection: Connection) {
         let mut readers = self.readers.lock();
         if readers.len() < IDLE_READERS_MAX {
@@ -235,7 +243,7 @@ impl Store for SqliteStore {
     }
 
     fn all_collections(&self) -> Result<Vec<CollectionRow>> {
-        self.reader()?.ask("list collections", catalog::all_collections)
+        self.survey("list collections", catalog::all_collections)
     }
 
     fn position(&self) -> Result<u64> {

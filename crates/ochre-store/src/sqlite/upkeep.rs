@@ -151,7 +151,7 @@ impl SqliteStore {
     pub(super) fn measure(&self) -> Result<Statistics> {
         let wal = self.path.with_extension("sqlite3-wal");
         let wal_bytes = std::fs::metadata(wal).map_or(0, |metadata| metadata.len());
-        self.reader()?.ask("measure", |connection| {
+        self.survey("measure", |connection| {
             let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
             let page_bytes = pragma("page_size")?;
             let deleted = "SELECT count(*) FROM collections WHERE deleted = 1";
