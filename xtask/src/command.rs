@@ -27,14 +27,15 @@ pub(crate) fn has(program: &str) -> bool {
 }
 
 fn start(command: &mut Command) -> Result<()> {
+    let shown = format!("{command:?}");
+    println!("$ {shown}");
     // Cargo set these for `xtask`; build scripts that depend on them would run again, and with them half of the build.
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
             command.env_remove(name);
         }
     }
-    println!("$ {command:?}");
-    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
-    ensure!(status.success(), "{command:?} failed: {status}");
+    let status = command.status().with_context(|| format!("cannot start {shown}"))?;
+    ensure!(status.success(), "{shown} failed: {status}");
     Ok(())
 }

@@ -23,7 +23,7 @@ use crate::loaded::Loaded;
 use crate::maintenance::Maintenance;
 use crate::metadata_indexes::Indexes;
 use crate::options::Options;
-use crate::residence::Residence;
+use crate::residence::{Residence, segment_bytes};
 use crate::schemas::{Schemas, ViolationCount};
 use crate::signals::{SWEEP, Signals};
 use crate::snapshot::Snapshots;
@@ -102,7 +102,7 @@ impl Database {
             disk: Arc::clone(&options.disk),
             vfs: options.vfs.clone(),
             map_segments: options.map_segments,
-            seal_bytes: options.segment_bytes,
+            seal_bytes: segment_bytes(&options),
             ..SqliteOptions::default()
         };
         let store = SqliteStore::open(directory, sqlite)?;

@@ -20,7 +20,8 @@ pub struct Options {
     pub vfs: Option<String>,
     /// Map sealed vector segments and database pages into memory. Turn it off on network file systems.
     pub map_segments: bool,
-    /// Size at which a vector segment is sealed, in bytes.
+    /// Size at which a vector segment is sealed, in bytes; where memory is small, a quarter of the memory limit if that is
+    /// less.
     pub segment_bytes: u64,
     /// Collections with fewer records have no graph: measuring all is faster.
     pub graph_records_min: usize,

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use crate::database::Inner;
 use crate::loaded::Loaded;
 use crate::machine::{memory_bytes, resident_bytes};
+use crate::options::Options;
 
 /// Share of what the process may use that is the limit unless one is set.
 const LIMIT_SHARE: f64 = 0.8;
@@ -23,6 +24,10 @@ const LIMIT_SHARE: f64 = 0.8;
 const HIGH_SHARE: f64 = 0.9;
 /// until this share is used.
 const LOW_SHARE: f64 = 0.75;
+/// The segment that is written to, whose vectors are on the heap, takes at most one part in so many of the limit,
+const UNSEALED_SHARE: u64 = 4;
+/// or this many bytes, however low the limit is.
+const UNSEALED_BYTES_MIN: u64 = 4 << 20;
 /// Requests look at memory at most this often.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -40,12 +45,22 @@ pub(crate) struct Residence {
     freed: AtomicBool,
 }
 
+/// The most bytes that may be resident: as given, or the default.
+fn limit_of(given: Option<u64>) -> u64 {
+    given.unwrap_or_else(|| (memory_bytes() as f64 * LIMIT_SHARE) as u64)
+}
+
+/// Bytes at which a segment is sealed: as set, or earlier where memory is small.
+pub(crate) fn segment_bytes(options: &Options) -> u64 {
+    let room = limit_of(options.memory_limit) / UNSEALED_SHARE;
+    options.segment_bytes.min(room.max(UNSEALED_BYTES_MIN))
+}
+
 impl Residence {
     /// With a limit in bytes, or the default.
     pub(crate) fn new(limit: Option<u64>) -> Self {
-        let default = || (memory_bytes() as f64 * LIMIT_SHARE) as u64;
         Self {
-            limit: limit.unwrap_or_else(default),
+            limit: limit_of(limit),
             began: Instant::now(),
             looked: AtomicU64::new(0),
             surplus: AtomicU64::new(0),
@@ -173,5 +188,21 @@ impl Inner {
             all.remove(&loaded.number);
             self.signals.forget(loaded.number);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_sealed_early_where_memory_is_small() {
+        let bytes = |limit, set| {
+            segment_bytes(&Options { memory_limit: Some(limit), segment_bytes: set, ..Options::default() })
+        };
+        assert_eq!(bytes(16 << 30, 256 << 20), 256 << 20);
+        assert_eq!(bytes(256 << 20, 256 << 20), 64 << 20);
+        assert_eq!(bytes(256 << 20, 1 << 20), 1 << 20, "what is set is the most");
+        assert_eq!(bytes(1, 256 << 20), 4 << 20);
     }
 }
