@@ -1,6 +1,6 @@
 """Many collections under a small memory limit, or one that is larger than it: fills them, queries all of them again
 and again, and samples the server's resident memory meanwhile. Prints one JSON line; fails if the limit is not kept
-(while one large collection is filled, scans read all of its vectors, mapped: that is only reported) or an answer is wrong.
+(while one large collection is filled it may be exceeded for moments: that is only reported) or an answer is wrong.
 
     python bench/soak/memory.py --collections 1000 --records 2000 --dimension 384 --limit-mb 256
     python bench/soak/memory.py --collections 1 --records 300000 --dimension 384 --limit-mb 256

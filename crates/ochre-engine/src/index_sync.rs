@@ -137,6 +137,17 @@ impl Inner {
         Ok(())
     }
 
+    /// Waits for the next step of what works on graphs, and makes room for it: what was sealed meanwhile leaves the heap, since
+    /// writes may wait for just that, and pages go where memory is short.
+    fn next_step(&self, progress: Progress, context: &Context<'_>) -> Result<(), Failure> {
+        // It must not wait for room that it takes itself.
+        self.let_go_of_pages();
+        context.step(progress)?;
+        self.relocate_moved()?;
+        self.let_go_of_pages();
+        Ok(())
+    }
+
     /// Lets views find vectors where sealing or compaction put them. All of them are read for that, so their pages go again
     /// where memory is short.
     pub(crate) fn relocate_moved(&self) -> Result<(), Error> {
@@ -241,12 +252,8 @@ impl Inner {
         // All at once, part by part: whatever memory there may be, every vector is read once.
         let mut exact: Vec<Vec<Hit>> = vec![Vec::new(); queries.len()];
         for (index, part) in offsets.chunks(SCAN_AT_ONCE).enumerate() {
-            context.step(Progress {
-                done: (index * SCAN_AT_ONCE) as u64,
-                total: Some(offsets.len() as u64),
-                what: "records compared with a sample".into(),
-            })?;
-            self.let_go_of_pages();
+            let (done, total) = ((index * SCAN_AT_ONCE) as u64, Some(offsets.len() as u64));
+            self.next_step(Progress { done, total, what: "records compared with a sample".into() }, context)?;
             let part = part.iter().copied().collect();
             for (query, best) in queries.iter().zip(&mut exact) {
                 best.extend(search(*query, Some(&part), Strategy::Exact).unwrap_or_default());
@@ -256,6 +263,7 @@ impl Inner {
         }
         let (mut found, mut there) = (0, 0);
         for (query, best) in queries.iter().zip(&exact) {
+            self.let_go_of_pages();
             if let Ok(hits) = search(*query, None, Strategy::Graph) {
                 there += best.len();
                 found += best.iter().filter(|hit| hits.iter().any(|other| other.offset == hit.offset)).count();
@@ -277,8 +285,7 @@ impl Inner {
         let mut is_movable = true;
         let offsets: Vec<u32> = view.live().iter().collect();
         for batch in offsets.chunks(LINK_AT_ONCE) {
-            context.step(nodes_done(&graph, offsets.len()))?;
-            self.let_go_of_pages();
+            self.next_step(nodes_done(&graph, offsets.len()), context)?;
             let threads = self.governor.threads(threads(&hnsw));
             if !append(&graph, &view, batch, threads) || !self.link_next(&graph, &view, threads) {
                 return Ok(());
@@ -293,7 +300,7 @@ impl Inner {
             }
         }
         while graph.linked().len() < graph.len() {
-            context.step(nodes_done(&graph, offsets.len()))?;
+            self.next_step(nodes_done(&graph, offsets.len()), context)?;
             let before = graph.linked().len();
             let threads = self.governor.threads(threads(&hnsw));
             if !self.link_next(&graph, &view, threads) || graph.linked().len() == before {
@@ -343,6 +350,12 @@ impl Inner {
         let mut tried = ochre_index::Bitmap::new();
         let mut is_movable = true;
         loop {
+            // No view is held while the step waits: it would keep on the heap what the next one has in files.
+            let progress = loaded.view().and_then(|view| {
+                let graph = view.graph()?;
+                Some(nodes_done(graph, graph.linked().len() + view.tail_len()))
+            });
+            self.next_step(progress.unwrap_or_default(), context)?;
             let Some(view) = loaded.view() else { return Ok(()) };
             let Some(graph) = view.graph() else { return Ok(()) };
             let mut graph = Arc::clone(graph);
@@ -357,8 +370,6 @@ impl Inner {
                 self.note_memory_freed();
                 continue;
             }
-            context.step(nodes_done(&graph, graph.linked().len() + view.tail_len()))?;
-            self.let_go_of_pages();
             let threads = self.governor.threads(threads(hnsw));
             // A vector that cannot be read stays in the tail; it is not tried twice.
             let tail = view.live().and_not(view.in_graph()).and_not(&tried);

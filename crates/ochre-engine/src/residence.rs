@@ -118,8 +118,7 @@ impl Inner {
         surplus
     }
 
-    /// Before a step of maintenance: lets go of pages of files if memory is short, so that it need not wait for room that
-    /// it takes itself.
+    /// Around a step of maintenance: lets go of pages of files if memory is short.
     pub(crate) fn let_go_of_pages(&self) {
         if resident_bytes() as f64 > self.memory_limit() as f64 * HIGH_SHARE {
             let _making = self.residence.making.lock();
