@@ -164,7 +164,6 @@ def main():
             pair = {}
             # The order alternates, so that whatever a round leaves behind hits both kinds alike.
             for kind in ("on", "off") if number % 2 else ("off", "on"):
-                admin.connection.close()  # the server closes what was idle for a round; the next request connects anew
                 for job in INTERVALS:
                     admin.post(f"/_admin/jobs/{job}/{'resume' if kind == 'on' else 'pause'}", None)
                 if kind == "off":
