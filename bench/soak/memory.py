@@ -32,9 +32,7 @@ class Client:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
 
     def post(self, path, body):
-        # No body at all where there is none: one that no handler reads may end the connection.
-        sent = None if body is None else json.dumps(body)
-        self.connection.request("POST", path, sent, {"content-type": "application/json"})
+        self.connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
         answer = self.connection.getresponse()
         text = answer.read()
         if answer.status >= 300:

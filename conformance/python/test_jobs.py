@@ -209,3 +209,14 @@ def test_a_misnamed_job_in_the_configuration_stops_the_start(tmp_path):
     config.write_text("[jobs.vacum]\ninterval = '5m'\n")
     started = ochre("run", "--path", tmp_path / "data", "--port", 0, "--config", config, timeout=60, env=os.environ)
     assert started.returncode != 0 and "did you mean 'vacuum'" in started.stderr, started
+
+
+def test_a_body_that_nobody_wants_does_not_end_the_connection(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        for path in ("/_admin/jobs/vacuum/resume", "/_admin/nope", "/_admin/jobs/nope/run") * 2:
+            head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\n"
+            connection.sendall(head.encode())
+            # The answer comes before the body does.
+            answer = connection.recv(1 << 16)
+            assert answer.startswith(b"HTTP/1.1 "), (path, answer)
+            connection.sendall(b"null")

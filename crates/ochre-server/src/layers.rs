@@ -1,12 +1,23 @@
-//! What surrounds every handler: request ids, and no compression where it only costs.
+//! What surrounds every handler: request ids, no compression where it only costs, and bodies that nobody reads.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
 use uuid::Uuid;
+
+/// A body of up to this many bytes is read to its end even if its handler does not want it,
+const UNREAD_BYTES_MAX: u64 = 64 << 10;
+/// if it comes in this time.
+const UNREAD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Names the request in the answer: `x-request-id` always (the client's own if it sent a short one),
 /// `chroma-trace-id` on errors, as Chroma does.
@@ -35,4 +46,46 @@ pub(crate) async fn no_local_compression(mut request: Request, next: Next) -> Re
     let mut response = next.run(request).await;
     response.headers_mut().remove(header::VARY);
     response
+}
+
+/// Reads small bodies that a handler left unread, whether it has no use for one or refused the request: otherwise the
+/// connection would be closed under a client that goes on using it.
+pub(crate) async fn read_on(request: Request, next: Next) -> Response {
+    let is_small = request.body().size_hint().upper().is_some_and(|bytes| (1..=UNREAD_BYTES_MAX).contains(&bytes));
+    next.run(if is_small { request.map(|body| Body::new(ReadOn(Some(body)))) } else { request }).await
+}
+
+/// A body that is read to its end in the background once it is dropped.
+struct ReadOn(Option<Body>);
+
+impl HttpBody for ReadOn {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>, context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match &mut self.0 {
+            Some(body) => Pin::new(body).poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+    }
+}
+
+impl Drop for ReadOn {
+    fn drop(&mut self) {
+        if let Some(body) = self.0.take().filter(|body| !body.is_end_stream())
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(tokio::time::timeout(UNREAD_PATIENCE, body.collect()));
+        }
+    }
 }

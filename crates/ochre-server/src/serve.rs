@@ -57,7 +57,10 @@ fn router(app: App, extensions: &Loaded) -> Router {
         };
         router = router.layer(CorsLayer::new().allow_origin(allow).allow_methods(Any).allow_headers(Any));
     }
-    router.layer(axum::middleware::from_fn(layers::request_id)).with_state(app)
+    router
+        .layer(axum::middleware::from_fn(layers::read_on))
+        .layer(axum::middleware::from_fn(layers::request_id))
+        .with_state(app)
 }
 
 /// A server bound to its address.
