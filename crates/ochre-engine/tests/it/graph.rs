@@ -111,6 +111,42 @@ fn a_large_collection_is_searched_through_its_graph_and_survives_restarts() {
 }
 
 /// Nodes of a graph that is large beside the memory there may be lie in a file while it is built.
+#[test]
+fn vectors_that_are_sealed_while_a_graph_is_built_leave_the_heap_meanwhile() {
+    const BATCH: usize = 500;
+    let folder = tempfile::tempdir().unwrap();
+    let segment_bytes = (BATCH * DIMENSION * 4) as u64;
+    let options = Options { background: false, segment_bytes, ..Options::default() };
+    let database = Database::open_with(folder.path(), options).unwrap();
+    let collection = fill(&database, &points(COUNT, 1));
+    let more = points(8 * BATCH, 3);
+    std::thread::scope(|scope| {
+        let maintaining = scope.spawn(|| database.maintain().unwrap());
+        // Once it builds, it brings along whatever is written before it is through.
+        while collection.index_progress().unwrap().0 == 0 {
+            assert!(!maintaining.is_finished());
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        for (number, batch) in more.chunks(BATCH).enumerate() {
+            let ids = (0..BATCH).map(|index| format!("more-{number}-{index}"));
+            collection.add(NewRecords::new(ids, batch)).unwrap();
+        }
+        let ids_and_norms = 12 * (COUNT + more.len());
+        let owned = || collection.memory().unwrap().vectors.saturating_sub(ids_and_norms) as u64;
+        let is_building = || collection.index_progress().unwrap().1 > 0;
+        let mut least = u64::MAX;
+        loop {
+            let now = owned();
+            if !is_building() {
+                break;
+            }
+            least = least.min(now);
+        }
+        assert!(least < 3 * segment_bytes, "at least {least} bytes of vectors stayed; a segment has {segment_bytes}");
+    });
+    assert_eq!(collection.index_progress().unwrap(), (COUNT + more.len(), 0));
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_graph_too_large_for_memory_is_built_in_a_file() {
