@@ -9,7 +9,7 @@ use ochre_model::{Declaration, IndexSchema, Metadata, check_collection_name, che
 use ochre_scheduler::{JobStore, Scheduler};
 use ochre_store::{
     Alteration, Change, CollectionNumber, CollectionRow, Committed, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow,
-    MemoryStore, NewCollection, Observer, Page, SqliteOptions, SqliteStore, Statistics, Store, Tenant, rusqlite,
+    Debt, MemoryStore, NewCollection, Observer, Page, SqliteOptions, SqliteStore, Statistics, Store, Tenant, rusqlite,
 };
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
@@ -467,6 +467,14 @@ impl Database {
     /// [`Error::Store`].
     pub fn statistics(&self) -> Result<Statistics, Error> {
         Ok(self.inner.store.statistics()?)
+    }
+
+    /// What is left to be removed of the log and of deleted collections; looks at every collection.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn debt(&self) -> Result<Debt, Error> {
+        Ok(self.inner.store.debt()?)
     }
 
     /// Makes the tables of an extension, or brings them to the newest version: `migrations[n]` brings version `n` to

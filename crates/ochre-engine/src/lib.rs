@@ -64,7 +64,7 @@ pub use ochre_scheduler as scheduler;
 pub use ochre_schema as schema;
 pub use ochre_store::rusqlite as tables;
 pub use ochre_store::{
-    Alteration, CollectionRow, CopiedCollection, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, Disk, DiskFile,
+    Alteration, CollectionRow, CopiedCollection, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, Debt, Disk, DiskFile,
     Error as StoreError, Finding, Idempotency, Outcome, Page, RealDisk, Report, Resource, Statistics, Store, Tenant,
     check,
 };

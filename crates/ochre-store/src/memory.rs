@@ -20,7 +20,7 @@ use crate::extension::{self, TableWork};
 use crate::resolve::{Rows, Stored, learn_keys, resolve};
 use crate::store::{
     Alteration, Change, CollectionNumber, CollectionRow, Committed, Copy, DEFAULT_DATABASE, DEFAULT_TENANT,
-    DatabaseRow, Head, IDEMPOTENCY_SECONDS, LOG_ENTRIES_KEPT, NewCollection, Observer, Outcome, Page, Parts, Put,
+    DatabaseRow, Debt, Head, IDEMPOTENCY_SECONDS, LOG_ENTRIES_KEPT, NewCollection, Observer, Outcome, Page, Parts, Put,
     Reader, RowRef, Statistics, Store, Tenant, Upkeep, Write,
 };
 
@@ -322,6 +322,10 @@ impl Store for MemoryStore {
 
     fn statistics(&self) -> Result<Statistics> {
         Ok(Statistics::default())
+    }
+
+    fn debt(&self) -> Result<Debt> {
+        Ok(Debt::default())
     }
 
     fn hold_log(&self, _: &str, _: &[(CollectionNumber, u64)]) -> Result<()> {

@@ -389,6 +389,11 @@ pub struct Statistics {
     pub open_segment_bytes: u64,
     pub open_segment_dead_bytes: u64,
     pub segment_count: u64,
+}
+
+/// What is left to be removed of the log and the catalog.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Debt {
     /// Entries of the log, and idempotency keys, that no one needs any more.
     pub prunable_entries: u64,
     /// Collections that were deleted and still take space.
@@ -484,6 +489,8 @@ pub trait Store: Send + Sync {
     fn upkeep(&self, upkeep: Upkeep) -> Result<bool>;
     /// Sizes on disk.
     fn statistics(&self) -> Result<Statistics>;
+    /// What is left to be removed; looks at every collection.
+    fn debt(&self) -> Result<Debt>;
     /// Keeps log entries past these positions for a consumer, instead of those it held before. Collections
     /// not named are not held.
     fn hold_log(&self, holder: &str, positions: &[(CollectionNumber, u64)]) -> Result<()>;

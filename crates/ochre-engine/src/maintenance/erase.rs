@@ -33,12 +33,13 @@ impl Task for Erase {
     }
 
     fn look(&self, _: &Knobs) -> Result<Look, Failure> {
-        let sizes = self.0.open()?.store.statistics()?;
+        let inner = self.0.open()?;
+        let (sizes, debt) = (inner.store.statistics()?, inner.store.debt()?);
         let text = format!(
             "{} bytes of dead vectors, {} deleted collections, {} bytes of write-ahead log",
-            sizes.dead_vector_bytes, sizes.deleted_collections, sizes.wal_bytes
+            sizes.dead_vector_bytes, debt.deleted_collections, sizes.wal_bytes
         );
-        let is_clean = sizes.dead_vector_bytes == 0 && sizes.deleted_collections == 0 && sizes.wal_bytes == 0;
+        let is_clean = sizes.dead_vector_bytes == 0 && debt.deleted_collections == 0 && sizes.wal_bytes == 0;
         Ok(if is_clean { Look::Nothing(text) } else { Look::Work(text) })
     }
 

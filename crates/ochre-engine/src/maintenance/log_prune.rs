@@ -42,7 +42,7 @@ impl Task for LogPrune {
 
     fn look(&self, knobs: &Knobs) -> Result<Look, Failure> {
         let inner = self.home.open()?;
-        let (position, prunable) = (inner.store.position()?, inner.store.statistics()?.prunable_entries);
+        let (position, prunable) = (inner.store.position()?, inner.store.debt()?.prunable_entries);
         let is_idle = self.looked.swap(position, Ordering::Relaxed) == position;
         let text = format!("{prunable} entries are not needed any more");
         let is_due = prunable > knobs.count("entries") || (is_idle && prunable > 0);
@@ -51,7 +51,7 @@ impl Task for LogPrune {
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
         let inner = self.home.open()?;
-        let before = inner.store.statistics()?.prunable_entries;
+        let before = inner.store.debt()?.prunable_entries;
         let mut steps = 0;
         loop {
             context.step(at("slices forgotten", steps))?;
@@ -60,7 +60,7 @@ impl Task for LogPrune {
             }
             steps += 1;
         }
-        let after = inner.store.statistics()?.prunable_entries;
+        let after = inner.store.debt()?.prunable_entries;
         Ok(format!("forgot {} entries", before.saturating_sub(after)))
     }
 }

@@ -21,14 +21,14 @@ impl Task for Sweep {
     }
 
     fn look(&self, _: &Knobs) -> Result<Look, Failure> {
-        let deleted = self.0.open()?.store.statistics()?.deleted_collections;
+        let deleted = self.0.open()?.store.debt()?.deleted_collections;
         let text = format!("{deleted} deleted collections take space");
         Ok(if deleted > 0 { Look::Work(text) } else { Look::Nothing(text) })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
         let inner = self.0.open()?;
-        let before = inner.store.statistics()?.deleted_collections;
+        let before = inner.store.debt()?.deleted_collections;
         let mut slices = 0;
         loop {
             context.step(at("slices of records removed", slices))?;

@@ -155,7 +155,7 @@ fn sweep_removes_what_is_left_of_deleted_collections() {
             fill(&database.create_collection("notes").unwrap(), 300);
             database.delete_collection_in("default_tenant", "default_database", "notes").unwrap();
         },
-        |database, _| database.statistics().unwrap().deleted_collections == 0,
+        |database, _| database.debt().unwrap().deleted_collections == 0,
     );
 }
 
@@ -215,7 +215,7 @@ fn log_prune_forgets_what_nobody_needs() {
                 notes.upsert(NewRecords::new(["a"], [[round as f32, 0.0]])).unwrap();
             }
         },
-        |database, _| database.statistics().unwrap().prunable_entries == 0,
+        |database, _| database.debt().unwrap().prunable_entries == 0,
     );
 }
 

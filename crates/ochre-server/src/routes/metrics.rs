@@ -30,7 +30,7 @@ async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
 fn render(database: &Database) -> Result<String, ApiError> {
     let mut out = Exposition::default();
-    let sizes = database.statistics()?;
+    let (sizes, debt) = (database.statistics()?, database.debt()?);
     out.metric("ochre_disk_bytes", "gauge", "Bytes on disk, by part");
     for (part, bytes) in
         [("database", sizes.database_bytes), ("wal", sizes.wal_bytes), ("segments", sizes.segment_bytes)]
@@ -38,13 +38,13 @@ fn render(database: &Database) -> Result<String, ApiError> {
         out.value("ochre_disk_bytes", &[("part", part)], bytes as f64);
     }
     out.metric("ochre_debt", "gauge", "What maintenance has yet to work off, in the unit of its kind");
-    for (kind, debt) in [
+    for (kind, owed) in [
         ("free_bytes", sizes.free_bytes),
         ("dead_vector_bytes", sizes.dead_vector_bytes),
-        ("prunable_entries", sizes.prunable_entries),
-        ("deleted_collections", sizes.deleted_collections),
+        ("prunable_entries", debt.prunable_entries),
+        ("deleted_collections", debt.deleted_collections),
     ] {
-        out.value("ochre_debt", &[("kind", kind)], debt as f64);
+        out.value("ochre_debt", &[("kind", kind)], owed as f64);
     }
     out.metric("ochre_memory_bytes", "gauge", "Bytes of memory that loaded collections hold, by part");
     let loaded = database.memory();

@@ -35,8 +35,8 @@ use crate::extension::{self, TableWork};
 use crate::lock::Owner;
 use crate::segments::{SegmentRow, Segments};
 use crate::store::{
-    Alteration, CollectionNumber, CollectionRow, Copy, DatabaseRow, NewCollection, Observer, Outcome, Page, Reader,
-    Statistics, Store, Tenant, Upkeep, Write,
+    Alteration, CollectionNumber, CollectionRow, Copy, DatabaseRow, Debt, NewCollection, Observer, Outcome, Page,
+    Reader, Statistics, Store, Tenant, Upkeep, Write,
 };
 
 pub use migrations::SCHEMA_VERSION;
@@ -297,6 +297,10 @@ impl Store for SqliteStore {
 
     fn statistics(&self) -> Result<Statistics> {
         self.measure()
+    }
+
+    fn debt(&self) -> Result<Debt> {
+        self.measure_debt()
     }
 
     fn hold_log(&self, holder: &str, positions: &[(CollectionNumber, u64)]) -> Result<()> {

@@ -11,7 +11,7 @@ use super::writer::{Failure, Writer, now};
 use super::{SqliteStore, connect, first_rowid};
 use crate::error::Result;
 use crate::segments::Segments;
-use crate::store::{CollectionNumber, IDEMPOTENCY_SECONDS, Statistics, Upkeep};
+use crate::store::{CollectionNumber, Debt, IDEMPOTENCY_SECONDS, Statistics, Upkeep};
 
 /// Rows of a deleted collection that one step removes.
 const SWEEP_ROWS: i64 = 2_000;
@@ -151,28 +151,31 @@ impl SqliteStore {
     pub(super) fn measure(&self) -> Result<Statistics> {
         let wal = self.path.with_extension("sqlite3-wal");
         let wal_bytes = std::fs::metadata(wal).map_or(0, |metadata| metadata.len());
-        self.survey("measure", |connection| {
+        self.reader()?.ask("measure", |connection| {
             let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
             let page_bytes = pragma("page_size")?;
-            let deleted = "SELECT count(*) FROM collections WHERE deleted = 1";
-            let prunable = self.prunable(connection)?;
-            let expired = "SELECT count(*) FROM idempotency WHERE created_at < ?1";
-            let expired: u64 = connection
-                .prepare_cached(expired)?
-                .query_row([now() - IDEMPOTENCY_SECONDS], |row| row.get(0).map(i64::cast_unsigned))?;
             Ok(Statistics {
                 database_bytes: (page_bytes * pragma("page_count")?).cast_unsigned(),
                 wal_bytes,
                 free_bytes: (page_bytes * pragma("freelist_count")?).cast_unsigned(),
-                prunable_entries: prunable
-                    .iter()
-                    .map(|entries| (entries.kept - entries.first).cast_unsigned())
-                    .sum::<u64>()
-                    + expired,
-                deleted_collections: connection
-                    .prepare_cached(deleted)?
-                    .query_row([], |row| row.get(0).map(i64::cast_unsigned))?,
                 ..self.segments.sizes()
+            })
+        })
+    }
+
+    pub(super) fn measure_debt(&self) -> Result<Debt> {
+        self.survey("measure debt", |connection| {
+            let count = |query, since: &[i64]| {
+                let count = connection.query_row(query, rusqlite::params_from_iter(since), |row| row.get::<_, i64>(0));
+                count.map(i64::cast_unsigned)
+            };
+            let expired =
+                count("SELECT count(*) FROM idempotency WHERE created_at < ?1", &[now() - IDEMPOTENCY_SECONDS])?;
+            let entries = self.prunable(connection)?;
+            let entries: u64 = entries.iter().map(|entries| (entries.kept - entries.first).cast_unsigned()).sum();
+            Ok(Debt {
+                prunable_entries: entries + expired,
+                deleted_collections: count("SELECT count(*) FROM collections WHERE deleted = 1", &[])?,
             })
         })
     }

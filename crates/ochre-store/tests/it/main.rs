@@ -136,7 +136,7 @@ fn a_view_the_log_no_longer_reaches_is_called_stale() {
             write(store, notes.id, WriteKind::Upsert, batch(&["a"], round as f32)).unwrap();
         }
         while store.upkeep(Upkeep::PruneLog).unwrap() {}
-        assert_eq!(store.statistics().unwrap().prunable_entries, 0);
+        assert_eq!(store.debt().unwrap().prunable_entries, 0);
         let filter = Filter::All(Vec::new());
         let selection = |at| Selection::Matching { offsets: vec![0], at, filter: filter.clone(), limit: None };
         let error = delete(store, notes.id, selection(1)).unwrap_err();
@@ -153,7 +153,7 @@ fn log_entries_that_a_consumer_holds_are_kept_until_it_lets_go() {
     for round in 0..1_500 {
         write(&store, notes.id, WriteKind::Upsert, batch(&["a"], round as f32)).unwrap();
     }
-    let prunable = || store.statistics().unwrap().prunable_entries;
+    let prunable = || store.debt().unwrap().prunable_entries;
     assert_eq!(prunable(), 500);
     store.hold_log("backup", &[(notes.number, 200)]).unwrap();
     assert_eq!(prunable(), 200);
@@ -178,7 +178,7 @@ fn log_entries_that_are_old_enough_are_not_needed_however_few_there_are() {
         write(&store, notes.id, WriteKind::Upsert, batch(&["a"], round as f32)).unwrap();
     }
     store.hold_log("backup", &[(notes.number, 4)]).unwrap();
-    assert_eq!(store.statistics().unwrap().prunable_entries, 4);
+    assert_eq!(store.debt().unwrap().prunable_entries, 4);
     store.hold_log("backup", &[]).unwrap();
     while store.upkeep(Upkeep::PruneLog).unwrap() {}
     let changed = |position| store.read().unwrap().changed_since(notes.number, position).unwrap();
