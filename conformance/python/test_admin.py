@@ -32,6 +32,53 @@ def test_memory_is_accounted_by_collection_and_part(server, client, raw):
     assert {row["name"] for row in json.loads(told.stdout)["collections"]} >= {"held"}
 
 
+def test_small_collections_are_accounted_for_what_they_hold(client, raw):
+    collection = client.create_collection("little", embedding_function=None)
+    collection.add(ids=["a", "b"], embeddings=[[1.0, 2.0], [3.0, 4.0]])
+    assert collection.count() == 2
+    (held,) = [row for row in raw("GET", "/_admin/memory")[2]["collections"] if row["name"] == "little"]
+    assert 0 < held["bytes"]["places"] < 1024
+
+
+def test_a_server_that_does_not_know_the_route_is_told_from_one_that_refuses():
+    import http.server
+    import threading
+
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        port = str(other.server_port)
+        shown = subprocess.run([str(OCHRE), "jobs", "list", "--port", port], capture_output=True, text=True)
+        other.shutdown()
+    assert shown.returncode == 1
+    assert f"127.0.0.1:{port} does not serve /_admin/jobs" in shown.stderr and "extensions.api" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ('[jobs.vacuum]\ninterval = "10x"\n', ["[jobs.vacuum]", "10x"]),
+        ('[jobs.vacum]\ninterval = "10m"\n', ["[jobs]", "did you mean 'vacuum'"]),
+        ('[scheduler]\nimplementation = "lokal"\n', ["[scheduler]", "lokal"]),
+        ('[auth]\nenabled = true\nusers = ["ali"]\n', ["auth.users", "ali"]),
+        ("[server]\nport = 70000\n", ["o.toml", "server.port", "from 0 to 65535"]),
+    ],
+)
+def test_a_bad_configuration_is_bad_usage_and_names_its_place(tmp_path, text, words):
+    (tmp_path / "o.toml").write_text(text)
+    command = [str(OCHRE), "run", "--config", "o.toml", "--path", "data"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 2, ran
+    assert all(word in ran.stderr for word in words), ran.stderr
+
+
 def test_asking_a_server_that_is_not_there_says_so():
     shown = subprocess.run([str(OCHRE), "memory", "--port", "9"], capture_output=True, text=True)
     assert shown.returncode == 1

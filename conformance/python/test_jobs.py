@@ -1,5 +1,6 @@
 """Jobs, backups and metrics as a user meets them: over HTTP, on the command line, through the official client."""
 
+import json
 import os
 import pathlib
 import re
@@ -58,6 +59,9 @@ def test_a_job_is_run_paused_resumed_and_changed(raw):
         ({"knobs": {"free_shar": 1}}, "did you mean 'free_share'"),
         ({"knobs": {"free_share": 7}}, "between 0 and 1"),
         ({"policies": {"overlap": "maybe"}}, "maybe"),
+        ({"policies": {"retries": -1}}, "'retries' is -1"),
+        ({"policies": {"timeout": "0s"}}, "timeout"),
+        ({"cron": "0 0 31 2 *"}, "never comes"),
         ({"intervall": "5m"}, "did you mean 'interval'"),
     ],
 )
@@ -66,6 +70,14 @@ def test_a_bad_change_is_refused_and_changes_nothing(raw, change, part):
     status, _, answer = raw("PATCH", "/_admin/jobs/vacuum", change)
     assert status == 400 and part in answer["message"], answer
     assert raw("GET", "/_admin/jobs/vacuum")[2]["schedule"] == before
+
+
+def test_the_command_prints_the_servers_answers_as_they_are(server):
+    for call, state in [(["pause"], "paused"), (["resume"], None), (["run"], None), (["run", "--detach"], None)]:
+        told = ochre("jobs", *call, "vacuum", "--json", "--port", server.port)
+        assert told.returncode == 0, told
+        job = json.loads(told.stdout)
+        assert state is None or job["state"] == state
 
 
 def test_an_unknown_job_is_not_found_and_the_right_one_named(raw):
@@ -161,7 +173,11 @@ def test_backups_in_a_directory_restore_to_what_was_there(tmp_path):
         found = ochre("backup", "verify", "--from", target)
         assert found.returncode == 3 and chunk.name in found.stdout
         refused = ochre("restore", "--from", target, "--into", tmp_path / "broken")
-        assert refused.returncode == 1 and chunk.name in refused.stderr and not (tmp_path / "broken").exists()
+        assert refused.returncode == 3 and chunk.name in refused.stderr and not (tmp_path / "broken").exists()
+        # A misspelt target must not look like sound backups.
+        none = ochre("backup", "verify", "--from", tmp_path / "tarrget")
+        assert none.returncode == 1 and "there are no backups at" in none.stderr and "tarrget" in none.stderr
+        assert "there are no backups at" in ochre("backup", "list", "--from", tmp_path / "tarrget").stderr
     finally:
         server.remove()
 

@@ -170,7 +170,8 @@ def test_bad_definitions_are_refused(raw, films, change, status, words):
 
 def test_bad_hints_are_refused(raw, films):
     for query, words in [("strategy=fast", "exact, scan and graph"), ("hypothetical_indexes=[1]", "an index is an object"),
-                         ("hypothetical_indexes=x", "as JSON"), ("explain=maybe", "explain")]:
+                         ("hypothetical_indexes=x", "as JSON"), ("explain=maybe", "explain"),
+                         ("use_index=by_gener", "no metadata index 'by_gener'"), ("ignore_index=by_gener", "it has none")]:
         body = {"query_embeddings": [[5.0, 1.0]]}
         status, _, answer = raw("POST", f"{V2}/{films.id}/query?{query}", body)
         assert status == 400 and words in answer["message"], answer

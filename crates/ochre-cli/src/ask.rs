@@ -68,7 +68,17 @@ impl Server {
         }
         let message =
             serde_json::from_str::<Json>(body).ok().and_then(|json| Some(json["message"].as_str()?.to_owned()));
-        anyhow::bail!(message.unwrap_or_else(|| format!("it answered `{status}` {body}")))
+        let is_unauthorized = status.contains(" 401 ");
+        match message {
+            Some(message) if is_unauthorized => {
+                anyhow::bail!("{self}: {message}; this command takes a key from {TOKEN}")
+            }
+            Some(message) => anyhow::bail!(message),
+            None if status.contains(" 404 ") => anyhow::bail!(
+                "{self} does not serve {path}: it is no Ochre server, or runs without the extension that does (`extensions.api`)"
+            ),
+            None => anyhow::bail!("{self} answered `{status}` {body}"),
+        }
     }
 }
 

@@ -55,7 +55,8 @@ impl Backup {
                 Start::waiting_for(job, now.settings).run(output)
             }
             Self::List(at) => {
-                let (manifests, faults) = repository(at.settings, at.from)?.manifests()?;
+                let repository = repository(at.settings, at.from)?;
+                let (manifests, faults) = repository.manifests()?;
                 let row = |manifest: &Manifest| {
                     let records: u64 = manifest.collections.iter().map(|collection| collection.records).sum();
                     [
@@ -68,6 +69,9 @@ impl Backup {
                 };
                 let rows: Vec<[String; 5]> = manifests.iter().map(row).collect();
                 table(["backup", "position", "records in collections", "bytes", "shipped"], &rows, output)?;
+                if rows.is_empty() {
+                    output.words(&format!("there are no backups at {}", repository.describe()));
+                }
                 faults.0.iter().for_each(|fault| output.words(fault));
                 Ok(if faults.0.is_empty() { Exit::Ok } else { Exit::DamageFound })
             }
@@ -77,6 +81,8 @@ impl Backup {
                 for fault in &faults.0 {
                     output.data(fault)?;
                 }
+                // Whoever verifies backups believes that there are some.
+                anyhow::ensure!(count + faults.0.len() > 0, "there are no backups at {}", repository.describe());
                 output.words(&format!("{count} backups at {}: {} faults", repository.describe(), faults.0.len()));
                 Ok(if faults.0.is_empty() { Exit::Ok } else { Exit::DamageFound })
             }

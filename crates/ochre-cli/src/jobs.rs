@@ -99,6 +99,10 @@ impl AskFor {
         let path = format!("{}/{action}", self.path());
         let server = Server::named_by(self.ask.settings)?;
         let body = server.post(&path)?;
+        if self.ask.json {
+            output.data(&body)?;
+            return Ok(Exit::Ok);
+        }
         let job: Json = serde_json::from_str(&body).context("the answer is no JSON")?;
         output.words(&format!("{} is {}", self.name, text(&job["state"])));
         Ok(Exit::Ok)
@@ -187,12 +191,19 @@ impl Start {
     }
 
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
-        let path = self.of.path();
+        let (path, is_json) = (self.of.path(), self.of.ask.json);
         let server = Server::named_by(self.of.ask.settings)?;
-        let ask = || -> anyhow::Result<Json> { Ok(serde_json::from_str(&server.get(&format!("{path}?history=1"))?)?) };
+        let ask = || -> anyhow::Result<(Json, String)> {
+            let body = server.get(&format!("{path}?history=1"))?;
+            Ok((serde_json::from_str(&body).context("the answer is no JSON")?, body))
+        };
         let manual = |job: &Json| (job["history"][0]["kind"] == "manual").then(|| text(&job["history"][0]["started"]));
-        let before = ask()?;
-        server.post(&format!("{path}/run"))?;
+        let (before, _) = ask()?;
+        let started = server.post(&format!("{path}/run"))?;
+        if self.detach && is_json {
+            output.data(&started)?;
+            return Ok(Exit::Ok);
+        }
         if self.detach {
             output.words(&format!("{} runs as soon as possible", self.of.name));
             return Ok(Exit::Ok);
@@ -200,7 +211,7 @@ impl Start {
         let (is_terminal, mut shown) = (std::io::stderr().is_terminal(), 0);
         loop {
             std::thread::sleep(ASK_EVERY);
-            let job = ask()?;
+            let (job, body) = ask()?;
             let last = &job["history"][0];
             // A raised run goes on as the next one.
             let is_over = !last["ended"].is_null() && last["status"] != "raised";
@@ -209,7 +220,8 @@ impl Start {
                     output.redraw(&" ".repeat(shown));
                     output.redraw("");
                 }
-                output.data(&format!("{}: {}", text(&last["status"]), text(&last["message"])))?;
+                let ended = format!("{}: {}", text(&last["status"]), text(&last["message"]));
+                output.data(if is_json { &body } else { &ended })?;
                 return Ok(if last["status"] == "succeeded" { Exit::Ok } else { Exit::Failed });
             }
             if is_terminal {

@@ -24,7 +24,13 @@ impl Exit {
         if error.downcast_ref::<ConfigError>().is_some() {
             return Self::Usage;
         }
-        let store = error.downcast_ref::<StoreError>().or(match error.downcast_ref::<Error>() {
+        let engine = error.downcast_ref::<Error>();
+        match engine {
+            Some(Error::DamagedBackup(_)) => return Self::DamageFound,
+            Some(Error::Options(_)) => return Self::Usage,
+            _ => (),
+        }
+        let store = error.downcast_ref::<StoreError>().or(match engine {
             Some(Error::Store(store)) => Some(store),
             _ => None,
         });

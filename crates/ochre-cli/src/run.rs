@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use ochre_engine::{Database, Options};
+use ochre_engine::{Database, Options, give_back_large_buffers};
 use ochre_server::{App, Auth, Config, ConfigError, Extensions, Loaded, Server, Source};
 use tracing_subscriber::EnvFilter;
 
@@ -70,6 +70,7 @@ impl Run {
     pub(crate) fn run(self, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
         let config = self.settings.resolve()?;
         log_to_stderr(&config)?;
+        give_back_large_buffers();
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, extensions, output))
     }
 }
@@ -124,7 +125,11 @@ async fn serve(config: Config, extensions: &Extensions, output: &mut Output) -> 
         None => bind().await?,
     };
     let auth = if config.auth.enabled {
-        Some(Auth::new(&config, &database, loaded.permissions()).map_err(|error| anyhow::anyhow!("{error}"))?)
+        let auth = Auth::new(&config, &database, loaded.permissions());
+        Some(auth.map_err(|error| match error.downcast::<ConfigError>() {
+            Ok(wrong) => anyhow::Error::new(*wrong),
+            Err(other) => anyhow::anyhow!("{other}"),
+        })?)
     } else {
         None
     };

@@ -199,6 +199,14 @@ impl Collection {
         self.database.inner.query(&*self.info()?, request, true)
     }
 
+    /// The names of the metadata indexes declared for it.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if it was deleted.
+    pub fn metadata_index_names(&self) -> Result<Vec<String>, Error> {
+        Ok(self.database.inner.indexes.names(self.info()?.number))
+    }
+
     /// An index that does not exist, for `Hints::hypothetical`: explanations say what would become of it.
     ///
     /// # Errors
@@ -259,15 +267,19 @@ impl Collection {
         Ok(self.loaded_view(&row).map_or_else(Memory::default, |view| view.memory()))
     }
 
-    /// How many vectors are in the graph, and how many wait outside it; both 0 before the collection
-    /// is first used.
+    /// How many vectors are in the graph, and how many wait to be. None wait before the collection is first used, nor
+    /// while it is so small that it has no need of a graph ([`Options::graph_records_min`](crate::Options)).
     ///
     /// # Errors
     /// [`Error::Store`] if it was deleted.
     pub fn index_progress(&self) -> Result<(usize, usize), Error> {
         let row = self.info()?;
-        let view = self.loaded_view(&row);
-        Ok(view.map_or((0, 0), |view| (view.in_graph().len(), view.tail_len())))
+        let records_min = self.database.inner.options.graph_records_min;
+        let progress = |view: Arc<View>| {
+            let waiting = if view.live().len() < records_min { 0 } else { view.tail_len() };
+            (view.in_graph().len(), waiting)
+        };
+        Ok(self.loaded_view(&row).map_or((0, 0), progress))
     }
 
     /// How many nodes the graph has, those of replaced and deleted vectors included.

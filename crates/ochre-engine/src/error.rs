@@ -52,6 +52,9 @@ pub enum Error {
     /// A backup cannot be taken, read or restored: the text says which, what and why.
     #[error("{0}")]
     Backup(String),
+    /// A backup is not whole: the text says which part is missing or damaged.
+    #[error("{0}")]
+    DamagedBackup(String),
     /// Maintenance could not do its work.
     #[error("{job}: {reason}")]
     Maintenance {
@@ -63,6 +66,9 @@ pub enum Error {
     /// A job cannot be scheduled, changed or found like this.
     #[error(transparent)]
     Schedule(Arc<ochre_scheduler::Error>),
+    /// The database cannot be opened with these options: the text says which and why.
+    #[error("{0}")]
+    Options(String),
     /// The database was closed.
     #[error("the database is closed")]
     Closed,

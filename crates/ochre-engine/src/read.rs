@@ -501,7 +501,7 @@ impl Pinned<'_> {
     ) -> Result<Bitmap, Error> {
         let began = Instant::now();
         let passed = evaluate_with(filter, &self.view, candidates, &mut ReaderRows(self), hints, trace)?;
-        let by_index = trace.estimated.is_some();
+        let by_index = trace.coverage.is_some();
         if by_index {
             self.indexes.used(self.number, &trace.considered, passed.len());
         }

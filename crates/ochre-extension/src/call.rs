@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use http::StatusCode;
 use ochre_engine::{Collection, DEFAULT_DATABASE, DEFAULT_TENANT, Database};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -100,6 +100,17 @@ pub fn find_collection(database: &Database, tenant: &str, home: &str, name: &str
     }
 }
 
+/// Reads a JSON object into a struct; what is wrong is said with its place.
+///
+/// # Errors
+/// As [`parse_json`]; 422 for an array, which serde takes for the values of a struct in order.
+pub fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    if bytes.trim_ascii_start().starts_with(b"[") && serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
+        return Err(unexpected(&"invalid type: sequence, expected an object"));
+    }
+    parse_json(bytes)
+}
+
 /// Reads a JSON document; what is wrong is said with its place.
 ///
 /// # Errors
@@ -111,20 +122,21 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut deserializer);
-    let located = |error: &dyn std::fmt::Display, data: bool| {
-        if data {
-            let text = format!("Failed to deserialize the JSON body into the target type: {error}");
-            Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "ChromaError", text)
-        } else {
-            Failure::invalid(format!("Failed to parse the request body as JSON: {error}"))
-        }
-    };
-    let value = parsed.map_err(|error| {
-        let data = error.inner().classify() == serde_json::error::Category::Data;
-        located(&error, data)
+    let value = parsed.map_err(|error| match error.inner().classify() {
+        serde_json::error::Category::Data => unexpected(&error),
+        _ => malformed(&error),
     })?;
-    deserializer.end().map_err(|error| located(&error, false))?;
+    deserializer.end().map_err(|error| malformed(&error))?;
     Ok(value)
+}
+
+fn unexpected(error: &dyn std::fmt::Display) -> Failure {
+    let text = format!("Failed to deserialize the JSON body into the target type: {error}");
+    Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "ChromaError", text)
+}
+
+fn malformed(error: &dyn std::fmt::Display) -> Failure {
+    Failure::invalid(format!("Failed to parse the request body as JSON: {error}"))
 }
 
 /// Reads a query string.

@@ -97,9 +97,11 @@ impl From<Error> for Failure {
             },
             Error::NotFound(_) => (S::NOT_FOUND, "NotFoundError"),
             Error::Conflict(_) => (S::CONFLICT, "ChromaError"),
-            Error::Damaged(_) | Error::Maintenance { .. } | Error::Backup(_) => {
-                (S::INTERNAL_SERVER_ERROR, "InternalError")
-            }
+            Error::Damaged(_)
+            | Error::Maintenance { .. }
+            | Error::Backup(_)
+            | Error::DamagedBackup(_)
+            | Error::Options(_) => (S::INTERNAL_SERVER_ERROR, "InternalError"),
             Error::Busy { .. } | Error::MemoryFull { .. } | Error::Closed => (S::SERVICE_UNAVAILABLE, "ChromaError"),
             Error::Store(error) => match error {
                 StoreError::NotFound { .. } => (S::NOT_FOUND, "NotFoundError"),

@@ -40,7 +40,7 @@ use ochre_engine::Database;
 use serde_json::{Map, Value};
 
 pub use access::Caller;
-pub use call::{Answer, Call, find_collection, parse_json, parse_query};
+pub use call::{Answer, Call, find_collection, parse_json, parse_object, parse_query};
 pub use failure::{Failure, violation_members};
 pub use http::StatusCode;
 pub use ochre_auth::{OwnPermission, Permission, Target};

@@ -19,11 +19,12 @@ impl View {
         strings + of(ValueType::Int) + of(ValueType::Float) + of(ValueType::Bool).min(2)
     }
 
-    /// How many records pass a filter, about, as if its parts had nothing to do with each other.
-    pub fn estimate(&self, filter: &Filter) -> usize {
+    /// How many records pass all of these filters, about, as if they and their parts had nothing to do with each other.
+    pub fn estimate<'f>(&self, filters: impl IntoIterator<Item = &'f Filter>) -> usize {
         let records = self.live().len() as f64;
+        let share: f64 = filters.into_iter().map(|filter| self.share(filter)).product();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count")]
-        let count = (self.share(filter).clamp(0.0, 1.0) * records).round() as usize;
+        let count = (share.clamp(0.0, 1.0) * records).round() as usize;
         count
     }
 

@@ -58,10 +58,21 @@ pub struct Trace {
     pub examined: u64,
     /// Every index, and what became of it.
     pub considered: Vec<Considered>,
-    /// Entries in the ranges that were looked up, if any were.
+    /// How many records would pass at most, by what was looked up for the whole filter, if anything was.
     pub estimated: Option<usize>,
-    /// Records that the indexes used show as they are, of so many.
+    /// Records that the indexes used show as they are, of so many; nothing if none was used.
     pub coverage: Option<(usize, usize)>,
+    /// Values of columns were tested.
+    pub by_column: bool,
+    /// The trigrams of documents were asked.
+    pub by_trigram: bool,
+}
+
+impl Trace {
+    /// Notes that no more than so many records are expected to pass.
+    fn expect(&mut self, count: usize) {
+        self.estimated = Some(self.estimated.map_or(count, |estimated| estimated.min(count)));
+    }
 }
 
 /// The records among `candidates` that pass `filter`, in the state that `view` shows.
@@ -79,7 +90,7 @@ pub fn evaluate<R: Rows>(filter: &Filter, view: &View, candidates: &Bitmap, rows
 pub fn evaluate_with<R: Rows>(
     filter: &Filter, view: &View, candidates: &Bitmap, rows: &mut R, hints: &Hints, trace: &mut Trace,
 ) -> Result<Bitmap, R::Error> {
-    Evaluation { view, rows, hints, trace }.pass(filter, candidates)
+    Evaluation { view, rows, hints, trace, is_whole: true }.pass(filter, candidates)
 }
 
 /// A filter being evaluated.
@@ -88,15 +99,18 @@ struct Evaluation<'a, R> {
     rows: &'a mut R,
     hints: &'a Hints,
     trace: &'a mut Trace,
+    /// What is looked at next is the whole filter, not a part of it.
+    is_whole: bool,
 }
 
 impl<R: Rows> Evaluation<'_, R> {
     fn pass(&mut self, filter: &Filter, candidates: &Bitmap) -> Result<Bitmap, R::Error> {
+        let is_whole = std::mem::replace(&mut self.is_whole, false);
         match filter {
             Filter::All(parts) => {
                 let mut open = Vec::new();
                 parts.iter().for_each(|part| flatten(part, &mut open));
-                self.pass_all(&open, candidates)
+                self.pass_all(&open, candidates, is_whole)
             }
             Filter::Any(parts) => {
                 let mut passed = Bitmap::new();
@@ -112,21 +126,26 @@ impl<R: Rows> Evaluation<'_, R> {
                 }
                 Ok(passed)
             }
-            Filter::Key { .. } => self.pass_all(&[filter], candidates),
-            Filter::Document(test) => self.documents(test, candidates),
+            Filter::Key { .. } => self.pass_all(&[filter], candidates, is_whole),
+            Filter::Document(test) => self.documents(test, candidates, is_whole),
             Filter::Ids(ids) => Ok(candidates.and(&self.rows.offsets(ids)?)),
         }
     }
 
     /// What passes every part.
-    fn pass_all(&mut self, parts: &[&Filter], candidates: &Bitmap) -> Result<Bitmap, R::Error> {
+    fn pass_all(&mut self, parts: &[&Filter], candidates: &Bitmap, is_whole: bool) -> Result<Bitmap, R::Error> {
         let view = self.view;
         let choice = if view.indexes.is_empty() && self.hints.hypothetical.is_empty() {
             None
         } else {
             Choice::of(parts, view, candidates, self.hints, &mut self.trace.considered)
         };
-        let mut left = choice.as_ref().map(|choice| self.look_up(choice, parts, candidates));
+        let mut left = choice.as_ref().map(|choice| {
+            if is_whole {
+                self.trace.expect(choice.estimated());
+            }
+            self.look_up(choice, parts, candidates)
+        });
         let answered = choice.map(|choice| choice.answered).unwrap_or_default();
         let open = parts.iter().enumerate().filter(|(number, _)| !answered.contains(number)).map(|(_, part)| *part);
         let (cheap, dear): (Vec<_>, Vec<_>) = open.partition(|part| !part.reads_documents());
@@ -137,6 +156,7 @@ impl<R: Rows> Evaluation<'_, R> {
             }
             left = Some(match part {
                 Filter::Key { key, test } => self.scan(key, test, open),
+                Filter::Document(test) => self.documents(test, open, is_whole)?,
                 part => self.pass(part, open)?,
             });
         }
@@ -146,7 +166,6 @@ impl<R: Rows> Evaluation<'_, R> {
     /// What passes the parts that an index answers: as it says, and of what it does not show by the columns.
     fn look_up(&mut self, choice: &Choice<'_>, parts: &[&Filter], candidates: &Bitmap) -> Bitmap {
         let (covered, live) = (choice.index.covered(), self.view.live());
-        *self.trace.estimated.get_or_insert(0) += choice.estimated();
         self.trace.coverage = Some(match self.trace.coverage {
             Some((least, of)) => (least.min(covered.len()), of),
             None => (covered.len(), live.len()),
@@ -168,6 +187,7 @@ impl<R: Rows> Evaluation<'_, R> {
     /// What passes a test, by the column.
     fn scan(&mut self, key: &str, test: &Test, candidates: &Bitmap) -> Bitmap {
         self.trace.examined += candidates.len() as u64;
+        self.trace.by_column = true;
         let positive = test.negated();
         let column = self.view.column(key);
         let matching =
@@ -175,11 +195,32 @@ impl<R: Rows> Evaluation<'_, R> {
         if positive.is_some() { candidates.and_not(&matching) } else { matching }
     }
 
-    fn documents(&mut self, test: &DocumentTest, candidates: &Bitmap) -> Result<Bitmap, R::Error> {
-        let mut examined = 0;
-        let passed = documents(test, self.view, candidates, self.rows, &mut examined);
-        self.trace.examined += examined;
-        passed
+    fn documents(&mut self, test: &DocumentTest, candidates: &Bitmap, is_whole: bool) -> Result<Bitmap, R::Error> {
+        let Documents { decided, suspects, by_trigram } = Documents::of(test, self.view, candidates);
+        self.trace.examined += suspects.len() as u64;
+        self.trace.by_trigram |= by_trigram;
+        let mut positive = decided;
+        // Trigrams say what may pass; of the others it is known.
+        if is_whole && by_trigram && !test.is_negative() {
+            self.trace.expect(positive.len() + suspects.len());
+        }
+        match test {
+            // The searcher is made once for all documents.
+            DocumentTest::Contains(needle) | DocumentTest::NotContains(needle) => {
+                let finder = Finder::new(needle.as_bytes());
+                self.rows.documents(&suspects, &mut |offset, text| {
+                    if finder.find(text.as_bytes()).is_some() {
+                        positive.insert(offset);
+                    }
+                })?;
+            }
+            _ => self.rows.documents(&suspects, &mut |offset, text| {
+                if test.matches(Some(text)) != test.is_negative() {
+                    positive.insert(offset);
+                }
+            })?,
+        }
+        Ok(if test.is_negative() { candidates.and_not(&positive) } else { positive })
     }
 }
 
@@ -191,45 +232,34 @@ pub(crate) fn flatten<'f>(filter: &'f Filter, parts: &mut Vec<&'f Filter>) {
     }
 }
 
-fn documents<R: Rows>(
-    test: &DocumentTest, view: &View, candidates: &Bitmap, rows: &mut R, examined: &mut u64,
-) -> Result<Bitmap, R::Error> {
-    let with_document = candidates.and(view.with_document());
-    let passed = if test.is_negative() { candidates.and_not(&with_document) } else { Bitmap::new() };
-    match test {
-        // No document needs to be read to know that it contains the empty text.
-        DocumentTest::Contains(text) if text.is_empty() => return Ok(with_document),
-        DocumentTest::NotContains(text) if text.is_empty() => return Ok(passed),
-        _ => {}
-    }
-    // Of the documents that are indexed, those are read that have what passing takes.
-    let (needs, is_exact) = Needs::of(test);
-    let mut suspects = with_document.clone();
-    let mut known = Bitmap::new();
-    if needs != Needs::Anything && !view.text().is_empty() {
-        let found = view.find_text(&needs).and(&with_document);
-        suspects = with_document.and_not(view.in_text());
-        if is_exact { known = found } else { suspects = suspects.or(&found) }
-    }
-    *examined = suspects.len() as u64;
-    let mut positive = known;
-    match test {
-        // The searcher is made once for all documents.
-        DocumentTest::Contains(needle) | DocumentTest::NotContains(needle) => {
-            let finder = Finder::new(needle.as_bytes());
-            rows.documents(&suspects, &mut |offset, text| {
-                if finder.find(text.as_bytes()).is_some() {
-                    positive.insert(offset);
-                }
-            })?;
+/// What is known of a test of documents before any is read.
+struct Documents {
+    /// Those that have what the test looks for.
+    decided: Bitmap,
+    /// Those that have to be read.
+    suspects: Bitmap,
+    by_trigram: bool,
+}
+
+impl Documents {
+    fn of(test: &DocumentTest, view: &View, candidates: &Bitmap) -> Self {
+        let with_document = candidates.and(view.with_document());
+        if let DocumentTest::Contains(text) | DocumentTest::NotContains(text) = test
+            && text.is_empty()
+        {
+            // No document needs to be read to know that it contains the empty text.
+            return Self { decided: with_document, suspects: Bitmap::new(), by_trigram: false };
         }
-        _ => rows.documents(&suspects, &mut |offset, text| {
-            if test.matches(Some(text)) != test.is_negative() {
-                positive.insert(offset);
-            }
-        })?,
+        let (needs, is_exact) = Needs::of(test);
+        if needs == Needs::Anything || view.text().is_empty() {
+            return Self { decided: Bitmap::new(), suspects: with_document, by_trigram: false };
+        }
+        // Of the documents that are indexed, those are read that have what passing takes.
+        let found = view.find_text(&needs).and(&with_document);
+        let outside = with_document.and_not(view.in_text());
+        let (decided, suspects) = if is_exact { (found, outside) } else { (Bitmap::new(), outside.or(&found)) };
+        Self { decided, suspects, by_trigram: true }
     }
-    Ok(if test.is_negative() { passed.or(&with_document.and_not(&positive)) } else { positive })
 }
 
 /// With fewer candidates per chunk their values are looked up one by one.

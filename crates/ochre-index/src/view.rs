@@ -470,12 +470,14 @@ impl View {
 
     /// Bytes of memory by part. What the view shares with others counts in full.
     pub fn memory(&self) -> Memory {
-        let chunks = |len: usize, each: usize| len * CHUNK * each;
+        fn held<T>(chunks: &[Arc<Vec<T>>]) -> usize {
+            chunks.iter().map(|chunk| chunk.capacity() * size_of::<T>()).sum()
+        }
         let graph = self.graph.as_ref();
         Memory {
             columns: self.columns.values().map(|column| column.heap_bytes()).sum(),
             vectors: self.blocks.iter().flat_map(|chunk| chunk.iter()).map(|block| block.heap_bytes()).sum(),
-            places: chunks(self.slots.len(), size_of::<Slot>()) + chunks(self.nodes.len(), size_of::<u32>()),
+            places: held(&self.slots) + held(&self.nodes),
             text: self.text.segments().iter().map(|(segment, _)| segment.bytes()).sum(),
             indexes: self.indexes.iter().map(CompositeIndex::bytes).sum(),
             codes: graph.map_or(0, |graph| graph.codes_bytes()),

@@ -19,7 +19,7 @@ mod tier;
 pub use arena::Arena;
 pub use byte::byte_dot;
 pub use float::{dot, l2_squared};
-pub use memory::give_back_memory;
+pub use memory::{give_back_large_buffers, give_back_memory};
 pub use nibble::{LINE_NIBBLES, Line, nibble_dots};
 pub use prefetch::{prefetch, prefetch_row};
 pub use slab::{Region, Slab};

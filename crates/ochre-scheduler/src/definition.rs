@@ -102,7 +102,14 @@ impl Definition {
         }
         match (interval, cron, once, zone, &self.trigger) {
             (Some(every), ..) => Trigger::interval(every.parse::<Span>()?.0, now).map(Some),
-            (_, Some(expression), ..) => Trigger::cron(expression, zone.unwrap_or("UTC")).map(Some),
+            (_, Some(expression), ..) => {
+                let trigger = Trigger::cron(expression, zone.unwrap_or("UTC"))?;
+                if trigger.next(now).is_none() {
+                    let reason = format!("'{expression}' never comes: no year has such a day");
+                    return Err(Error::Invalid { what: "cron expression", reason });
+                }
+                Ok(Some(trigger))
+            }
             (_, _, Some(at), ..) => Trigger::once(now, None, Some(at.parse()?)).map(Some),
             (_, _, _, Some(zone), Trigger::Cron(cron)) => Trigger::cron(cron.expression(), zone).map(Some),
             (_, _, _, Some(_), _) => {
@@ -121,7 +128,12 @@ impl Definition {
                 let reason = format!("there is no policy '{name}'{}", hint.unwrap_or_default());
                 return Err(Error::Invalid { what: "policy", reason });
             };
-            all[name] = if value.is_null() { default.clone() } else { value.clone() };
+            let value = if value.is_null() { default } else { value };
+            let mut alone = defaults.clone();
+            alone[name] = value.clone();
+            let refused = |error| Error::Invalid { what: "policy", reason: format!("'{name}' is {value}: {error}") };
+            serde_json::from_value::<Policies>(alone).map_err(refused)?;
+            all[name] = value.clone();
         }
         let policies: Policies = serde_json::from_value(all)
             .map_err(|error| Error::Invalid { what: "policy", reason: error.to_string() })?;
@@ -158,6 +170,10 @@ impl Definition {
 fn check_policies(policies: &Policies) -> Result<(), Error> {
     if !(0.0..=1.0).contains(&policies.jitter) {
         let reason = format!("jitter is {}; it has to be between 0 and 1", policies.jitter);
+        return Err(Error::Invalid { what: "policy", reason });
+    }
+    if policies.timeout.0.is_zero() {
+        let reason = "timeout is 0s; it has to be longer, or no run ever succeeds".into();
         return Err(Error::Invalid { what: "policy", reason });
     }
     Ok(())

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use ochre_engine::Idempotency;
-use ochre_extension::{parse_json, parse_query};
+use ochre_extension::{parse_object, parse_query};
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
@@ -40,9 +40,9 @@ impl JsonBytes {
         self.bytes.len() <= SMALL_BYTES_MAX
     }
 
-    /// Parses the body.
+    /// Parses the body, which is an object.
     pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        Ok(parse_json(&self.bytes)?)
+        Ok(parse_object(&self.bytes)?)
     }
 
     /// The body as it came.

@@ -245,27 +245,26 @@ impl Config {
             }
         }
         for key in dotted_keys(&table) {
-            let name = format!("OCHRE_{}", key.to_uppercase().replace('.', "_"));
+            let name = variable(&key);
             if let Some((_, value)) = source.environment.iter().find(|(given, _)| *given == name) {
                 set_text(&mut table, &name, &key, value)?;
             }
         }
         for (key, value) in &source.flags {
-            let flag = format!("--{}", key.rsplit('.').next().unwrap_or(key).replace('_', "-"));
-            set_text(&mut table, &flag, key, value)?;
+            set_text(&mut table, &flag(key), key, value)?;
         }
         let config: Self =
             serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| ConfigError::Value {
-                source_name: "the configuration".into(),
+                source_name: source.of(&error.path().to_string()),
                 key: error.path().to_string(),
-                reason: format!("is out of range: {}", error.inner().message()),
+                reason: format!("is out of range: {}", in_numbers(error.inner().message())),
             })?;
-        config.check()
+        config.check(source)
     }
 
-    fn check(self) -> Result<Self, ConfigError> {
+    fn check(self, source: &Source) -> Result<Self, ConfigError> {
         let wrong = |key: &str, reason: &str| ConfigError::Value {
-            source_name: "the configuration".into(),
+            source_name: source.of(key),
             key: key.into(),
             reason: reason.into(),
         };
@@ -343,6 +342,42 @@ impl Config {
     pub fn to_toml(&self) -> String {
         toml::to_string(self).unwrap_or_default()
     }
+}
+
+impl Source {
+    /// What a setting was taken from, as messages name it.
+    fn of(&self, key: &str) -> String {
+        let is_in_environment = |name: &str| self.environment.iter().any(|(given, _)| given == name);
+        let alias = || ALIASES.iter().find(|(name, of)| *of == key && is_in_environment(name));
+        if self.flags.iter().any(|(given, _)| *given == key) {
+            flag(key)
+        } else if is_in_environment(&variable(key)) {
+            variable(key)
+        } else if let Some((name, _)) = alias() {
+            (*name).to_owned()
+        } else {
+            self.file.as_ref().map_or("the configuration".into(), |file| file.display().to_string())
+        }
+    }
+}
+
+/// The flag of a setting.
+fn flag(key: &str) -> String {
+    format!("--{}", key.rsplit('.').next().unwrap_or(key).replace('_', "-"))
+}
+
+/// The environment variable of a setting.
+fn variable(key: &str) -> String {
+    format!("OCHRE_{}", key.to_uppercase().replace('.', "_"))
+}
+
+/// Types of numbers in a message as the numbers that they hold.
+fn in_numbers(message: &str) -> String {
+    message
+        .replace("u16", "a whole number from 0 to 65535")
+        .replace("u32", "a whole number from 0 to 4294967295")
+        .replace("u64", "a whole number from 0")
+        .replace("usize", "a whole number from 0")
 }
 
 fn overlay_file(table: &mut Table, file: &Path) -> Result<(), ConfigError> {
@@ -558,5 +593,12 @@ mod tests {
         let source = Source { environment: vec![("OCHRE_PORT".into(), "many".into())], ..Source::default() };
         let error = Config::read(&source).unwrap_err().to_string();
         assert!(error.contains("OCHRE_PORT") && error.contains("server.port") && error.contains("many"), "{error}");
+        // Out of range, not of the wrong type: found only when all is put together.
+        let flags = vec![("server.port", "70000".to_owned())];
+        let error = Config::read(&Source { flags, ..Source::default() }).unwrap_err().to_string();
+        assert!(error.contains("--port") && error.contains("65535"), "{error}");
+        let source = Source { environment: vec![("OCHRE_SERVER_PORT".into(), "-1".into())], ..Source::default() };
+        let error = Config::read(&source).unwrap_err().to_string();
+        assert!(error.contains("OCHRE_SERVER_PORT") && error.contains("-1"), "{error}");
     }
 }

@@ -94,7 +94,8 @@ impl Repository {
         while let Some(parent) = &chain[chain.len() - 1].parent {
             let found = manifests.iter().find(|manifest| manifest.id == *parent);
             chain.push(found.ok_or_else(|| {
-                Error::Backup(format!("backup {} continues {parent}, which is not there", chain[chain.len() - 1].id))
+                let id = &chain[chain.len() - 1].id;
+                Error::DamagedBackup(format!("backup {id} continues {parent}, which is not there"))
             })?);
         }
         chain.reverse();
@@ -123,7 +124,8 @@ impl Repository {
     /// The bytes of a chunk, if they are what its hash says.
     pub(super) fn get_chunk(&self, hash: &str) -> Result<Vec<u8>, Error> {
         let name = chunk_name(hash);
-        let damaged = |reason: &str| Error::Backup(format!("chunk {name} at {} {reason}", self.target.describe()));
+        let damaged =
+            |reason: &str| Error::DamagedBackup(format!("chunk {name} at {} {reason}", self.target.describe()));
         let packed = self.target.get(&name)?.ok_or_else(|| damaged("is missing"))?;
         let bytes =
             zstd::stream::decode_all(packed.as_slice()).map_err(|_| damaged("is damaged: it does not unpack"))?;
@@ -254,7 +256,7 @@ impl Repository {
         }
         if written != file.bytes {
             let reason = format!("{} has {written} bytes in its chunks, not {}", file.name, file.bytes);
-            return Err(Error::Backup(reason));
+            return Err(Error::DamagedBackup(reason));
         }
         Ok(())
     }

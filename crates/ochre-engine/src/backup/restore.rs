@@ -72,7 +72,8 @@ impl Repository {
     /// what was committed at that backup's position. If anything fails, what was written is removed.
     ///
     /// # Errors
-    /// [`Error::Backup`]: there is no such backup, a chunk is missing or damaged, the directory is not empty.
+    /// [`Error::Backup`]: there is no such backup, or the directory is not empty. [`Error::DamagedBackup`]: a chunk is
+    /// missing or damaged.
     pub fn restore(&self, options: &RestoreOptions, directory: &Path) -> Result<Manifest, Error> {
         let is_empty = std::fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none());
         if !is_empty {

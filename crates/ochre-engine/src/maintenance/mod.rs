@@ -79,14 +79,16 @@ impl Maintenance {
         }
         // Without a thread of its own a database has nobody to run jobs.
         let name = if options.background { options.scheduler.as_str() } else { "off" };
-        let scheduler = options.schedulers.make(name, parts)?;
+        let refused = |section: &str, error: &dyn std::fmt::Display| Error::Options(format!("[{section}]: {error}"));
+        let scheduler = options.schedulers.make(name, parts).map_err(|error| refused("scheduler", &error))?;
         if let Some(unknown) = options.jobs.keys().find(|name| tasks.iter().all(|task| task.name() != name.as_str())) {
             // Says which name was meant.
-            scheduler.job(unknown)?;
+            scheduler.job(unknown).map_err(|error| refused("jobs", &error))?;
         }
         let nothing = serde_json::Map::new();
         for task in &tasks {
-            declare(&*scheduler, &**task, options.jobs.get(task.name()).unwrap_or(&nothing))?;
+            declare(&*scheduler, &**task, options.jobs.get(task.name()).unwrap_or(&nothing))
+                .map_err(|error| refused(&format!("jobs.{}", task.name()), &error))?;
         }
         inner.signals.connect(Arc::downgrade(&scheduler));
         Ok(Self { inner: Arc::clone(inner), scheduler, is_stopped: Mutex::new(false) })

@@ -12,8 +12,8 @@ use serde_json::{Value as Json, json};
 pub struct Explain {
     /// The declared index that answered the filter; of several the first.
     pub index: Option<String>,
-    /// `index`, `scan` or `none` for the filter of a get; for queries how vectors were searched: `exact`, `scan` (of
-    /// codes), `graph`, `graph-then-scan`, `empty`.
+    /// `index`, `trigrams`, `scan` or `none` for the filter of a get; for queries how vectors were searched: `exact`,
+    /// `scan` (of codes), `graph`, `graph-then-scan`, `empty`.
     pub strategy: &'static str,
     /// How many records were expected to pass.
     pub matches_estimated: usize,
@@ -61,13 +61,14 @@ impl Explain {
         let estimated = match (filter, trace.estimated) {
             (None, _) => records,
             (Some(_), Some(estimated)) => estimated.min(records),
-            (Some(filter), None) => view.estimate(filter),
+            (Some(filter), None) => view.estimate([filter]),
         };
         let strategy = match plans.first() {
             Some(plan) => strategy_name(plan.strategy),
             None if filter.is_none() => "none",
-            None if used.is_empty() => "scan",
-            None => "index",
+            None if !used.is_empty() => "index",
+            None if trace.by_trigram => "trigrams",
+            None => "scan",
         };
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let coverage =
@@ -82,10 +83,18 @@ impl Explain {
                 })
             })
             .collect();
-        let by = match (&used[..], filter) {
-            (_, None) => "no filter".to_owned(),
-            ([], Some(_)) => "the filter scanned columns".to_owned(),
-            (names, Some(_)) => format!("the filter used index {}", names.join(", ")),
+        let ways: Vec<String> = [
+            (!used.is_empty()).then(|| format!("used index {}", used.join(", "))),
+            trace.by_trigram.then(|| "used the trigrams of documents".to_owned()),
+            trace.by_column.then(|| "scanned columns".to_owned()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let by = match filter {
+            None => "no filter".to_owned(),
+            Some(_) if ways.is_empty() => "the filter looked records up".to_owned(),
+            Some(_) => format!("the filter {}", ways.join(" and ")),
         };
         let search = plans.first().map_or(String::new(), |plan| {
             format!(

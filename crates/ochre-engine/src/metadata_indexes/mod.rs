@@ -177,6 +177,11 @@ impl Indexes {
         self.entries.read().values().filter(|entry| entry.number == number).cloned().collect()
     }
 
+    /// The names of a collection's indexes.
+    pub(crate) fn names(&self, number: CollectionNumber) -> Vec<String> {
+        self.of(number).iter().map(|entry| entry.state.lock().definition.index_name.clone()).collect()
+    }
+
     fn all(&self) -> Vec<Arc<Entry>> {
         self.entries.read().values().cloned().collect()
     }

@@ -74,7 +74,7 @@ impl Inner {
                 });
                 match existing {
                     Some(index) => format!(
-                        "index {index} has its keys: wait until it is ready, show it, or ask for fewer or shorter values"
+                        "index {index} has its keys: wait until it is ready, show it, or ask for at most 1,000 values of at most 512 bytes"
                     ),
                     None => format!("declare one: POST /_admin/metadata_indexes {body}"),
                 }

@@ -10,7 +10,7 @@ use crate::bitmap::Bitmap;
 use crate::evaluate::{Hints, flatten};
 use crate::view::View;
 
-/// A lookup has at most so many ranges of keys: lists of operands multiply.
+/// A lookup has at most so many ranges of keys: lists of operands multiply. [`Reason::TooManyValues`] says it too.
 const RANGES_MAX: usize = 1000;
 /// Finding a record in an index takes about as long as testing so many values of a column.
 const ENTRY_COST: usize = 8;
@@ -26,7 +26,8 @@ pub struct Considered {
     pub index: String,
     /// Which of its columns the filter can use, in their order.
     pub columns: Vec<String>,
-    /// Entries in the ranges of keys, and records that changed since: no fewer than match.
+    /// Entries in the ranges of keys, and records that changed since: no fewer than match. Of one that does not exist a
+    /// guess from counts.
     pub estimated: usize,
     /// Why it is used, or is not.
     pub reason: Reason,
@@ -44,6 +45,7 @@ pub enum Reason {
     PrefixMissing(bool),
     /// It names the first column by a test that no index answers, or with an operand that none has.
     NotByIndex,
+    TooManyValues,
     PartialFilter,
     ScanIsCheaper,
     OtherIsCheaper,
@@ -61,6 +63,9 @@ impl Reason {
             Self::PrefixMissing(true) => "prefix missing: the filter names a later column, but not the first",
             Self::PrefixMissing(false) => "the filter names none of its columns",
             Self::NotByIndex => "the test on its first column is answered by no index",
+            Self::TooManyValues => {
+                "the filter names more values of its first column than are looked up in an index: 1,000"
+            }
             Self::PartialFilter => "the filter does not imply the filter of the index",
             Self::ScanIsCheaper => "scanning the columns is cheaper",
             Self::OtherIsCheaper => "another index is cheaper",
@@ -169,7 +174,10 @@ impl<'a> Choice<'a> {
         }
         for shape in &hints.hypothetical {
             match Fit::of(shape, parts, view) {
-                Ok(fit) => note(&shape.name, &fit.columns, 0, Reason::Hypothetical),
+                Ok(fit) => {
+                    let estimated = view.estimate(fit.answered.iter().map(|number| parts[*number]));
+                    note(&shape.name, &fit.columns, estimated, Reason::Hypothetical);
+                }
                 Err(reason) => note(&shape.name, &[], 0, reason),
             }
         }
@@ -284,7 +292,15 @@ impl Fit {
                 )
             };
             let first = shape.columns.first().is_some_and(names_column);
-            return Err(if first {
+            let has_many = |column: &IndexColumn| {
+                tests().any(|(_, key, test)| {
+                    names(column, key, test, view)
+                        && operands(column, test).is_some_and(|operands| operands.len() > RANGES_MAX)
+                })
+            };
+            return Err(if shape.columns.first().is_some_and(has_many) {
+                Reason::TooManyValues
+            } else if first {
                 Reason::NotByIndex
             } else {
                 Reason::PrefixMissing(shape.columns.iter().any(names_column))

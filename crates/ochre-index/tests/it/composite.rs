@@ -202,7 +202,19 @@ fn the_reason_for_using_an_index_or_not_is_told() {
     let mut trace = Trace::default();
     let filter = is("note", Test::Eq(Scalar::Str("seen".into())));
     let found = evaluate_with(&filter, &view, view.live(), &mut Records(&[]), &what_if, &mut trace).unwrap();
-    assert_eq!((found.len(), trace.considered.last().unwrap().reason), (20, Reason::Hypothetical));
+    let considered = trace.considered.last().unwrap();
+    assert_eq!((found.len(), considered.reason), (20, Reason::Hypothetical));
+    assert!(considered.estimated > 0, "guessed from counts");
+    // Only one branch is answered by an index: what that expects says nothing of the whole.
+    let either = Filter::Any(vec![genre("rare"), is("note", Test::Eq(Scalar::Str("seen".into())))]);
+    let mut trace = Trace::default();
+    evaluate_with(&either, &view, view.live(), &mut Records(&[]), &Hints::default(), &mut trace).unwrap();
+    assert!(trace.estimated.is_none() && trace.coverage.is_some() && trace.by_column, "{trace:?}");
+    // More values than are looked up.
+    let many: Vec<Scalar> = (0..1001).map(|n| Scalar::Str(format!("genre {n}"))).collect();
+    let named = Hints { use_index: Some("genre year".into()), ..Hints::default() };
+    assert_eq!(check(is("genre", Test::In(many[1..].to_vec())), named.clone()).2.reason, Reason::Used);
+    assert_eq!(check(is("genre", Test::In(many)), named).2.reason, Reason::TooManyValues);
     let id = view.indexes()[0].shape().id;
     view.hide_index(id, true);
     let mut trace = Trace::default();

@@ -228,6 +228,11 @@ impl Planning {
     fn hints(&self, collection: &Collection) -> Result<Hints, ApiError> {
         let ignored = self.ignore_index.iter().flat_map(|names| names.split(',')).map(str::to_owned).collect();
         let mut hints = Hints { use_index: self.use_index.clone(), ignore_indexes: ignored, ..Hints::default() };
+        let named = hints.use_index.iter().map(|name| ("use_index", name));
+        let ignored = hints.ignore_indexes.iter().filter(|name| *name != "*").map(|name| ("ignore_index", name));
+        for (parameter, name) in named.chain(ignored) {
+            check_index_name(collection, parameter, name)?;
+        }
         if let Some(text) = &self.hypothetical_indexes {
             let list: Vec<Json_> = serde_json::from_str(text).map_err(|error| {
                 ApiError::invalid(format!("hypothetical_indexes: expected a list of indexes as JSON: {error}"))
@@ -252,6 +257,16 @@ impl Planning {
             }
         })
     }
+}
+
+/// Whoever names an index means one that there is.
+fn check_index_name(collection: &Collection, parameter: &str, name: &str) -> Result<(), ApiError> {
+    let names = collection.metadata_index_names()?;
+    if names.iter().any(|known| known == name) {
+        return Ok(());
+    }
+    let known = if names.is_empty() { "has none".to_owned() } else { format!("has {}", names.join(", ")) };
+    Err(ApiError::invalid(format!("{parameter}: the collection has no metadata index '{name}'; it {known}")))
 }
 
 /// Puts the explanation beside what was found.
