@@ -1,7 +1,7 @@
 //! `ochre keys`: the keys that a server knows its clients by.
 
 use anyhow::Context;
-use ochre_engine::Database;
+use ochre_engine::{Database, Error, StoreError};
 use ochre_server::{Auth, Config, Extensions, NewKey};
 use serde_json::{Value as Json, json};
 
@@ -93,8 +93,11 @@ fn offline<T>(
     let config: Config = settings.resolve()?;
     let loaded = extensions.load(&config)?;
     let options = ochre_engine::Options { background: false, ..options(&config, &loaded)? };
-    let database =
-        Database::open_with(&config.database.path, options).context("with a running server, leave --offline out")?;
+    let database = Database::open_with(&config.database.path, options).map_err(|error| {
+        let is_in_use = matches!(error, Error::Store(StoreError::Locked { .. }));
+        let error = anyhow::Error::new(error);
+        if is_in_use { error.context("with a running server, leave --offline out") } else { error }
+    })?;
     let auth = Auth::new(&config, &database, loaded.permissions()).map_err(|error| anyhow::anyhow!("{error}"))?;
     let done = work(&auth, &database);
     database.close();

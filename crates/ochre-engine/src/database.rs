@@ -98,6 +98,7 @@ impl Database {
     }
 
     fn open_directory(directory: &Path, options: Options) -> Result<Self, Error> {
+        check_places(directory, options.backup_target.as_deref())?;
         let sqlite = SqliteOptions {
             disk: Arc::clone(&options.disk),
             vfs: options.vfs.clone(),
@@ -513,6 +514,28 @@ impl Database {
     fn handle(&self, row: &CollectionRow) -> Collection {
         Collection::new(self.clone(), row.id)
     }
+}
+
+/// Refuses to open what is no directory, and backups that would be lost with what they are of.
+fn check_places(directory: &Path, backup_target: Option<&str>) -> Result<(), Error> {
+    let shown = directory.display();
+    if directory.exists() && !directory.is_dir() {
+        return Err(Error::Options(format!("{shown} is a file; a database is a directory: choose another path")));
+    }
+    let Some(target) = backup_target else { return Ok(()) };
+    let path = target.strip_prefix("file://").unwrap_or(target);
+    let whole = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path));
+    if path.contains("://") {
+        return Ok(());
+    }
+    if let (Ok(directory), Ok(path)) = (whole(directory), whole(Path::new(path)))
+        && path.starts_with(&directory)
+    {
+        return Err(Error::Options(format!(
+            "[backup]: the target {target} lies in the database's own directory {shown}, with which its backups would be lost: choose one outside"
+        )));
+    }
+    Ok(())
 }
 
 impl Inner {

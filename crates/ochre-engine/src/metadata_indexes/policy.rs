@@ -1,6 +1,7 @@
 //! What becomes of filters that no declared index answers.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use ochre_index::{Hints, View, is_answerable};
 use ochre_model::Filter;
@@ -83,7 +84,12 @@ impl Inner {
         let told =
             format!("where: no metadata index answers this filter, and the collection has {records} records; {remedy}");
         match policy {
-            UnindexedFilters::Deny => Err(Error::Invalid(told)),
+            UnindexedFilters::Deny => {
+                // It is asked for all the same, and an index may be suggested or made for it.
+                let matched = view.estimate([filter]);
+                self.indexes.workload().note(row.number, filter, Duration::ZERO, matched, records, false);
+                Err(Error::Invalid(told))
+            }
             _ => Ok(Some(told)),
         }
     }

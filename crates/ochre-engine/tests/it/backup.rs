@@ -367,6 +367,13 @@ fn bad_targets_and_requests_say_what_is_wrong() {
         Database::open_with(scene.folder.path().join("other"), Options { background: true, ..options }).unwrap();
     let message = run(&other, "backup").message;
     assert!(message.contains("ftp"), "{message}");
+    let own = scene.folder.path().join("own");
+    let inside = Options { backup_target: Some(own.join("backups").display().to_string()), ..small() };
+    let error = Database::open_with(&own, inside).map(drop).unwrap_err().to_string();
+    assert!(error.contains("lies in the database's own directory") && !own.exists(), "{error}");
+    std::fs::write(&own, "no database").unwrap();
+    let error = Database::open_with(&own, small()).map(drop).unwrap_err().to_string();
+    assert!(error.contains("own is a file"), "{error}");
     let plain =
         Database::open_with(scene.folder.path().join("plain"), Options { background: true, ..small() }).unwrap();
     let message = run(&plain, "backup").message;

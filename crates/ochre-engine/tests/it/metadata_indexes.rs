@@ -476,6 +476,14 @@ fn filters_that_no_index_answers_are_told_or_refused_if_that_is_wanted() {
             assert_eq!(get(&answered).unwrap(), None, "{answered:?}");
         }
         unindexed(get(&not), "no index answers such tests");
+        // What is refused is asked for all the same.
+        for year in (0..20).map(|n| year(3000 + n)) {
+            let _ = get(&year);
+        }
+        let suggestions = database.suggest_metadata_indexes(&IndexSelection::default());
+        let is_suggested =
+            |columns: &Json| suggestions.iter().any(|suggestion| suggestion.to_string().contains(&columns.to_string()));
+        assert!(is_suggested(&json!(["year"])), "{policy:?}: {suggestions:?}");
         // Ids narrow it down, and small collections are scanned in no time.
         let some = GetRequest { filter: Some(year(1901)), ..GetRequest::of(["f1"]) };
         assert_eq!(films.get(&some).unwrap().len(), 1);
