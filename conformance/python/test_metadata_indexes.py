@@ -75,6 +75,30 @@ def test_an_index_is_declared_built_used_and_deleted(raw, films):
     assert explain(raw, films, RARE)[1]["index"] is None
 
 
+def test_searches_in_documents_are_explained(raw, client):
+    notes = client.create_collection("notes", embedding_function=None)
+    for start in range(0, 4000, 1000):
+        numbers = range(start, start + 1000)
+        notes.add(ids=[f"n{n}" for n in numbers], embeddings=[[n, 1.0] for n in numbers], documents=[f"note number {n}" for n in numbers])
+
+    def look(needle):
+        body = {"where_document": {"$contains": needle}, "include": []}
+        status, _, answer = raw("POST", f"{V2}/{notes.id}/get?explain=true", body)
+        assert status == 200, answer
+        return answer["explain"]
+
+    for _ in range(600):
+        found = look("number 3999")
+        if found["strategy"] == "trigrams":
+            break
+        assert found["strategy"] == "scan" and "read documents" in found["text"], found
+        time.sleep(0.05)
+    # One passes, and of the others nearly all are known not to.
+    assert found["strategy"] == "trigrams" and "used the trigrams of documents" in found["text"], found
+    assert found["matches_actual"] == 1 <= found["matches_estimated"] < 4000, found
+    assert look("nowhere to be found")["matches_actual"] == 0
+
+
 def test_column_order_matters_and_is_told(raw, films):
     for name, columns in [("genre_year", ["genre", "year"]), ("year_genre", ["year", "genre"]), ("tags", ["tags"])]:
         raw("POST", ADMIN, {"index_name": name, "collection": "films", "columns": columns})

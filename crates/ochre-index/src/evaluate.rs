@@ -66,6 +66,8 @@ pub struct Trace {
     pub by_column: bool,
     /// The trigrams of documents were asked.
     pub by_trigram: bool,
+    /// Documents were read.
+    pub by_document: bool,
 }
 
 impl Trace {
@@ -199,6 +201,7 @@ impl<R: Rows> Evaluation<'_, R> {
         let Documents { decided, suspects, by_trigram } = Documents::of(test, self.view, candidates);
         self.trace.examined += suspects.len() as u64;
         self.trace.by_trigram |= by_trigram;
+        self.trace.by_document |= !suspects.is_empty();
         let mut positive = decided;
         // Trigrams say what may pass; of the others it is known.
         if is_whole && by_trigram && !test.is_negative() {

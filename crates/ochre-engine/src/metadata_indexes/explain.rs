@@ -87,6 +87,7 @@ impl Explain {
             (!used.is_empty()).then(|| format!("used index {}", used.join(", "))),
             trace.by_trigram.then(|| "used the trigrams of documents".to_owned()),
             trace.by_column.then(|| "scanned columns".to_owned()),
+            trace.by_document.then(|| "read documents".to_owned()),
         ]
         .into_iter()
         .flatten()
@@ -94,7 +95,7 @@ impl Explain {
         let by = match filter {
             None => "no filter".to_owned(),
             Some(_) if ways.is_empty() => "the filter looked records up".to_owned(),
-            Some(_) => format!("the filter {}", ways.join(" and ")),
+            Some(_) => format!("the filter {}", ways.join(", ")),
         };
         let search = plans.first().map_or(String::new(), |plan| {
             format!(
