@@ -85,9 +85,8 @@ impl Inner {
             format!("where: no metadata index answers this filter, and the collection has {records} records; {remedy}");
         match policy {
             UnindexedFilters::Deny => {
-                // It is asked for all the same, and an index may be suggested or made for it.
-                let matched = view.estimate([filter]);
-                self.indexes.workload().note(row.number, filter, Duration::ZERO, matched, records, false);
+                // It is asked for all the same, and an index may be suggested or made for it, however many pass.
+                self.indexes.workload().note(row.number, filter, Duration::ZERO, 0, records, false);
                 Err(Error::Invalid(told))
             }
             _ => Ok(Some(told)),
