@@ -2,12 +2,13 @@
 
     python growth.py [--sizes 60000,250000,1000000] [--only NAMES] [--rounds N] [--json FILE] [--svg FILE]
 
-Runs the comparison of `graph.py` on clustered vectors for each size, and draws queries a second at recall@10 0.99 against
-the number of vectors.
+Runs the comparison of `graph.py` for each size, on clusters that grow, which make data harder, and on clusters within clusters,
+which do not; and draws queries a second at recall@10 0.99 against the number of vectors.
 """
 
 import argparse
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -27,20 +28,24 @@ def main():
     parser.add_argument("--svg", help="draw to this file")
     arguments = parser.parse_args()
 
-    result, rows, lines = {"machine": report.machine(), "sizes": {}}, [], {}
-    for size in map(int, arguments.sizes.split(",")):
-        with tempfile.NamedTemporaryFile(suffix=".json") as file:
-            call = [sys.executable, HERE / "graph.py", "--synthetic", str(size), "--only", arguments.only]
-            subprocess.run([*call, "--rounds", str(arguments.rounds), "--json", file.name], check=True, cwd=HERE)
-            libraries = json.loads(pathlib.Path(file.name).read_text())["libraries"]
-        result["sizes"][size] = libraries
-        for name, library in libraries.items():
-            at = {wanted: library.get(f"qps_at_{wanted}") for wanted in (0.95, 0.99)}
-            rows.append([f"{size:,}", name, *(f"{rate:,.0f}" if rate else "never" for rate in at.values()),
-                         f"{library['build_seconds']:.0f} s", f"{library['bytes'] / size:.0f}" if library["bytes"] else ""])
-            if at[0.99]:
-                lines.setdefault(name, []).append((size, at[0.99]))
-    print(report.table(["vectors", "library", "q/s at 0.95", "q/s at 0.99", "build", "bytes a vector"], rows))
+    result, rows, lines = {"machine": report.machine(), "data": {}}, [], {}
+    sizes = list(map(int, arguments.sizes.split(",")))
+    for kind, options in {"clusters that grow": [], "nested clusters": ["--nested"]}.items():
+        for size in sizes:
+            with tempfile.NamedTemporaryFile(suffix=".json") as file:
+                call = [sys.executable, HERE / "graph.py", "--synthetic", str(size), *options, "--only", arguments.only]
+                subprocess.run([*call, "--rounds", str(arguments.rounds), "--json", file.name], check=True, cwd=HERE)
+                libraries = json.loads(pathlib.Path(file.name).read_text())["libraries"]
+            result["data"].setdefault(kind, {})[size] = libraries
+            for name, library in libraries.items():
+                at = {wanted: library.get(f"qps_at_{wanted}") for wanted in (0.95, 0.99)}
+                rows.append([kind, f"{size:,}", name, *(f"{rate:,.0f}" if rate else "never" for rate in at.values()),
+                             f"{library['build_seconds']:.0f} s", f"{library['bytes'] / size:.0f}" if library["bytes"] else ""])
+                if at[0.99]:
+                    lines.setdefault(f"{name}, {kind}", []).append((size, at[0.99]))
+    print(report.table(["data", "vectors", "library", "q/s at 0.95", "q/s at 0.99", "build", "bytes a vector"], rows))
+    logarithm = math.log(sizes[-1]) / math.log(sizes[0])
+    print(f"\nThroughput would fall to {1 / logarithm:.2f} of that for {sizes[0]:,} by the logarithm of the size.")
     report.save(arguments, result, lambda path: report.curves(
         path, lines, "vectors", "queries a second at recall@10 0.99, one thread", x_log=True))
 

@@ -11,6 +11,9 @@ use super::{Graph, NO_ENTRY, Near, Node, Reached, STRIPES, level_of};
 /// some longer links stay, which saves steps.
 const ALPHA: f32 = 1.2;
 
+/// Nodes that are kept on the way down to where a node is linked: one that is linked into the wrong cluster is not found.
+const DESCENT_WIDTH: usize = 4;
+
 /// How nodes are added.
 #[derive(Clone, Copy, Debug)]
 pub struct BuildOptions<'a> {
@@ -111,11 +114,8 @@ impl Graph {
         };
         let mut scratch = self.take_scratch();
         let mut visited = 0;
-        let mut near = self.near(query, entry);
-        for level in (level + 1..=top).rev() {
-            near = self.descend(query, near, level, &mut scratch, &mut visited);
-        }
-        let mut entries = vec![near];
+        let mut entries = vec![self.near(query, entry)];
+        self.descend(query, &mut entries, (level + 1..=top).rev(), DESCENT_WIDTH, &mut scratch, &mut visited);
         for level in (0..=level.min(top)).rev() {
             let accept = &mut |found| found != node;
             let (ef, visit_max) = (self.parameters.ef_construction, usize::MAX);

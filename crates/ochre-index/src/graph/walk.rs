@@ -141,14 +141,13 @@ impl Graph {
     /// Sources: Malkov & Yashunin, arXiv:1603.09320, algorithms 2 and 5; Al-Jazzazi et al., arXiv:2505.15636
     /// (ending by distance).
     pub(crate) fn walk(&self, query: &Query, wanted: Wanted<'_>) -> Walk {
-        let Some((level, entry)) = self.entry() else { return Walk::default() };
+        let Some((top, entry)) = self.entry() else { return Walk::default() };
         let Wanted { k, ef, visit_max, accept } = wanted;
         let mut scratch = self.take_scratch();
         let mut visited = 1;
-        let mut near = self.near(query, entry);
-        for level in (1..=level).rev() {
-            near = self.descend(query, near, level, &mut scratch, &mut visited);
-        }
+        let mut entries = vec![self.near(query, entry)];
+        let width = descent_width(self.linked().len(), self.parameters.max_neighbors);
+        self.descend(query, &mut entries, (1..=top).rev(), width, &mut scratch, &mut visited);
         let (deviation, margin) = (self.codes.deviation(query), self.codes.margin(query));
         let reach = self.growth().filter(|_| margin.is_finite()).map(|growth| {
             #[expect(clippy::cast_precision_loss, reason = "a ratio of small numbers")]
@@ -157,7 +156,7 @@ impl Graph {
         });
         let ef = if reach.is_some() { ef.saturating_mul(WIDER) } else { ef };
         let search = Search { ef, reach, visit_max, accept };
-        let gave_up = self.search_level(query, &[near], 0, search, &mut scratch, &mut visited);
+        let gave_up = self.search_level(query, &entries, 0, search, &mut scratch, &mut visited);
         let nodes = scratch.found().collect();
         self.give_scratch(scratch);
         Walk { nodes, visited, gave_up }
@@ -200,22 +199,18 @@ impl Graph {
         Near { distance: distance[0], node }
     }
 
-    /// Follows the best link on a level until none is better.
+    /// Goes down these levels: on each the `width` nodes that seem nearest, from those of the level above.
+    ///
+    /// HNSW keeps one, which in clusters within clusters often ends in the wrong one, and stays there.
     pub(super) fn descend(
-        &self, query: &Query, mut near: Near, level: usize, scratch: &mut Scratch, visited: &mut usize,
-    ) -> Near {
-        let Scratch { fresh, distances, .. } = scratch;
-        loop {
-            fresh.clear();
-            fresh.extend(self.links(near.node, level));
-            distances.resize(fresh.len(), 0.0);
-            self.codes.distances(query, fresh, distances);
-            *visited += fresh.len();
-            let nodes = fresh.iter().zip(&*distances).map(|(node, distance)| Near { distance: *distance, node: *node });
-            match nodes.min() {
-                Some(next) if next < near => near = next,
-                _ => return near,
-            }
+        &self, query: &Query, entries: &mut Vec<Near>, levels: impl Iterator<Item = usize>, width: usize,
+        scratch: &mut Scratch, visited: &mut usize,
+    ) {
+        for level in levels {
+            let search = Search { ef: width, reach: None, visit_max: usize::MAX, accept: &mut |_| true };
+            self.search_level(query, entries, level, search, scratch, visited);
+            entries.clear();
+            entries.extend(scratch.found());
         }
     }
 
@@ -301,6 +296,13 @@ impl Graph {
     }
 }
 
+/// How many nodes a walk keeps on each level on its way down: one less than graphs of this size have levels above the lowest. What
+/// is as large as that takes more, since there are more clusters to end up in the wrong one of.
+fn descent_width(nodes: usize, max_neighbors: usize) -> usize {
+    let levels = nodes.checked_ilog(max_neighbors.max(4)).unwrap_or(0);
+    (levels as usize).saturating_sub(1).max(1)
+}
+
 /// Keeps the `k` smallest distances, ascending; whether this is one of them.
 fn keep_best(best: &mut Vec<f32>, distance: f32, k: usize) -> bool {
     // What is no number is farther than anything.
@@ -332,7 +334,57 @@ fn insert(pool: &mut Vec<Candidate>, near: Near, is_accepted: bool, ef: usize, a
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use ochre_model::HnswConfiguration;
+
     use super::*;
+    use crate::graph::{BuildOptions, GraphParameters, Node, level_of};
+
+    #[test]
+    fn more_than_one_way_down_leads_to_the_right_cluster() {
+        const QUERIES: usize = 300;
+        let mut rng = fastrand::Rng::with_seed(6);
+        let mut vectors = vec![vec![0.0f32; 64]];
+        for spread in [1.2, 1.0, 0.8, 1.0f32] {
+            let mut around = |centre: &Vec<f32>| -> Vec<Vec<f32>> {
+                (0..10).map(|_| centre.iter().map(|x| x + spread * (rng.f32() - 0.5)).collect()).collect()
+            };
+            vectors = vectors.iter().flat_map(&mut around).collect();
+        }
+        rng.shuffle(&mut vectors);
+        let queries = vectors.split_off(vectors.len() - QUERIES);
+        let sample: Vec<&[f32]> = vectors.iter().take(1000).map(Vec::as_slice).collect();
+        let graph = Graph::new(GraphParameters::new(&HnswConfiguration::default(), 64), vectors.len(), &sample);
+        let nodes: Vec<(Node, &[f32])> = (0u32..)
+            .zip(&vectors)
+            .map(|(offset, vector)| (Node { offset, vector_id: u64::from(offset) + 1 }, vector.as_slice()))
+            .collect();
+        assert!(graph.append(&nodes, 2));
+        graph.link_next(usize::MAX, |_| None, BuildOptions { threads: 2, stop: &AtomicBool::new(false) });
+
+        let (top, entry) = graph.entry().unwrap();
+        let above: Vec<u32> = (0u32..).take(vectors.len()).filter(|node| level_of(*node as usize, 16) > 0).collect();
+        let mut found = [0; 4];
+        for query in &queries {
+            let query = graph.query(query);
+            let nearest = above.iter().map(|node| graph.near(&query, *node)).min().unwrap();
+            for (width, found) in (1..).zip(&mut found) {
+                let mut entries = vec![graph.near(&query, entry)];
+                graph.descend(&query, &mut entries, (1..=top).rev(), width, &mut Scratch::default(), &mut 0);
+                assert!(entries.len() <= width && entries.is_sorted());
+                *found += usize::from(entries[0] == nearest);
+            }
+        }
+        assert!(found.is_sorted() && found[3] * 10 > QUERIES * 9 && found[0] * 10 < QUERIES * 9, "{found:?}");
+    }
+
+    #[test]
+    fn the_larger_the_graph_the_more_ways_down() {
+        let widths = [0, 1, 4095, 4096, 60_000, 65_536, 1_000_000, 1 << 20];
+        assert_eq!(widths.map(|nodes| descent_width(nodes, 16)), [1, 1, 1, 2, 2, 3, 3, 4]);
+        assert_eq!(descent_width(1 << 20, 2), descent_width(1 << 20, 4));
+    }
 
     #[test]
     fn the_best_distances_are_the_smallest_whatever_comes() {
