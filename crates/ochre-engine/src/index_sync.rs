@@ -62,8 +62,8 @@ pub(crate) struct Decayed {
 }
 
 impl Inner {
-    /// The graph of a collection that is being loaded, from its snapshot; and the nodes that no walk finds.
-    pub(crate) fn read_graph(&self, row: &CollectionRow, records: u64) -> Option<(Arc<Graph>, Vec<Node>)> {
+    /// The graph of a collection that is being loaded, from its snapshot.
+    pub(crate) fn read_graph(&self, row: &CollectionRow, records: u64) -> Option<Arc<Graph>> {
         let dimension = row.dimension?;
         if records < self.options.graph_records_min as u64 {
             return None;
@@ -75,8 +75,7 @@ impl Inner {
             (remembered.snapshot, remembered.gauged, remembered.is_unverified) =
                 (graph.len(), graph.len(), is_unverified);
         });
-        let lost = graph.lost();
-        Some((Arc::new(graph), lost))
+        Some(Arc::new(graph))
     }
 
     /// Whether a collection's index has to follow what changed `since`.
@@ -338,11 +337,8 @@ impl Inner {
         self.signals.remember(loaded.number, |remembered| {
             (remembered.snapshot, remembered.gauged, remembered.is_unverified) = (0, 0, false);
         });
-        let lost = graph.lost();
-        loaded.change(|view| {
-            view.set_graph(Some(Arc::new(graph)));
-            unmark(view, &lost);
-        });
+        let graph = Arc::new(graph);
+        loaded.change_aside(|view| view.set_graph(Some(Arc::clone(&graph))));
     }
 
     /// Moves the whole tail into the graph, batch by batch: what has no code yet is coded first.
@@ -381,12 +377,8 @@ impl Inner {
                 let capacity = Graph::capacity_for(graph.len() + view.tail_len(), hnsw.resize_factor);
                 let moved = self.moved_to_file(loaded, &graph, capacity).map(Arc::new);
                 is_movable = moved.is_some();
-                if let Some(moved) = moved {
-                    let mut is_replaced = false;
-                    loaded.change(|view| is_replaced = view.replace_graph(&graph, moved));
-                    if !is_replaced {
-                        return Ok(());
-                    }
+                if moved.is_some_and(|moved| !replace(loaded, &graph, &moved)) {
+                    return Ok(());
                 }
                 continue;
             }
@@ -395,12 +387,11 @@ impl Inner {
                 tried = tried.or(&uncoded.iter().copied().collect());
                 if lacks_room {
                     let capacity = Graph::capacity_for(graph.len() + uncoded.len(), hnsw.resize_factor);
-                    let (grown, mut is_replaced) = (Arc::new(graph.grown(capacity)), false);
-                    loaded.change(|view| is_replaced = view.replace_graph(&graph, Arc::clone(&grown)));
-                    if !is_replaced {
+                    let copy = Arc::new(graph.copied(capacity));
+                    if !replace(loaded, &graph, &copy) {
                         return Ok(());
                     }
-                    graph = grown;
+                    graph = copy;
                 }
                 let before = graph.len();
                 if !append(&graph, &view, &uncoded, threads) {
@@ -470,7 +461,9 @@ impl Inner {
         if fresh > graph.len() / SNAPSHOT_SHARE || (all && fresh > 0) {
             context.step(nodes_done(&graph, graph.len()))?;
             self.write_snapshot(loaded, row, &view, &graph);
-            self.move_into_snapshot(loaded, row, &graph);
+            if let Some(copy) = self.copy_in_order(row, &graph, fresh) {
+                replace(loaded, &graph, &Arc::new(copy));
+            }
             self.note_memory_freed();
             // Vectors of a finished graph are best read from mapped files.
             let seal = ochre_store::Upkeep::SealVectors { min_bytes: 4 << 20, dead_share_max: 1.0 };
@@ -495,19 +488,22 @@ impl Inner {
         }
     }
 
-    /// Lets a graph that takes much of the memory there may be lie in its snapshot, just written: the pages of that
-    /// can be let go of.
-    fn move_into_snapshot(&self, loaded: &Loaded, row: &CollectionRow, graph: &Arc<Graph>) {
+    /// A graph as walks read it, if much of it is new. One that takes much of the memory there may be, or lay in a file before,
+    /// is that of its snapshot, just written: the pages of that can be let go of.
+    fn copy_in_order(&self, row: &CollectionRow, graph: &Graph, fresh: usize) -> Option<Graph> {
         let bytes = (graph.codes_bytes() + graph.links_bytes()) as u64;
-        let is_written = self.signals.remembered(loaded.number).snapshot == graph.len();
-        if bytes <= self.memory_limit() / HEAP_SHARE || !is_written || graph.linked().len() != graph.len() {
-            return;
+        let is_large = bytes > self.memory_limit() / HEAP_SHARE;
+        if !is_large && fresh <= graph.len() / SNAPSHOT_SHARE {
+            return None;
         }
-        if let Some(found) = self.snapshots.read(self.store.epoch(), row.id, graph.parameters()) {
-            loaded.change(|view| {
-                view.replace_graph(graph, Arc::new(found.graph));
-            });
+        if !is_large && graph.file_bytes() == 0 {
+            return Some(graph.copied(graph.capacity()));
         }
+        let is_written = self.signals.remembered(row.number).snapshot == graph.len();
+        if !is_written || graph.linked().len() != graph.len() {
+            return None;
+        }
+        Some(self.snapshots.read(self.store.epoch(), row.id, graph.parameters())?.graph)
     }
 
     /// Writes the snapshots of all graphs and records that changed since theirs.
@@ -526,11 +522,17 @@ impl Inner {
     }
 }
 
+/// Puts a copy of a graph in its place; `false` if there is another by now.
+fn replace(loaded: &Loaded, graph: &Arc<Graph>, copy: &Arc<Graph>) -> bool {
+    loaded.change_aside(|view| view.replace_graph(graph, Arc::clone(copy)));
+    loaded.view().and_then(|view| view.graph().cloned()).is_some_and(|now| Arc::ptr_eq(&now, copy))
+}
+
 /// Makes what walks do not reach reachable; what stays so is in the tail.
 fn relink(loaded: &Loaded, graph: &Graph) {
     let lost = graph.relink_orphans();
     if !lost.is_empty() {
-        loaded.change(|view| unmark(view, &lost));
+        loaded.change(|view| view.unmark_linked(&lost));
     }
 }
 
@@ -568,13 +570,4 @@ fn nodes_done(graph: &Graph, all: usize) -> Progress {
 
 fn threads(hnsw: &HnswConfiguration) -> usize {
     hnsw.num_threads.clamp(1, 64)
-}
-
-/// Puts the vectors of nodes that no walk finds back into the tail.
-pub(crate) fn unmark(view: &mut View, lost: &[Node]) {
-    for node in lost {
-        if view.vector_id(node.offset) == Some(node.vector_id) {
-            view.unmark_linked(node.offset);
-        }
-    }
 }

@@ -168,6 +168,25 @@ impl Loaded {
         }
     }
 
+    /// As [`Loaded::change`], for what takes long: readers and commits do not wait for it. If commits keep coming between,
+    /// they do in the end.
+    pub(crate) fn change_aside(&self, change: impl Fn(&mut View)) {
+        const TRIES: usize = 3;
+        for _ in 0..TRIES {
+            let Some(current) = self.view() else { return };
+            let mut next = View::clone(&current);
+            change(&mut next);
+            if let State::Ready(views) = &mut *self.state.lock()
+                && views.back().is_some_and(|newest| Arc::ptr_eq(newest, &current))
+            {
+                views.pop_back();
+                publish(views, next);
+                return;
+            }
+        }
+        self.change(change);
+    }
+
     /// Finds every vector anew where the store has it now.
     pub(crate) fn relocate(&self, store: &dyn Store) -> Result<(), Error> {
         // Verified here, before requests meet them: each block is read whole once after it was mapped.

@@ -16,7 +16,6 @@ use ochre_store::{CollectionRow, Error as StoreError, Parts, Reader, Resource};
 
 use crate::database::Inner;
 use crate::error::Error;
-use crate::index_sync::unmark;
 use crate::loaded::{Positions, read_view, read_view_since};
 use crate::metadata_indexes::{Explain, Indexes, Measured};
 
@@ -226,9 +225,8 @@ impl Inner {
             let (mut view, positions) = read?;
             self.load_text(row, &mut view, &positions);
             self.load_indexes(row, &mut view, &positions);
-            if let Some((graph, lost)) = graph {
+            if let Some(graph) = graph {
                 view.set_graph(Some(graph));
-                unmark(&mut view, &lost);
             }
             Ok(view)
         })

@@ -20,7 +20,7 @@ use crate::bitmap::{Bitmap, CHUNK};
 use crate::column::{Column, TypeCounts, Values};
 use crate::composite::CompositeIndex;
 use crate::coverage::Coverage;
-use crate::graph::Graph;
+use crate::graph::{Graph, Node};
 use crate::text::{Needs, TextSegment};
 
 /// Vectors that cannot be read; the text says which file, where and why.
@@ -385,7 +385,8 @@ impl View {
     }
 
     /// Puts a graph in place of the one there was. Which of its nodes are current vectors is found by
-    /// comparing ids, so any graph over the same offsets may be given, however old.
+    /// comparing ids, so any graph over the same offsets may be given, however old. What none of its walks finds is in the
+    /// tail.
     pub fn set_graph(&mut self, graph: Option<Arc<Graph>>) {
         self.in_graph = Bitmap::new();
         self.nodes = Vec::new();
@@ -393,6 +394,7 @@ impl View {
             self.graph = Some(Arc::clone(graph));
             self.mark_coded(graph, 0);
             self.mark_linked(graph, 0);
+            self.unmark_linked(&graph.lost());
         }
         self.graph = graph;
     }
@@ -432,19 +434,20 @@ impl View {
         self.node(offset).is_some()
     }
 
-    /// Puts a copy of a graph, with more room, in its place; `false`, and nothing done, if the view has
-    /// another graph by now.
-    pub fn replace_graph(&mut self, graph: &Arc<Graph>, copy: Arc<Graph>) -> bool {
-        let is_same = self.has_graph(graph);
-        if is_same {
-            self.graph = Some(copy);
+    /// Puts a copy of a graph in its place. Nothing happens if the view has another graph by now.
+    pub fn replace_graph(&mut self, graph: &Arc<Graph>, copy: Arc<Graph>) {
+        if self.has_graph(graph) {
+            self.set_graph(Some(copy));
         }
-        is_same
     }
 
-    /// Puts an offset back into the tail, because no walk would find it.
-    pub fn unmark_linked(&mut self, offset: u32) {
-        self.in_graph.remove(offset);
+    /// Puts the vectors of nodes that no walk finds back into the tail.
+    pub fn unmark_linked(&mut self, lost: &[Node]) {
+        for node in lost {
+            if self.vector_id(node.offset) == Some(node.vector_id) {
+                self.in_graph.remove(node.offset);
+            }
+        }
     }
 
     fn forget_node(&mut self, offset: u32) {

@@ -107,7 +107,7 @@ fn build(rows: &Rows, parameters: GraphParameters, threads: usize) -> Result<Gra
     }
     graph.relink_orphans();
     graph.gauge();
-    Ok(graph)
+    Ok(graph.copied(count))
 }
 
 fn main() -> Result<(), Failure> {

@@ -34,13 +34,6 @@ impl Links {
         length.next_multiple_of(LINE)
     }
 
-    /// Copies the lists of a smaller table with lists of the same length.
-    pub(super) fn copy_from(&self, from: &Self) {
-        for (to, from) in self.slab.atomics().iter().zip(from.slab.atomics()) {
-            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
-    }
-
     /// Links a list has room for.
     pub(super) fn length(&self) -> usize {
         self.length
@@ -65,10 +58,15 @@ impl Links {
         self.list(list).iter().zip(links).for_each(|(slot, link)| slot.store(link, Ordering::Release));
     }
 
-    /// The slots of a list as a file has them, with those links only that `keep` says.
-    pub(super) fn row(&self, list: usize, keep: impl Fn(u32) -> bool, out: &mut Vec<u8>) {
+    /// One of the links of a list; `None` behind the last.
+    pub(super) fn nth(&self, list: usize, index: usize) -> Option<u32> {
+        self.list(list).get(index)?.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// The slots of a list as a file has them, with those links only that have a number there.
+    pub(super) fn row(&self, list: usize, renamed: impl Fn(u32) -> Option<u32>, out: &mut Vec<u8>) {
         let end = out.len() + Self::slots(self.length) * 4;
-        self.get(list).filter(|link| keep(*link)).for_each(|link| out.extend_from_slice(&(link + 1).to_le_bytes()));
+        self.get(list).filter_map(renamed).for_each(|link| out.extend_from_slice(&(link + 1).to_le_bytes()));
         out.resize(end, 0);
     }
 

@@ -6,10 +6,10 @@
 //! changes gets a new node, and who is current is the view's business.
 //!
 //! Invariants:
-//! - Nodes are numbered in order of arrival; a node's level is a function of its number.
+//! - Nodes are numbered in order of arrival, and anew in copies; a node's highest level is a function of its number.
 //! - A link always points to a node whose codes are published. Readers may see a list of links while it
 //!   is being rewritten: each entry is a valid node at any time.
-//! - Capacity is fixed; a fuller graph is a copy ([`Graph::grown`]).
+//! - Capacity is fixed; a fuller graph is a copy ([`Graph::copied`]).
 //! - All of its memory is slabs: of the heap, or of its snapshot, mapped. A damaged snapshot may make it find less,
 //!   never panic: numbers from it are looked up, not trusted.
 //!
@@ -19,6 +19,7 @@
 mod build;
 mod codes;
 mod links;
+mod numbering;
 mod snapshot;
 mod walk;
 
@@ -197,17 +198,25 @@ impl Graph {
         })
     }
 
-    /// A copy with room for `capacity` nodes.
-    pub fn grown(&self, capacity: usize) -> Self {
-        let copy = Self::on_heap(self.parameters, capacity, self.codes.coding());
-        let appended = copy.codes.append_all(&self.codes) && copy.nodes.append(self.nodes.as_slice());
-        debug_assert!(appended, "a grown graph has room for what it grew from");
-        copy.lowest.copy_from(&self.lowest);
-        copy.upper.copy_from(&self.upper);
+    /// A copy on the heap with room for `capacity` nodes, or for those there are if they are more. Nodes that are
+    /// linked lie in it as walks read them, those that are not follow as before. No nodes may be added meanwhile.
+    pub fn copied(&self, capacity: usize) -> Self {
+        let count = self.nodes.len();
+        let copy = Self::on_heap(self.parameters, capacity.max(count), self.codes.coding());
+        let numbering = self.renumbered(count);
+        let appended = copy.codes.append_all(&self.codes, &numbering) && numbering.append(&copy.nodes, &self.nodes, 1);
+        debug_assert!(appended, "a copy has room for what it is of");
+        for (new, old) in (0u32..).zip(numbering.old()) {
+            for level in 0..=level_of(old as usize, self.parameters.max_neighbors) {
+                let ((table, list), links) = (copy.list(new, level), self.links(old, level));
+                table.set(list, links.filter_map(|link| numbering.renamed(link)));
+            }
+        }
         copy.growth.store(self.growth.load(Ordering::Relaxed), Ordering::Relaxed);
         copy.linked.store(self.linked.load(Ordering::Acquire), Ordering::Release);
-        copy.entry.store(self.entry.load(Ordering::Acquire), Ordering::Release);
-        *copy.reached.lock() = self.reached.lock().clone();
+        copy.entry.store(numbering.renamed_entry(self.entry.load(Ordering::Acquire)), Ordering::Release);
+        let Reached { checked, lost } = self.reached.lock().clone();
+        *copy.reached.lock() = Reached { checked, lost: numbering.all_renamed(&lost) };
         copy
     }
 

@@ -5,6 +5,7 @@
 //! verified by [`verify_snapshot`] when there is time; until then damage can only make walks find less.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
 use ochre_kernels::{Region, Slab};
@@ -12,6 +13,7 @@ use ochre_model::Space;
 
 use super::codes::{Codes, Coding};
 use super::links::Links;
+use super::numbering::Numbering;
 use super::{Graph, GraphParameters, LEVEL_MAX, NO_ENTRY, Reached, Room, level_of, upper_starts};
 
 /// The version of the snapshot format.
@@ -119,14 +121,19 @@ impl<W: Write + Seek> Parts<'_, W> {
         Ok(())
     }
 
-    fn plain<T: bytemuck::Pod>(&mut self, capacity: usize, used: &[T]) -> io::Result<()> {
-        self.part(capacity * size_of::<T>(), |out| out.write(bytemuck::cast_slice(used)))
+    /// Each node's row of `width` elements, by new numbers.
+    fn rows<T: bytemuck::Pod>(
+        &mut self, capacity: usize, rows: &[T], width: usize, numbering: &Numbering,
+    ) -> io::Result<()> {
+        self.part(capacity * width * size_of::<T>(), |out| {
+            numbering.rows(rows, width).try_for_each(|row| out.write(bytemuck::cast_slice(row)))
+        })
     }
 }
 
 impl Graph {
-    /// Writes the linked part of the graph, with room for `capacity` nodes, or for those there are if they are more. No
-    /// nodes may be added meanwhile, and [`Graph::relink_orphans`] comes first.
+    /// Writes the linked part of the graph, with room for `capacity` nodes, or for those there are if they are more, its
+    /// nodes in the order that walks read them. No nodes may be added meanwhile, and [`Graph::relink_orphans`] comes first.
     ///
     /// # Errors
     /// Whatever `out` fails with.
@@ -137,46 +144,41 @@ impl Graph {
         let capacity = capacity.max(count);
         let starts = upper_starts(capacity, parameters.max_neighbors);
         let upper_lists = starts[capacity] as usize;
-        let lost = self.reached.lock().lost.clone();
+        let numbering = self.renumbered(count);
+        let lost = numbering.all_renamed(&self.reached.lock().lost);
         let coding = self.codes.coding();
         let preface = preface_bytes(&coding, lost.len());
         let mut parts = Parts { out, at: preface as u64, sections: Vec::new() };
         match &self.codes {
             Codes::Nibbles(nibbles) => {
-                let lines = nibbles.lines();
-                parts.plain(capacity * lines, &nibbles.rows.as_slice()[..count * lines])?;
-                parts.plain(capacity, &nibbles.extras.as_slice()[..count])?;
-                parts.plain(capacity, &nibbles.sums.as_slice()[..count])?;
+                parts.rows(capacity, nibbles.rows.as_slice(), nibbles.lines(), &numbering)?;
+                parts.rows(capacity, nibbles.extras.as_slice(), 1, &numbering)?;
+                parts.rows(capacity, nibbles.sums.as_slice(), 1, &numbering)?;
             }
             Codes::Bytes(bytes) => {
-                let dimension = parameters.dimension;
-                parts.plain(capacity * dimension, &bytes.codes.as_slice()[..count * dimension])?;
-                parts.plain(capacity, &bytes.extras.as_slice()[..count])?;
+                parts.rows(capacity, bytes.codes.as_slice(), parameters.dimension, &numbering)?;
+                parts.rows(capacity, bytes.extras.as_slice(), 1, &numbering)?;
             }
             Codes::Floats(floats) => {
-                let dimension = parameters.dimension;
-                parts.plain(capacity * dimension, &floats.values.as_slice()[..count * dimension])?;
+                parts.rows(capacity, floats.values.as_slice(), parameters.dimension, &numbering)?
             }
         }
-        parts.plain(capacity, &self.nodes.as_slice()[..count])?;
-        parts.plain(capacity, &starts[..capacity])?;
-        let is_linked = |link: u32| (link as usize) < count;
+        parts.rows(capacity, self.nodes.as_slice(), 1, &numbering)?;
+        parts.part(capacity * size_of::<u32>(), |out| out.write(bytemuck::cast_slice(&starts[..capacity])))?;
+        // The lists of these levels, node after node.
         let mut row = Vec::new();
-        parts.part(Links::bytes(capacity, self.lowest.length()), |out| {
-            (0..count).try_for_each(|list| {
+        let mut lists = |levels: fn(usize) -> RangeInclusive<usize>, out: &mut Summed<'_, W>| {
+            numbering.old().try_for_each(|node| {
                 row.clear();
-                self.lowest.row(list, is_linked, &mut row);
+                for level in levels(level_of(node as usize, parameters.max_neighbors)) {
+                    let (table, list) = self.list(node, level);
+                    table.row(list, |link| numbering.renamed(link), &mut row);
+                }
                 out.write(&row)
             })
-        })?;
-        let used_lists = starts[count] as usize;
-        parts.part(Links::bytes(upper_lists, self.upper.length()), |out| {
-            (0..used_lists).try_for_each(|list| {
-                row.clear();
-                self.upper.row(list, is_linked, &mut row);
-                out.write(&row)
-            })
-        })?;
+        };
+        parts.part(Links::bytes(capacity, self.lowest.length()), |out| lists(|_| 0..=0, out))?;
+        parts.part(Links::bytes(upper_lists, self.upper.length()), |out| lists(|highest| 1..=highest, out))?;
         let Parts { out, at: end, sections } = parts;
         if out.seek(SeekFrom::End(0))? < end {
             out.seek(SeekFrom::Start(end - 1))?;
@@ -202,7 +204,9 @@ impl Graph {
         head.extend(deviation.to_le_bytes());
         head.extend(self.growth.load(Ordering::Relaxed).to_le_bytes());
         head.extend(to_u32(lost.len()).to_le_bytes());
-        for number in [count as u64, capacity as u64, upper_lists as u64, self.entry_below(count)] {
+        for number in
+            [count as u64, capacity as u64, upper_lists as u64, numbering.renamed_entry(self.entry_below(count))]
+        {
             head.extend(number.to_le_bytes());
         }
         head.extend(to_u32(sections.len()).to_le_bytes());

@@ -4,7 +4,7 @@
 use ochre_kernels::{Arena, byte_dot, dot, prefetch};
 use ochre_model::Space;
 
-use super::{Take, arena, centred, signed};
+use super::{Numbering, Take, arena, centred, signed};
 
 /// Rows asked for before the first of them is measured.
 const AHEAD: usize = 16;
@@ -43,9 +43,9 @@ impl Bytes {
         Some(Self { space, mean, mean_norm, deviation, codes, extras: arena(take, capacity, len)? })
     }
 
-    /// Appends all vectors of another.
-    pub(super) fn append_all(&self, other: &Self) -> bool {
-        self.codes.append(other.codes.as_slice()) && self.extras.append(other.extras.as_slice())
+    /// Appends vectors of another, with new numbers.
+    pub(super) fn append_all(&self, other: &Self, numbering: &Numbering) -> bool {
+        numbering.append(&self.codes, &other.codes, self.mean.len()) && numbering.append(&self.extras, &other.extras, 1)
     }
 
     pub(super) fn append(&self, encoded: &Encoded) -> bool {

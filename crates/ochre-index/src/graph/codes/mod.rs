@@ -14,6 +14,7 @@ use ochre_kernels::{Arena, Slab, dot};
 use ochre_model::{Space, norm};
 
 use super::GraphParameters;
+use super::numbering::Numbering;
 pub(super) use bytes::Bytes;
 pub(super) use floats::Floats;
 pub(super) use nibbles::Nibbles;
@@ -122,12 +123,14 @@ impl Codes {
         }
     }
 
-    /// Appends all vectors of others, which are coded alike; `false` if there is no room.
-    pub(super) fn append_all(&self, others: &Self) -> bool {
+    /// Appends vectors of others, which are coded alike, with new numbers; `false` if there is no room.
+    pub(super) fn append_all(&self, others: &Self, numbering: &Numbering) -> bool {
         match (self, others) {
-            (Self::Nibbles(nibbles), Self::Nibbles(others)) => nibbles.append_all(others),
-            (Self::Bytes(bytes), Self::Bytes(others)) => bytes.append_all(others),
-            (Self::Floats(floats), Self::Floats(others)) => floats.values.append(others.values.as_slice()),
+            (Self::Nibbles(nibbles), Self::Nibbles(others)) => nibbles.append_all(others, numbering),
+            (Self::Bytes(bytes), Self::Bytes(others)) => bytes.append_all(others, numbering),
+            (Self::Floats(floats), Self::Floats(others)) => {
+                numbering.append(&floats.values, &others.values, floats.dimension)
+            }
             _ => unreachable!("a copy is coded as what it is of"),
         }
     }

@@ -9,7 +9,7 @@
 use ochre_kernels::{Arena, LINE_NIBBLES, Line, dot, nibble_dots, prefetch};
 use ochre_model::Space;
 
-use super::{Take, arena, centred, largest, signed};
+use super::{Numbering, Take, arena, centred, largest, signed};
 
 /// The middle of the 16 levels.
 const MIDDLE: f32 = 7.5;
@@ -68,11 +68,11 @@ impl Nibbles {
         })
     }
 
-    /// Appends all vectors of another.
-    pub(super) fn append_all(&self, other: &Self) -> bool {
-        self.rows.append(other.rows.as_slice())
-            && self.extras.append(other.extras.as_slice())
-            && self.sums.append(other.sums.as_slice())
+    /// Appends vectors of another, with new numbers.
+    pub(super) fn append_all(&self, other: &Self, numbering: &Numbering) -> bool {
+        numbering.append(&self.rows, &other.rows, self.lines())
+            && numbering.append(&self.extras, &other.extras, 1)
+            && numbering.append(&self.sums, &other.sums, 1)
     }
 
     /// Cache lines of codes per vector.
