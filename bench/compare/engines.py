@@ -5,13 +5,15 @@
 Ochre runs embedded, in a native program that makes the queries; PostgreSQL is asked over its socket, the others
 are called from Python in this process, which costs each call some tens of microseconds. All are set up with what their documentation gives for speed under filters: 16 links,
 100 candidates while building, 100 while searching, an index on every filtered key. sqlite-vec measures all
-vectors. Workloads run in turn, engine by engine, round by round; medians are of ratios within a round.
+vectors. What is not ready after three minutes is left out. Workloads run in turn, engine by engine, round by round; medians are of ratios within a round.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import tempfile
@@ -27,6 +29,7 @@ os.environ.setdefault("LANCE_LOG", "error")
 warnings.simplefilter("ignore")
 
 K, EF, BATCH, ASKED = 10, 100, 1000, 300
+READY_SECONDS_MAX = 180
 
 
 class Ochre:
@@ -252,6 +255,10 @@ def conditions(records):
     }
 
 
+def give_up(*_):
+    raise TimeoutError(f"not ready after {READY_SECONDS_MAX} s")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data.add_arguments(parser)
@@ -266,6 +273,7 @@ def main():
         name: data.nearest(vectors, queries, K, "cosine", np.array([keep(r["metadata"]) for r in records]))
         for name, (_, keep) in asked.items()
     }
+    signal.signal(signal.SIGALRM, give_up)
     running = []
     for make in ENGINES:
         if arguments.only and make.name not in arguments.only.split(","):
@@ -273,6 +281,7 @@ def main():
         engine, folder = make(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         engine.queries = queries
         begun = time.perf_counter()
+        signal.alarm(READY_SECONDS_MAX)
         try:
             engine.open(folder.name, records, vectors)
             recalls = {}
@@ -284,7 +293,11 @@ def main():
             lines = str(error).splitlines() or [type(error).__name__]
             result["engines"][make.name] = {"skipped": lines[0][:120]}
             print(f"{make.name}: skipped: {lines[0][:120]}", flush=True)
+            with contextlib.suppress(Exception):  # it may not even have begun
+                engine.close()
             continue
+        finally:
+            signal.alarm(0)
         seconds = time.perf_counter() - begun
         print(f"{make.name}: ready after {seconds:.0f} s, recall " + ", ".join(f"{n} {r:.3f}" for n, r in recalls.items()), flush=True)
         running.append((engine, folder))
