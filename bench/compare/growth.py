@@ -3,20 +3,49 @@
     python growth.py [--sizes 60000,250000,1000000] [--only NAMES] [--rounds N] [--json FILE] [--svg FILE]
 
 Runs the comparison of `graph.py` for each size, on clusters that grow, which make data harder, and on clusters within clusters,
-which do not; and draws queries a second at recall@10 0.99 against the number of vectors.
+which do not; and draws queries a second at recall@10 0.99 against the number of vectors. Last, Ochre's graphs of all sizes of the
+latter are asked in turn, in one run, so that a slow minute of the machine hits all of them.
 """
 
 import argparse
 import json
 import math
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
 
+import data
+import graph
 import report
 
+NARROWEST, TURNS = 10, 40
 HERE = pathlib.Path(__file__).resolve().parent
+
+
+def in_turn(sizes):
+    """By size: the recall of the narrowest walk, queries a second, and that as a part of the first size's, medians over rounds."""
+    with tempfile.TemporaryDirectory() as folder:
+        running, recalls = [], []
+        for size in sizes:
+            rows = data.nested(size + data.QUERIES)
+            base, queries = rows[: -data.QUERIES], rows[-data.QUERIES :]
+            (part := pathlib.Path(folder) / str(size)).mkdir()
+            running.append(graph.Ochre(base, queries, part, "cosine"))
+            found, _ = running[-1].search(NARROWEST)
+            recalls.append(data.recall(found, data.nearest(base, queries, graph.K, "cosine")))
+        rounds = [[library.search(NARROWEST)[1] for library in running] for _ in range(TURNS)]
+        for library in running:
+            library.close()
+    return {
+        size: {
+            "recall": recalls[index],
+            "qps": data.QUERIES / statistics.median(seconds[index] for seconds in rounds),
+            "part_of_first": statistics.median(seconds[0] / seconds[index] for seconds in rounds),
+        }
+        for index, size in enumerate(sizes)
+    }
 
 
 def main():
@@ -44,8 +73,12 @@ def main():
                 if at[0.99]:
                     lines.setdefault(f"{name}, {kind}", []).append((size, at[0.99]))
     print(report.table(["data", "vectors", "library", "q/s at 0.95", "q/s at 0.99", "build", "bytes a vector"], rows))
-    logarithm = math.log(sizes[-1]) / math.log(sizes[0])
-    print(f"\nThroughput would fall to {1 / logarithm:.2f} of that for {sizes[0]:,} by the logarithm of the size.")
+    result["in turn"] = in_turn(sizes)
+    print("\nNested clusters, all sizes in turn:\n")
+    print(report.table(["vectors", "recall@10", "q/s", "of the first", "by the logarithm"], [
+        [f"{size:,}", f"{one['recall']:.4f}", f"{one['qps']:,.0f}", f"{one['part_of_first']:.2f}",
+         f"{math.log(sizes[0]) / math.log(size):.2f}"] for size, one in result["in turn"].items()
+    ]))
     report.save(arguments, result, lambda path: report.curves(
         path, lines, "vectors", "queries a second at recall@10 0.99, one thread", x_log=True))
 
