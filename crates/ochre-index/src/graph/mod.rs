@@ -376,3 +376,20 @@ fn level_of(node: usize, max_neighbors: usize) -> usize {
     let level = level as usize;
     level.min(LEVEL_MAX)
 }
+
+/// A graph over all of these vectors, the first `linked` of them linked.
+#[cfg(test)]
+fn graph_of(vectors: &[Vec<f32>], linked: usize) -> Graph {
+    let sample: Vec<&[f32]> = vectors.iter().take(1000).map(Vec::as_slice).collect();
+    let parameters = GraphParameters::new(&HnswConfiguration::default(), vectors[0].len());
+    let graph = Graph::new(parameters, vectors.len(), &sample);
+    let nodes: Vec<(Node, &[f32])> = (0u32..)
+        .zip(vectors)
+        .map(|(offset, vector)| (Node { offset, vector_id: u64::from(offset) + 1 }, vector.as_slice()))
+        .collect();
+    assert!(graph.append(&nodes, 2));
+    let vector = |node: Node| Some(vectors[node.offset as usize].as_slice());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    graph.link_next(linked, vector, BuildOptions { threads: 2, stop: &stop });
+    graph
+}

@@ -117,12 +117,9 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::sync::atomic::AtomicBool;
-
-    use ochre_model::HnswConfiguration;
 
     use super::*;
-    use crate::graph::{BuildOptions, GraphParameters, Node};
+    use crate::graph::graph_of;
 
     #[test]
     fn neighbours_lie_together_on_their_levels_and_what_is_not_linked_stays() {
@@ -132,20 +129,11 @@ mod tests {
         let vectors: Vec<Vec<f32>> = (0..COUNT)
             .map(|_| rng.choice(&centres).unwrap().iter().map(|x| x + 0.2 * (rng.f32() - 0.5)).collect())
             .collect();
-        let sample: Vec<&[f32]> = vectors.iter().take(300).map(Vec::as_slice).collect();
-        let parameters = GraphParameters::new(&HnswConfiguration::default(), 64);
-        let graph = Graph::new(parameters, COUNT as usize, &sample);
-        let nodes: Vec<(Node, &[f32])> = (0u32..)
-            .zip(&vectors)
-            .map(|(offset, vector)| (Node { offset, vector_id: u64::from(offset) + 1 }, vector.as_slice()))
-            .collect();
-        assert!(graph.append(&nodes, 1));
-        let vector = |node: Node| Some(vectors[node.offset as usize].as_slice());
-        graph.link_next(2500, vector, BuildOptions { threads: 2, stop: &AtomicBool::new(false) });
+        let graph = graph_of(&vectors, 2500);
 
         let numbering = graph.renumbered(COUNT as usize);
         let mut old: Vec<u32> = numbering.old().collect();
-        let level = |node: u32| level_of(node as usize, parameters.max_neighbors);
+        let level = |node: u32| level_of(node as usize, graph.parameters.max_neighbors);
         assert!((0u32..).zip(&old).all(|(new, old)| level(new) == level(*old)));
         assert!((0u32..).zip(&old).all(|(new, old)| numbering.renamed(*old) == Some(new)));
         assert!(old[2500..].iter().copied().eq(2500..COUNT));

@@ -334,12 +334,8 @@ fn insert(pool: &mut Vec<Candidate>, near: Near, is_accepted: bool, ef: usize, a
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
-
-    use ochre_model::HnswConfiguration;
-
     use super::*;
-    use crate::graph::{BuildOptions, GraphParameters, Node, level_of};
+    use crate::graph::{graph_of, level_of};
 
     #[test]
     fn more_than_one_way_down_leads_to_the_right_cluster() {
@@ -354,14 +350,7 @@ mod tests {
         }
         rng.shuffle(&mut vectors);
         let queries = vectors.split_off(vectors.len() - QUERIES);
-        let sample: Vec<&[f32]> = vectors.iter().take(1000).map(Vec::as_slice).collect();
-        let graph = Graph::new(GraphParameters::new(&HnswConfiguration::default(), 64), vectors.len(), &sample);
-        let nodes: Vec<(Node, &[f32])> = (0u32..)
-            .zip(&vectors)
-            .map(|(offset, vector)| (Node { offset, vector_id: u64::from(offset) + 1 }, vector.as_slice()))
-            .collect();
-        assert!(graph.append(&nodes, 2));
-        graph.link_next(usize::MAX, |_| None, BuildOptions { threads: 2, stop: &AtomicBool::new(false) });
+        let graph = graph_of(&vectors, vectors.len());
 
         let (top, entry) = graph.entry().unwrap();
         let above: Vec<u32> = (0u32..).take(vectors.len()).filter(|node| level_of(*node as usize, 16) > 0).collect();
