@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use ochre_engine::{Manifest, Repository};
+use ochre_server::Config;
 
 use crate::jobs::Start;
 use crate::output::{Exit, Output, table};
@@ -35,16 +36,24 @@ pub(crate) struct At {
     /// The directory of the backups; the target of the configuration if absent
     #[arg(long, value_name = "TARGET")]
     from: Option<String>,
+    /// Although `backup.key` is set, also take backups without a keyed hash
+    #[arg(long)]
+    accept_unsigned: bool,
+}
+
+impl At {
+    fn repository(self) -> anyhow::Result<Repository> {
+        repository(&self.settings.resolve()?, self.from, self.accept_unsigned)
+    }
 }
 
 /// The backups at a target.
-pub(crate) fn repository(settings: Settings, from: Option<String>) -> anyhow::Result<Repository> {
-    let target = match from {
-        Some(target) => target,
-        None => settings.resolve()?.backup.target,
-    };
+pub(crate) fn repository(config: &Config, from: Option<String>, accept_unsigned: bool) -> anyhow::Result<Repository> {
+    let target = from.unwrap_or_else(|| config.backup.target.clone());
     anyhow::ensure!(!target.is_empty(), "no target is configured: name one with --from, or set `target` in [backup]");
-    Ok(Repository::new(ochre_server::backup_targets().open(&target)?))
+    let trust = config.backup.trust();
+    let trust = if accept_unsigned { trust.accepting_unsigned(true) } else { trust };
+    Ok(Repository::new(ochre_server::backup_targets().open(&target)?).trusting(trust))
 }
 
 impl Backup {
@@ -55,7 +64,7 @@ impl Backup {
                 Start::waiting_for(job, now.settings).run(output)
             }
             Self::List(at) => {
-                let repository = repository(at.settings, at.from)?;
+                let repository = at.repository()?;
                 let (manifests, faults) = repository.manifests()?;
                 let row = |manifest: &Manifest| {
                     let records: u64 = manifest.collections.iter().map(|collection| collection.records).sum();
@@ -76,7 +85,7 @@ impl Backup {
                 Ok(if faults.0.is_empty() { Exit::Ok } else { Exit::DamageFound })
             }
             Self::Verify(at) => {
-                let repository = repository(at.settings, at.from)?;
+                let repository = at.repository()?;
                 let (count, faults) = repository.verify_all().context("could not verify the backups")?;
                 for fault in &faults.0 {
                     output.data(fault)?;

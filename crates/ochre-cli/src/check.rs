@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ochre_server::Extensions;
+
 use crate::output::{Exit, Output};
 
 /// Verify every checksum and cross-reference of a database; changes nothing.
@@ -13,8 +15,9 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
-        let report = ochre_engine::check(&self.path)?;
+    pub(crate) fn run(self, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
+        let tables = [ochre_server::key_tables()];
+        let report = ochre_engine::check_with(&self.path, &extensions.all_of_store(), &tables)?;
         for finding in &report.findings {
             output.data(&format!("{}: {}", finding.file, finding.problem))?;
         }

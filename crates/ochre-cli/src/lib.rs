@@ -63,7 +63,7 @@ pub fn main(extensions: &Extensions) -> std::process::ExitCode {
     let mut output = Output::standard();
     let exit = match Arguments::parse().command {
         Command::Run(run) => run.run(extensions, &mut output),
-        Command::Check(check) => check.run(&mut output),
+        Command::Check(check) => check.run(extensions, &mut output),
         Command::Health(health) => health.run(&mut output),
         Command::Memory(memory) => memory.run(&mut output),
         Command::Introspect(introspect) => introspect.run(&mut output),

@@ -26,15 +26,19 @@ pub(crate) struct Restore {
     /// Only the collection of this name or id
     #[arg(long, value_name = "NAME|ID")]
     collection: Option<String>,
+    /// Although `backup.key` is set, also take backups without a keyed hash
+    #[arg(long)]
+    accept_unsigned: bool,
 }
 
 impl Restore {
     pub(crate) fn run(self, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
         let at: RestoreAt = self.at.parse()?;
-        let config = self.settings.clone().resolve()?;
-        let repository = repository(self.settings, self.from)?;
+        let config = self.settings.resolve()?;
+        let repository = repository(&config, self.from, self.accept_unsigned)?;
         let extensions = extensions.load(&config)?.store().to_vec();
-        let options = RestoreOptions { at, collection: self.collection, extensions };
+        let tables = vec![ochre_server::key_tables()];
+        let options = RestoreOptions { at, collection: self.collection, extensions, tables };
         let manifest = repository.restore(&options, &self.into)?;
         output.data(&format!(
             "restored {} at position {} into {}",
@@ -42,7 +46,7 @@ impl Restore {
             manifest.position,
             self.into.display()
         ))?;
-        let report = ochre_engine::check(&self.into)?;
+        let report = ochre_engine::check_with(&self.into, &options.extensions, &options.tables)?;
         for finding in &report.findings {
             output.words(&format!("{}: {}", finding.file, finding.problem));
         }

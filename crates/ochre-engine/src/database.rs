@@ -9,7 +9,8 @@ use ochre_model::{Declaration, IndexSchema, Metadata, check_collection_name, che
 use ochre_scheduler::{JobStore, Scheduler};
 use ochre_store::{
     Alteration, Change, CollectionNumber, CollectionRow, Committed, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow,
-    Debt, MemoryStore, NewCollection, Observer, Page, SqliteOptions, SqliteStore, Statistics, Store, Tenant, rusqlite,
+    Debt, ExtensionTables, MemoryStore, NewCollection, Observer, Page, SqliteOptions, SqliteStore, Statistics, Store,
+    Tenant, rusqlite,
 };
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
@@ -60,6 +61,8 @@ pub(crate) struct Inner {
     pub(crate) indexes: Indexes,
     /// The backups at the target, once it was opened.
     pub(crate) repository: OnceLock<Repository>,
+    /// Tables that are kept beside those of extensions.
+    pub(crate) tables: Mutex<Vec<ExtensionTables>>,
     /// Held by compaction, and by whoever reads segment files that it could remove.
     pub(crate) segments: Mutex<()>,
     /// Held by whoever works on graphs: they have one writer.
@@ -157,6 +160,7 @@ impl Database {
             schemas,
             indexes: Indexes::default(),
             repository: OnceLock::new(),
+            tables: Mutex::default(),
             segments: Mutex::new(()),
             maintaining: Mutex::new(()),
         });
@@ -483,8 +487,13 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::Store`]: the tables are newer, a migration touches others, or the disk fails.
-    pub fn extend(&self, name: &str, migrations: &[&str]) -> Result<(), Error> {
-        Ok(self.inner.store.extend(name, migrations)?)
+    pub fn extend(&self, name: &str, migrations: &'static [&'static str]) -> Result<(), Error> {
+        self.inner.store.extend(name, migrations)?;
+        let tables = ExtensionTables { name: name.to_owned(), migrations: migrations.to_vec() };
+        let mut all = self.inner.tables.lock();
+        all.retain(|known| known.name != name);
+        all.push(tables);
+        Ok(())
     }
 
     /// Changes tables of extensions, in one transaction.

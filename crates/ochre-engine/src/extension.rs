@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use ochre_scheduler::{Failure, Stop, Task};
+use ochre_store::ExtensionTables;
 use uuid::Uuid;
 
 use crate::database::{Database, Inner};
@@ -95,6 +96,15 @@ pub fn metadata_indexes() -> Arc<dyn StoreExtension> {
 /// What its tables' names begin with.
 pub(crate) fn tables_of(extension: &dyn StoreExtension) -> String {
     extension.name().replace('-', "_")
+}
+
+/// The tables of extensions, for comparing what a database defines with what they do.
+pub(crate) fn tables_known(extensions: &[Arc<dyn StoreExtension>]) -> Vec<ExtensionTables> {
+    let tables = |extension: &Arc<dyn StoreExtension>| ExtensionTables {
+        name: tables_of(&**extension),
+        migrations: extension.migrations().to_vec(),
+    };
+    extensions.iter().map(tables).collect()
 }
 
 /// Refuses two of one name, and names that are taken.

@@ -7,7 +7,7 @@ use ochre_scheduler::Implementations;
 use ochre_store::{Disk, RealDisk};
 use serde_json::{Map, Value};
 
-use crate::backup::BackupTargets;
+use crate::backup::{BackupTargets, BackupTrust};
 use crate::extension::{StoreExtension, metadata_indexes};
 use crate::metadata_indexes::UnindexedFilters;
 
@@ -50,6 +50,8 @@ pub struct Options {
     pub backup_target: Option<String>,
     /// The kinds of backup targets there are.
     pub backup_targets: Arc<BackupTargets>,
+    /// Which backups there are believed; new ones are signed with its key.
+    pub backup_trust: BackupTrust,
     /// Validators that schemas may name.
     pub validators: ochre_schema::Functions,
     /// What becomes of filters that no declared index answers.
@@ -81,6 +83,7 @@ impl Default for Options {
             jobs: BTreeMap::new(),
             backup_target: None,
             backup_targets: Arc::default(),
+            backup_trust: BackupTrust::default(),
             validators: ochre_schema::Functions::default(),
             unindexed_filters: UnindexedFilters::default(),
             unindexed_records_max: 10_000,

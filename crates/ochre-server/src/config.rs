@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ochre_engine::BackupTrust;
 use ochre_engine::scheduler::nearest;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
@@ -82,6 +83,15 @@ pub struct AuthConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct BackupConfig {
     pub target: String,
+    pub key: String,
+    pub accept_unsigned: bool,
+}
+
+impl BackupConfig {
+    /// Which backups are believed.
+    pub fn trust(&self) -> BackupTrust {
+        BackupTrust::with_key(&self.key).accepting_unsigned(self.accept_unsigned)
+    }
 }
 
 /// `[embedding]`
@@ -338,9 +348,13 @@ impl Config {
         jobs.collect()
     }
 
-    /// The settings as a file would have them.
+    /// The settings as a file would have them, with what is secret left out.
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).unwrap_or_default()
+        let mut shown = self.clone();
+        if !shown.backup.key.is_empty() {
+            shown.backup.key = "(set, not shown)".into();
+        }
+        toml::to_string(&shown).unwrap_or_default()
     }
 }
 

@@ -24,7 +24,7 @@ mod serve;
 mod tls;
 
 pub use app::App;
-pub use auth::{Auth, KeyError, Keys, NewKey};
+pub use auth::{Auth, KeyError, Keys, NewKey, key_tables};
 pub use config::{Config, ConfigError, DEFAULT_TOML, Source};
 pub use extensions::{ExtensionOptions, Extensions, Loaded, serve_mcp};
 pub use openapi::built_in_document as openapi_document;

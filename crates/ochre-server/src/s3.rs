@@ -66,11 +66,19 @@ impl BackupTarget for S3Target {
         self.runtime.block_on(put).map(drop).map_err(|error| self.failed("write", name, &error))
     }
 
-    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+    fn get(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
         let path = self.path(name);
-        let get = async { self.store.get(&path).await?.bytes().await };
+        let get = async {
+            let found = self.store.get(&path).await?;
+            // What is said of the size is what is sent: HTTP ends a body there.
+            if found.meta.size > limit { Ok(Err(found.meta.size)) } else { found.bytes().await.map(Ok) }
+        };
         match self.runtime.block_on(get) {
-            Ok(bytes) => Ok(Some(bytes.to_vec())),
+            Ok(Ok(bytes)) => Ok(Some(bytes.to_vec())),
+            Ok(Err(bytes)) => Err(Error::Backup(format!(
+                "{name} at {} has {bytes} bytes, and none of its kind has more than {limit}",
+                self.url
+            ))),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.failed("read", name, &error)),
         }

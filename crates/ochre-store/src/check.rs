@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ochre_model::{IndexSchema, Metadata};
 use rusqlite::{Connection, OpenFlags};
 
+use crate::definitions::{self, ExtensionTables};
 use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Result};
 use crate::lock::Owner;
@@ -49,10 +50,12 @@ impl Report {
 /// Checks the database in `directory`: SQLite's own structure, every checksum of every segment, and
 /// that every record's vector, metadata and position are what the rest of the database says.
 ///
+/// `known` are the tables of extensions, whose definitions are compared; those of others may be plain tables and indexes.
+///
 /// # Errors
 /// [`Error::Locked`] if a process has it open, [`Error::TooNew`], [`Error::Io`] if it cannot be read at
 /// all. Damage is no error here: it is in the report.
-pub fn check(directory: &Path) -> Result<Report> {
+pub fn check(directory: &Path, known: &[ExtensionTables]) -> Result<Report> {
     let path = directory.join(DATABASE_FILE);
     if !path.is_file() {
         let reason = "there is no database here".into();
@@ -68,9 +71,11 @@ pub fn check(directory: &Path) -> Result<Report> {
     {
         return Err(Error::TooNew { path, found, supported: SCHEMA_VERSION });
     }
-    if let Err(error) =
-        version.and_then(|_| check_database(&connection, directory, &mut report, &mut |_, _| true).map(drop))
-    {
+    let checked = version.and_then(|_| definitions::foreign(&connection, known)).and_then(|problems| {
+        problems.into_iter().for_each(|problem| report.find(DATABASE_FILE, problem));
+        check_database(&connection, directory, &mut report, &mut |_, _| true).map(drop)
+    });
+    if let Err(error) = checked {
         let text = error.to_string();
         match sqlite(error) {
             // Anything but a failing file system is something wrong with the content.

@@ -10,18 +10,19 @@ use crate::error::{Error, Result};
 /// What an extension does with its tables, in one transaction.
 pub type TableWork<'a> = &'a mut dyn FnMut(&Connection) -> rusqlite::Result<()>;
 
+/// The table that says which extensions have tables, and of which version.
+pub(crate) const EXTENSIONS_TABLE: &str =
+    "CREATE TABLE IF NOT EXISTS extensions (name TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID";
+
 /// Brings the tables of an extension to the newest version: `migrations[n]` brings version `n` to `n + 1`.
 ///
 /// Its tables, indexes, triggers and views are named `<name>_…`: a migration that touches others is refused.
 pub(crate) fn migrate(connection: &Connection, name: &str, migrations: &[&str]) -> Result<(), Failure> {
     let refused = |problem: String| Failure::Refused(Error::Extension { name: name.to_owned(), problem });
-    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(is_plain) {
+    if !is_name(name) {
         return Err(refused("its name may have lower-case letters, digits and _, and begins with a letter".into()));
     }
-    connection.execute_batch(
-        "CREATE TABLE IF NOT EXISTS extensions (name TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID",
-    )?;
+    connection.execute_batch(EXTENSIONS_TABLE)?;
     let mut statement = connection.prepare_cached("SELECT version FROM extensions WHERE name = ?1")?;
     let known: Option<i64> = statement.query_row([name], |row| row.get(0)).optional()?;
     let version = known.unwrap_or(0);
@@ -55,6 +56,12 @@ pub(crate) fn migrate(connection: &Connection, name: &str, migrations: &[&str]) 
     }
     connection.prepare_cached("INSERT OR REPLACE INTO extensions VALUES (?1, ?2)")?.execute(params![name, newest])?;
     Ok(())
+}
+
+/// Whether an extension may be called this.
+pub(crate) fn is_name(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(is_plain)
 }
 
 /// Extensions whose names begin like this one's tables.

@@ -8,6 +8,7 @@
 
 mod block;
 mod check;
+mod definitions;
 mod disk;
 mod error;
 mod extension;
@@ -22,6 +23,7 @@ mod store;
 
 pub use block::{Damage, VectorBlock};
 pub use check::{Finding, Report, check};
+pub use definitions::ExtensionTables;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{Error, Resource, Result};
 pub use extension::TableWork;

@@ -1,22 +1,31 @@
 //! What is at a target: manifests and chunks; reading, checking and thinning them out.
+//!
+//! Not here: what a manifest may say (`manifest`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ochre_scheduler::{Progress, Stop};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
-use super::{BACKUP_VERSION, BackedUpFile, BackupKind, BackupTarget, Manifest};
+use super::manifest::{CHUNK_BYTES, MANIFEST_BYTES_MAX, is_hash, is_id};
+use super::{BackedUpFile, BackupKind, BackupTarget, BackupTrust, Manifest};
 use crate::error::Error;
 
 const MANIFESTS: &str = "manifests/";
 const CHUNKS: &str = "chunks/";
 const VERIFIED: &str = "verified/";
+/// Manifests at one target that are read, in bytes of all of them.
+const MANIFESTS_BYTES_MAX: u64 = 1 << 30;
+/// A chunk as it is kept is no larger than this: what does not compress grows a little.
+const PACKED_BYTES_MAX: u64 = CHUNK_BYTES as u64 + (64 << 10);
+/// The longest chain that is followed; far more than `chain_max` lets one become.
+const CHAIN_MAX: usize = 10_000;
 
 /// The backups at a target.
 pub struct Repository {
     target: Arc<dyn BackupTarget>,
+    trust: BackupTrust,
     /// Manifests that were read, by name and size: they never change.
     read: Mutex<BTreeMap<(String, u64), Manifest>>,
 }
@@ -25,20 +34,20 @@ pub struct Repository {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults(pub Vec<String>);
 
-/// A manifest as it is kept: with a hash of itself.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    hash: String,
-    manifest: Manifest,
-}
-
 /// Asked before each step; `Err` stops the work.
 pub(crate) type Pace<'a> = &'a dyn Fn(Progress) -> Result<(), Stop>;
 
 impl Repository {
-    /// The backups at this target.
+    /// The backups at this target. Without a key, whatever has a right hash is believed.
     pub fn new(target: Arc<dyn BackupTarget>) -> Self {
-        Self { target, read: Mutex::default() }
+        Self { target, trust: BackupTrust::default(), read: Mutex::default() }
+    }
+
+    /// Believes only these.
+    #[must_use]
+    pub fn trusting(mut self, trust: BackupTrust) -> Self {
+        self.trust = trust;
+        self
     }
 
     /// How the target is named in messages.
@@ -55,36 +64,51 @@ impl Repository {
         let names = self.target.list(MANIFESTS)?;
         let mut read = self.read.lock();
         read.retain(|name, _| names.contains(name));
+        let mut bytes = 0u64;
         for (name, size) in names {
             if let Some(manifest) = read.get(&(name.clone(), size)) {
                 manifests.push(manifest.clone());
                 continue;
             }
-            let Some(bytes) = self.target.get(&name)? else { continue };
-            match read_manifest(&bytes) {
-                Ok(manifest) if manifest.format > BACKUP_VERSION => faults.0.push(format!(
-                    "{name} has format {}, and this program reads up to {BACKUP_VERSION}: use a newer ochre",
-                    manifest.format
-                )),
+            bytes = bytes.saturating_add(size);
+            if bytes > MANIFESTS_BYTES_MAX {
+                faults.0.push(format!("{name}: there are more than {MANIFESTS_BYTES_MAX} bytes of manifests"));
+                break;
+            }
+            let file = name.strip_prefix(MANIFESTS).unwrap_or(&name);
+            let bytes = match self.target.get(&name, MANIFEST_BYTES_MAX) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => continue,
+                Err(error) => {
+                    faults.0.push(error.to_string());
+                    continue;
+                }
+            };
+            match Manifest::from_bytes(file, &bytes, &self.trust) {
                 Ok(manifest) => {
                     read.insert((name, size), manifest.clone());
                     manifests.push(manifest);
                 }
-                Err(reason) => faults.0.push(format!("{name}: {reason}")),
+                Err(reason) => faults.0.push(format!("{name} {reason}")),
             }
         }
-        // Ids have seconds only, and two backups may be of one second and position: the time is finer.
-        manifests.sort_by(|a, b| {
-            let key = |manifest: &Manifest| manifest.taken_at.trim_end_matches('Z').to_owned();
-            key(a).cmp(&key(b)).then_with(|| a.id.cmp(&b.id))
-        });
+        manifests.sort_by(|a, b| order(a).cmp(&order(b)));
         Ok((manifests, faults))
     }
 
+    /// Reads manifests anew from now on, whether they look as they did or not.
+    pub(crate) fn forget_manifests(&self) {
+        self.read.lock().clear();
+    }
+
     pub(super) fn put_manifest(&self, manifest: &Manifest) -> Result<(), Error> {
-        let hash = manifest_hash(manifest);
-        let kept = serde_json::to_vec_pretty(&Kept { hash, manifest: manifest.clone() })
+        let kept = manifest
+            .to_bytes(&self.trust)
             .map_err(|error| Error::Backup(format!("cannot write the manifest: {error}")))?;
+        if kept.len() as u64 > MANIFEST_BYTES_MAX {
+            let bytes = kept.len();
+            return Err(Error::Backup(format!("the manifest has {bytes} bytes, more than {MANIFEST_BYTES_MAX}")));
+        }
         self.target.put(&format!("{MANIFESTS}{}.json", manifest.id), &kept)
     }
 
@@ -92,11 +116,22 @@ impl Repository {
     pub(crate) fn chain<'a>(manifests: &'a [Manifest], last: &'a Manifest) -> Result<Vec<&'a Manifest>, Error> {
         let mut chain = vec![last];
         while let Some(parent) = &chain[chain.len() - 1].parent {
+            let child = chain[chain.len() - 1];
+            let damaged =
+                |what: &str| Error::DamagedBackup(format!("backup {} continues {parent}, which {what}", child.id));
             let found = manifests.iter().find(|manifest| manifest.id == *parent);
-            chain.push(found.ok_or_else(|| {
-                let id = &chain[chain.len() - 1].id;
-                Error::DamagedBackup(format!("backup {id} continues {parent}, which is not there"))
-            })?);
+            let found = found.ok_or_else(|| damaged("is not there"))?;
+            // Parents are older than what continues them, so no chain comes back to itself.
+            if order(found) >= order(child) || found.position > child.position {
+                return Err(damaged("is not older"));
+            }
+            if found.epoch != child.epoch {
+                return Err(damaged("has another history"));
+            }
+            chain.push(found);
+            if chain.len() > CHAIN_MAX {
+                return Err(damaged("is one of more than 10000 in a chain"));
+            }
         }
         chain.reverse();
         Ok(chain)
@@ -118,21 +153,26 @@ impl Repository {
     /// The chunks that are there.
     pub(super) fn chunks(&self) -> Result<BTreeSet<String>, Error> {
         let names = self.target.list(CHUNKS)?;
-        Ok(names.iter().filter_map(|(name, _)| Some(name.rsplit('/').next()?.to_owned())).collect())
+        let hashes = names.into_iter().filter_map(|(name, _)| {
+            let hash = name.rsplit('/').next()?;
+            (is_hash(hash) && name == chunk_name(hash)).then(|| hash.to_owned())
+        });
+        Ok(hashes.collect())
     }
 
-    /// The bytes of a chunk, if they are what its hash says.
-    pub(super) fn get_chunk(&self, hash: &str) -> Result<Vec<u8>, Error> {
+    /// The bytes of a chunk, if they are what its hash says and as many as they should be.
+    pub(super) fn get_chunk(&self, hash: &str, bytes: usize) -> Result<Vec<u8>, Error> {
         let name = chunk_name(hash);
         let damaged =
             |reason: &str| Error::DamagedBackup(format!("chunk {name} at {} {reason}", self.target.describe()));
-        let packed = self.target.get(&name)?.ok_or_else(|| damaged("is missing"))?;
-        let bytes =
-            zstd::stream::decode_all(packed.as_slice()).map_err(|_| damaged("is damaged: it does not unpack"))?;
-        if blake3::hash(&bytes).to_hex().as_str() != hash {
+        let packed = self.target.get(&name, PACKED_BYTES_MAX)?.ok_or_else(|| damaged("is missing"))?;
+        // No more than it should be is ever unpacked.
+        let unpacked = zstd::bulk::decompress(&packed, bytes)
+            .map_err(|_| damaged(&format!("is damaged: it does not unpack to {bytes} bytes")))?;
+        if unpacked.len() != bytes || blake3::hash(&unpacked).to_hex().as_str() != hash {
             return Err(damaged("is damaged: its bytes have another hash"));
         }
-        Ok(bytes)
+        Ok(unpacked)
     }
 
     /// Reads every chunk of every backup; how many backups there are, and what is wrong.
@@ -150,22 +190,22 @@ impl Repository {
     /// Reads every chunk of these backups; what is wrong names the chunk, its file and its backup.
     pub(crate) fn verify(&self, manifests: &[&Manifest], pace: Pace<'_>) -> Result<Result<Faults, Stop>, Error> {
         let mut faults = Faults::default();
-        let mut read: BTreeMap<&str, Option<String>> = BTreeMap::new();
+        let mut read: BTreeMap<(&str, usize), Option<String>> = BTreeMap::new();
         let all: usize = manifests.iter().flat_map(|manifest| &manifest.files).map(|file| file.chunks.len()).sum();
         let mut done = 0;
         for manifest in manifests {
             for file in &manifest.files {
-                for chunk in &file.chunks {
+                for (chunk, bytes) in file.pieces() {
                     let progress = Progress { done, total: Some(all as u64), what: "chunks verified".into() };
                     if let Err(stop) = pace(progress) {
                         return Ok(Err(stop));
                     }
                     done += 1;
-                    let fault = match read.get(chunk.as_str()) {
+                    let fault = match read.get(&(chunk, bytes)) {
                         Some(fault) => fault.clone(),
                         None => {
-                            let fault = self.get_chunk(chunk).err().map(|error| error.to_string());
-                            read.insert(chunk, fault.clone());
+                            let fault = self.get_chunk(chunk, bytes).err().map(|error| error.to_string());
+                            read.insert((chunk, bytes), fault.clone());
                             fault
                         }
                     };
@@ -184,13 +224,22 @@ impl Repository {
 
     /// Notes that a backup, and those it continues, were read whole and restored.
     pub(crate) fn note_verified(&self, id: &str) -> Result<(), Error> {
-        self.target.put(&format!("{VERIFIED}{id}"), b"")
+        self.target.put(&format!("{VERIFIED}{id}"), self.trust.sign(id.as_bytes()).unwrap_or_default().as_bytes())
     }
 
     /// Backups that were verified.
     pub(crate) fn verified(&self) -> Result<BTreeSet<String>, Error> {
         let names = self.target.list(VERIFIED)?;
-        Ok(names.iter().filter_map(|(name, _)| name.strip_prefix(VERIFIED).map(str::to_owned)).collect())
+        let mut verified = BTreeSet::new();
+        for (name, _) in &names {
+            let Some(id) = name.strip_prefix(VERIFIED).filter(|id| is_id(id)) else { continue };
+            let Some(mark) = self.target.get(name, 64)? else { continue };
+            let given = std::str::from_utf8(&mark).ok().filter(|mark| !mark.is_empty());
+            if self.trust.check(id.as_bytes(), given).is_ok() {
+                verified.insert(id.to_owned());
+            }
+        }
+        Ok(verified)
     }
 
     /// Removes chains beyond the last `keep` and those older than `not_before`, an RFC 3339 time; then chunks that
@@ -248,33 +297,20 @@ impl Repository {
 
     /// Writes a file of a backup, chunk by chunk.
     pub(super) fn unpack(&self, file: &BackedUpFile, out: &mut dyn std::io::Write) -> Result<(), Error> {
-        let mut written = 0;
-        for chunk in &file.chunks {
-            let bytes = self.get_chunk(chunk)?;
-            written += bytes.len() as u64;
+        for (chunk, bytes) in file.pieces() {
+            let bytes = self.get_chunk(chunk, bytes)?;
             out.write_all(&bytes).map_err(|error| Error::Backup(format!("cannot write {}: {error}", file.name)))?;
-        }
-        if written != file.bytes {
-            let reason = format!("{} has {written} bytes in its chunks, not {}", file.name, file.bytes);
-            return Err(Error::DamagedBackup(reason));
         }
         Ok(())
     }
 }
 
+/// What backups are ordered by. Ids have seconds only, and two backups may be of one second and position: the time is
+/// finer.
+fn order(manifest: &Manifest) -> (&str, &str) {
+    (manifest.taken_at.trim_end_matches('Z'), &manifest.id)
+}
+
 fn chunk_name(hash: &str) -> String {
     format!("{CHUNKS}{}/{hash}", hash.get(..2).unwrap_or("00"))
-}
-
-fn manifest_hash(manifest: &Manifest) -> String {
-    let text = serde_json::to_vec(manifest).unwrap_or_default();
-    blake3::hash(&text).to_hex().to_string()
-}
-
-fn read_manifest(bytes: &[u8]) -> Result<Manifest, String> {
-    let kept: Kept = serde_json::from_slice(bytes).map_err(|error| format!("is damaged: {error}"))?;
-    if manifest_hash(&kept.manifest) != kept.hash {
-        return Err("is damaged: its content has another hash".into());
-    }
-    Ok(kept.manifest)
 }

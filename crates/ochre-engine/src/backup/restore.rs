@@ -1,17 +1,18 @@
 //! Making a database directory out of a backup.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::BufWriter;
 use std::path::Path;
 use std::sync::Arc;
 
 use ochre_scheduler::Time;
-use ochre_store::SqliteStore;
+use ochre_store::{ExtensionTables, SqliteStore};
 
-use super::{Manifest, Repository};
+use super::{BackupKind, Manifest, Repository};
 use crate::database::Database;
 use crate::error::Error;
-use crate::extension::StoreExtension;
+use crate::extension::{StoreExtension, tables_known};
+use crate::machine::free_bytes;
 use crate::options::Options;
 
 /// Which backup to restore.
@@ -59,11 +60,13 @@ pub struct RestoreOptions {
     pub collection: Option<String>,
     /// What extends the database: of a single collection, what extensions keep of the others goes.
     pub extensions: Vec<Arc<dyn StoreExtension>>,
+    /// Tables that the program keeps beside those of extensions.
+    pub tables: Vec<ExtensionTables>,
 }
 
 impl Default for RestoreOptions {
     fn default() -> Self {
-        Self { at: RestoreAt::Latest, collection: None, extensions: Options::default().extensions }
+        Self { at: RestoreAt::Latest, collection: None, extensions: Options::default().extensions, tables: Vec::new() }
     }
 }
 
@@ -100,14 +103,21 @@ impl Repository {
             let unreadable = faults.0.first().map(|fault| format!("; {fault}")).unwrap_or_default();
             Error::Backup(format!("{} does not hold {wanted}{unreadable}", self.describe()))
         })?;
-        for (index, manifest) in Self::chain(&manifests, chosen)?.into_iter().enumerate() {
+        let chain = Self::chain(&manifests, chosen)?;
+        check_space(&chain, directory)?;
+        let mut known = tables_known(&options.extensions);
+        known.extend(options.tables.iter().cloned());
+        for manifest in chain {
             for file in &manifest.files {
                 let path = directory.join(&file.name);
                 self.write_file(file, &path)?;
-                if index > 0 {
-                    SqliteStore::apply_increment(directory, &path)?;
+                if manifest.kind == BackupKind::Incremental {
+                    SqliteStore::apply_increment(directory, &path, &known)?;
                     std::fs::remove_file(&path).map_err(|error| failed("remove", &path, &error))?;
                 }
+            }
+            if manifest.kind == BackupKind::Full {
+                SqliteStore::examine_restored(directory, &known)?;
             }
         }
         SqliteStore::finish_restore(directory)?;
@@ -120,10 +130,24 @@ impl Repository {
     fn write_file(&self, file: &super::BackedUpFile, path: &Path) -> Result<(), Error> {
         let folder = path.parent().unwrap_or(path);
         std::fs::create_dir_all(folder).map_err(|error| failed("create", folder, &error))?;
-        let mut out = BufWriter::new(File::create(path).map_err(|error| failed("create", path, &error))?);
+        let created = OpenOptions::new().write(true).create_new(true).open(path);
+        let mut out = BufWriter::new(created.map_err(|error| failed("create", path, &error))?);
         self.unpack(file, &mut out)?;
         let file = out.into_inner().map_err(|error| failed("write", path, error.error()))?;
         file.sync_all().map_err(|error| failed("sync", path, &error))
+    }
+}
+
+/// Refuses what cannot fit: a backup may claim any size. What increments replace is not counted off.
+fn check_space(chain: &[&Manifest], directory: &Path) -> Result<(), Error> {
+    let needed = chain.iter().fold(0u64, |bytes, manifest| bytes.saturating_add(manifest.bytes));
+    let there = directory.ancestors().find(|folder| folder.is_dir());
+    match there.and_then(free_bytes) {
+        Some(free) if free < needed => Err(Error::Backup(format!(
+            "restoring takes {needed} bytes of disk at {}, and {free} are free: free some space, or restore elsewhere",
+            directory.display()
+        ))),
+        _ => Ok(()),
     }
 }
 

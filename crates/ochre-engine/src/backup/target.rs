@@ -1,10 +1,10 @@
 //! Where backups go: named objects of bytes, in a directory or wherever an embedder knows how to put them.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::beneath::Beneath;
 use crate::error::Error;
 
 /// Named objects of bytes. Names are paths with `/` between their parts.
@@ -14,8 +14,9 @@ pub trait BackupTarget: Send + Sync {
     /// # Errors
     /// [`Error::Backup`], as everywhere here, naming the target and the object.
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Error>;
-    /// The bytes of an object; `None` if there is none of this name.
-    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Error>;
+    /// The bytes of an object; `None` if there is none of this name. One of more than `limit` bytes is an error, without
+    /// being read whole.
+    fn get(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, Error>;
     /// The names below a prefix that ends with `/`, with the size of each in bytes.
     fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, Error>;
     /// Removes an object; nothing happens if there is none.
@@ -73,68 +74,36 @@ impl DirectoryTarget {
         Error::Backup(format!("cannot {action} {}: {error}", self.0.join(name).display()))
     }
 
-    fn list_into(&self, folder: &Path, prefix: &str, found: &mut Vec<(String, u64)>) -> std::io::Result<()> {
-        let entries = match std::fs::read_dir(folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-            if entry.file_type()?.is_dir() {
-                self.list_into(&entry.path(), &format!("{name}/"), found)?;
-            } else if !name.ends_with(WRITING) {
-                found.push((name, entry.metadata()?.len()));
-            }
+    /// The directory, if it is there.
+    fn open(&self) -> std::io::Result<Option<Beneath>> {
+        match Beneath::open(&self.0) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
         }
-        Ok(())
     }
 }
 
-/// The ending of files that are being written.
-const WRITING: &str = ".writing";
-
 impl BackupTarget for DirectoryTarget {
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        let path = self.0.join(name);
-        let beside = PathBuf::from(format!("{}{WRITING}", path.display()));
-        let folder = path.parent().unwrap_or(&self.0).to_owned();
-        let written = (|| {
-            std::fs::create_dir_all(&folder)?;
-            let mut file = std::fs::File::create(&beside)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&beside, &path)?;
-            std::fs::File::open(&folder)?.sync_all()
-        })();
-        written.map_err(|error| {
-            // On a full disk a half-written file would only take more of it.
-            let _ = std::fs::remove_file(&beside);
-            self.failed("write", name, &error)
-        })
+        let written = std::fs::create_dir_all(&self.0)
+            .and_then(|()| Beneath::open(&self.0))
+            .and_then(|directory| directory.write(name, bytes));
+        written.map_err(|error| self.failed("write", name, &error))
     }
 
-    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        match std::fs::read(self.0.join(name)) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failed("read", name, &error)),
-        }
+    fn get(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+        let read = self.open().and_then(|directory| directory.map_or(Ok(None), |found| found.read(name, limit)));
+        read.map_err(|error| self.failed("read", name, &error))
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, Error> {
-        let mut found = Vec::new();
-        self.list_into(&self.0.join(prefix), prefix, &mut found)
-            .map_err(|error| self.failed("list", prefix, &error))?;
-        found.sort_unstable();
-        Ok(found)
+        let found = self.open().and_then(|directory| directory.map_or(Ok(Vec::new()), |found| found.list(prefix)));
+        found.map_err(|error| self.failed("list", prefix, &error))
     }
 
     fn delete(&self, name: &str) -> Result<(), Error> {
-        match std::fs::remove_file(self.0.join(name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failed("remove", name, &error)),
-            _ => Ok(()),
-        }
+        let removed = self.open().and_then(|directory| directory.map_or(Ok(()), |found| found.remove(name)));
+        removed.map_err(|error| self.failed("remove", name, &error))
     }
 
     fn describe(&self) -> String {

@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use ochre_scheduler::{Clock, Context, Failure, Progress, SystemClock};
 use ochre_store::{CopiedFile, Copy};
 
+use super::manifest::CHUNK_BYTES;
 use super::{BACKUP_VERSION, BackedUpFile, BackupKind, Manifest, Repository};
 use crate::database::Inner;
 use crate::machine::free_bytes;
 
-/// Bytes of a chunk before it is compressed.
-const CHUNK_BYTES: usize = 4 << 20;
 /// The folder, within the database directory, where a backup is prepared.
 pub(crate) const FOLDER: &str = "backup.preparing";
 /// The folder, within the database directory, where a backup is restored to be checked.
@@ -46,9 +45,11 @@ impl Inner {
         if let Some(fault) = faults.0.first() {
             tracing::warn!(fault, "a backup cannot be read; the next one does not continue it");
         }
+        let (epoch, position) = (self.store.epoch(), self.store.position()?);
         let parent = manifests.last().filter(|last| {
             kind == BackupKind::Incremental
-                && last.epoch == self.store.epoch()
+                && last.epoch == epoch
+                && last.position <= position
                 && Repository::chain(&manifests, last).is_ok()
         });
         let needed = self.store.statistics()?.database_bytes;
@@ -76,13 +77,10 @@ impl Inner {
         }
         let stamp =
             taken_at.to_rfc3339().split('.').next().unwrap_or_default().trim_end_matches('Z').replace([':', '-'], "");
-        let (word, kind) = match parent {
-            Some(_) => ("incremental", BackupKind::Incremental),
-            None => ("full", BackupKind::Full),
-        };
+        let kind = if parent.is_some() { BackupKind::Incremental } else { BackupKind::Full };
         let manifest = Manifest {
             format: BACKUP_VERSION,
-            id: format!("{stamp}Z-{:012}-{word}", copy.position),
+            id: format!("{stamp}Z-{:012}-{}", copy.position, kind.word()),
             kind,
             parent: parent.map(|parent| parent.id.clone()),
             taken_at: taken_at.to_rfc3339(),

@@ -18,7 +18,8 @@ pub(super) fn repository(inner: &Inner) -> Result<&Repository, Failure> {
     let Some(target) = target else {
         return Err(Failure::Failed("no target is configured: set `target` in the section [backup]".into()));
     };
-    let repository = Repository::new(inner.options.backup_targets.open(target)?);
+    let trust = inner.options.backup_trust.clone();
+    let repository = Repository::new(inner.options.backup_targets.open(target)?).trusting(trust);
     Ok(inner.repository.get_or_init(|| repository))
 }
 

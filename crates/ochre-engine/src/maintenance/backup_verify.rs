@@ -9,6 +9,7 @@ use super::backup_target::{is_enabled, repository};
 use super::{Home, cron};
 use crate::backup::{Manifest, RESTORING, Repository, RestoreAt, RestoreOptions};
 use crate::database::Inner;
+use crate::extension::tables_known;
 
 pub(super) struct BackupVerify(pub(super) Home);
 
@@ -46,6 +47,7 @@ impl Task for BackupVerify {
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
         let inner = self.0.open()?;
         let repository = repository(&inner)?;
+        repository.forget_manifests();
         let (manifests, mut faults) = repository.manifests()?;
         let Some(last) = manifests.last() else { return Ok("there is no backup".into()) };
         let chain = Repository::chain(&manifests, last)?;
@@ -68,10 +70,14 @@ impl BackupVerify {
         let home = inner.directory.as_deref().ok_or_else(|| Failure::Failed("the database has no directory".into()))?;
         let folder = home.join(RESTORING);
         let _ = std::fs::remove_dir_all(&folder);
-        let options = RestoreOptions { at: RestoreAt::Id(last.id.clone()), ..RestoreOptions::default() };
+        let extensions = inner.options.extensions.clone();
+        let tables = inner.tables.lock().clone();
+        let mut known = tables_known(&extensions);
+        known.extend(tables.iter().cloned());
+        let options = RestoreOptions { at: RestoreAt::Id(last.id.clone()), extensions, tables, collection: None };
         let restored = repository.restore(&options, &folder).map_err(Failure::from).and_then(|_| {
             context.step(Progress { done: 0, total: None, what: "checking what was restored".into() })?;
-            let report = ochre_store::check(&folder)?;
+            let report = ochre_store::check(&folder, &known)?;
             let records: u64 = last.collections.iter().map(|collection| collection.records).sum();
             if let Some(finding) = report.findings.first() {
                 return Err(Failure::Failed(format!("restored, {} is damaged: {}", finding.file, finding.problem)));

@@ -17,45 +17,49 @@ use serde_json::json;
 
 use crate::support::{PATIENCE, collection, same_records, small, step};
 
-struct Scene {
-    folder: tempfile::TempDir,
+pub(crate) struct Scene {
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    fn home(&self) -> PathBuf {
+    pub(crate) fn home(&self) -> PathBuf {
         self.folder.path().join("home")
     }
 
-    fn target(&self) -> PathBuf {
+    pub(crate) fn target(&self) -> PathBuf {
         self.folder.path().join("target")
     }
 
     /// Jobs run only when they are told to.
-    fn open(&self) -> Database {
+    pub(crate) fn options(&self) -> Options {
         let mut options =
             Options { background: true, backup_target: Some(self.target().display().to_string()), ..small() };
         for job in ["backup", "backup-incremental", "backup-retention", "backup-verify"] {
             options.jobs.entry(job.into()).or_default().insert("cron".into(), json!("0 0 1 1 *"));
         }
-        Database::open_with(self.home(), options).unwrap()
+        options
     }
 
-    fn repository(&self) -> Repository {
+    pub(crate) fn open(&self) -> Database {
+        Database::open_with(self.home(), self.options()).unwrap()
+    }
+
+    pub(crate) fn repository(&self) -> Repository {
         Repository::new(Arc::new(DirectoryTarget::new(self.target())))
     }
 
-    fn manifests(&self) -> Vec<Manifest> {
+    pub(crate) fn manifests(&self) -> Vec<Manifest> {
         let (manifests, faults) = self.repository().manifests().unwrap();
         assert_eq!(faults.0, Vec::<String>::new());
         manifests
     }
 
     /// Restores, and opens what was restored once it was checked.
-    fn restore(&self, name: &str, at: RestoreAt) -> Result<Database, Error> {
+    pub(crate) fn restore(&self, name: &str, at: RestoreAt) -> Result<Database, Error> {
         let directory = self.folder.path().join(name);
         self.repository().restore(&RestoreOptions { at, ..RestoreOptions::default() }, &directory)?;
         let report = ochre_engine::check(&directory).unwrap();
@@ -65,7 +69,7 @@ impl Scene {
 }
 
 /// Runs a job and waits until it has ended; a run that is raised goes on as the next.
-fn run(database: &Database, job: &str) -> Run {
+pub(crate) fn run(database: &Database, job: &str) -> Run {
     let last = || database.scheduler().history(job, 1).unwrap().pop();
     let before = last().map(|run| run.fence);
     database.scheduler().run_now(job).unwrap();
@@ -80,7 +84,7 @@ fn run(database: &Database, job: &str) -> Run {
     }
 }
 
-fn succeed(database: &Database, job: &str) -> String {
+pub(crate) fn succeed(database: &Database, job: &str) -> String {
     let run = run(database, job);
     assert_eq!(run.status, Status::Succeeded, "{job}: {}", run.message);
     run.message
@@ -175,7 +179,7 @@ fn a_backup_under_write_load_holds_a_state_that_was_acknowledged() {
     });
 }
 
-fn fill(collection: &Collection, numbers: std::ops::Range<u32>) {
+pub(crate) fn fill(collection: &Collection, numbers: std::ops::Range<u32>) {
     let mut rng = fastrand::Rng::with_seed(u64::from(numbers.start));
     let embeddings: Vec<Vec<f32>> = numbers.clone().map(|_| (0..64).map(|_| rng.f32()).collect()).collect();
     let documents: Vec<String> = numbers.clone().map(|_| (0..300).map(|_| rng.alphanumeric()).collect()).collect();
@@ -297,7 +301,7 @@ fn a_damaged_chunk_is_found_by_verification_and_named() {
         assert!(!directory.exists(), "nothing half restored is left");
     }
     let path = scene.target().join(format!("manifests/{}.json", manifest.id));
-    let text = std::fs::read_to_string(&path).unwrap().replace("\"position\": ", "\"position\": 1");
+    let text = std::fs::read_to_string(&path).unwrap().replace("\"position\":", "\"position\":1");
     std::fs::write(&path, text).unwrap();
     let (manifests, faults) = scene.repository().manifests().unwrap();
     assert!(manifests.is_empty() && faults.0[0].contains(&manifest.id), "{faults:?}");

@@ -8,6 +8,7 @@ mod extensions;
 mod faults;
 mod formats;
 mod graph;
+mod hostile_backups;
 mod jobs;
 mod kills;
 mod metadata_indexes;

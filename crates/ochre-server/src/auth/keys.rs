@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ochre_auth::{ApiKey, KeyHash, KeySecret, Principal, Roles};
-use ochre_engine::Database;
 use ochre_engine::tables::params;
+use ochre_engine::{Database, ExtensionTables};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
@@ -21,6 +21,11 @@ const MIGRATIONS: [&str; 1] = ["
 CREATE TABLE auth_secret (id INTEGER PRIMARY KEY CHECK (id = 1), secret BLOB NOT NULL);
 CREATE TABLE auth_keys (id TEXT PRIMARY KEY, hash BLOB NOT NULL, state TEXT NOT NULL) WITHOUT ROWID;
 "];
+/// The tables of keys, which are of no extension that could be left out.
+pub fn key_tables() -> ExtensionTables {
+    ExtensionTables { name: EXTENSION.into(), migrations: MIGRATIONS.to_vec() }
+}
+
 /// There are at most so many keys.
 const KEYS_MAX: usize = 10_000;
 /// The longest name of a key, in characters.

@@ -31,7 +31,7 @@ use tokio::sync::{OwnedMutexGuard, Semaphore};
 
 use self::audit::{Audit, Entry};
 use self::keys::Key;
-pub use self::keys::{KeyError, Keys, NewKey};
+pub use self::keys::{KeyError, Keys, NewKey, key_tables};
 use self::limits::{Failures, Usage};
 use self::place::Place;
 use crate::app::App;

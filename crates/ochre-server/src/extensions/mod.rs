@@ -117,6 +117,12 @@ impl Extensions {
         self
     }
 
+    /// Those of the store that need no options: what a database at rest is compared with, whichever of them it has.
+    pub fn all_of_store(&self) -> Vec<Arc<dyn StoreExtension>> {
+        let server = Server::default();
+        self.store.iter().filter_map(|(_, make)| make(&ExtensionOptions::default(), &server).ok()).collect()
+    }
+
     /// Makes those that the configuration names.
     ///
     /// # Errors

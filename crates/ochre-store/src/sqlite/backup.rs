@@ -4,6 +4,8 @@
 //! gaps, beside which the segments it names are copied up to the lengths it records: up to there they never
 //! change. An increment is an SQLite file of its own with the catalog, the rows of touched records and the
 //! vectors that are new.
+//!
+//! Not here: making a database out of such copies (`restore`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -11,21 +13,14 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::records::decode_offsets;
-use super::writer::Failure;
-use super::{
-    DATABASE_FILE, SEGMENTS_FOLDER, SqliteOptions, SqliteStore, connect, first_rowid, read_meta, segment_rows,
-};
+use super::{DATABASE_FILE, SEGMENTS_FOLDER, SqliteStore, connect, first_rowid, read_meta, segment_rows};
 use crate::error::{Error, Result};
 use crate::extension;
 use crate::segment::Segment;
-use crate::segments::{Segments, into_blocks};
 use crate::store::{CollectionNumber, CopiedCollection, CopiedFile, Copy};
 
-/// Vectors that an increment takes in one step.
-const VECTORS_AT_ONCE: usize = 1000;
-
 /// The tables that an increment holds whole.
-const CATALOG: [&str; 4] = ["tenants", "databases", "collections", "catalog_log"];
+pub(super) const CATALOG: [&str; 4] = ["tenants", "databases", "collections", "catalog_log"];
 
 impl SqliteStore {
     pub(super) fn copy_whole_into(&self, folder: &Path) -> Result<Copy> {
@@ -128,7 +123,7 @@ impl SqliteStore {
         let span = params![collection.number, since.cast_signed(), collection.position.cast_signed()];
         let entries = statement.query_map(span, |row| row.get::<_, Vec<u8>>(0))?;
         let entries = entries.collect::<rusqlite::Result<Vec<_>>>()?;
-        if entries.len() as u64 != collection.position - since {
+        if Some(entries.len() as u64) != collection.position.checked_sub(since) {
             connection.execute("INSERT INTO increment.whole VALUES (?1)", [collection.number])?;
             connection.execute(
                 "INSERT OR IGNORE INTO increment.touched SELECT rowid FROM main.records WHERE rowid BETWEEN ?1 AND ?2",
@@ -174,56 +169,6 @@ impl SqliteStore {
             )));
         }
         Ok(())
-    }
-
-    /// Brings a restored database forward by an increment.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] if the increment is of something else, and as [`SqliteStore::open`].
-    pub fn apply_increment(directory: &Path, increment: &Path) -> Result<()> {
-        let store = Self::open(directory, SqliteOptions::default())?;
-        let failed = store.error("apply an increment");
-        let mut writer = store.writer.lock();
-        let connection = writer.connection().expect("just opened");
-        connection.execute("ATTACH ?1 AS increment", [increment.to_string_lossy()]).map_err(&failed)?;
-        let blocks = read_vectors(connection).map_err(&failed)?;
-        let pending = store.segments.append(blocks)?;
-        connection.execute_batch("BEGIN IMMEDIATE").map_err(&failed)?;
-        let replaced = replace_rows(connection).map_err(&failed)?;
-        let mut weight = BTreeMap::new();
-        for (collection, ids) in replaced {
-            for (segment, bytes) in store.segments.weigh(collection, &ids) {
-                *weight.entry(segment).or_default() += bytes;
-            }
-        }
-        let next = read_meta(connection, "next_vector_id").map_err(&failed)?.cast_unsigned();
-        if let Err(error) = super::writer::record_segments(connection, &pending, &weight, next) {
-            Segments::take_back(pending);
-            return Err(failed(error));
-        }
-        store.commit_and_publish(connection, pending).map_err(|_| Error::WritesStopped {
-            reason: "the increment could not be committed; restore into an empty directory again".into(),
-        })?;
-        connection.execute_batch("DETACH increment").map_err(&failed)?;
-        writer.forget_rows();
-        drop(writer);
-        Ok(())
-    }
-
-    /// Makes a restored database one of its own: its history differs from now on, its jobs are not under way.
-    ///
-    /// # Errors
-    /// As [`SqliteStore::open`].
-    pub fn finish_restore(directory: &Path) -> Result<()> {
-        let store = Self::open(directory, SqliteOptions::default())?;
-        store.change_catalog(|connection| {
-            super::write_meta(connection, "epoch", super::catalog::new_epoch())?;
-            connection.execute("DELETE FROM job_runs WHERE ended IS NULL", [])?;
-            connection.execute("DELETE FROM log_holds", [])?;
-            // Schedules are made anew: what was due while nobody ran is not due now.
-            connection.execute("DELETE FROM jobs", [])?;
-            Ok::<(), Failure>(())
-        })
     }
 }
 
@@ -271,88 +216,4 @@ fn describe(connection: &Connection) -> rusqlite::Result<Copy> {
         collections: collections.collect::<rusqlite::Result<_>>()?,
         files: Vec::new(),
     })
-}
-
-fn read_vectors(connection: &Connection) -> rusqlite::Result<Vec<crate::segment::NewBlock>> {
-    let mut statement = connection.prepare(
-        "SELECT vector_id, collection, dimension, norm, data FROM increment.vectors ORDER BY collection, vector_id",
-    )?;
-    let mut rows = statement.query([])?;
-    let mut blocks = Vec::new();
-    let mut gathered: (CollectionNumber, usize, Vec<u64>, Vec<f32>, Vec<f32>) = Default::default();
-    let mut flush = |gathered: &mut (CollectionNumber, usize, Vec<u64>, Vec<f32>, Vec<f32>)| {
-        let (collection, dimension, ids, norms, values) = std::mem::take(gathered);
-        if !ids.is_empty() {
-            blocks.extend(into_blocks(collection, dimension, &ids, &norms, &values));
-        }
-    };
-    while let Some(row) = rows.next()? {
-        let (collection, dimension) = (row.get(1)?, row.get::<_, u32>(2)? as usize);
-        if (gathered.0, gathered.1) != (collection, dimension) || gathered.2.len() >= VECTORS_AT_ONCE {
-            flush(&mut gathered);
-            (gathered.0, gathered.1) = (collection, dimension);
-        }
-        gathered.2.push(row.get::<_, i64>(0)?.cast_unsigned());
-        #[expect(clippy::cast_possible_truncation, reason = "it was an f32")]
-        gathered.3.push(row.get::<_, f64>(3)? as f32);
-        let data: Vec<u8> = row.get(4)?;
-        gathered.4.extend(data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
-    }
-    flush(&mut gathered);
-    Ok(blocks)
-}
-
-/// Puts the tables of extensions in place of those there are. Increments of older versions have none.
-fn replace_extensions(connection: &Connection) -> rusqlite::Result<()> {
-    let mut statement =
-        connection.prepare("SELECT 1 FROM increment.sqlite_schema WHERE type = 'table' AND name = 'definitions'")?;
-    if !statement.exists([])? {
-        return Ok(());
-    }
-    for table in extension::tables(connection, "main")? {
-        connection.execute_batch(&format!("DROP TABLE main.{table}"))?;
-    }
-    let mut statement = connection.prepare("SELECT sql FROM increment.definitions ORDER BY rowid")?;
-    let definitions = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
-    definitions.iter().try_for_each(|definition| connection.execute_batch(definition))?;
-    for table in extension::tables(connection, "increment")? {
-        connection.execute_batch(&format!("INSERT INTO main.{table} SELECT * FROM increment.{table}"))?;
-    }
-    Ok(())
-}
-
-/// Puts the rows of an increment in the place of those that were touched; the vectors that nothing refers to
-/// any more, by collection.
-fn replace_rows(connection: &Connection) -> rusqlite::Result<BTreeMap<CollectionNumber, Vec<u64>>> {
-    for table in CATALOG {
-        // By name: an increment may come from a version with fewer columns.
-        let mut statement = connection.prepare("SELECT name FROM pragma_table_info(?1, 'increment')")?;
-        let columns: Vec<String> = statement.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-        let columns = columns.join(", ");
-        connection.execute_batch(&format!(
-            "DELETE FROM main.{table}; INSERT INTO main.{table} ({columns}) SELECT {columns} FROM increment.{table}"
-        ))?;
-    }
-    replace_extensions(connection)?;
-    connection.execute_batch("INSERT OR REPLACE INTO main.meta SELECT * FROM increment.meta")?;
-    let gone = "r.collection NOT IN (SELECT number FROM main.collections)
-         OR r.rowid IN (SELECT rowid FROM increment.touched)
-         OR r.collection IN (SELECT collection FROM increment.whole)";
-    let mut statement = connection.prepare(&format!(
-        "SELECT r.collection, r.vector_id FROM main.records r WHERE ({gone})
-         AND r.vector_id NOT IN (SELECT vector_id FROM increment.records) ORDER BY 1, 2"
-    ))?;
-    let mut replaced: BTreeMap<CollectionNumber, Vec<u64>> = BTreeMap::new();
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        replaced.entry(row.get(0)?).or_default().push(row.get::<_, i64>(1)?.cast_unsigned());
-    }
-    connection.execute(&format!("DELETE FROM main.records AS r WHERE {gone}"), [])?;
-    connection.execute_batch(
-        "INSERT INTO main.records (rowid, collection, id, vector_id, updated_at_position, metadata, uri, document)
-             SELECT row, collection, id, vector_id, updated_at_position, metadata, uri, document
-             FROM increment.records;
-         DELETE FROM main.log;",
-    )?;
-    Ok(replaced)
 }

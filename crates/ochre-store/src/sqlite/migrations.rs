@@ -14,7 +14,7 @@ pub const SCHEMA_VERSION: i64 = 3;
 const APPLICATION_ID: i64 = 0x4F43_4852;
 
 /// One script per version; script `n` brings version `n` to `n + 1`.
-const SCRIPTS: [&str; SCHEMA_VERSION as usize] = [VERSION_1, VERSION_2, VERSION_3];
+pub(crate) const SCRIPTS: [&str; SCHEMA_VERSION as usize] = [VERSION_1, VERSION_2, VERSION_3];
 
 const VERSION_1: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;

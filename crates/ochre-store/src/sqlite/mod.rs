@@ -15,6 +15,7 @@ mod log;
 mod migrations;
 mod reader;
 mod records;
+mod restore;
 mod upkeep;
 mod writer;
 
@@ -40,6 +41,7 @@ use crate::store::{
 };
 
 pub use migrations::SCHEMA_VERSION;
+pub(crate) use migrations::SCRIPTS;
 use writer::{Ticket, Writer};
 
 /// The database file's name within the directory.

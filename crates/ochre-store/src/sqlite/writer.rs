@@ -120,6 +120,10 @@ impl Writer {
     pub(super) fn connection(&self) -> Option<&Connection> {
         self.connection.as_ref()
     }
+
+    pub(super) fn connection_mut(&mut self) -> Option<&mut Connection> {
+        self.connection.as_mut()
+    }
 }
 
 impl SqliteStore {
