@@ -21,6 +21,7 @@ impl Check {
         for finding in &report.findings {
             output.data(&format!("{}: {}", finding.file, finding.problem))?;
         }
+        report.notes.iter().for_each(|note| output.words(note));
         let checked = format!(
             "checked {} collections, {} records, {} vectors",
             report.collections, report.records, report.vectors

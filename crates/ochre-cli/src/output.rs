@@ -36,7 +36,7 @@ impl Exit {
         });
         match store {
             Some(StoreError::Locked { .. }) => Self::InUse,
-            Some(StoreError::Corrupt { .. }) => Self::DamageFound,
+            Some(StoreError::Corrupt { .. } | StoreError::Lost { .. }) => Self::DamageFound,
             _ => Self::Failed,
         }
     }

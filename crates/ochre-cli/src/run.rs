@@ -15,6 +15,9 @@ use crate::output::{Exit, Output};
 pub(crate) struct Run {
     #[command(flatten)]
     settings: Settings,
+    /// Open a database that has lost what was acknowledged, and go on with what is there; the rest is kept in quarantine/
+    #[arg(long)]
+    accept_loss: bool,
 }
 
 /// Settings as typed. What is not given comes from the environment, the file, or the defaults.
@@ -71,7 +74,12 @@ impl Run {
         let config = self.settings.resolve()?;
         log_to_stderr(&config)?;
         give_back_large_buffers();
-        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, extensions, output))
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(
+            config,
+            self.accept_loss,
+            extensions,
+            output,
+        ))
     }
 }
 
@@ -95,10 +103,12 @@ pub(crate) fn options(config: &Config, loaded: &Loaded) -> anyhow::Result<Option
     })
 }
 
-async fn serve(config: Config, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
+async fn serve(
+    config: Config, accept_loss: bool, extensions: &Extensions, output: &mut Output,
+) -> anyhow::Result<Exit> {
     let path = config.database.path.clone();
     let loaded = extensions.load(&config)?;
-    let options = options(&config, &loaded)?;
+    let options = Options { accept_loss, ..options(&config, &loaded)? };
     if let Some(kind) = network_file_system(&path) {
         tracing::warn!(path = %path.display(), kind, "the data directory is on a network file system, where locks and mapped files are not safe; use a local disk, or at least set database.map_segments = false");
     }

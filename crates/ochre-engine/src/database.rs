@@ -107,11 +107,23 @@ impl Database {
             vfs: options.vfs.clone(),
             map_segments: options.map_segments,
             seal_bytes: segment_bytes(&options),
+            accept_loss: options.accept_loss,
             ..SqliteOptions::default()
         };
         let store = SqliteStore::open(directory, sqlite)?;
         for damage in store.damage() {
             tracing::error!(file = %damage.path.display(), reason = damage.reason, "found damage; what does not need it still works");
+        }
+        if store.quarantined() > 0 {
+            tracing::warn!(
+                files = store.quarantined(),
+                "moved segment files that no transaction refers to into quarantine/; they are removed after the next write"
+            );
+        }
+        if !store.has_checksums() {
+            tracing::warn!(
+                "the database file was written by an older version and its pages have no checksums: run the job full-vacuum once (`ochre jobs run full-vacuum`)"
+            );
         }
         let store = Arc::new(store);
         let jobs = Arc::clone(&store) as Arc<dyn JobStore>;

@@ -19,6 +19,7 @@
 
 mod backup;
 mod block;
+mod check;
 mod collection;
 mod database;
 mod error;
@@ -46,6 +47,7 @@ pub use backup::{
     BACKUP_VERSION, BackedUpFile, BackupKind, BackupTarget, BackupTargets, BackupTrust, DirectoryTarget, Faults,
     Manifest, Repository, RestoreAt, RestoreOptions,
 };
+pub use check::{check, check_with};
 pub use collection::Collection;
 pub use database::{CollectionOptions, Database};
 pub use error::Error;
@@ -70,24 +72,3 @@ pub use ochre_store::{
     Store, Tenant,
 };
 pub use uuid::Uuid;
-
-/// Checks a database at rest, as [`check_with`] the extensions that come with the engine.
-///
-/// # Errors
-/// As [`check_with`].
-pub fn check(directory: &std::path::Path) -> Result<Report, StoreError> {
-    check_with(directory, &Options::default().extensions, &[])
-}
-
-/// Checks a database at rest: its structure, every checksum, every reference, and that it defines nothing but what it
-/// and these extensions do. Damage is no error: it is in the report.
-///
-/// # Errors
-/// [`StoreError::Locked`] if a process has it open, [`StoreError::TooNew`], [`StoreError::Io`] if it cannot be read.
-pub fn check_with(
-    directory: &std::path::Path, extensions: &[std::sync::Arc<dyn StoreExtension>], tables: &[ExtensionTables],
-) -> Result<Report, StoreError> {
-    let mut known = extension::tables_known(extensions);
-    known.extend(tables.iter().cloned());
-    ochre_store::check(directory, &known)
-}

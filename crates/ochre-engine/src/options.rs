@@ -60,6 +60,9 @@ pub struct Options {
     pub unindexed_records_max: usize,
     /// What extends it, in the order in which they are opened.
     pub extensions: Vec<Arc<dyn StoreExtension>>,
+    /// Open a database that has lost what was acknowledged, and go on with what is there; what no longer belongs to it is
+    /// kept in its folder `quarantine`. Without, such a database is not opened.
+    pub accept_loss: bool,
     /// Run maintenance by itself. Without, call `Database::maintain`.
     pub background: bool,
 }
@@ -88,6 +91,7 @@ impl Default for Options {
             unindexed_filters: UnindexedFilters::default(),
             unindexed_records_max: 10_000,
             extensions: vec![metadata_indexes()],
+            accept_loss: false,
             background: true,
         }
     }

@@ -17,7 +17,8 @@ use uuid::Uuid;
 
 use crate::options::Options;
 
-const FOLDER: &str = "cache";
+/// Where derived files lie within the database directory.
+pub(crate) const FOLDER: &str = "cache";
 const FILE: &str = "graph.snapshot";
 const RECORDS: &str = "records.snapshot";
 /// A graph that is being built and too large for the heap. Left behind by a crash, it is a stray.
@@ -339,6 +340,17 @@ impl Snapshots {
         }
         strays.len()
     }
+}
+
+/// Whether this is a snapshot of a graph.
+pub(crate) fn is_graph(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == FILE)
+}
+
+/// Whether this is a file that ends with the checksum of what comes before.
+pub(crate) fn is_summed(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == RECORDS)
+        || path.extension().is_some_and(|extension| extension == TEXT || extension == INDEX)
 }
 
 /// Where a segment's documents were read, and which comes first: no two current ones share both.

@@ -111,10 +111,13 @@ impl From<Error> for Failure {
                 }
                 StoreError::IdempotencyConflict { .. } => (S::UNPROCESSABLE_ENTITY, "ChromaError"),
                 StoreError::Full { .. } => (S::INSUFFICIENT_STORAGE, "ChromaError"),
-                StoreError::WritesStopped { .. } | StoreError::Stale { .. } => (S::SERVICE_UNAVAILABLE, "ChromaError"),
+                // Damage has a name and a remedy in its text: it is the operator's to mend, and no fault of the request.
+                StoreError::WritesStopped { .. }
+                | StoreError::Stale { .. }
+                | StoreError::Corrupt { .. }
+                | StoreError::Lost { .. } => (S::SERVICE_UNAVAILABLE, "ChromaError"),
                 StoreError::Extension { .. }
                 | StoreError::OutcomeUnknown { .. }
-                | StoreError::Corrupt { .. }
                 | StoreError::Io { .. }
                 | StoreError::Locked { .. }
                 | StoreError::TooNew { .. } => (S::INTERNAL_SERVER_ERROR, "InternalError"),

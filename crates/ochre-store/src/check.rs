@@ -5,14 +5,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ochre_model::{IndexSchema, Metadata};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::definitions::{self, ExtensionTables};
 use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Result};
+use crate::head::{self, Found, HEAD_FILE};
 use crate::lock::Owner;
+use crate::quarantine::QUARANTINE_FOLDER;
 use crate::segment::Segment;
-use crate::sqlite::{DATABASE_FILE, SCHEMA_VERSION, SEGMENTS_FOLDER, segment_rows};
+use crate::sqlite::{
+    DATABASE_FILE, SEGMENTS_FOLDER, checksum_vfs, damaged_pages, examine, has_checksums, segment_rows,
+};
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +33,8 @@ pub struct Finding {
 pub struct Report {
     /// Everything that is wrong; empty for a clean database.
     pub findings: Vec<Finding>,
+    /// What is worth knowing and no damage.
+    pub notes: Vec<String>,
     /// Collections that were checked.
     pub collections: u64,
     /// Records that were checked.
@@ -57,27 +64,39 @@ impl Report {
 /// all. Damage is no error here: it is in the report.
 pub fn check(directory: &Path, known: &[ExtensionTables]) -> Result<Report> {
     let path = directory.join(DATABASE_FILE);
-    if !path.is_file() {
+    let is_there = [DATABASE_FILE, HEAD_FILE, SEGMENTS_FOLDER].iter().any(|name| directory.join(name).exists());
+    if !is_there {
         let reason = "there is no database here".into();
         return Err(Error::Io { action: "check", path, reason });
     }
     let _owner = Owner::take_silently(directory)?;
-    let sqlite = |error: rusqlite::Error| Error::sqlite("check", &path, &error);
-    let connection = open_read_only(&path).map_err(sqlite)?;
     let mut report = Report::default();
-    let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
-    if let Ok(found) = version
-        && found > SCHEMA_VERSION
-    {
-        return Err(Error::TooNew { path, found, supported: SCHEMA_VERSION });
+    match head::read(&RealDisk, directory)? {
+        Found::Damaged => report.find(HEAD_FILE, "it does not match its checksum".into()),
+        Found::Missing | Found::Head(_) => {}
     }
-    let checked = version.and_then(|_| definitions::foreign(&connection, known)).and_then(|problems| {
+    match examine(&RealDisk, directory, None) {
+        Ok(examined) => examined.lost.into_iter().for_each(|reason| report.find(DATABASE_FILE, reason)),
+        Err(Error::Corrupt { reason, .. }) => report.find(DATABASE_FILE, reason),
+        Err(error) => return Err(error),
+    }
+    if directory.join(QUARANTINE_FOLDER).is_dir() {
+        report
+            .notes
+            .push(format!("{QUARANTINE_FOLDER}/ holds files that were moved aside when the database was opened"));
+    }
+    if !path.is_file() {
+        return Ok(report);
+    }
+    let checked = open_read_only(&path).and_then(|connection| {
+        check_pages(&connection, &mut report, &mut |_, _| true)?;
+        let problems = definitions::foreign(&connection, known)?;
         problems.into_iter().for_each(|problem| report.find(DATABASE_FILE, problem));
-        check_database(&connection, directory, &mut report, &mut |_, _| true).map(drop)
+        check_database(&connection, directory, &mut report, &mut |_, _| true)
     });
     if let Err(error) = checked {
         let text = error.to_string();
-        match sqlite(error) {
+        match Error::sqlite("check", &path, &error) {
             // Anything but a failing file system is something wrong with the content.
             error @ (Error::Io { .. } | Error::Full { .. }) if text.contains("disk I/O") => return Err(error),
             Error::Corrupt { reason, .. } => report.find(DATABASE_FILE, reason),
@@ -87,19 +106,48 @@ pub fn check(directory: &Path, known: &[ExtensionTables]) -> Result<Report> {
     Ok(report)
 }
 
+/// Pages that are compared in one step.
+const PAGES_AT_ONCE: u64 = 1000;
+
+/// Compares every page of the database file with its checksum, whether anything refers to it or not; whether it came
+/// to the end.
+pub(crate) fn check_pages(connection: &Connection, report: &mut Report, pace: Pace<'_>) -> rusqlite::Result<bool> {
+    // The header is looked at first.
+    connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))?;
+    if !has_checksums(connection)? {
+        report.notes.push(format!("the pages of {DATABASE_FILE} have no checksums yet: run the job full-vacuum once"));
+        return Ok(true);
+    }
+    let (mut first, mut pages) = (1, 1);
+    while first <= pages {
+        if !pace("pages", first - 1) {
+            return Ok(false);
+        }
+        let (damaged, count) = damaged_pages(connection, first, PAGES_AT_ONCE)?;
+        for page in damaged {
+            report.find(DATABASE_FILE, format!("page {page} does not match its checksum"));
+        }
+        (first, pages) = (first + PAGES_AT_ONCE, count);
+    }
+    Ok(true)
+}
+
 /// Opens the database so that nothing is written beside it: without a log there is nothing to recover,
 /// and the file is taken as it is.
 fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let vfs = checksum_vfs(None);
     if path.with_extension("sqlite3-wal").metadata().is_ok_and(|log| log.len() > 0) {
-        return Connection::open_with_flags(path, flags);
+        let connection = Connection::open_with_flags_and_vfs(path, flags, &*vfs)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        return Ok(connection);
     }
     let escaped: String = path
         .to_string_lossy()
         .chars()
         .map(|c| if matches!(c, '%' | '?' | '#') { format!("%{:02x}", c as u32) } else { c.to_string() })
         .collect();
-    Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)
+    Connection::open_with_flags_and_vfs(format!("file:{escaped}?immutable=1"), flags, &*vfs)
 }
 
 /// Asked before each step with what it is about and how many were done; `false` stops the check.
@@ -284,6 +332,9 @@ impl Disk for ReadOnlyDisk {
     fn open(&self, path: &Path) -> std::io::Result<Box<dyn crate::disk::DiskFile>> {
         Ok(Box::new(ReadOnlyFile(std::fs::File::open(path)?)))
     }
+    fn rename(&self, _: &Path, _: &Path) -> std::io::Result<()> {
+        read_only()
+    }
     fn remove(&self, _: &Path) -> std::io::Result<()> {
         read_only()
     }
@@ -311,6 +362,9 @@ impl crate::disk::DiskFile for ReadOnlyFile {
     }
     fn size(&self) -> std::io::Result<u64> {
         crate::disk::DiskFile::size(&self.0)
+    }
+    fn is_removed(&self) -> std::io::Result<bool> {
+        Ok(false)
     }
     fn mappable(&self) -> Option<&std::fs::File> {
         Some(&self.0)

@@ -126,6 +126,17 @@ pub enum Error {
         /// What is wrong and where.
         reason: String,
     },
+    /// What was acknowledged is not there any more: a file was lost, or put back from another time.
+    #[error(
+        "{} has lost what was acknowledged: {reason}; put the missing file back, restore a backup, or open it once with --accept-loss to go on with what is there",
+        path.display()
+    )]
+    Lost {
+        /// The database directory.
+        path: PathBuf,
+        /// What shows that something is missing, and what may have happened.
+        reason: String,
+    },
     /// The machine failed, not the request.
     #[error("cannot {action} {}: {reason}", path.display())]
     Io {
@@ -136,6 +147,11 @@ pub enum Error {
         /// What the system said.
         reason: String,
     },
+}
+
+/// Whether SQLite met a page that does not match its checksum.
+fn is_damaged_page(error: &rusqlite::Error) -> bool {
+    matches!(error, rusqlite::Error::SqliteFailure(failure, _) if failure.extended_code == rusqlite::ffi::SQLITE_IOERR_DATA)
 }
 
 impl Error {
@@ -154,6 +170,11 @@ impl Error {
             Some(ErrorCode::DiskFull) => Self::Full { path: path.to_owned() },
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Corrupt { path: path.to_owned(), reason: error.to_string() }
+            }
+            _ if is_damaged_page(error) => {
+                let page = crate::sqlite::last_damaged_page().map_or(String::new(), |page| format!(" {page}"));
+                let reason = format!("page{page} does not match its checksum: run `ochre check`, and restore a backup");
+                Self::Corrupt { path: path.to_owned(), reason }
             }
             _ => Self::Io { action, path: path.to_owned(), reason: error.to_string() },
         }

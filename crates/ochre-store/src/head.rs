@@ -20,7 +20,7 @@ const CHECKSUM_AT: usize = 48;
 
 /// Where the database stood after a transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Head {
+pub(crate) struct DatabaseHead {
     /// The database's epoch.
     pub(crate) epoch: u64,
     /// How many transactions were committed in the database's life.
@@ -29,7 +29,7 @@ pub(crate) struct Head {
     pub(crate) next_vector_id: u64,
 }
 
-impl Head {
+impl DatabaseHead {
     fn to_slot(self) -> [u8; SLOT_BYTES] {
         let mut slot = [0; SLOT_BYTES];
         slot[..8].copy_from_slice(&MAGIC);
@@ -58,7 +58,7 @@ pub(crate) enum Found {
     Missing,
     /// There is one that says nothing: it was damaged.
     Damaged,
-    Head(Head),
+    Head(DatabaseHead),
 }
 
 /// Reads the head of a database directory.
@@ -80,7 +80,7 @@ pub(crate) fn read(disk: &dyn Disk, directory: &Path) -> Result<Found> {
     if bytes.iter().all(|byte| *byte == 0) {
         return Ok(Found::Missing);
     }
-    let heads = bytes.chunks(SLOT_BYTES).filter_map(Head::from_slot);
+    let heads = bytes.chunks(SLOT_BYTES).filter_map(DatabaseHead::from_slot);
     Ok(heads.max_by_key(|head| head.transactions).map_or(Found::Damaged, Found::Head))
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct HeadFile {
 
 impl HeadFile {
     /// Opens the head file, or makes it, and writes where the database stands now into both of its places.
-    pub(crate) fn begin(disk: &Arc<dyn Disk>, directory: &Path, head: Head) -> Result<Self> {
+    pub(crate) fn begin(disk: &Arc<dyn Disk>, directory: &Path, head: DatabaseHead) -> Result<Self> {
         let path = directory.join(HEAD_FILE);
         let io = |error: std::io::Error| Error::io("write", &path, &error);
         let file = match disk.open(&path) {
@@ -108,7 +108,7 @@ impl HeadFile {
     /// Notes where the database stands, after a transaction was committed.
     ///
     /// A failure is no failure of the transaction: the head lags, and a loss of what came after it is not noticed.
-    pub(crate) fn write(&self, head: Head) -> Result<()> {
+    pub(crate) fn write(&self, head: DatabaseHead) -> Result<()> {
         let place = (head.transactions % 2) * SLOT_BYTES as u64;
         self.file.write_at(&head.to_slot(), place).map_err(|error| Error::io("write", &self.path, &error))
     }
@@ -125,7 +125,7 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let read = || read(&RealDisk, folder.path()).unwrap();
         assert_eq!(read(), Found::Missing);
-        let at = |transactions| Head { epoch: 7, transactions, next_vector_id: transactions * 2 };
+        let at = |transactions| DatabaseHead { epoch: 7, transactions, next_vector_id: transactions * 2 };
         let file = HeadFile::begin(&disk, folder.path(), at(4)).unwrap();
         assert_eq!(read(), Found::Head(at(4)));
         file.write(at(5)).unwrap();

@@ -66,6 +66,14 @@ pub(crate) struct BlockEntry {
     pub(crate) last_id: u64,
 }
 
+/// A block that was found behind what the catalog knows of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Uncommitted {
+    /// The transaction that it was appended for; 0 in files that do not say.
+    pub(crate) transaction: u64,
+    pub(crate) last_id: u64,
+}
+
 impl BlockEntry {
     pub(crate) const fn entries_end(&self) -> u64 {
         self.offset + HEADER_BYTES + self.count as u64 * ENTRY_BYTES
@@ -98,6 +106,7 @@ pub(crate) struct NewBlock {
 struct BlockHead {
     entry: BlockEntry,
     payload_checksum: u32,
+    transaction: u64,
     ids: Vec<u64>,
     norms: Vec<f32>,
 }
@@ -110,15 +119,17 @@ impl Segment {
     /// Makes an empty segment file with its header, not yet synced.
     pub(crate) fn create(disk: &Arc<dyn Disk>, directory: &Path, number: u32) -> Result<Self> {
         let path = Self::path_in(directory, number);
-        // A leftover of this number can only be one that never was in the catalog.
-        let _ = disk.remove(&path);
         let file = disk.create(&path).map_err(|error| Error::io("create", &path, &error))?;
         let mut header = [0u8; HEADER_BYTES as usize];
         header[..8].copy_from_slice(&FILE_MAGIC);
         header[8..12].copy_from_slice(&SEGMENT_VERSION.to_le_bytes());
         header[12..16].copy_from_slice(&number.to_le_bytes());
         seal_checksum(&mut header);
-        file.write_at(&header, 0).map_err(|error| Error::io("write", &path, &error))?;
+        file.write_at(&header, 0).map_err(|error| {
+            // Nobody knows of it.
+            let _ = disk.remove(&path);
+            Error::io("write", &path, &error)
+        })?;
         Ok(Self { number, path, disk: Arc::clone(disk), file, mapping: None, remove_on_drop: AtomicBool::new(false) })
     }
 
@@ -180,8 +191,8 @@ impl Segment {
         &mapping.bytes()[start..start + len]
     }
 
-    /// Writes a block at `offset`, without a sync; where it lies.
-    pub(crate) fn write_block(&self, offset: u64, block: &NewBlock) -> Result<BlockEntry> {
+    /// Writes a block at `offset`, for a transaction that is to be committed, without a sync; where it lies.
+    pub(crate) fn write_block(&self, offset: u64, block: &NewBlock, transaction: u64) -> Result<BlockEntry> {
         let count = u32::try_from(block.ids.len()).expect("a block holds less than 2³² vectors");
         let entry = BlockEntry {
             offset,
@@ -198,6 +209,7 @@ impl Segment {
         head[8..12].copy_from_slice(&count.to_le_bytes());
         head[12..16].copy_from_slice(&entry.dimension.to_le_bytes());
         head[16..20].copy_from_slice(&crc32c::crc32c(payload).to_le_bytes());
+        head[20..28].copy_from_slice(&transaction.to_le_bytes());
         for (index, (id, norm)) in block.ids.iter().zip(&block.norms).enumerate() {
             let at = HEADER_BYTES as usize + index * ENTRY_BYTES as usize;
             head[at..at + 8].copy_from_slice(&id.to_le_bytes());
@@ -287,6 +299,25 @@ impl Segment {
         (entries, None)
     }
 
+    /// The blocks that lie behind what the catalog knows of, as far as they are whole.
+    pub(crate) fn uncommitted(disk: &dyn Disk, path: &Path, committed: u64) -> Result<Vec<Uncommitted>> {
+        let io = |error: std::io::Error| Error::io("read", path, &error);
+        let file = disk.open(path).map_err(io)?;
+        let end = file.size().map_err(io)?;
+        let (mut found, mut offset) = (Vec::new(), committed.max(HEADER_BYTES));
+        while offset < end {
+            match read_head(&*file, path, offset, end) {
+                Ok(head) => {
+                    offset = head.entry.end();
+                    found.push(Uncommitted { transaction: head.transaction, last_id: head.entry.last_id });
+                }
+                // What was being written when the process ended.
+                Err(_) => break,
+            }
+        }
+        Ok(found)
+    }
+
     /// Loads a block: its ids and norms, and its rows unless they are mapped.
     ///
     /// # Errors
@@ -317,36 +348,7 @@ impl Segment {
     }
 
     fn read_head(&self, offset: u64, end: u64) -> Result<BlockHead, Damage> {
-        let bad = |what: &str| self.damage(format!("the block at byte {offset} {what}"));
-        let mut header = [0u8; HEADER_BYTES as usize];
-        if offset + HEADER_BYTES > end {
-            return Err(bad("runs past the end of the file"));
-        }
-        let unreadable =
-            |error: std::io::Error| self.damage(format!("the block at byte {offset} cannot be read: {error}"));
-        self.file.read_at(&mut header, offset).map_err(unreadable)?;
-        if header[..4] != BLOCK_MAGIC {
-            return Err(bad("has no block header"));
-        }
-        let (count, dimension) = (u32_at(&header, 8), u32_at(&header, 12));
-        let mut entry =
-            BlockEntry { offset, collection: u32_at(&header, 4), count, dimension, first_id: 0, last_id: 0 };
-        let fits =
-            u64::from(count).checked_mul(u64::from(dimension)).is_some_and(|n| n < 1 << 40) && entry.end() <= end;
-        if count == 0 || !fits {
-            return Err(bad("runs past the end of the file"));
-        }
-        let mut head = vec![0u8; usize::try_from(entry.payload_start() - offset).expect("a header fits memory")];
-        self.file.read_at(&mut head, offset).map_err(unreadable)?;
-        if block_head_checksum(&head) != u32_at(&header, 60) {
-            return Err(bad("has a header that does not match its checksum"));
-        }
-        let entries = head[HEADER_BYTES as usize..].chunks_exact(ENTRY_BYTES as usize).take(count as usize);
-        let (ids, norms): (Vec<_>, Vec<_>) =
-            entries.map(|bytes| (u64_at(bytes, 0), f32::from_bits(u32_at(bytes, 8)))).unzip();
-        entry.first_id = ids[0];
-        entry.last_id = ids[ids.len() - 1];
-        Ok(BlockHead { entry, payload_checksum: u32_at(&header, 16), ids, norms })
+        read_head(&*self.file, &self.path, offset, end)
     }
 
     fn read(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
@@ -360,6 +362,39 @@ impl Segment {
     fn damage(&self, reason: String) -> Damage {
         Damage { path: self.path.clone(), reason }
     }
+}
+
+/// The head of the block at `offset`, of a file whose blocks end before `end`.
+fn read_head(file: &dyn DiskFile, path: &Path, offset: u64, end: u64) -> Result<BlockHead, Damage> {
+    let damage = |reason: String| Damage { path: path.to_owned(), reason };
+    let bad = |what: &str| damage(format!("the block at byte {offset} {what}"));
+    let mut header = [0u8; HEADER_BYTES as usize];
+    if offset + HEADER_BYTES > end {
+        return Err(bad("runs past the end of the file"));
+    }
+    let unreadable = |error: std::io::Error| damage(format!("the block at byte {offset} cannot be read: {error}"));
+    file.read_at(&mut header, offset).map_err(unreadable)?;
+    if header[..4] != BLOCK_MAGIC {
+        return Err(bad("has no block header"));
+    }
+    let (count, dimension) = (u32_at(&header, 8), u32_at(&header, 12));
+    let mut entry = BlockEntry { offset, collection: u32_at(&header, 4), count, dimension, first_id: 0, last_id: 0 };
+    let fits = u64::from(count).checked_mul(u64::from(dimension)).is_some_and(|n| n < 1 << 40) && entry.end() <= end;
+    if count == 0 || !fits {
+        return Err(bad("runs past the end of the file"));
+    }
+    let mut head = vec![0u8; usize::try_from(entry.payload_start() - offset).expect("a header fits memory")];
+    file.read_at(&mut head, offset).map_err(unreadable)?;
+    if block_head_checksum(&head) != u32_at(&header, 60) {
+        return Err(bad("has a header that does not match its checksum"));
+    }
+    let entries = head[HEADER_BYTES as usize..].chunks_exact(ENTRY_BYTES as usize).take(count as usize);
+    let (ids, norms): (Vec<_>, Vec<_>) =
+        entries.map(|bytes| (u64_at(bytes, 0), f32::from_bits(u32_at(bytes, 8)))).unzip();
+    entry.first_id = ids[0];
+    entry.last_id = ids[ids.len() - 1];
+    let (payload_checksum, transaction) = (u32_at(&header, 16), u64_at(&header, 20));
+    Ok(BlockHead { entry, payload_checksum, transaction, ids, norms })
 }
 
 /// The checksum of a block's header and entries; its own field counts as zero.

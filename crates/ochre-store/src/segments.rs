@@ -93,6 +93,8 @@ pub(crate) struct Pending {
     grown: Vec<(Arc<Segment>, u64)>,
     created: Vec<Arc<Segment>>,
     sealed: Vec<u32>,
+    /// The transaction that rewritten blocks are for.
+    transaction: u64,
     /// The appended blocks, in memory.
     pub(crate) blocks: Vec<Arc<VectorBlock>>,
 }
@@ -128,19 +130,12 @@ pub(crate) fn into_blocks(
 }
 
 impl Segments {
-    /// Opens the segments of the catalog: cuts each back to its committed length, removes files the
-    /// catalog does not know. Damaged ones are reported and left out, the rest works.
+    /// Opens the segments of the catalog, and cuts each back to its committed length: what the caller made sure is no
+    /// more than a crash leaves. Damaged ones are reported and left out, the rest works.
     pub(crate) fn open(
         disk: Arc<dyn Disk>, directory: PathBuf, map: bool, seal_bytes: u64, rows: &[SegmentRow],
     ) -> Result<Self> {
-        let list = |error: std::io::Error| Error::io("list", &directory, &error);
         disk.create_dir(&directory).map_err(|error| Error::io("create", &directory, &error))?;
-        let known: BTreeSet<PathBuf> = rows.iter().map(|row| Segment::path_in(&directory, row.number)).collect();
-        for path in disk.list(&directory).map_err(list)? {
-            if path.extension().is_some_and(|extension| extension == "seg") && !known.contains(&path) {
-                disk.remove(&path).map_err(|error| Error::io("remove", &path, &error))?;
-            }
-        }
         let next_number = AtomicU32::new(rows.iter().map(|row| row.number + 1).max().unwrap_or(1));
         let segments = Self { disk, directory, map, seal_bytes, next_number, state: RwLock::default() };
         {
@@ -183,14 +178,15 @@ impl Segments {
         self.state.read().damage.clone()
     }
 
-    /// Writes blocks and makes them durable. Nothing of it is visible before [`Segments::publish`].
-    pub(crate) fn append(&self, blocks: Vec<NewBlock>) -> Result<Pending> {
+    /// Writes blocks for a transaction that is to be committed, and makes them durable. Nothing of it is visible before
+    /// [`Segments::publish`].
+    pub(crate) fn append(&self, blocks: Vec<NewBlock>, transaction: u64) -> Result<Pending> {
         let mut pending = Pending::default();
-        let written = self.append_to(&mut pending, blocks);
+        let written = self.append_to(&mut pending, blocks, transaction);
         Self::keep_or_take_back(pending, written)
     }
 
-    fn append_to(&self, pending: &mut Pending, blocks: Vec<NewBlock>) -> Result<()> {
+    fn append_to(&self, pending: &mut Pending, blocks: Vec<NewBlock>, transaction: u64) -> Result<()> {
         if blocks.is_empty() {
             return Ok(());
         }
@@ -213,16 +209,30 @@ impl Segments {
         };
         let mut entries = Vec::with_capacity(blocks.len());
         for block in blocks {
-            let entry = segment.write_block(row.committed_bytes, &block)?;
+            let entry = segment.write_block(row.committed_bytes, &block, transaction)?;
             row.committed_bytes = entry.end();
             entries.push(entry);
             let owned = VectorBlock::owned(block.dimension, block.ids, block.norms, block.values);
             pending.blocks.push(Arc::new(owned));
         }
         segment.file.sync().map_err(|error| Error::io("sync", segment.path(), &error))?;
+        self.refuse_if_removed(&segment)?;
         pending.rows.push(row);
         pending.added.push((row.number, entries));
         Ok(())
+    }
+
+    /// Refuses to go on with a file that has no name any more: what is in it would be lost with the process.
+    fn refuse_if_removed(&self, segment: &Segment) -> Result<()> {
+        match segment.file.is_removed() {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(Error::Corrupt {
+                path: segment.path().to_owned(),
+                reason: "it was removed while the database is open: stop, put the folder back or restore a backup"
+                    .into(),
+            }),
+            Err(error) => Err(Error::io("look at", segment.path(), &error)),
+        }
     }
 
     /// Writes the table of the segment being appended to, if it holds at least `min_bytes`, or enough
@@ -250,13 +260,24 @@ impl Segments {
         row.committed_bytes = segment.write_footer(row.committed_bytes, &entries)?;
         row.sealed = true;
         segment.file.sync().map_err(|error| Error::io("sync", segment.path(), &error))?;
+        self.refuse_if_removed(segment)?;
         pending.rows.push(row);
         Ok(())
     }
 
     fn create(&self, pending: &mut Pending) -> Result<(Arc<Segment>, SegmentRow)> {
-        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let segment = Arc::new(Segment::create(&self.disk, &self.directory, number)?);
+        let mut number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        // What somebody else put there is left alone.
+        while Segment::path_in(&self.directory, number).exists() {
+            number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        }
+        let segment = Arc::new(Segment::create(&self.disk, &self.directory, number).map_err(|error| {
+            if self.directory.is_dir() {
+                return error;
+            }
+            let reason = "the folder was removed while the database is open: stop, put it back or restore a backup";
+            Error::Corrupt { path: self.directory.clone(), reason: reason.into() }
+        })?);
         pending.created.push(Arc::clone(&segment));
         self.disk.sync_dir(&self.directory).map_err(|error| Error::io("sync", &self.directory, &error))?;
         Ok((segment, SegmentRow { number, committed_bytes: HEADER_BYTES, sealed: false, dead_bytes: 0 }))
@@ -420,14 +441,14 @@ impl Segments {
     /// durable. `live` says which of a collection's vectors are referenced, ascending. `None` if the
     /// segment has damage, and so must stay as it is.
     pub(crate) fn rewrite(
-        &self, number: u32, live: &mut dyn FnMut(CollectionNumber) -> Result<Vec<u64>>,
+        &self, number: u32, transaction: u64, live: &mut dyn FnMut(CollectionNumber) -> Result<Vec<u64>>,
     ) -> Result<Option<Pending>> {
         let (segment, row, entries) = {
             let state = self.state.read();
             let Some(file) = state.files.get(&number) else { return Ok(None) };
             (Arc::clone(&file.segment), file.row, file.entries.clone())
         };
-        let mut pending = Pending { removed: vec![number], ..Pending::default() };
+        let mut pending = Pending { removed: vec![number], transaction, ..Pending::default() };
         let written = self.rewrite_into(&mut pending, &segment, row, &entries, live);
         match written {
             Ok(true) => Ok(Some(pending)),
@@ -477,6 +498,7 @@ impl Segments {
             row.committed_bytes = segment.write_footer(row.committed_bytes, &entries)?;
             row.sealed = true;
             segment.file.sync().map_err(|error| Error::io("sync", segment.path(), &error))?;
+            self.refuse_if_removed(&segment)?;
             pending.sealed.push(row.number);
             pending.rows.push(row);
             pending.added.push((row.number, entries));
@@ -495,7 +517,7 @@ impl Segments {
                 target.insert((segment, row, Vec::new()))
             }
         };
-        let entry = segment.write_block(row.committed_bytes, block)?;
+        let entry = segment.write_block(row.committed_bytes, block, pending.transaction)?;
         row.committed_bytes = entry.end();
         entries.push(entry);
         Ok(())

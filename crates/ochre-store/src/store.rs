@@ -389,6 +389,8 @@ pub struct Statistics {
     pub open_segment_bytes: u64,
     pub open_segment_dead_bytes: u64,
     pub segment_count: u64,
+    /// Whether every page of the database file has a checksum.
+    pub has_checksums: bool,
 }
 
 /// What is left to be removed of the log and the catalog.

@@ -26,6 +26,7 @@ enum Event {
     SetLen(PathBuf, u64),
     Sync(PathBuf),
     SyncDir(PathBuf),
+    Rename(PathBuf, PathBuf),
     Remove(PathBuf),
 }
 
@@ -135,6 +136,19 @@ impl Recorder {
                     }
                 }
                 Event::SyncDir(path) => named.extend(current.keys().filter(|file| file.parent() == Some(path))),
+                Event::Rename(from, to) => {
+                    for files in [&mut current, &mut durable] {
+                        if let Some(content) = files.remove(from.as_path()) {
+                            files.insert(to, content);
+                        }
+                    }
+                    if let Some(events) = pending.remove(from.as_path()) {
+                        pending.insert(to, events);
+                    }
+                    if named.remove(from.as_path()) {
+                        named.insert(to);
+                    }
+                }
                 Event::Remove(path) => {
                     current.remove(path.as_path());
                     durable.remove(path.as_path());
@@ -209,6 +223,12 @@ impl Disk for Recorder {
         Ok(Box::new(RecordedFile { inner: RealDisk.open(path)?, path: path.to_owned(), recorder: self.me() }))
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)?;
+        self.record(Event::Rename(from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         RealDisk.remove(path)?;
         self.record(Event::Remove(path.to_owned()));
@@ -273,6 +293,10 @@ impl DiskFile for RecordedFile {
 
     fn size(&self) -> io::Result<u64> {
         self.inner.size()
+    }
+
+    fn is_removed(&self) -> io::Result<bool> {
+        self.inner.is_removed()
     }
 
     fn mappable(&self) -> Option<&std::fs::File> {

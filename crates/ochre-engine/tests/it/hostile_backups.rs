@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ochre_engine::scheduler::Status;
-use ochre_engine::tables::Connection;
+use ochre_engine::tables::{Connection, OpenFlags};
 use ochre_engine::{
     BackupTrust, Database, DirectoryTarget, ExtensionTables, Manifest, Repository, RestoreAt, RestoreOptions,
 };
@@ -72,7 +72,8 @@ impl Attack {
         });
         let path = self.scene.folder.path().join("changed.sqlite3");
         std::fs::write(&path, bytes.collect::<Vec<u8>>()).unwrap();
-        let connection = Connection::open(&path).unwrap();
+        // With the checksums of pages that belong to it.
+        let connection = Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), "ochre").unwrap();
         connection.execute_batch("PRAGMA journal_mode = DELETE").unwrap();
         connection.execute_batch(sql).unwrap();
         drop(connection);

@@ -1,5 +1,6 @@
 //! Disk space: what is deleted comes back, damage is named, other formats and owners are refused.
 
+use ochre_engine::tables::{Connection, OpenFlags};
 use ochre_engine::{
     Collection, Database, DeleteRequest, Error, GetRequest, Include, NewRecords, Options, QueryRequest, StoreError,
 };
@@ -77,12 +78,12 @@ fn a_second_owner_is_refused_at_once_and_told_who_the_first_is() {
 fn a_newer_format_is_refused_with_both_versions() {
     let folder = tempfile::tempdir().unwrap();
     Database::open(folder.path()).unwrap().close();
-    let mut file = std::fs::read(folder.path().join("ochre.sqlite3")).unwrap();
-    // `user_version` lies at byte 60 of the header, big-endian.
-    file[60..64].copy_from_slice(&99u32.to_be_bytes());
-    std::fs::write(folder.path().join("ochre.sqlite3"), file).unwrap();
+    let path = folder.path().join("ochre.sqlite3");
+    let connection = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), "ochre").unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
     let error = Database::open(folder.path()).map(drop).unwrap_err().to_string();
-    assert!(error.contains("99") && error.contains("up to 3") && error.contains("newer"), "{error}");
+    assert!(error.contains("99") && error.contains("up to 4") && error.contains("newer"), "{error}");
 }
 
 #[test]
@@ -147,7 +148,7 @@ fn an_empty_catalog_beside_vectors_is_refused_and_nothing_is_removed() {
             std::fs::remove_file(&catalog).unwrap();
         }
         let error = Database::open_with(folder.path(), options()).map(drop).unwrap_err();
-        assert!(matches!(error, Error::Store(StoreError::Corrupt { .. })), "{error}");
+        assert!(matches!(error, Error::Store(StoreError::Lost { .. })), "{error}");
         assert_eq!(bytes(&segments), before);
     }
 }

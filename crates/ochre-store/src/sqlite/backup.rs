@@ -50,6 +50,7 @@ impl SqliteStore {
         let mut connection = connect(&self.path, self.vfs.as_deref())?;
         let failed = self.error("copy changes");
         connection.execute("ATTACH ?1 AS increment", [target.to_string_lossy()]).map_err(&failed)?;
+        super::checksums::reserve(&connection, "increment").map_err(&failed)?;
         // Whatever becomes of a half-written increment, nobody uses it.
         connection
             .execute_batch("PRAGMA increment.synchronous = OFF; PRAGMA increment.journal_mode = OFF")

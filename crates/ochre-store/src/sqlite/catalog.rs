@@ -236,6 +236,8 @@ pub(super) fn delete_collection(connection: &Connection, id: Uuid) -> Changed<Co
 /// Empties the catalog, and begins a new epoch; the collections that were deleted, and the epoch.
 pub(super) fn reset(connection: &Connection) -> Changed<(Vec<CollectionNumber>, u64)> {
     let epoch = new_epoch();
+    let previous = super::read_meta(connection, "epoch")?;
+    super::write_meta(connection, "previous_epoch", previous)?;
     let mut statement =
         connection.prepare_cached("UPDATE collections SET deleted = 1 WHERE deleted = 0 RETURNING number")?;
     let numbers = statement.query_map([], |row| row.get(0))?.collect::<Sqlite<_>>()?;

@@ -141,7 +141,8 @@ struct ShimFile {
 pub(crate) fn vfs(base: Option<&str>) -> String {
     static REGISTERED: OnceLock<Mutex<HashSet<String>>> = OnceLock::new();
     let name = base.map_or_else(|| "ochre".to_owned(), |base| format!("ochre-{base}"));
-    let mut registered = REGISTERED.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut registered =
+        REGISTERED.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if registered.insert(name.clone()) {
         register(&name, base);
     }
@@ -267,9 +268,8 @@ unsafe extern "C" fn open(
 unsafe fn first_state(real: *mut ffi::sqlite3_file) -> State {
     let mut header = [0u8; 100];
     // SAFETY: the buffer has as many bytes as are asked for.
-    let result = unsafe {
-        (*(*real).pMethods).xRead.expect("every file is read")(real, header.as_mut_ptr().cast(), 100, 0)
-    };
+    let result =
+        unsafe { (*(*real).pMethods).xRead.expect("every file is read")(real, header.as_mut_ptr().cast(), 100, 0) };
     if result == ffi::SQLITE_OK { State::of_header(&header) } else { State::Unknown }
 }
 
@@ -435,8 +435,7 @@ unsafe fn compare_pages(real: *mut ffi::sqlite3_file, methods: &ffi::sqlite3_io_
             let mut page = [0u8; PAGE_BYTES];
             let bytes = c_int::try_from(PAGE_BYTES).expect("a small number");
             // SAFETY: the buffer has as many bytes as are asked for.
-            let read =
-                unsafe { methods.xRead.expect("every file is read")(real, page.as_mut_ptr().cast(), bytes, at) };
+            let read = unsafe { methods.xRead.expect("every file is read")(real, page.as_mut_ptr().cast(), bytes, at) };
             is_read_as_written = read == ffi::SQLITE_OK && is_sound(&page, number);
             if is_read_as_written {
                 break;

@@ -8,13 +8,13 @@ use crate::error::{Error, Result};
 use crate::store::{DEFAULT_DATABASE, DEFAULT_TENANT};
 
 /// The version of the tables, kept in `PRAGMA user_version`.
-pub const SCHEMA_VERSION: i64 = 3;
+pub const SCHEMA_VERSION: i64 = 4;
 
 /// Marks the file as ours: "OCHR".
-const APPLICATION_ID: i64 = 0x4F43_4852;
+pub(super) const APPLICATION_ID: i64 = 0x4F43_4852;
 
 /// One script per version; script `n` brings version `n` to `n + 1`.
-pub(crate) const SCRIPTS: [&str; SCHEMA_VERSION as usize] = [VERSION_1, VERSION_2, VERSION_3];
+pub(crate) const SCRIPTS: [&str; SCHEMA_VERSION as usize] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 const VERSION_1: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -78,6 +78,10 @@ INSERT OR IGNORE INTO meta VALUES ('commits', 0);
 
 /// What collections declare of their records, as JSON.
 const VERSION_3: &str = "ALTER TABLE collections ADD COLUMN declaration TEXT;";
+
+/// What the head file is compared with: how many transactions there were, the epoch before the last reset, and whether
+/// every page has a checksum.
+const VERSION_4: &str = "INSERT INTO meta VALUES ('transactions', 0), ('previous_epoch', 0), ('checksums', 0);";
 
 /// Brings the tables to the current version, in one transaction.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {

@@ -10,9 +10,11 @@
 
 mod backup;
 mod catalog;
+mod checksums;
 mod jobs;
 mod log;
 mod migrations;
+mod open;
 mod reader;
 mod records;
 mod restore;
@@ -22,6 +24,7 @@ mod writer;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -29,19 +32,23 @@ use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
 use crate::block::Damage;
-use crate::check::{Report, check_database};
+use crate::check::{Report, check_database, check_pages};
 use crate::disk::{Disk, RealDisk};
 use crate::error::{Error, Resource, Result};
 use crate::extension::{self, TableWork};
+use crate::head::HeadFile;
 use crate::lock::Owner;
+use crate::quarantine::Quarantine;
 use crate::segments::{SegmentRow, Segments};
 use crate::store::{
     Alteration, CollectionNumber, CollectionRow, Copy, DatabaseRow, Debt, NewCollection, Observer, Outcome, Page,
     Reader, Statistics, Store, Tenant, Upkeep, Write,
 };
 
+pub(crate) use checksums::{damaged_pages, has_checksums, last_damaged_page, vfs as checksum_vfs};
 pub use migrations::SCHEMA_VERSION;
 pub(crate) use migrations::SCRIPTS;
+pub(crate) use open::examine;
 use writer::{Ticket, Writer};
 
 /// The database file's name within the directory.
@@ -66,6 +73,9 @@ pub struct SqliteOptions {
     /// Entries of the log that no consumer holds are kept for this long, and the last thousand of each collection at
     /// the most.
     pub log_age: Duration,
+    /// Open a database that has lost what was acknowledged, and go on with what is there: what no longer belongs to it is
+    /// kept in the folder `quarantine`.
+    pub accept_loss: bool,
 }
 
 impl Default for SqliteOptions {
@@ -76,6 +86,7 @@ impl Default for SqliteOptions {
             map_segments: true,
             seal_bytes: 256 << 20,
             log_age: Duration::from_secs(120),
+            accept_loss: false,
         }
     }
 }
@@ -99,54 +110,33 @@ pub struct SqliteStore {
     epoch: RwLock<u64>,
     heads: Mutex<log::Heads>,
     wait: upkeep::Wait,
+    disk: Arc<dyn Disk>,
+    head: HeadFile,
+    /// How many transactions this process knows of.
+    known_transactions: AtomicU64,
+    quarantine: Quarantine,
+    /// Whether every page of the database file has a checksum.
+    checksums: AtomicBool,
     /// Dropped last: the directory is free once everything is closed.
     _owner: Owner,
 }
 
 impl SqliteStore {
-    /// Opens the database in `directory`, making it if there is none.
-    ///
-    /// # Errors
-    /// [`Error::Locked`] at once if another process has it open, [`Error::TooNew`], [`Error::Corrupt`],
-    /// [`Error::Io`].
-    pub fn open(directory: &Path, options: SqliteOptions) -> Result<Self> {
-        std::fs::create_dir_all(directory).map_err(|error| Error::io("create", directory, &error))?;
-        let owner = Owner::take(directory)?;
-        let path = directory.join(DATABASE_FILE);
-        let vfs = options.vfs;
-        let folder = directory.join(SEGMENTS_FOLDER);
-        let is_empty = std::fs::metadata(&path).map_or(0, |file| file.len()) == 0;
-        if is_empty && std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
-            let reason =
-                format!("it is missing or empty, but {} holds vectors: restore it from a backup", folder.display());
-            return Err(Error::Corrupt { path, reason });
-        }
-        let mut connection = connect(&path, vfs.as_deref())?;
-        let sqlite = |error: rusqlite::Error| Error::sqlite("open", &path, &error);
-        migrations::migrate(&mut connection, &path)?;
-        let epoch = read_meta(&connection, "epoch").map_err(sqlite)?;
-        let rows = segment_rows(&connection).map_err(sqlite)?;
-        let segments = Segments::open(options.disk, folder, options.map_segments, options.seal_bytes, &rows)?;
-        Ok(Self {
-            writer: Mutex::new(Writer::new(connection).map_err(sqlite)?),
-            path,
-            vfs,
-            map_pages: options.map_segments,
-            queue: Mutex::default(),
-            readers: Mutex::default(),
-            segments,
-            observer: RwLock::default(),
-            publishing: RwLock::default(),
-            epoch: RwLock::new(epoch.cast_unsigned()),
-            heads: Mutex::new(log::Heads::new(options.log_age)),
-            wait: upkeep::Wait::default(),
-            _owner: owner,
-        })
-    }
-
     /// Segments and blocks found damaged when the database was opened.
     pub fn damage(&self) -> Vec<Damage> {
         self.segments.damage()
+    }
+
+    /// Whether every page of the database file has a checksum; older files get them by [`Upkeep::FullVacuum`].
+    pub fn has_checksums(&self) -> bool {
+        self.checksums.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Goes on in another epoch, which was committed.
+    fn adopt_epoch(&self, epoch: u64) {
+        *self.epoch.write() = epoch;
+        let writer = self.writer.lock();
+        self.note_head(writer.transactions(), writer.next_vector_id());
     }
 
     fn error(&self, action: &'static str) -> impl Fn(rusqlite::Error) -> Error {
@@ -273,7 +263,7 @@ impl Store for SqliteStore {
             collections.iter().try_for_each(|number| self.bury(transaction, *number))?;
             Ok(epoch)
         })?;
-        *self.epoch.write() = epoch;
+        self.adopt_epoch(epoch);
         Ok(())
     }
 
@@ -326,8 +316,10 @@ impl Store for SqliteStore {
         let mut report = Report::default();
         // A connection of its own: the pool's are for requests.
         let connection = connect(&self.path, self.vfs.as_deref())?;
-        let checked =
-            connection.execute_batch("BEGIN").and_then(|()| check_database(&connection, directory, &mut report, pace));
+        let checked = check_pages(&connection, &mut report, pace).and_then(|is_whole| {
+            connection.execute_batch("BEGIN")?;
+            Ok(is_whole && check_database(&connection, directory, &mut report, pace)?)
+        });
         match checked {
             Ok(is_whole) => Ok(is_whole.then_some(report)),
             Err(error) => match self.error("check")(error) {
@@ -378,12 +370,10 @@ const INCREMENTAL: i64 = 2;
 fn connect(path: &Path, vfs: Option<&str>) -> Result<Connection> {
     let sqlite = |error: rusqlite::Error| Error::sqlite("open", path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = match vfs {
-        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs),
-        None => Connection::open_with_flags(path, flags),
-    }
-    .map_err(sqlite)?;
+    let vfs = checksums::vfs(vfs);
+    let connection = Connection::open_with_flags_and_vfs(path, flags, &*vfs).map_err(sqlite)?;
     connection.busy_timeout(Duration::from_secs(10)).map_err(sqlite)?;
+    checksums::reserve(&connection, "main").map_err(sqlite)?;
     // Setting it takes the lock of the writer, who may not let go of it for long, even if it is set already. It only
     // takes effect before the first table, so it stands first.
     let is_set = connection.pragma_query_value(None, "auto_vacuum", |row| Ok(row.get::<_, i64>(0)? == INCREMENTAL));
@@ -396,6 +386,7 @@ fn connect(path: &Path, vfs: Option<&str>) -> Result<Connection> {
              PRAGMA synchronous = FULL;
              PRAGMA secure_delete = ON;
              PRAGMA temp_store = MEMORY;
+             PRAGMA trusted_schema = OFF;
              PRAGMA cache_size = -4096;
              PRAGMA wal_autocheckpoint = 4000;
              PRAGMA journal_size_limit = 4194304;",

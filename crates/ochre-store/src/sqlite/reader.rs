@@ -25,10 +25,11 @@ impl<'a> SqliteReader<'a> {
     pub(super) fn begin(store: &'a SqliteStore, connection: Connection) -> Result<Self> {
         let reader = Self { store, connection: Some(connection) };
         // The snapshot is taken by the first read, so one is made at once.
-        reader.ask("begin reading", |connection| {
+        let transactions = reader.ask("begin reading", |connection| {
             connection.prepare_cached("BEGIN")?.execute([])?;
-            super::read_meta(connection, "epoch")
+            super::read_meta(connection, "transactions")
         })?;
+        store.refuse_foreign(transactions.cast_unsigned())?;
         Ok(reader)
     }
 

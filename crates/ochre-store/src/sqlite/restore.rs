@@ -13,7 +13,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, params};
 
 use super::backup::CATALOG;
-use super::writer::{Failure, record_segments};
+use super::writer::{Failure, count_transaction, record_segments};
 use super::{DATABASE_FILE, SqliteOptions, SqliteStore, read_meta};
 use crate::definitions::{self, ExtensionTables};
 use crate::error::{Error, Result};
@@ -108,10 +108,11 @@ impl SqliteStore {
                 *weight.entry(segment).or_default() += bytes;
             }
         }
-        let pending = self.segments.append(Vec::new())?;
         let next = read_meta(connection, "next_vector_id")?.cast_unsigned();
+        let transactions = read_meta(connection, "transactions")?.cast_unsigned();
+        let pending = self.segments.append(Vec::new(), transactions + 1)?;
         record_segments(connection, &pending, &weight, next)?;
-        self.publish_restored(connection, pending)
+        self.publish_restored(connection, pending, next)
     }
 
     /// Appends the vectors of an increment, some at a time; nothing refers to them yet.
@@ -151,14 +152,20 @@ impl SqliteStore {
     fn append_step(
         &self, connection: &Connection, blocks: Vec<NewBlock>, next_vector_id: u64,
     ) -> std::result::Result<(), Fault> {
-        let pending = self.segments.append(blocks)?;
+        let transactions = read_meta(connection, "transactions")?.cast_unsigned();
+        let pending = self.segments.append(blocks, transactions + 1)?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
         record_segments(connection, &pending, &BTreeMap::new(), next_vector_id)?;
-        self.publish_restored(connection, pending)
+        self.publish_restored(connection, pending, next_vector_id)
     }
 
-    fn publish_restored(&self, connection: &Connection, pending: Pending) -> std::result::Result<(), Fault> {
-        self.commit_and_publish(connection, pending).map(drop).map_err(|_| {
+    /// Ends the open transaction, which nobody else could have come before: the directory is being made.
+    fn publish_restored(
+        &self, connection: &Connection, pending: Pending, next_vector_id: u64,
+    ) -> std::result::Result<(), Fault> {
+        let before = read_meta(connection, "transactions")?.cast_unsigned();
+        count_transaction(connection, before)?;
+        self.commit_and_publish(connection, pending, before + 1, next_vector_id).map(drop).map_err(|_| {
             Fault::Store(Error::WritesStopped {
                 reason: "the increment could not be committed; restore into an empty directory again".into(),
             })
@@ -171,14 +178,17 @@ impl SqliteStore {
     /// As [`SqliteStore::open`].
     pub fn finish_restore(directory: &Path) -> Result<()> {
         let store = Self::open(directory, SqliteOptions::default())?;
+        let epoch = super::catalog::new_epoch();
         store.change_catalog(|connection| {
-            super::write_meta(connection, "epoch", super::catalog::new_epoch())?;
+            super::write_meta(connection, "epoch", epoch)?;
             connection.execute("DELETE FROM job_runs WHERE ended IS NULL", [])?;
             connection.execute("DELETE FROM log_holds", [])?;
             // Schedules are made anew: what was due while nobody ran is not due now.
             connection.execute("DELETE FROM jobs", [])?;
             Ok::<(), Failure>(())
-        })
+        })?;
+        store.adopt_epoch(epoch.cast_unsigned());
+        Ok(())
     }
 }
 

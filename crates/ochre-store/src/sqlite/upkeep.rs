@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::log::Prunable;
 use super::writer::{Failure, Writer, now};
-use super::{SqliteStore, connect, first_rowid};
+use super::{SqliteStore, checksums, connect, first_rowid};
 use crate::error::Result;
 use crate::segments::Segments;
 use crate::store::{CollectionNumber, Debt, IDEMPOTENCY_SECONDS, Statistics, Upkeep};
@@ -30,20 +30,12 @@ impl SqliteStore {
             Upkeep::Checkpoint { truncate } => self.checkpoint(truncate),
             Upkeep::Optimize => self.optimize(),
             Upkeep::Vacuum { pages } => self.vacuum(pages),
-            Upkeep::FullVacuum => {
-                let (mut writer, _held) = self.writer_for_upkeep();
-                self.revive(&mut writer)?;
-                let connection = writer.connection().map(|connection| connection.execute_batch("VACUUM"));
-                connection.transpose().map_err(self.error("vacuum")).map(|_| false)
-            }
+            Upkeep::FullVacuum => self.full_vacuum(),
             Upkeep::CompactVectors { dead_share_max } => self.compact_vectors(dead_share_max),
             Upkeep::SealVectors { min_bytes, dead_share_max } => {
                 let (mut writer, _held) = self.writer_for_upkeep();
                 self.revive(&mut writer)?;
-                match self.segments.seal(min_bytes, dead_share_max)? {
-                    Some(pending) => self.commit_segments(&mut writer, pending).map(|()| false),
-                    None => Ok(false),
-                }
+                self.change_segments(&mut writer, || self.segments.seal(min_bytes, dead_share_max)).map(|_| false)
             }
         }
     }
@@ -116,6 +108,26 @@ impl SqliteStore {
         step().map_err(self.error("vacuum"))
     }
 
+    /// Rewrites the database file. Pages of one that was written before there were checksums get them.
+    fn full_vacuum(&self) -> Result<bool> {
+        {
+            let (mut writer, _held) = self.writer_for_upkeep();
+            self.revive(&mut writer)?;
+            let Some(connection) = writer.connection() else { return Ok(false) };
+            connection.execute_batch("VACUUM").map_err(self.error("vacuum"))?;
+        }
+        if self.has_checksums() || self.checkpoint(true)? {
+            return Ok(false);
+        }
+        // A connection of its own: it looks at the header as it is in the file now.
+        let connection = connect(&self.path, self.vfs.as_deref())?;
+        if checksums::has_checksums(&connection).map_err(self.error("vacuum"))? {
+            self.change_quietly(|connection| super::write_meta(connection, "checksums", 1).map(|()| false))?;
+            self.checksums.store(true, Ordering::Relaxed);
+        }
+        Ok(false)
+    }
+
     fn compact_vectors(&self, dead_share_max: f64) -> Result<bool> {
         let Some(before) = self.segments.most_dead(dead_share_max) else { return Ok(false) };
         let mut live = |collection| {
@@ -133,7 +145,8 @@ impl SqliteStore {
                 Ok(ids)
             })
         };
-        let Some(mut pending) = self.segments.rewrite(before.number, &mut live)? else { return Ok(false) };
+        let next = self.known_transactions.load(Ordering::Acquire) + 1;
+        let Some(mut pending) = self.segments.rewrite(before.number, next, &mut live)? else { return Ok(false) };
         let (mut writer, _held) = self.writer_for_upkeep();
         if let Err(error) = self.revive(&mut writer) {
             Segments::take_back(pending);
@@ -144,8 +157,12 @@ impl SqliteStore {
         if let Some(row) = pending.rows.last_mut() {
             row.dead_bytes = died_meanwhile;
         }
-        self.commit_segments(&mut writer, pending)?;
-        Ok(true)
+        let mut pending = Some(pending);
+        let changed = self.change_segments(&mut writer, || Ok(pending.take()));
+        if let Some(pending) = pending {
+            Segments::take_back(pending);
+        }
+        changed
     }
 
     pub(super) fn measure(&self) -> Result<Statistics> {
@@ -157,6 +174,7 @@ impl SqliteStore {
             Ok(Statistics {
                 database_bytes: (page_bytes * pragma("page_count")?).cast_unsigned(),
                 wal_bytes,
+                has_checksums: self.has_checksums(),
                 free_bytes: (page_bytes * pragma("freelist_count")?).cast_unsigned(),
                 ..self.segments.sizes()
             })
@@ -298,7 +316,9 @@ mod tests {
     fn connection() -> Connection {
         let connection = Connection::open_in_memory().unwrap();
         connection
-            .execute_batch("CREATE TABLE meta (key, value); INSERT INTO meta VALUES ('next_vector_id', 1)")
+            .execute_batch(
+                "CREATE TABLE meta (key, value); INSERT INTO meta VALUES ('next_vector_id', 1), ('transactions', 0)",
+            )
             .unwrap();
         connection
     }

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 use super::records::{TransactionRows, encode_offsets};
 use super::{SqliteStore, catalog, connect, not_found, read_meta, reader, records, segment_rows, write_meta};
 use crate::error::{Error, Resource, Result};
+use crate::head::DatabaseHead;
 use crate::resolve::{Resolved, learn_keys, resolve};
 use crate::segments::{NewBlocks, Pending, Segments, into_blocks};
 use crate::store::{
@@ -40,7 +42,13 @@ pub(super) struct Writer {
     /// Absent after a failure, until the store is reopened.
     connection: Option<Connection>,
     next_vector_id: u64,
+    /// How many transactions the database has seen: nobody else may commit any.
+    transactions: u64,
+    /// Why nothing is written ever again by this process.
+    is_foreign: Option<String>,
     failure: Option<String>,
+    /// How often the store was reopened since it last was known where it stands.
+    recoveries: u64,
     /// Set while a group is being committed; found set, it says that a panic ended one halfway.
     in_group: bool,
     /// Catalog rows of collections written to lately; emptied by every catalog change.
@@ -109,7 +117,25 @@ impl Vectors {
 impl Writer {
     pub(super) fn new(connection: Connection) -> rusqlite::Result<Self> {
         let next_vector_id = read_meta(&connection, "next_vector_id")?.cast_unsigned();
-        Ok(Self { connection: Some(connection), next_vector_id, failure: None, in_group: false, rows: HashMap::new() })
+        let transactions = read_meta(&connection, "transactions")?.cast_unsigned();
+        Ok(Self {
+            connection: Some(connection),
+            next_vector_id,
+            transactions,
+            is_foreign: None,
+            failure: None,
+            recoveries: 0,
+            in_group: false,
+            rows: HashMap::new(),
+        })
+    }
+
+    pub(super) fn transactions(&self) -> u64 {
+        self.transactions
+    }
+
+    pub(super) fn next_vector_id(&self) -> u64 {
+        self.next_vector_id
     }
 
     /// Forgets what is remembered of collections.
@@ -187,7 +213,7 @@ impl SqliteStore {
         &self, writer: &mut Writer, group: &[Arc<Ticket>], applied: &mut Vec<Applied>,
     ) -> Result<(), Abandoned> {
         let failed = |error: rusqlite::Error| Abandoned::Refused(self.error("write")(error));
-        self.execute(writer, "BEGIN IMMEDIATE").map_err(failed)?;
+        self.begin(writer).map_err(Abandoned::Refused)?;
         for ticket in group {
             self.execute(writer, "SAVEPOINT request").map_err(failed)?;
             match self.apply(writer, &ticket.write, applied) {
@@ -273,7 +299,8 @@ impl SqliteStore {
             blocks.blocks.extend(new);
         }
         let counts = std::mem::take(&mut blocks.counts);
-        let pending = self.segments.append(blocks.blocks).map_err(|error| match error {
+        let next = writer.transactions + 1;
+        let pending = self.segments.append(blocks.blocks, next).map_err(|error| match error {
             Error::Full { .. } => Abandoned::Refused(error),
             error => Abandoned::Unknown(error),
         })?;
@@ -289,14 +316,22 @@ impl SqliteStore {
             return Err(Abandoned::Refused(self.error("write")(error)));
         }
         let commits = applied.iter().filter(|applied| applied.draft.is_some()).count();
-        if commits > 0
-            && let Err(error) = count_commits(connection, commits)
+        let changes_something = commits > 0 || applied.iter().any(|applied| applied.ticket.write.idempotency.is_some());
+        if changes_something
+            && let Err(error) =
+                count_commits(connection, commits).and_then(|()| count_transaction(connection, writer.transactions))
         {
             Segments::take_back(pending);
             return Err(Abandoned::Refused(self.error("write")(error)));
         }
+        let transactions = writer.transactions + u64::from(changes_something);
         let mut appended = pending.blocks.clone().into_iter();
-        let moved = self.commit_and_publish(connection, pending)?;
+        let moved = self.commit_and_publish(connection, pending, transactions, writer.next_vector_id)?;
+        writer.transactions = transactions;
+        if commits > 0 {
+            // What was found behind the catalog when it was opened can never be committed now.
+            self.quarantine.clear(&*self.disk);
+        }
         self.segments.count_dead(&weight);
         let observer = self.observer();
         let drafts = applied.iter_mut().filter_map(|applied| Some((applied.outcome.position, applied.draft.take()?)));
@@ -318,11 +353,14 @@ impl SqliteStore {
     /// Commits the open transaction and makes its vectors visible; no reader comes in between. Which
     /// collections' vectors lie elsewhere now.
     pub(super) fn commit_and_publish(
-        &self, connection: &Connection, pending: Pending,
+        &self, connection: &Connection, pending: Pending, transactions: u64, next_vector_id: u64,
     ) -> Result<Vec<CollectionNumber>, Abandoned> {
         let _publishing = self.publishing.write();
         match connection.execute_batch("COMMIT").map_err(self.error("commit")) {
-            Ok(()) => Ok(self.segments.publish(pending)),
+            Ok(()) => {
+                self.note_head(transactions, next_vector_id);
+                Ok(self.segments.publish(pending))
+            }
             // Not all of the transaction could be written, so it never can be seen.
             Err(full @ Error::Full { .. }) => {
                 Segments::take_back(pending);
@@ -371,13 +409,27 @@ impl SqliteStore {
         let connection = writer.connection.as_mut().expect("just revived");
         let sqlite = self.error("change the catalog");
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&sqlite)?;
+        let (found, before) =
+            (read_meta(&transaction, "transactions").map_err(&sqlite)?.cast_unsigned(), transaction.total_changes());
+        if found != writer.transactions {
+            drop(transaction);
+            return Err(self.stop_for_good(writer, found));
+        }
         let changed = match change(&transaction) {
             Ok(changed) => changed,
             Err(Failure::Refused(error)) => return Err(error),
             Err(Failure::Sqlite(error)) => return Err(sqlite(error)),
         };
+        let changes_something = transaction.total_changes() != before;
+        if changes_something {
+            count_transaction(&transaction, writer.transactions).map_err(&sqlite)?;
+        }
         match transaction.commit().map_err(&sqlite) {
-            Ok(()) => Ok(changed),
+            Ok(()) => {
+                writer.transactions += u64::from(changes_something);
+                self.note_head(writer.transactions, writer.next_vector_id);
+                Ok(changed)
+            }
             Err(full @ Error::Full { .. }) => Err(full),
             Err(error) => {
                 self.recover(writer, error.to_string());
@@ -386,22 +438,35 @@ impl SqliteStore {
         }
     }
 
-    /// Commits a change of the segments that no request made: a seal or a rewrite. The caller has revived
-    /// the writer before the change was written.
-    pub(super) fn commit_segments(&self, writer: &mut Writer, pending: Pending) -> Result<()> {
-        let sqlite = self.error("record segments");
-        let begun = self.execute(writer, "BEGIN IMMEDIATE").and_then(|()| {
-            let connection = writer.connection.as_ref().expect("the caller revived the writer");
-            record_segments(connection, &pending, &BTreeMap::new(), writer.next_vector_id)
-        });
-        if let Err(error) = begun.map_err(&sqlite) {
+    /// Makes a change of the segments that no request made: a seal or a rewrite. `change` writes it once nobody else can
+    /// write; whether there was one. The caller has revived the writer.
+    pub(super) fn change_segments(
+        &self, writer: &mut Writer, change: impl FnOnce() -> Result<Option<Pending>>,
+    ) -> Result<bool> {
+        self.begin(writer)?;
+        let pending = match change() {
+            Ok(Some(pending)) => pending,
+            unchanged => {
+                let error = unchanged.as_ref().err().cloned();
+                let closed = Error::WritesStopped { reason: "a change of the segments was given up".into() };
+                self.roll_back(writer, error.as_ref().unwrap_or(&closed));
+                return unchanged.map(|_| false);
+            }
+        };
+        let connection = writer.connection.as_ref().expect("the caller revived the writer");
+        let recorded = record_segments(connection, &pending, &BTreeMap::new(), writer.next_vector_id)
+            .and_then(|()| count_transaction(connection, writer.transactions));
+        if let Err(error) = recorded.map_err(self.error("record segments")) {
             Segments::take_back(pending);
             self.roll_back(writer, &error);
             return Err(error);
         }
-        let connection = writer.connection.as_ref().expect("the caller revived the writer");
-        let moved = match self.commit_and_publish(connection, pending) {
-            Ok(moved) => moved,
+        let (transactions, next_vector_id) = (writer.transactions + 1, writer.next_vector_id);
+        let moved = match self.commit_and_publish(connection, pending, transactions, next_vector_id) {
+            Ok(moved) => {
+                writer.transactions = transactions;
+                moved
+            }
             Err(Abandoned::Refused(error)) => {
                 self.roll_back(writer, &error);
                 return Err(error);
@@ -414,7 +479,39 @@ impl SqliteStore {
         if let Some(observer) = self.observer().filter(|_| !moved.is_empty()) {
             observer.relocated(&moved);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Begins a transaction, before which nobody else may have committed one.
+    fn begin(&self, writer: &mut Writer) -> Result<()> {
+        self.execute(writer, "BEGIN IMMEDIATE").map_err(self.error("write"))?;
+        let connection = writer.connection.as_ref().expect("revived before use");
+        let found = read_meta(connection, "transactions").map_err(self.error("write"))?.cast_unsigned();
+        if found == writer.transactions {
+            return Ok(());
+        }
+        self.execute(writer, "ROLLBACK").map_err(self.error("write"))?;
+        Err(self.stop_for_good(writer, found))
+    }
+
+    /// Another process writes to the files of this database, although it is locked: whoever notices first stops.
+    fn stop_for_good(&self, writer: &mut Writer, found: u64) -> Error {
+        let directory = self.path.parent().unwrap_or(&self.path);
+        let reason = format!(
+            "another process wrote to {} ({found} transactions are there, {} are known here): end one of the two, and never remove the file `lock`",
+            directory.display(),
+            writer.transactions
+        );
+        writer.is_foreign = Some(reason.clone());
+        Error::WritesStopped { reason }
+    }
+
+    /// Notes how far the database has come, before anybody is answered.
+    pub(super) fn note_head(&self, transactions: u64, next_vector_id: u64) {
+        self.known_transactions.store(transactions, Ordering::Release);
+        let head = DatabaseHead { epoch: *self.epoch.read(), transactions, next_vector_id };
+        // The transaction stands whatever becomes of this: the head lags until the next one.
+        drop(self.head.write(head));
     }
 
     fn execute(&self, writer: &Writer, sql: &str) -> rusqlite::Result<()> {
@@ -436,6 +533,9 @@ impl SqliteStore {
 
     /// Reopens the store if an earlier failure stopped writes.
     pub(super) fn revive(&self, writer: &mut Writer) -> Result<()> {
+        if let Some(reason) = &writer.is_foreign {
+            return Err(Error::WritesStopped { reason: reason.clone() });
+        }
         if writer.connection.is_some() && writer.failure.is_none() && !writer.in_group {
             return Ok(());
         }
@@ -447,6 +547,7 @@ impl SqliteStore {
     /// through its sync could come back after a crash; a small commit on top of it settles that.
     fn recover(&self, writer: &mut Writer, reason: String) -> Recovery {
         writer.failure = Some(reason);
+        writer.recoveries += 1;
         writer.connection = None;
         writer.rows.clear();
         self.readers.lock().clear();
@@ -454,6 +555,7 @@ impl SqliteStore {
         let settle = |connection: &Connection| -> rusqlite::Result<Writer> {
             connection.execute_batch("BEGIN IMMEDIATE")?;
             let settled = write_meta(connection, "recoveries", read_meta(connection, "recoveries")? + 1)
+                .and_then(|()| count_transaction(connection, read_meta(connection, "transactions")?.cast_unsigned()))
                 .and_then(|()| connection.execute_batch("COMMIT"));
             if settled.is_err() && !connection.is_autocommit() {
                 connection.execute_batch("ROLLBACK")?;
@@ -473,8 +575,17 @@ impl SqliteStore {
             && let Ok(rows) = segment_rows(connection)
             && self.segments.reopen(&rows).is_ok()
         {
-            *writer = fresh;
-            recovery.is_settled = true;
+            // What was under way is one transaction, and so is each attempt to settle it.
+            let known = writer.transactions + 1..=writer.transactions + 1 + writer.recoveries;
+            let is_known = known.contains(&fresh.transactions);
+            let found = fresh.transactions - 1;
+            if is_known {
+                *writer = fresh;
+                self.note_head(writer.transactions, writer.next_vector_id);
+                recovery.is_settled = true;
+            } else {
+                drop(self.stop_for_good(writer, found));
+            }
         }
         if let Some(observer) = self.observer() {
             observer.reopened();
@@ -603,7 +714,15 @@ fn apply_resolved(
     Ok(Draft { collection: row.number, changes, vectors, dead, row: changed_row })
 }
 
+/// Counts a transaction, in itself.
+pub(super) fn count_transaction(connection: &Connection, before: u64) -> rusqlite::Result<()> {
+    write_meta(connection, "transactions", before.cast_signed() + 1)
+}
+
 fn count_commits(connection: &Connection, commits: usize) -> rusqlite::Result<()> {
+    if commits == 0 {
+        return Ok(());
+    }
     let mut statement = connection.prepare_cached("UPDATE meta SET value = value + ?1 WHERE key = 'commits'")?;
     statement.execute([i64::try_from(commits).unwrap_or(i64::MAX)]).map(drop)
 }
