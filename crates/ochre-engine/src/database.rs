@@ -358,7 +358,13 @@ impl Database {
         if options.metadata.as_ref().is_some_and(Metadata::is_empty) {
             return Err(Error::Invalid("Validation error: metadata: Metadata cannot be empty".into()));
         }
+        check_sizes(options.metadata.as_ref(), None)?;
         let schema = options.schema;
+        if let Some(bytes) =
+            schema.as_ref().map(|schema| schema.to_text().len()).filter(|bytes| *bytes > CONFIGURATION_BYTES_MAX)
+        {
+            return Err(too_large("configuration", bytes, CONFIGURATION_BYTES_MAX));
+        }
         let mut schema = schema.unwrap_or_else(|| IndexSchema::new(&ochre_model::HnswConfiguration::default(), None));
         if let Some(written) = &options.declaration.schema {
             for (key, ty) in self.inner.schemas.parse(written)?.scalar_types() {
@@ -537,6 +543,30 @@ impl Database {
     }
 }
 
+/// The largest metadata of a collection, in bytes of JSON.
+const METADATA_BYTES_MAX: usize = 1 << 20;
+/// The largest configuration of a collection, its embedding functions included, in bytes of JSON.
+const CONFIGURATION_BYTES_MAX: usize = 1 << 20;
+
+/// Refuses descriptions of a collection that every list of collections would carry along.
+fn check_sizes(metadata: Option<&Metadata>, embedding_function: Option<&serde_json::Value>) -> Result<(), Error> {
+    let metadata = metadata.map_or(0, |metadata| metadata.to_text().len());
+    if metadata > METADATA_BYTES_MAX {
+        return Err(too_large("metadata", metadata, METADATA_BYTES_MAX));
+    }
+    let function = embedding_function.map_or(0, |function| function.to_string().len());
+    if function > CONFIGURATION_BYTES_MAX {
+        return Err(too_large("configuration.embedding_function", function, CONFIGURATION_BYTES_MAX));
+    }
+    Ok(())
+}
+
+fn too_large(what: &str, bytes: usize, limit: usize) -> Error {
+    Error::Invalid(format!(
+        "Validation error: {what}: {bytes} bytes are more than the limit of {limit} for a collection; keep what is large in records"
+    ))
+}
+
 /// Refuses to open what is no directory, and backups that would be lost with what they are of.
 fn check_places(directory: &Path, backup_target: Option<&str>) -> Result<(), Error> {
     let shown = directory.display();
@@ -579,6 +609,7 @@ impl Inner {
             let schema = self.schemas.parse(written)?;
             alteration.keys.extend(schema.scalar_types().map(|(key, ty)| (key.to_owned(), ty)));
         }
+        check_sizes(alteration.metadata.as_ref().and_then(Option::as_ref), alteration.embedding_function.as_ref())?;
         let altered = self.store.alter_collection(id, alteration);
         self.rows.write().remove(&id);
         let row = Arc::new(altered?);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ochre_model::budget::Exceeded;
 use ochre_store::{Error as StoreError, Resource};
 
 use crate::schemas::Violations;
@@ -41,6 +42,9 @@ pub enum Error {
         /// The limit, see `Options::tail_bytes_max`.
         limit_bytes: usize,
     },
+    /// The request may not go on: it needs more memory or time than one may have, or nobody waits for it any more.
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
     /// The process is at its limit of memory, with nothing left to unload: try again later, or raise the limit.
     #[error(
         "more memory is in use than the limit of {limit_bytes} bytes, and nothing is left to unload: try again later, write smaller batches, or raise `memory.limit_bytes`"

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ochre_index::{Bitmap, Hints, Nearest, Plan, Rows, Strategy, Trace, View, evaluate_with, nearest};
+use ochre_model::budget;
 use ochre_model::{
     DOCUMENT_KEY, DocumentTest, Filter, HIDDEN_PREFIX, InvalidMetadata, Metadata, Scalar, Test, ValueType,
 };
@@ -352,7 +353,9 @@ impl Inner {
         }
         let (ef_search, exact_max) = (row.schema.hnsw().ef_search, self.options.exact_records_max);
         let mut found = Vec::with_capacity(request.query.embeddings.len());
+        budget::charge(request.query.embeddings.len().saturating_mul(each).saturating_mul(HIT_BYTES))?;
         for embedding in &request.query.embeddings {
+            budget::check()?;
             let wanted = Nearest {
                 query: embedding,
                 k: request.query.k,
@@ -383,6 +386,11 @@ impl Inner {
         let mut records = HashMap::with_capacity(offsets.len());
         pinned.fetch(&offsets, request.include, &mut |offset, record| drop(records.insert(offset, record)))?;
         let single = request.query.embeddings.len() == 1;
+        if !single {
+            // Each result has a copy of its own.
+            let bytes = found.iter().flatten().filter_map(|hit| Some(records.get(&hit.offset)?.answer_bytes()));
+            budget::charge(bytes.fold(0, usize::saturating_add))?;
+        }
         answer.results = found
             .iter()
             .map(|hits| {
@@ -536,6 +544,10 @@ impl Pinned<'_> {
         let mut seen = 0;
         self.reader.rows(self.number, offsets, parts, &mut |row| {
             seen += 1;
+            if let Err(exceeded) = budget::check() {
+                damaged = Some(exceeded.into());
+                return ControlFlow::Break(());
+            }
             let embedding = if include.embeddings {
                 match self.view.vector(row.offset) {
                     Ok((vector, _)) => Some(vector.to_vec()),
@@ -557,6 +569,10 @@ impl Pinned<'_> {
                 document: row.document.map(str::to_owned),
                 uri: row.uri.filter(|_| include.uris).map(str::to_owned),
             };
+            if let Err(exceeded) = budget::charge(record.answer_bytes()) {
+                damaged = Some(exceeded.into());
+                return ControlFlow::Break(());
+            }
             visit(row.offset, record);
             ControlFlow::Continue(())
         })?;
@@ -589,6 +605,26 @@ fn visible(text: Option<&str>, hides_uri: bool) -> Option<StoredMetadata> {
     Some(StoredMetadata(shown.to_text()))
 }
 
+/// Documents that are asked of the store in one step.
+const DOCUMENTS_AT_ONCE: usize = 1024;
+/// What a hit takes beside its record, in bytes.
+const HIT_BYTES: usize = 100;
+/// What a record takes beside its texts, in bytes: as itself, and as JSON.
+const RECORD_BYTES: usize = 200;
+/// What a float of an embedding takes, in bytes: as itself, and as JSON.
+const FLOAT_BYTES: usize = 20;
+
+impl Record {
+    /// About how many bytes it takes until it is answered: as it is, and as JSON.
+    fn answer_bytes(&self) -> usize {
+        let texts = [Some(self.id.len()), self.document.as_ref().map(String::len), self.uri.as_ref().map(String::len)];
+        let texts: usize = texts.into_iter().flatten().sum();
+        let metadata = self.metadata.as_ref().map_or(0, |metadata| metadata.as_json().len());
+        let embedding = self.embedding.as_ref().map_or(0, |embedding| embedding.len() * FLOAT_BYTES);
+        RECORD_BYTES + (texts + metadata) * 5 / 2 + embedding
+    }
+}
+
 struct ReaderRows<'a, 'b>(&'a Pinned<'b>);
 
 impl Rows for ReaderRows<'_, '_> {
@@ -596,7 +632,22 @@ impl Rows for ReaderRows<'_, '_> {
 
     fn documents(&mut self, offsets: &Bitmap, visit: &mut dyn FnMut(u32, &str)) -> Result<(), Error> {
         let offsets: Vec<u32> = offsets.iter().collect();
-        Ok(self.0.reader.documents(self.0.number, &offsets, visit)?)
+        for part in offsets.chunks(DOCUMENTS_AT_ONCE) {
+            // One document can take long, so it is asked before each; the rest of the part is then passed over.
+            let mut asked = budget::check();
+            self.0.reader.documents(self.0.number, part, &mut |offset, document| {
+                if asked.is_ok() {
+                    visit(offset, document);
+                    asked = budget::check();
+                }
+            })?;
+            asked?;
+        }
+        Ok(())
+    }
+
+    fn go_on(&mut self) -> Result<(), Error> {
+        Ok(budget::check()?)
     }
 
     fn offsets(&mut self, ids: &HashSet<String>) -> Result<Bitmap, Error> {

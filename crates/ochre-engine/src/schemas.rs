@@ -1,15 +1,19 @@
 //! Schemas at work: compiled once per version, asked for every write, and what they found remembered.
 //!
 //! A record is judged inside the transaction that would change it, by the schema in force there: no write that
-//! began before a schema was declared slips past it.
+//! began before a schema was declared slips past it. Where that can take long, it is judged before the transaction begins,
+//! and inside it only again if the record or the schema has changed since: nobody waits for a slow validator.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use ochre_model::{Declaration, Filter, ValidationType};
-use ochre_schema::{Compliance, Functions, InvalidSchema, MetadataSchema, Subject, Violation, judge, lint, prepare};
+use ochre_model::{Declaration, Filter, Metadata, ValidationType};
+use ochre_schema::{
+    Compliance, Functions, InvalidSchema, MetadataSchema, Subject, Verdict, Violation, judge, lint, prepare,
+};
 use ochre_store::{CollectionNumber, CollectionRow, Judge, Judged};
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
@@ -246,6 +250,39 @@ pub(crate) fn unix_seconds() -> i64 {
 pub(crate) struct RequestJudge {
     schemas: Arc<Schemas>,
     found: Mutex<Found>,
+    /// What was judged before the transaction, by the record's place in the batch.
+    early: Mutex<HashMap<usize, Early>>,
+    is_early: AtomicBool,
+}
+
+/// A verdict, and everything that it depends on.
+struct Early {
+    schema: Arc<MetadataSchema>,
+    mode: ValidationType,
+    /// Of the record as it was and as it would be.
+    record: [u8; 32],
+    prepared: Option<Metadata>,
+    verdict: Verdict,
+}
+
+/// A hash of everything of a record that a verdict may depend on.
+fn hash_of(record: &Judged<'_>) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    let mut part = |tag: u8, bytes: &[u8]| {
+        hasher.update(&[tag]).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    };
+    part(0, record.id.as_bytes());
+    let sides = [record.before, Some((record.metadata.as_ref(), record.document))];
+    for (tag, side) in (1..).zip(sides) {
+        let Some((metadata, document)) = side else { continue };
+        part(tag, &[]);
+        metadata.into_iter().for_each(|metadata| part(tag + 2, metadata.to_text().as_bytes()));
+        document.into_iter().for_each(|document| part(tag + 4, document.as_bytes()));
+    }
+    for x in record.embedding.into_iter().flatten() {
+        hasher.update(&x.to_le_bytes());
+    }
+    *hasher.finalize().as_bytes()
 }
 
 #[derive(Default)]
@@ -263,7 +300,53 @@ impl fmt::Debug for RequestJudge {
 
 impl RequestJudge {
     pub(crate) fn new(schemas: &Arc<Schemas>) -> Arc<Self> {
-        Arc::new(Self { schemas: Arc::clone(schemas), found: Mutex::default() })
+        Arc::new(Self {
+            schemas: Arc::clone(schemas),
+            found: Mutex::default(),
+            early: Mutex::default(),
+            is_early: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether judging can take long under the schema that a collection declares now.
+    pub(crate) fn is_costly(&self, row: &CollectionRow) -> bool {
+        let is_judged = row.declaration.as_ref().is_some_and(|declaration| declaration.mode() != ValidationType::None);
+        is_judged && self.schemas.of(row).is_ok_and(|schema| schema.is_some_and(|schema| schema.is_costly()))
+    }
+
+    /// Judges what `show` shows, for later.
+    pub(crate) fn judge_early<T>(&self, show: impl FnOnce() -> T) -> T {
+        self.is_early.store(true, Ordering::Relaxed);
+        let shown = show();
+        self.is_early.store(false, Ordering::Relaxed);
+        *self.found.lock() = Found::default();
+        shown
+    }
+
+    /// Judges a record, or finds what was judged of the very same before.
+    fn verdict(&self, schema: &Arc<MetadataSchema>, mode: ValidationType, record: &mut Judged<'_>) -> Verdict {
+        let is_early = self.is_early.load(Ordering::Relaxed);
+        let known = self.early.lock().remove(&record.index);
+        let hash = (is_early || known.is_some()).then(|| hash_of(record));
+        if let (Some(known), Some(hash)) = (known, hash)
+            && Arc::ptr_eq(&known.schema, schema)
+            && (known.mode, known.record) == (mode, hash)
+        {
+            *record.metadata = known.prepared;
+            return known.verdict;
+        }
+        let id = record.id;
+        let before = record.before.map(|(metadata, document)| Subject { id, metadata, document, embedding: None });
+        prepare(schema, mode, before.is_none(), record.metadata);
+        let (document, embedding) = (record.document, record.embedding);
+        let after = Subject { id, metadata: record.metadata.as_ref(), document, embedding };
+        let verdict = judge(schema, mode, &self.schemas.functions, before, after);
+        if let (true, Some(record_hash)) = (is_early, hash) {
+            let prepared = record.metadata.clone();
+            let (schema, verdict) = (Arc::clone(schema), verdict.clone());
+            self.early.lock().insert(record.index, Early { schema, mode, record: record_hash, prepared, verdict });
+        }
+        verdict
     }
 
     /// What was found, once the write has its outcome: the violations that refused it, or those it was
@@ -305,11 +388,7 @@ impl Judge for RequestJudge {
         let (mut refused, mut reported) = (Violations::default(), Violations::default());
         for record in records {
             let id = record.id;
-            let before = record.before.map(|(metadata, document)| Subject { id, metadata, document, embedding: None });
-            prepare(&schema, mode, before.is_none(), record.metadata);
-            let (document, embedding) = (record.document, record.embedding);
-            let after = Subject { id, metadata: record.metadata.as_ref(), document, embedding };
-            let verdict = judge(&schema, mode, &self.schemas.functions, before, after);
+            let verdict = self.verdict(&schema, mode, record);
             refused.extend(record.index, id, verdict.refused);
             reported.extend(record.index, id, verdict.reported);
         }

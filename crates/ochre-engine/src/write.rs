@@ -107,6 +107,9 @@ impl Inner {
         let judge = RequestJudge::new(&self.schemas);
         let operation = Operation::Records { kind, batch };
         let write = Write { collection: id, operation, idempotency, judge: Some(Arc::clone(&judge) as _) };
+        if judge.is_costly(&*self.row(id)?) {
+            judge.judge_early(|| self.store.preview(&write))?;
+        }
         let outcome = self.store.commit(write);
         let reported = judge.conclude(outcome.is_ok()).map_err(Error::Violations)?;
         Ok((outcome?, reported))

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use http::StatusCode;
+use ochre_engine::model::budget;
 use ochre_engine::{Collection, DEFAULT_DATABASE, DEFAULT_TENANT, Database};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
@@ -114,8 +115,9 @@ pub fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
 /// Reads a JSON document; what is wrong is said with its place.
 ///
 /// # Errors
-/// [`Failure`]: 400 if it is no JSON, 422 if it is not what is expected.
+/// [`Failure`]: 400 if it is no JSON, 422 if it is not what is expected, 413 if it would take more memory than a request may.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    budget::charge(bytes.len().saturating_add(parsed_bytes(bytes)))?;
     // Keeping track of where in the document an error would be costs more than reading it again.
     if let Ok(value) = serde_json::from_slice(bytes) {
         return Ok(value);
@@ -128,6 +130,52 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     })?;
     deserializer.end().map_err(|error| malformed(&error))?;
     Ok(value)
+}
+
+/// About how many bytes a JSON document takes once it is parsed, judged by its signs alone: a few characters can stand for
+/// many times as much memory. Numbers of embeddings become floats, everything else values of their own.
+fn parsed_bytes(json: &[u8]) -> usize {
+    const OBJECT: usize = 500;
+    const MEMBER: usize = 200;
+    const LIST: usize = 300;
+    const ELEMENT: usize = 80;
+    const FLOAT: usize = 8;
+    let (mut bytes, mut at, mut last_text) = (0usize, 0, (0, 0));
+    // What is open, innermost last: whether it is a list; and whether it is below the embeddings of the document.
+    let (mut open, mut in_embeddings): (Vec<bool>, bool) = (Vec::new(), false);
+    while let Some(sign) = json.get(at) {
+        match sign {
+            b'"' => {
+                let start = at + 1;
+                at = start;
+                while json.get(at).is_some_and(|byte| *byte != b'"') {
+                    at += if json[at] == b'\\' { 2 } else { 1 };
+                }
+                last_text = (start, at.min(json.len()));
+                bytes += last_text.1.saturating_sub(start);
+            }
+            b'{' => {
+                bytes += OBJECT;
+                open.push(false);
+            }
+            b'[' => {
+                bytes += if in_embeddings { FLOAT * 4 } else { LIST };
+                open.push(true);
+            }
+            b'}' | b']' => drop(open.pop()),
+            b':' => {
+                bytes += MEMBER;
+                if open.len() == 1 {
+                    let key = json.get(last_text.0..last_text.1).unwrap_or_default();
+                    in_embeddings = matches!(key, b"embeddings" | b"query_embeddings");
+                }
+            }
+            b',' if open.last() == Some(&true) => bytes += if in_embeddings { FLOAT } else { ELEMENT },
+            _ => {}
+        }
+        at += 1;
+    }
+    bytes
 }
 
 fn unexpected(error: &dyn std::fmt::Display) -> Failure {
@@ -186,5 +234,26 @@ impl Answer {
 impl From<Value> for Answer {
     fn from(value: Value) -> Self {
         Self { status: StatusCode::OK, content_type: "application/json", body: value.to_string().into_bytes() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_signs_that_stand_for_much_memory_count_for_it() {
+        let times = |part: &str| {
+            let json = format!("{{\"metadatas\":[{}]}}", vec![part; 10_000].join(","));
+            parsed_bytes(json.as_bytes()) / json.len()
+        };
+        assert!(times("{}") > 100 && times("{\"a\":1}") > 60 && times("[]") > 80 && times("1") > 30);
+        let embeddings = format!("{{\"embeddings\":[{}]}}", vec!["[0.25,-1.5,3,0.25,-1.5,3,0.25,-1.5,3]"; 10_000].join(","));
+        assert!(parsed_bytes(embeddings.as_bytes()) < 4 * embeddings.len());
+        assert!(parsed_bytes(b"{\"a\":\"\\\"{{{{{{{{{{{{{{\"}") < 1000);
+        // Whatever it is, it ends.
+        for odd in [&b"\"\\"[..], b"}}]]", b"\"", b"", b":::,,,", b"{\"\\u"] {
+            parsed_bytes(odd);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Why a request cannot be answered: the one table of statuses and Chroma's names of errors.
 
 use http::StatusCode;
+use ochre_engine::model::budget::Exceeded;
 use ochre_engine::scheduler::Error as ScheduleError;
 use ochre_engine::{Error, StoreError, Violations};
 use serde_json::{Map, Value, json};
@@ -95,6 +96,7 @@ impl From<Error> for Failure {
                     (S::INTERNAL_SERVER_ERROR, "InternalError")
                 }
             },
+            Error::Exceeded(exceeded) => exceeded_status(exceeded),
             Error::NotFound(_) => (S::NOT_FOUND, "NotFoundError"),
             Error::Conflict(_) => (S::CONFLICT, "ChromaError"),
             Error::Damaged(_)
@@ -134,6 +136,21 @@ impl From<Error> for Failure {
             _ => None,
         };
         Self { status, name, message, details }
+    }
+}
+
+fn exceeded_status(exceeded: &Exceeded) -> (StatusCode, &'static str) {
+    match exceeded {
+        Exceeded::Memory { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "ChromaError"),
+        Exceeded::AllMemory { .. } | Exceeded::Cancelled => (StatusCode::SERVICE_UNAVAILABLE, "ChromaError"),
+        Exceeded::Patterns { .. } => (StatusCode::BAD_REQUEST, "InvalidArgumentError"),
+        Exceeded::Time { .. } => (StatusCode::GATEWAY_TIMEOUT, "ChromaError"),
+    }
+}
+
+impl From<Exceeded> for Failure {
+    fn from(exceeded: Exceeded) -> Self {
+        Error::Exceeded(exceeded).into()
     }
 }
 

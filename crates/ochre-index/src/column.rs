@@ -26,7 +26,12 @@ pub(crate) struct Column {
     chunks: Vec<Option<Arc<Chunk>>>,
     dictionary: Arc<Dictionary>,
     counts: TypeCounts,
+    /// Bytes of strings that were replaced or removed since the dictionary was made: as many of it may be dead.
+    replaced_bytes: usize,
 }
+
+/// A dictionary is made anew no earlier than with so many bytes.
+const DICTIONARY_BYTES_MIN: usize = 1 << 20;
 
 /// How many records hold a value of each type, in the order of [`ValueType::ALL`].
 pub type TypeCounts = [u64; ValueType::ALL.len()];
@@ -118,6 +123,12 @@ impl Column {
         }
         // Records mostly come in the order of their offsets: then there is nothing to replace.
         let had = self.chunk(index).is_some_and(|chunk| local < chunk.end()) && self.has(offset);
+        if had && let Some(code) = self.chunk(index).and_then(|chunk| chunk.strings.get(local)) {
+            self.replaced_bytes += self.dictionary.bytes_of(code);
+            if self.is_mostly_dead() {
+                self.renew_dictionary();
+            }
+        }
         let chunk = Arc::make_mut(self.chunks[index].get_or_insert_with(Arc::default));
         if had && let Some(ty) = chunk.clear(local) {
             self.counts[ty as usize] -= 1;
@@ -135,6 +146,29 @@ impl Column {
                 chunk.lists.insert(local, Arc::new(list.clone()));
             }
         }
+    }
+
+    /// Whether so much of the dictionary may be dead that making it anew costs less than it gives.
+    fn is_mostly_dead(&self) -> bool {
+        let values = usize::try_from(self.counts[ValueType::Str as usize]).unwrap_or(usize::MAX);
+        let bytes = self.dictionary.text_bytes();
+        bytes >= DICTIONARY_BYTES_MIN && self.replaced_bytes > bytes / 2 && self.replaced_bytes / 8 > values
+    }
+
+    /// Makes the dictionary anew, of the strings that records have; views that were published keep the old one.
+    fn renew_dictionary(&mut self) {
+        let new = Dictionary::default();
+        let mut codes = vec![None; self.dictionary.len()];
+        for chunk in self.chunks.iter_mut().flatten().filter(|chunk| chunk.strings.present.is_some()) {
+            Arc::make_mut(chunk).strings.map(|code| {
+                *codes[code as usize].get_or_insert_with(|| {
+                    let mut given = 0;
+                    self.dictionary.with(code as usize, |text| given = new.code(text));
+                    given
+                })
+            });
+        }
+        (self.dictionary, self.replaced_bytes) = (Arc::new(new), 0);
     }
 
     /// How many records hold a value of each type.
@@ -306,6 +340,22 @@ impl<T: Copy + PartialOrd> Lane<T> {
         }
     }
 
+    /// Puts another value in the place of each.
+    fn map(&mut self, mut to: impl FnMut(T) -> T) {
+        self.constant = self.constant.map(&mut to);
+        self.values.iter_mut().for_each(|value| *value = to(*value));
+        self.bounds = None;
+        for value in self.constant.iter().chain(&self.values) {
+            let (low, high) = self.bounds.get_or_insert((*value, *value));
+            if value < low {
+                *low = *value;
+            }
+            if value > high {
+                *high = *value;
+            }
+        }
+    }
+
     fn mark(&mut self, local: u16) {
         let present = self.present.get_or_insert_with(|| Box::new([0; WORDS]));
         present[local as usize / 64] |= 1 << (local % 64);
@@ -399,7 +449,8 @@ fn local(offset: u32) -> u16 {
     u16::try_from(offset as usize % CHUNK).expect("a chunk has fewer than 2¹⁶ offsets")
 }
 
-/// The distinct strings of a column, by code. Only grows, so views of any age can share it.
+/// The distinct strings of a column, by code. Only grows, so views of any age can share it; once most of it is dead, newer
+/// views get another.
 #[derive(Default)]
 pub(crate) struct Dictionary(RwLock<Strings>);
 
@@ -450,6 +501,16 @@ impl Dictionary {
             hasher.hash_one(&bytes[start..ends[*code as usize]])
         });
         code
+    }
+
+    /// Bytes of one string.
+    fn bytes_of(&self, code: u32) -> usize {
+        self.0.read().get(code).len()
+    }
+
+    /// Bytes of all strings, those that no record has any more included.
+    fn text_bytes(&self) -> usize {
+        self.0.read().bytes.len()
     }
 
     /// How many strings there are, those that no record has any more included.
@@ -509,6 +570,33 @@ mod tests {
             }
         }
         same(&column, &map);
+    }
+
+    #[test]
+    fn strings_that_no_record_has_any_more_do_not_stay_for_ever() {
+        let mut column = Column::default();
+        let text = |number: usize, bytes: usize| Some(Value::Str(format!("{number}-{}", "x".repeat(bytes))));
+        let mut map = BTreeMap::new();
+        for offset in 0..500u32 {
+            let value = text(offset as usize % 50, 10);
+            column.set(offset, value.as_ref());
+            map.insert(offset, value.unwrap());
+        }
+        let old = column.clone();
+        for number in 0..2000 {
+            let value = text(number, 50_000);
+            column.set(3, value.as_ref());
+            map.insert(3, value.unwrap());
+            assert!(column.heap_bytes() < 8 << 20, "{number}: {} bytes", column.heap_bytes());
+        }
+        for (offset, value) in &map {
+            assert_eq!(column.value(*offset).as_ref(), Some(value));
+        }
+        assert_eq!(old.value(3), text(3, 10), "views of before see what they saw");
+        let mut found = [0; WORDS];
+        let code = column.dictionary().find(&format!("7-{}", "x".repeat(10))).unwrap();
+        column.chunk(0).unwrap().strings.scan(&mut found, |own| own == code);
+        assert_eq!(found.iter().map(|word| word.count_ones()).sum::<u32>(), 10);
     }
 
     /// Bounds decide nothing that the values would not, also after values were replaced and removed.

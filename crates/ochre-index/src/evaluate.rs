@@ -25,6 +25,13 @@ pub trait Rows {
     /// # Errors
     /// Whatever the store says.
     fn documents(&mut self, offsets: &Bitmap, visit: &mut dyn FnMut(u32, &str)) -> Result<(), Self::Error>;
+    /// Asked before each part of a filter; an error ends the evaluation.
+    ///
+    /// # Errors
+    /// Why it shall end.
+    fn go_on(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
     /// The offsets of these ids.
     ///
     /// # Errors
@@ -108,6 +115,7 @@ struct Evaluation<'a, R> {
 impl<R: Rows> Evaluation<'_, R> {
     fn pass(&mut self, filter: &Filter, candidates: &Bitmap) -> Result<Bitmap, R::Error> {
         let is_whole = std::mem::replace(&mut self.is_whole, false);
+        self.rows.go_on()?;
         match filter {
             Filter::All(parts) => {
                 let mut open = Vec::new();

@@ -6,6 +6,7 @@
 //! Not here: JSON bodies of the HTTP API (`ochre-wire`), how anything is stored (`ochre-store`).
 
 mod batch;
+pub mod budget;
 mod declaration;
 mod filter;
 mod name;

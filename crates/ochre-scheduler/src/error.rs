@@ -54,6 +54,8 @@ fn suggestion(nearest: Option<&str>) -> String {
 
 /// Names longer than this, in bytes, are not compared with others.
 const COMPARED_MAX: usize = 64;
+/// No more names than this are compared with one.
+const COMPARED_NAMES_MAX: usize = 1000;
 
 /// The name among `known` that differs from `name` in the fewest letters, if it is at all like it: what someone
 /// who misspelt it may have meant.
@@ -63,9 +65,12 @@ pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<S
     if name.len() > COMPARED_MAX {
         return None;
     }
-    let known = known.filter(|known| known.len() <= COMPARED_MAX);
+    let farthest = name.chars().count().max(4) / 2;
+    // Whose lengths differ by more cannot be near.
+    let may_be_near = |known: &&str| known.len() <= COMPARED_MAX && known.len().abs_diff(name.len()) <= 4 * farthest;
+    let known = known.filter(may_be_near).take(COMPARED_NAMES_MAX);
     let best = known.map(|other| (strsim::damerau_levenshtein(name, other), other)).min()?;
-    (best.0 <= name.chars().count().max(4) / 2).then(|| best.1.to_owned())
+    (best.0 <= farthest).then(|| best.1.to_owned())
 }
 
 #[cfg(test)]

@@ -167,7 +167,7 @@ fn merge(mut field: Field, property: Option<&Property>) -> Field {
     field.description.clone_from(&property.description);
     field.format = property.format;
     if let Some(allowed) = &property.allowed {
-        field.values = allowed.iter().map(Value::to_json).collect();
+        field.values = allowed.values().iter().map(Value::to_json).collect();
         field.is_closed = true;
     }
     let number = |bound: &Bound| match &bound.value {

@@ -367,10 +367,11 @@ fn judge_scalar_rules(property: &Property, value: &Value, case: &mut Case<'_>) {
         holds && (list_len(value).is_some() || test(value))
     };
     if let Some(allowed) = &property.allowed
-        && !holds(&|value| allowed.iter().any(|allowed| equal(allowed, value)))
+        && !holds(&|value| allowed.contains(value))
     {
-        let list =
-            if property.sensitive { "…".into() } else { allowed.iter().map(shown).collect::<Vec<_>>().join(", ") };
+        // More would be cut off anyway.
+        let spelled = allowed.values().iter().take(TEXT_CHARACTERS_MAX).map(shown);
+        let list = if property.sensitive { "…".into() } else { spelled.collect::<Vec<_>>().join(", ") };
         case.mild("enum", format!("one of {list}"));
     }
     for (rule, bound, wanted) in [("min", &property.min, Ordering::Greater), ("max", &property.max, Ordering::Less)] {
@@ -428,15 +429,6 @@ pub(crate) fn bound_text(bound: &Bound, wanted: Ordering) -> String {
         Scalar::Str(s) => s.clone(),
     };
     format!("{words} {value}")
-}
-
-fn equal(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Int(a), Value::Float(b)) | (Value::Float(b), Value::Int(a)) => {
-            compare_int_float(*a, *b) == Some(Ordering::Equal)
-        }
-        (a, b) => a == b,
-    }
 }
 
 /// How a value stands to a bound; `None` where they do not compare.

@@ -27,7 +27,7 @@ pub use judge::{Subject, VALUE_CHARACTERS_MAX, Verdict, Violation, judge, prepar
 pub use lint::lint;
 pub use parameters::{Comparison, PARAMETERS_MAX, Parameter};
 pub use parse::InvalidSchema;
-pub use property::{Additional, Bound, EmbeddingRules, Property, Severity, element_of, list_of, type_name};
+pub use property::{Additional, Allowed, Bound, EmbeddingRules, Property, Severity, element_of, list_of, type_name};
 pub use report::{Aggregate, Compliance, DocumentReport, KeyReport, Offender, Report, RuleCount, Sample, Warning};
 pub use schema::{MetadataSchema, PROPERTIES_MAX};
 pub use statistics::{KeyStatistics, ReportOptions};

@@ -1,6 +1,9 @@
 //! What a schema demands of one key, of documents and of embeddings.
 
-use ochre_model::{Scalar, Value, ValueType};
+use std::cmp::Ordering;
+use std::collections::HashSet;
+
+use ochre_model::{Scalar, Value, ValueType, compare_int_float};
 use regex::Regex;
 
 use crate::format::Format;
@@ -24,7 +27,7 @@ pub struct Property {
     pub types: Vec<ValueType>,
     pub description: Option<String>,
     pub required: bool,
-    pub allowed: Option<Vec<Value>>,
+    pub allowed: Option<Allowed>,
     pub min: Option<Bound>,
     pub max: Option<Bound>,
     /// In characters.
@@ -44,6 +47,65 @@ pub struct Property {
     /// Values never stand in reports, messages or exports.
     pub sensitive: bool,
     pub validators: Vec<Validator>,
+}
+
+/// The values of an enum, found by hashing however many there are.
+#[derive(Clone, Debug, Default)]
+pub struct Allowed {
+    values: Vec<Value>,
+    texts: HashSet<String>,
+    ints: HashSet<i64>,
+    /// Bits of floats, zero only as the positive one.
+    floats: HashSet<u64>,
+}
+
+impl Allowed {
+    /// The values, as they were listed.
+    pub fn values(&self) -> &[Value] {
+        &self.values
+    }
+
+    /// Whether a value is one of them; integers are also floats.
+    pub(crate) fn contains(&self, value: &Value) -> bool {
+        let has_float = |float: f64| self.floats.contains(&bits(float));
+        match value {
+            Value::Str(text) => self.texts.contains(text),
+            Value::Int(int) => self.ints.contains(int) || same_float(*int).is_some_and(has_float),
+            Value::Float(float) => has_float(*float) || same_int(*float).is_some_and(|int| self.ints.contains(&int)),
+            other => self.values.contains(other),
+        }
+    }
+}
+
+impl From<Vec<Value>> for Allowed {
+    fn from(values: Vec<Value>) -> Self {
+        let mut allowed = Self::default();
+        for value in &values {
+            match value {
+                Value::Str(text) => drop(allowed.texts.insert(text.clone())),
+                Value::Int(int) => drop(allowed.ints.insert(*int)),
+                Value::Float(float) => drop(allowed.floats.insert(bits(*float))),
+                _ => {}
+            }
+        }
+        Self { values, ..allowed }
+    }
+}
+
+fn bits(float: f64) -> u64 {
+    if float == 0.0 { 0 } else { float.to_bits() }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "checked: only used if it is exact")]
+fn same_float(int: i64) -> Option<f64> {
+    let float = int as f64;
+    (compare_int_float(int, float) == Some(Ordering::Equal)).then_some(float)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "checked: only used if it is exact")]
+fn same_int(float: f64) -> Option<i64> {
+    let int = float as i64;
+    (compare_int_float(int, float) == Some(Ordering::Equal)).then_some(int)
 }
 
 /// A smallest or largest value: a number, or a string such as a date, which compares bytewise.
@@ -143,5 +205,33 @@ impl Property {
     pub(crate) fn compares_with(&self, ty: ValueType) -> bool {
         let number = |ty: ValueType| matches!(ty, ValueType::Int | ValueType::Float);
         self.types.is_empty() || self.types.iter().any(|own| *own == ty || (number(*own) && number(ty)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_an_enum_are_found_by_what_they_equal() {
+        let texts = (0..90_000).map(|number| Value::Str(format!("v{number}")));
+        let numbers = [Value::Int(3), Value::Float(2.5), Value::Float(0.0), Value::Float(4.0), Value::Bool(true)];
+        let allowed = Allowed::from(texts.chain(numbers).collect::<Vec<_>>());
+        for value in [
+            Value::Str("v89999".into()),
+            Value::Int(3),
+            Value::Float(3.0),
+            Value::Float(2.5),
+            Value::Float(-0.0),
+            Value::Int(0),
+            Value::Int(4),
+            Value::Bool(true),
+        ] {
+            assert!(allowed.contains(&value), "{value:?}");
+        }
+        for value in [Value::Str("v90000".into()), Value::Int(2), Value::Float(3.5), Value::Bool(false)] {
+            assert!(!allowed.contains(&value), "{value:?}");
+        }
+        assert!(!allowed.contains(&Value::Int(i64::MAX)) && !allowed.contains(&Value::Float(1e300)));
     }
 }

@@ -83,6 +83,14 @@ impl MetadataSchema {
         crate::judge::nearest(key, self.properties.keys().take(NEAREST_OF).map(String::as_str))
     }
 
+    /// Whether judging a record can take long: there are patterns, formats or validators to run over its texts.
+    pub fn is_costly(&self) -> bool {
+        let is_costly = |property: &Property| {
+            property.pattern.is_some() || property.format.is_some() || !property.validators.is_empty()
+        };
+        !self.validators.is_empty() || self.all().any(is_costly)
+    }
+
     /// Every property there is, those of elements included.
     fn all(&self) -> impl Iterator<Item = &Property> {
         let of_others = match &self.additional {

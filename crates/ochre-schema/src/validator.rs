@@ -2,7 +2,8 @@
 //! program that embeds the database.
 //!
 //! A CEL expression is at most [`EXPRESSION_MAX`] characters. Its `all`, `exists`, `filter` and `map` do not nest, and see
-//! nothing but the element they are at; patterns are compiled with the schema. So judging takes time linear in the record.
+//! nothing but the element they are at, and no value of it can become more than [`GROWTH_MAX`] times as large as the record
+//! (`Growth`); patterns are compiled with the schema. So judging takes time and memory linear in the record.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -18,6 +19,11 @@ use crate::judge::Subject;
 
 /// The longest CEL expression, in characters.
 pub const EXPRESSION_MAX: usize = 1000;
+
+/// So many times as large as the record, at the most, can a value become while a CEL expression is evaluated.
+pub(crate) const GROWTH_MAX: u64 = 64;
+/// So many times the record, at the most, are all values of an expression together.
+const WORK_MAX: u64 = 2000;
 
 /// One validator of a schema.
 #[derive(Clone)]
@@ -106,6 +112,7 @@ impl Expression {
         if let Some(problem) = walk.problem {
             return Err(problem);
         }
+        Growth::check(program.expression())?;
         Ok(Self { text: text.to_owned(), program, names_value: walk.names_value })
     }
 
@@ -225,6 +232,76 @@ impl Walk {
     }
 }
 
+/// How much larger than the record values can become, judged by the expression alone.
+///
+/// A bound: what is joined adds up; a comprehension makes, of each element, as many times as its step names it. Chained
+/// ranges multiply, which is how a few characters would ask for more memory than there is.
+struct Growth {
+    /// What comprehensions bind, with the size of all elements together.
+    bound: Vec<(String, u64)>,
+    work: u64,
+    largest: u64,
+}
+
+impl Growth {
+    fn check(expression: &IdedExpr) -> Result<(), String> {
+        let mut growth = Self { bound: Vec::new(), work: 0, largest: 0 };
+        growth.of(expression, 1);
+        if growth.largest > GROWTH_MAX || growth.work > WORK_MAX {
+            return Err(format!(
+                "a value in the expression can become {} times as large as the record, and all of them together {} times; at most {GROWTH_MAX} and {WORK_MAX}: join less, and chain fewer map and filter",
+                growth.largest, growth.work
+            ));
+        }
+        Ok(())
+    }
+
+    /// The size of what a part gives; `unit` is the size of a constant, once for each element that it is made for.
+    fn of(&mut self, expression: &IdedExpr, unit: u64) -> u64 {
+        let size = match &expression.expr {
+            Expr::Ident(name) => {
+                self.bound.iter().rev().find(|(bound, _)| bound == name).map_or(unit, |(_, size)| *size)
+            }
+            Expr::Call(call) => {
+                let parts = call.args.iter().chain(call.target.as_deref());
+                let size = parts.fold(0u64, |size, part| size.saturating_add(self.of(part, unit)));
+                // Comparisons and questions give true or false.
+                let gives_truth = ["_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "_&&_", "_||_", "!_", "@in"];
+                let gives_little =
+                    ["size", "contains", "startsWith", "endsWith", "int", "uint", "double", "bool", "type"];
+                let name = call.func_name.as_str();
+                if gives_truth.contains(&name) || gives_little.contains(&name) { unit } else { size.max(unit) }
+            }
+            Expr::List(list) => list.elements.iter().fold(unit, |size, part| size.saturating_add(self.of(part, unit))),
+            Expr::Map(map) => map.entries.iter().fold(unit, |size, entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) => {
+                    size.saturating_add(self.of(&entry.key, unit)).saturating_add(self.of(&entry.value, unit))
+                }
+                EntryExpr::StructField(field) => size.saturating_add(self.of(&field.value, unit)),
+            }),
+            Expr::Select(select) => self.of(&select.operand, unit),
+            Expr::Comprehension(inner) => {
+                let range = self.of(&inner.iter_range, unit);
+                let before = self.bound.len();
+                self.bound.push((inner.iter_var.clone(), range));
+                self.bound.extend(inner.iter_var2.clone().map(|name| (name, range)));
+                let begun = self.of(&inner.accu_init, unit);
+                self.bound.push((inner.accu_var.clone(), 0));
+                self.of(&inner.loop_cond, range);
+                let step = self.of(&inner.loop_step, range);
+                self.bound.push((inner.accu_var.clone(), begun.saturating_add(step)));
+                let size = self.of(&inner.result, unit);
+                self.bound.truncate(before);
+                size
+            }
+            _ => unit,
+        };
+        self.work = self.work.saturating_add(size);
+        self.largest = self.largest.max(size);
+        size
+    }
+}
+
 fn to_cel(value: &Value) -> cel::Value {
     match value {
         Value::Bool(b) => (*b).into(),
@@ -287,5 +364,51 @@ impl Validator {
             Err(_) if self.accepts_on_error => Finding::Passed,
             Err(reason) => Finding::Broken(reason),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, is_accepted: bool) {
+        let parsed = Expression::parse(text).map(drop);
+        assert_eq!(parsed.is_ok(), is_accepted, "{text}: {parsed:?}");
+        if !is_accepted {
+            let error = parsed.unwrap_err();
+            assert!(error.contains("times as large as the record"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn expressions_that_people_write_are_accepted() {
+        for text in [
+            "value > 3 && value < 10",
+            "record.a + record.b == record.c",
+            "record.tags.all(t, t.startsWith('x') || t in ['a', 'b', 'c'])",
+            "record.tags.filter(t, size(t) > 3).map(t, t + '!').exists(t, t == 'abcd!')",
+            "document.contains(record.title) && size(document) > 10",
+            "has(record.a) ? record.a.map(x, x * 2).all(x, x > 0) : true",
+            "value in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]",
+        ] {
+            check(text, true);
+        }
+    }
+
+    #[test]
+    fn expressions_that_double_a_value_again_and_again_are_refused() {
+        let doubled = |start: &str, step: &str, times: usize| {
+            let chain: String = (0..times).map(|_| format!(".map(x, {step})")).collect();
+            format!("{start}{chain}.all(x, true)")
+        };
+        check(&doubled("[document]", "x + x", 80), false);
+        check(&doubled("['aaaaaaaa']", "x + x", 20), false);
+        check(&doubled("record.tags", "[x, x]", 20), false);
+        check(&doubled("[value]", "{'a': x, 'b': x}", 20), false);
+        check(&doubled("[document]", "x + x + x + x + x + x + x + x", 4), false);
+        check(&doubled("[document]", "x", 6), true);
+        check(&format!("[{}].all(x, true)", ["document"; 80].join(", ")), false);
+        let nested = (0..9).fold("document".to_owned(), |inner, _| format!("({inner} + {inner})"));
+        assert!(Expression::parse(&format!("{nested} == 'x'")).is_err());
     }
 }

@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use ochre_engine::model::budget::{self, Budget, RequestMemory};
 use ochre_engine::{Collection, DEFAULT_DATABASE, DEFAULT_TENANT, Database, StoreError};
 use ochre_extension::find_collection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use crate::arriving::Arriving;
 use crate::auth::Auth;
 use crate::body::Query;
 use crate::config::Config;
@@ -29,17 +32,22 @@ pub struct App {
     requests: Requests,
     embedding_function: Option<Arc<EmbeddingFunction>>,
     auth: Option<Arc<Auth>>,
-    /// Kibibytes of request bodies that may be in memory before they are worked on.
-    arriving: Arc<Semaphore>,
+    arriving: Arc<Arriving>,
+    memory: Arc<RequestMemory>,
 }
 
-/// Bodies that may be in memory before they are worked on, in KiB: 1 GiB.
-const ARRIVING_KIB_MAX: usize = 1 << 20;
+/// Bodies that may be in memory before they are worked on, in bytes, and no more than a quarter of the memory limit.
+const ARRIVING_BYTES_MAX: u64 = 1 << 30;
+
+/// All requests together may use one part in so many of the memory limit.
+const ALL_REQUESTS_SHARE: u64 = 4;
+/// One request may use one part in so many of it,
+const REQUEST_SHARE: u64 = 8;
+/// and no more than this, in bytes.
+const REQUEST_BYTES_MAX: u64 = 1 << 30;
 
 /// A short read returns at most so many records.
-const RETURNED_SHORT_MAX: usize = 1000;
-/// A short read that looks into documents does so in a collection of at most so many records.
-const DOCUMENTS_SHORT_MAX: usize = 200_000;
+const RETURNED_SHORT_MAX: usize = 300;
 
 impl App {
     /// A server over this database.
@@ -47,11 +55,14 @@ impl App {
         let running = Arc::new(Semaphore::new(config.server.concurrent_requests_max));
         // Writes that wait for the index to catch up must leave room for reads.
         let writing = Arc::new(Semaphore::new(config.server.concurrent_requests_max.div_ceil(2)));
-        let arriving = ARRIVING_KIB_MAX.max(config.server.max_payload_size_bytes / 1024 + 1);
+        let arriving = usize::try_from(ARRIVING_BYTES_MAX.min(database.resident().1 / 4)).unwrap_or(usize::MAX);
+        // One at least, however large.
+        let arriving = arriving.max(config.server.max_payload_size_bytes);
         let embedding_function = EmbeddingFunction::new(&config.embedding).map(Arc::new);
-        let (config, arriving) = (Arc::new(config), Arc::new(Semaphore::new(arriving)));
+        let (config, arriving) = (Arc::new(config), Arriving::new(arriving));
         let (requests, auth) = (Requests::default(), None);
-        Self { database, config, running, writing, requests, embedding_function, auth, arriving }
+        let memory = RequestMemory::new(database.resident().1 / ALL_REQUESTS_SHARE);
+        Self { database, config, running, writing, requests, embedding_function, auth, arriving, memory }
     }
 
     /// Asks every request who it is from.
@@ -65,10 +76,9 @@ impl App {
         self.auth.as_ref()
     }
 
-    /// Waits until a body of this many bytes may be read into memory.
-    pub(crate) async fn room_for(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
-        let kibibytes = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
-        Arc::clone(&self.arriving).acquire_many_owned(kibibytes).await.map_err(|_| ApiError::shutting_down())
+    /// Memory for bodies that are arriving.
+    pub(crate) fn arriving(&self) -> &Arc<Arriving> {
+        &self.arriving
     }
 
     /// As [`App::run`], for writes: at most half of what runs at once.
@@ -122,21 +132,31 @@ impl App {
         T: Send + 'static,
         F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
     {
+        let budget = self.budget(Duration::from_millis(self.config.server.read_timeout_ms));
         if short && let Ok(_permit) = self.running.try_acquire() {
+            let _within = budget::enter(budget);
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&self.database)));
             return done
                 .unwrap_or_else(|_| Err(ApiError::internal("the request failed inside the server: it panicked")));
         }
-        self.run(work).await
+        // A client that goes away leaves this future behind, and nobody to read for.
+        let _gone = CancelWhenDropped(Arc::clone(&budget));
+        self.run_within(budget, work).await
+    }
+
+    /// What one request may use.
+    fn budget(&self, patience: Duration) -> Arc<Budget> {
+        let limit = (self.database.resident().1 / REQUEST_SHARE).min(REQUEST_BYTES_MAX);
+        Budget::new(limit, Arc::clone(&self.memory), patience)
     }
 
     /// Whether reading a collection takes at most some milliseconds: it is in memory, few records are
-    /// `returned`, and if documents have to be read, there are not too many.
+    /// `returned`, and no documents have to be read, of which one alone can take long.
     pub(crate) fn is_short(&self, path: &CollectionPath, reads_documents: bool, returned: usize) -> bool {
         let Some(records) = collection(&self.database, path).ok().and_then(|found| found.loaded_records()) else {
             return false;
         };
-        returned.min(records) <= RETURNED_SHORT_MAX && !(reads_documents && records > DOCUMENTS_SHORT_MAX)
+        returned.min(records) <= RETURNED_SHORT_MAX && !reads_documents
     }
 
     /// Runs `work` on a blocking thread, once there is room. A client that goes away does not stop it: a
@@ -146,13 +166,30 @@ impl App {
         T: Send + 'static,
         F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
     {
+        self.run_within(self.budget(Duration::ZERO), work).await
+    }
+
+    async fn run_within<T, F>(&self, budget: Arc<Budget>, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
+    {
         let permit = Arc::clone(&self.running).acquire_owned().await.map_err(|_| ApiError::shutting_down())?;
         let database = self.database.clone();
         let task = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let (_permit, _within) = (permit, budget::enter(budget));
             work(&database)
         });
         task.await.map_err(|error| ApiError::internal(format!("the request failed inside the server: {error}")))?
+    }
+}
+
+/// Ends the work for a request when nobody waits for its answer any more.
+struct CancelWhenDropped(Arc<Budget>);
+
+impl Drop for CancelWhenDropped {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }
 

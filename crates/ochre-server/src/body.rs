@@ -1,18 +1,21 @@
 //! Request bodies and query strings, refused in Chroma's words.
 
+use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use ochre_engine::Idempotency;
 use ochre_extension::{parse_object, parse_query};
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
+use crate::arriving::{Lost, Room};
 use crate::error::ApiError;
 
 /// The header that makes repeating a write harmless.
@@ -31,13 +34,15 @@ pub(crate) struct JsonBytes {
     path: String,
     key: Option<String>,
     /// Given back when the body is dropped.
-    _room: tokio::sync::OwnedSemaphorePermit,
+    _room: Room,
 }
 
 impl JsonBytes {
-    /// Whether the body is so small that the request is answered soon.
+    /// Whether the body is so small that reading it takes no time: patterns, which have to be compiled, can take some
+    /// however short they are.
     pub(crate) fn is_small(&self) -> bool {
-        self.bytes.len() <= SMALL_BYTES_MAX
+        let holds = |text: &[u8]| memchr::memmem::find(&self.bytes, text).is_some();
+        self.bytes.len() <= SMALL_BYTES_MAX && !holds(b"regex") && !holds(b"\\u")
     }
 
     /// Parses the body, which is an object.
@@ -68,28 +73,57 @@ impl FromRequest<App> for JsonBytes {
         let path = request.uri().path().to_owned();
         let key = idempotency_key(request.headers()).map_err(IntoResponse::into_response)?;
         let server = &app.config().server;
-        let declared =
+        let max = server.max_payload_size_bytes;
+        let declared: Option<u64> =
             request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let expected: usize = declared.unwrap_or(server.max_payload_size_bytes).min(server.max_payload_size_bytes);
-        let room = app.room_for(expected).await.map_err(IntoResponse::into_response)?;
-        let body = Limited::new(request.into_body(), server.max_payload_size_bytes);
-        let patience = Duration::from_millis(server.request_timeout_ms);
-        let bytes = match tokio::time::timeout(patience, body.collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
-                return Err(too_large(&path));
+        let caller = caller_of(&request);
+        if declared.is_some_and(|declared| declared > max as u64) {
+            // Refused before it arrives; a client that sends it all the same reads the answer only then.
+            let is_bearable = declared.is_some_and(|declared| declared <= 8 * max as u64);
+            if is_bearable {
+                let _ = tokio::time::timeout(DISCARD_PATIENCE, discard(request.into_body())).await;
             }
-            Ok(Err(error)) => {
+            return Err(too_large(&path));
+        }
+        let patience = Duration::from_millis(server.request_timeout_ms);
+        let late = |text: String| ApiError::new(StatusCode::REQUEST_TIMEOUT, "ChromaError", text).into_response();
+        let read = app.arriving().read(request.into_body(), max, caller);
+        let (bytes, room) = match tokio::time::timeout(patience, read).await {
+            Ok(Ok(arrived)) => arrived,
+            Ok(Err(Lost::TooLarge)) => return Err(too_large(&path)),
+            Ok(Err(Lost::GivenUp)) => {
+                let text = "more request bodies are arriving than there is memory for, and this one came slowest: send it again, smaller";
+                return Err(ApiError::unavailable(text).into_response());
+            }
+            Ok(Err(Lost::TooSlow)) => return Err(late("the request body came too slowly: nothing was changed".into())),
+            Ok(Err(Lost::Broken(error))) => {
                 let text = format!("Failed to buffer the request body: {error}");
                 return Err(ApiError::invalid(text).into_response());
             }
             Err(_) => {
-                let text = format!("the request body did not arrive within {} ms", server.request_timeout_ms);
-                return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "ChromaError", text).into_response());
+                return Err(late(format!("the request body did not arrive within {} ms", server.request_timeout_ms)));
             }
         };
         Ok(Self { bytes, path, key, _room: room })
     }
+}
+
+/// How long a body that was refused is read on, so that its client gets to read why.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Reads a body and keeps nothing of it.
+async fn discard(mut body: axum::body::Body) {
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
+/// A number for who sends a request: the address, and the credentials if there are any.
+fn caller_of(request: &Request) -> u64 {
+    let mut hasher = std::collections::hash_map::DefaultHasher::new();
+    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip()).hash(&mut hasher);
+    for name in ["authorization", "x-chroma-token"] {
+        request.headers().get(name).map(HeaderValue::as_bytes).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 fn too_large(path: &str) -> Response {

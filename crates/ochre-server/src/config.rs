@@ -46,6 +46,7 @@ pub struct ServerConfig {
     pub cors_allow_origins: Vec<String>,
     pub concurrent_requests_max: usize,
     pub request_timeout_ms: u64,
+    pub read_timeout_ms: u64,
 }
 
 /// `[database]`

@@ -6,6 +6,7 @@
 //! Not here: what JSON bodies look like (`ochre-wire`), what requests mean (`ochre-engine`).
 
 mod app;
+mod arriving;
 mod auth;
 mod body;
 mod config;

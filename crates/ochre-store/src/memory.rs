@@ -274,6 +274,11 @@ impl Store for MemoryStore {
         self.state.read().epoch
     }
 
+    /// Nothing: whoever looks at one state of this store keeps everybody from writing, as committing does.
+    fn preview(&self, _: &Write) -> Result<()> {
+        Ok(())
+    }
+
     fn commit(&self, write: Write) -> Result<Outcome> {
         let _commit = self.commit.lock();
         let (outcome, committed) = self.state.write().apply(&write)?;

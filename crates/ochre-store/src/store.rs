@@ -481,6 +481,9 @@ pub trait Store: Send + Sync {
     fn reset(&self) -> Result<()>;
     /// A number that changes when history does; snapshots of another epoch are worthless.
     fn epoch(&self) -> u64;
+    /// Lets the judge of a write see what it would leave behind, on what is committed now and without keeping anybody from
+    /// writing; what comes of it is not told. The judge is asked again when the write is committed.
+    fn preview(&self, write: &Write) -> Result<()>;
     /// Commits one write.
     fn commit(&self, write: Write) -> Result<Outcome>;
     /// A consistent view of everything committed so far. Do not commit while holding one.

@@ -1,7 +1,8 @@
 //! From Chroma's `where` and `where_document` to filters.
 
+use ochre_model::budget;
 use ochre_model::{DOCUMENT_KEY, DocumentTest, Filter, Scalar, Test};
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value as Json};
 
 use crate::Refused;
@@ -53,7 +54,7 @@ pub fn document_filter(json: &Json) -> Result<Filter, Refused> {
         return parts(value, document_filter, bad_document).map(Filter::Any);
     }
     let text = value.as_str().ok_or_else(bad_document)?;
-    let regex = || Regex::new(text).map_err(|error| Refused::Invalid(format!("Regex syntax errror: {error}")));
+    let regex = || compile(text);
     Ok(Filter::Document(match key {
         "$contains" => DocumentTest::Contains(text.to_owned()),
         "$not_contains" => DocumentTest::NotContains(text.to_owned()),
@@ -61,6 +62,31 @@ pub fn document_filter(json: &Json) -> Result<Filter, Refused> {
         "$not_regex" => DocumentTest::NotMatches(regex()?),
         _ => return Err(bad_document()),
     }))
+}
+
+/// How large a pattern may be once it is compiled, in bytes: tried from the smallest, so that each counts for about what
+/// it takes.
+const PATTERN_BYTES: [usize; 4] = [16 << 10, 64 << 10, 256 << 10, 1 << 20];
+/// How much a pattern may keep in memory while it is used, in bytes.
+const PATTERN_CACHE_BYTES_MAX: usize = 256 << 10;
+
+fn compile(text: &str) -> Result<Regex, Refused> {
+    for bytes in PATTERN_BYTES {
+        let mut pattern = RegexBuilder::new(text);
+        match pattern.size_limit(bytes).dfa_size_limit(PATTERN_CACHE_BYTES_MAX).build() {
+            Ok(regex) => {
+                budget::charge_pattern(bytes).map_err(|exceeded| Refused::Invalid(exceeded.to_string()))?;
+                return Ok(regex);
+            }
+            Err(regex::Error::CompiledTooBig(_)) => {}
+            Err(error) => return Err(Refused::Invalid(format!("Regex syntax errror: {error}"))),
+        }
+    }
+    let shown: String = text.chars().take(100).collect();
+    Err(Refused::Invalid(format!(
+        "the pattern {shown:?} takes more than {} bytes once it is compiled: use shorter repetitions, and [0-9A-Za-z_] for \\w",
+        PATTERN_BYTES[PATTERN_BYTES.len() - 1]
+    )))
 }
 
 fn not_searchable_by_value() -> Refused {

@@ -21,6 +21,9 @@ use ochre_schema::{
 use ochre_store::{CollectionRow, Parts};
 use serde_json::Value as Json;
 
+/// For so many unknown keys the nearest known one is looked for.
+const SUGGESTED_MAX: usize = 5;
+
 pub use self::judging::{Candidate, Validation};
 pub(crate) use self::judging::{Judging, RULE_IDS, judging_mode};
 use self::lens::{Lens, Seen};
@@ -358,9 +361,14 @@ impl Inspection<'_> {
     /// What concerns the collection as a whole.
     fn conclude(&mut self) {
         let report = &mut self.report;
-        for key in self.request.keys.iter().flatten().filter(|key| !report.keys.iter().any(|found| found.name == **key))
-        {
-            let near = ochre_scheduler::nearest(key, self.pinned.view.keys().map(|(key, _)| key));
+        let known: HashSet<&str> = report.keys.iter().map(|found| found.name.as_str()).collect();
+        let unknown: Vec<&String> =
+            self.request.keys.iter().flatten().filter(|key| !known.contains(key.as_str())).collect();
+        for (number, key) in unknown.into_iter().enumerate() {
+            // Whoever misspelt more than some was not slipping, and comparing names takes time.
+            let near = (number < SUGGESTED_MAX)
+                .then(|| ochre_scheduler::nearest(key, self.pinned.view.keys().map(|(key, _)| key)))
+                .flatten();
             let hint = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
             let message = format!("no record has the key {key:?}{hint}");
             report.warnings.push(Warning {

@@ -9,7 +9,7 @@ use super::validators::{regex, validators};
 use super::{At, Parsed};
 use crate::format::Format;
 use crate::judge::nearest;
-use crate::property::{Bound, Property, Severity, element_of, list_of, type_name};
+use crate::property::{Allowed, Bound, Property, Severity, element_of, list_of, type_name};
 
 /// Members of a property.
 pub(super) const PROPERTY_MEMBERS: [&str; 31] = [
@@ -134,10 +134,10 @@ fn property_object(members: &Map<String, Json>, at: At<'_>) -> Parsed<Property> 
             return here.error("an empty list allows no value at all; leave enum out to allow any");
         }
         let values = list.iter().enumerate().map(|(index, json)| value(json, here.to(&index.to_string())));
-        property.allowed = Some(values.collect::<Parsed<_>>()?);
+        property.allowed = Some(values.collect::<Parsed<Vec<_>>>()?.into());
     }
     if let Some(given) = members.get("const") {
-        property.allowed = Some(vec![value(given, at.to("const"))?]);
+        property.allowed = Some(vec![value(given, at.to("const"))?].into());
     }
     if let Some(given) = members.get("examples") {
         let Json::Array(list) = given else {
@@ -188,7 +188,7 @@ fn consistent(property: &Property, at: At<'_>) -> Parsed<()> {
             return at.to(low).error(format!("{low} is larger than {high}: no value could satisfy both"));
         }
     }
-    for (index, allowed) in property.allowed.iter().flatten().enumerate() {
+    for (index, allowed) in property.allowed.iter().flat_map(Allowed::values).enumerate() {
         let ty = allowed.value_type();
         if element_of(ty).is_some() {
             return at.to("enum").to(&index.to_string()).error("the enum of a list is of its elements; list those");

@@ -289,7 +289,7 @@ async fn fetch(
             let filter = payload.filter()?;
             fetch_now(database, &path, payload, filter, &planning)
         };
-        return app.run(work).await;
+        return app.run_read(false, work).await;
     }
     let payload: GetRequestPayload = body.parse()?;
     let filter = payload.filter()?;
@@ -332,7 +332,7 @@ async fn query(
             let filter = payload.filter()?;
             query_now(database, &path, payload, filter, &planning)
         };
-        return app.run(work).await;
+        return app.run_read(false, work).await;
     }
     let payload: QueryRequestPayload = body.parse()?;
     let filter = payload.filter()?;

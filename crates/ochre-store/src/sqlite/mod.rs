@@ -271,6 +271,10 @@ impl Store for SqliteStore {
         *self.epoch.read()
     }
 
+    fn preview(&self, write: &Write) -> Result<()> {
+        self.reader()?.preview(write)
+    }
+
     fn commit(&self, write: Write) -> Result<Outcome> {
         self.commit_in_group(write)
     }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::records::TransactionRows;
 use super::{SqliteStore, first_rowid};
 use crate::block::VectorBlock;
 use crate::error::Result;
-use crate::store::{CollectionNumber, Head, Parts, Reader, RowRef};
+use crate::resolve::resolve;
+use crate::store::{CollectionNumber, Head, Parts, Reader, RowRef, Write};
 
 /// When at least this share of a range of offsets is wanted, reading the range beats seeking each row.
 const RANGE_SHARE_MIN: usize = 4;
@@ -38,6 +40,29 @@ impl<'a> SqliteReader<'a> {
         &self, action: &'static str, query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
         query(self.connection()).map_err(self.store.error(action))
+    }
+
+    /// Resolves a write on this state, for its judge.
+    pub(super) fn preview(&self, write: &Write) -> Result<()> {
+        let found = self.ask("read collection", |connection| {
+            let row = super::catalog::collection_by_id(connection, write.collection)?;
+            let head = row.as_ref().map(|row| head(connection, row.number)).transpose()?.flatten();
+            Ok(row.zip(head))
+        })?;
+        let Some((row, head)) = found else { return Ok(()) };
+        let mut rows = TransactionRows {
+            connection: self.connection(),
+            path: &self.store.path,
+            segments: &self.store.segments,
+            collection: row.number,
+            position: head.position,
+            staged: &|_| None,
+        };
+        match resolve(write, &row, &mut rows) {
+            // Said when it is committed.
+            Err(error) if !error.is_storage() => Ok(()),
+            resolved => resolved.map(drop),
+        }
     }
 
     fn connection(&self) -> &Connection {
