@@ -73,6 +73,9 @@ impl Run {
     pub(crate) fn run(self, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
         let config = self.settings.resolve()?;
         log_to_stderr(&config)?;
+        // What the server writes is for its own user: data, backups, logs of who did what.
+        #[cfg(unix)]
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         give_back_large_buffers();
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(
             config,

@@ -63,6 +63,18 @@ impl Violations {
         }
     }
 
+    /// The same without any value of the records: for who writes and may not read.
+    #[must_use]
+    pub fn without_values(&self) -> Self {
+        let mut hidden = self.clone();
+        for RecordViolation { violation, .. } in &mut hidden.listed {
+            violation.value = None;
+            let Violation { key, rule, expected, actual_type, .. } = &*violation;
+            violation.message = format!("key {key:?}: {rule}: expected {expected}, found {actual_type}");
+        }
+        hidden
+    }
+
     /// How many there are.
     pub fn total(&self) -> u64 {
         self.counts.values().sum()

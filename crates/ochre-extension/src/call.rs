@@ -248,7 +248,8 @@ mod tests {
             parsed_bytes(json.as_bytes()) / json.len()
         };
         assert!(times("{}") > 100 && times("{\"a\":1}") > 60 && times("[]") > 80 && times("1") > 30);
-        let embeddings = format!("{{\"embeddings\":[{}]}}", vec!["[0.25,-1.5,3,0.25,-1.5,3,0.25,-1.5,3]"; 10_000].join(","));
+        let embeddings =
+            format!("{{\"embeddings\":[{}]}}", vec!["[0.25,-1.5,3,0.25,-1.5,3,0.25,-1.5,3]"; 10_000].join(","));
         assert!(parsed_bytes(embeddings.as_bytes()) < 4 * embeddings.len());
         assert!(parsed_bytes(b"{\"a\":\"\\\"{{{{{{{{{{{{{{\"}") < 1000);
         // Whatever it is, it ends.

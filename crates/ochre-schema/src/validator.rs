@@ -401,7 +401,7 @@ mod tests {
             let chain: String = (0..times).map(|_| format!(".map(x, {step})")).collect();
             format!("{start}{chain}.all(x, true)")
         };
-        check(&doubled("[document]", "x + x", 80), false);
+        check(&doubled("[document]", "x + x", 60), false);
         check(&doubled("['aaaaaaaa']", "x + x", 20), false);
         check(&doubled("record.tags", "[x, x]", 20), false);
         check(&doubled("[value]", "{'a': x, 'b': x}", 20), false);

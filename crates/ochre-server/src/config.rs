@@ -44,6 +44,7 @@ pub struct ServerConfig {
     pub tls_key: String,
     pub max_payload_size_bytes: usize,
     pub cors_allow_origins: Vec<String>,
+    pub allowed_hosts: Vec<String>,
     pub concurrent_requests_max: usize,
     pub request_timeout_ms: u64,
     pub read_timeout_ms: u64,

@@ -53,7 +53,7 @@ struct State {
     collections: BTreeMap<Uuid, Collection>,
     next_number: CollectionNumber,
     next_vector_id: u64,
-    idempotency: HashMap<String, (u128, Outcome, Instant)>,
+    idempotency: HashMap<(Uuid, String), (u128, Outcome, Instant)>,
 }
 
 struct Collection {
@@ -398,7 +398,7 @@ fn failed(error: &rusqlite::Error) -> Error {
 impl State {
     fn apply(&mut self, write: &Write) -> Result<(Outcome, Option<Committed>)> {
         if let Some(key) = &write.idempotency
-            && let Some((request, outcome, _)) = self.idempotency.get(&key.key)
+            && let Some((request, outcome, _)) = self.idempotency.get(&(write.collection, key.key.clone()))
         {
             return if *request == key.request {
                 Ok((Outcome { replayed: true, ..*outcome }, None))
@@ -484,7 +484,7 @@ impl State {
             });
         }
         if let Some(key) = &write.idempotency {
-            self.idempotency.insert(key.key.clone(), (key.request, outcome, Instant::now()));
+            self.idempotency.insert((write.collection, key.key.clone()), (key.request, outcome, Instant::now()));
         }
         Ok((outcome, committed))
     }

@@ -5,12 +5,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use super::{BACKWARD_MAX, Inner, Job, LEASE, SLEEP_MAX, State};
+use crate::context::Control;
 use crate::error::Error;
 use crate::local::run::Ready;
 use crate::policy::{Class, Misfire, Overlap, Policies};
 use crate::store::{Finished, Kind, LastLook, Pending, Run, Schedule, Status};
 use crate::task::{Look, Stop};
 use crate::time::Time;
+
+/// How often a job is looked at that would have to wait for others to end, in case it became urgent.
+const HELD_LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// A nominal time whose turn it is.
 #[derive(Clone, Debug)]
@@ -60,18 +64,22 @@ impl Inner {
     }
 
     fn consider(&self, name: &str, now: Time) -> Result<Option<Ready>, Error> {
-        let (due, task, knobs, version) = {
+        let (due, task, knobs, version, is_held) = {
             let mut state = self.state.lock();
             let taken = state.locks_taken();
             let is_full = state.is_full(self.parts.running_max);
             let Some(job) = state.jobs.get_mut(name) else { return Ok(None) };
             let Some(due) = job.take_due(now) else { return Ok(None) };
             let is_free = job.task.locks().iter().all(|lock| !taken.contains(lock));
-            if !is_free || is_full && due.kind != Kind::Manual {
+            let is_held = is_full && due.kind != Kind::Manual;
+            // What is urgent is looked for all the same, now and then.
+            let may_look = !is_held || job.held_look.is_none_or(|looked| now.since(looked) >= HELD_LOOK_EVERY);
+            if !is_free || !may_look {
                 return Ok(None);
             }
+            job.held_look = is_held.then_some(now);
             job.is_looking = true;
-            (due, std::sync::Arc::clone(&job.task), job.knobs.clone(), job.schedule.version)
+            (due, std::sync::Arc::clone(&job.task), job.knobs.clone(), job.schedule.version, is_held)
         };
         let look = if due.kind == Kind::Manual {
             Ok(Look::Work("asked for".into()))
@@ -91,6 +99,10 @@ impl Inner {
         let (message, is_urgent, failure) = match look {
             Ok(Look::Nothing(reason)) => {
                 job.note_nothing(&due, now, reason);
+                return Ok(None);
+            }
+            Ok(Look::Work(_)) | Err(_) if is_held => {
+                job.is_signalled |= due.kind == Kind::Signalled;
                 return Ok(None);
             }
             Ok(Look::Work(reason)) => (reason, false, None),
@@ -162,6 +174,12 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether something is due and waits for runs to end.
+    pub(super) fn is_anything_held(&self) -> bool {
+        let now = self.now();
+        self.state.lock().jobs.values().any(|job| job.due_since(now).is_some_and(|since| since <= now))
+    }
+
     /// When something may be due next.
     pub(super) fn next_wake(&self) -> Time {
         let now = self.now();
@@ -197,7 +215,9 @@ impl State {
     fn is_full(&self, running_max: usize) -> bool {
         let counts = |job: &Job| {
             let stuck_after = job.schedule.policies.stuck_after.0;
-            job.running.iter().filter(|active| active.control.silence() <= stuck_after).count()
+            // Those that wait for room keep nobody from running.
+            let is_working = |control: &Control| !control.is_waiting() && control.silence() <= stuck_after;
+            job.running.iter().filter(|active| is_working(&active.control)).count()
         };
         self.jobs.values().map(counts).sum::<usize>() >= running_max
     }

@@ -31,6 +31,8 @@ use crate::trigger::Trigger;
 
 /// The scheduler looks around at least this often, so that it notices when the clock jumps.
 const SLEEP_MAX: Duration = Duration::from_secs(30);
+/// As long as something is due and waits for others.
+const HELD_SLEEP_MAX: Duration = Duration::from_secs(1);
 /// A clock that goes back further than this starts schedules over from where it is now.
 const BACKWARD_MAX: Duration = Duration::from_secs(3 * 3600);
 /// How long a run is held without a step before another process may take it over.
@@ -83,6 +85,8 @@ struct Job {
     is_unsaved: bool,
     /// A look is going on.
     is_looking: bool,
+    /// When it was last looked at although it would have had to wait.
+    held_look: Option<Time>,
 }
 
 struct Active {
@@ -193,6 +197,7 @@ impl Inner {
             is_signalled: false,
             is_unsaved: is_new,
             is_looking: false,
+            held_look: None,
         };
         if is_new {
             self.save(&mut job)?;
@@ -265,7 +270,9 @@ impl Inner {
                 std::thread::sleep(Duration::from_secs(1));
             }
             self.warn_of_stuck();
-            let sleep = self.next_wake().since(self.now()).clamp(Duration::from_millis(1), SLEEP_MAX);
+            // A run that begins to wait for room makes place for another without a word.
+            let longest = if self.is_anything_held() { HELD_SLEEP_MAX } else { SLEEP_MAX };
+            let sleep = self.next_wake().since(self.now()).clamp(Duration::from_millis(1), longest);
             self.state.lock().threads.retain(|thread| !thread.is_finished());
             let mut wake = self.wake.lock();
             if !std::mem::take(&mut wake.is_woken) && !self.is_stopping() {

@@ -365,3 +365,90 @@ fn a_run_that_gets_too_little_done_goes_on_as_urgent_and_ends() {
     let statuses: Vec<Status> = world.runs("long").iter().map(|run| run.status).collect();
     assert_eq!(statuses, [Status::Raised, Status::Succeeded]);
 }
+
+/// Keeps idle runs waiting for ever, and lets others go on.
+struct NoRoomForIdle;
+
+impl ochre_scheduler::Governor for NoRoomForIdle {
+    fn admit(&self, class: ochre_scheduler::Class, _: Duration) -> ochre_scheduler::Admission {
+        match class {
+            ochre_scheduler::Class::Idle => ochre_scheduler::Admission::Wait(Duration::from_millis(20)),
+            _ => ochre_scheduler::Admission::Go,
+        }
+    }
+
+    fn pause(&self, _: ochre_scheduler::Class, _: Duration) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// Waits until a task has run.
+fn wait_for(task: &Scripted) {
+    let began = std::time::Instant::now();
+    while task.ran() == 0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "{} does not run", task.name);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn runs_that_wait_for_room_keep_no_other_from_running() {
+    let tasks = ["first", "second", "third"].map(Scripted::idle);
+    let all = tasks.iter().map(|task| Arc::clone(task) as Arc<dyn ochre_scheduler::Task>).collect();
+    let parts =
+        ochre_scheduler::Parts { governor: Arc::new(NoRoomForIdle), ..ochre_scheduler::Parts::new(all, "me".into()) };
+    let scheduler = ochre_scheduler::LocalScheduler::new("local", parts).unwrap();
+    let second = Duration::from_secs(1);
+    for (job, class) in [
+        ("first", ochre_scheduler::Class::Idle),
+        ("second", ochre_scheduler::Class::Idle),
+        ("third", ochre_scheduler::Class::Normal),
+    ] {
+        let change = |policies: &mut ochre_scheduler::Policies| {
+            (policies.class, policies.max_defer) = (class, Span(Duration::from_secs(3600)));
+        };
+        scheduler.schedule_interval(job, second, options(change)).unwrap();
+    }
+    scheduler.start().unwrap();
+    wait_for(&tasks[2]);
+    scheduler.stop();
+    assert_eq!((tasks[0].ran(), tasks[1].ran()), (0, 0));
+}
+
+#[test]
+fn what_is_urgent_runs_although_all_places_are_taken() {
+    let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let busy = |name| {
+        let is_over = Arc::clone(&is_over);
+        Scripted::new(name, move |context| {
+            while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
+                context.step(ochre_scheduler::Progress::default())?;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Ok("done".into())
+        })
+    };
+    let (first, second, urgent, usual) =
+        (busy("first"), busy("second"), Scripted::idle("urgent"), Scripted::idle("usual"));
+    *urgent.look.lock() = Look::Urgent("now".into());
+    let all =
+        [&first, &second, &urgent, &usual].map(|task| Arc::clone(task) as Arc<dyn ochre_scheduler::Task>).to_vec();
+    let scheduler =
+        ochre_scheduler::LocalScheduler::new("local", ochre_scheduler::Parts::new(all, "me".into())).unwrap();
+    for (job, priority) in [("first", 9), ("second", 9)] {
+        scheduler
+            .schedule_interval(job, Duration::from_millis(10), options(|policies| policies.priority = priority))
+            .unwrap();
+    }
+    scheduler.start().unwrap();
+    wait_for(&first);
+    wait_for(&second);
+    for job in ["urgent", "usual"] {
+        scheduler.schedule_interval(job, Duration::from_millis(10), options(|_| {})).unwrap();
+    }
+    wait_for(&urgent);
+    assert_eq!(usual.ran(), 0, "others wait");
+    is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+    wait_for(&usual);
+    scheduler.stop();
+}

@@ -438,7 +438,7 @@ impl Guard {
 /// Lets a request through if whoever sends it may do what it asks for.
 pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let Guard { app, permissions, anybody } = guard;
-    if let Err(error) = browser::check(&app, request.headers()) {
+    if let Err(error) = browser::check(&app, request.method(), request.uri(), request.headers()) {
         return error.into_response();
     }
     let route = request.extensions().get::<MatchedPath>().map_or(String::new(), |path| path.as_str().to_owned());

@@ -177,8 +177,13 @@ fn introspect(call: &Call<'_>) -> Result<Answer, Failure> {
         // Counts of what passes a filter tell values.
         call.caller().check(Permission::IntrospectValues, &row.tenant, &row.database, &row.name)?;
     }
-    request.values &= call.caller().may(Permission::IntrospectValues, &row.tenant, &row.database, &row.name);
-    let report = collection.introspect(&request)?;
+    let sees_values = call.caller().may(Permission::IntrospectValues, &row.tenant, &row.database, &row.name);
+    request.values &= sees_values;
+    let mut report = collection.introspect(&request)?;
+    if !sees_values {
+        // Ids are as much the records' own as their values.
+        report.hide_ids();
+    }
     match form {
         Form::Json => Answer::json(&report),
         Form::Markdown => Ok(Answer::text("text/markdown; charset=utf-8", report.to_markdown())),

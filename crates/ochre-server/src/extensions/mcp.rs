@@ -137,8 +137,9 @@ impl ApiExtension for Mcp {
 
     fn started(&self, _: &Database) -> Result<(), Failure> {
         let app = self.app.get().ok_or_else(|| Failure::internal("tools are for a server"))?;
-        // Browsers on this machine must not be talked into using it: no origin is allowed, and hosts are this machine's.
-        let config = StreamableHttpServerConfig::default().enforce_origin_validation();
+        // Browsers on this machine must not be talked into using it: no origin is allowed. Under which names it is reached is
+        // looked at before any handler runs.
+        let config = StreamableHttpServerConfig::default().enforce_origin_validation().disable_allowed_hosts();
         let (stop, tools) = (config.cancellation_token.clone(), Tools::new(app.clone()));
         let sessions = Arc::new(LocalSessionManager::default());
         let http = StreamableHttpService::new(move || Ok(tools.clone()), Arc::clone(&sessions), config);

@@ -1,5 +1,7 @@
 //! Records: added, changed, deleted, fetched, searched, counted.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -7,8 +9,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use ochre_engine::model::{Filter, WriteKind};
 use ochre_engine::{
-    Collection, Database, DeleteRequest, Explain, GetRequest, Hints, Include as Parts, NewRecords, Query as Search,
-    QueryHit, QueryRequest, Record, Strategy, Violations,
+    Collection, Database, DeleteRequest, Error, Explain, GetRequest, Hints, Include as Parts, NewRecords, Outcome,
+    Query as Search, QueryHit, QueryRequest, Record, Strategy, Violations,
 };
 use ochre_extension::{Description, Needs, Parameter as P, Permission, violation_members};
 use ochre_wire::{
@@ -118,7 +120,7 @@ async fn add(
         let collection = collection(database, &path)?;
         ids.map_or(Ok(()), |ids| caller.check_records(&collection, &ids))?;
         let written = collection.write_and_report(WriteKind::Add, records, body.idempotency());
-        let (_, violations) = written.map_err(gone(&path))?;
+        let (_, violations) = told_to(&caller, &path, &collection, written)?;
         Ok(written_response(StatusCode::CREATED, &violations))
     })
     .await
@@ -133,7 +135,7 @@ async fn update(
         let records = NewRecords::from(payload.into_batch()?);
         let collection = collection(database, &path)?;
         let written = collection.write_and_report(WriteKind::Update, records, body.idempotency());
-        let (_, violations) = written.map_err(gone(&path))?;
+        let (_, violations) = told_to(&caller, &path, &collection, written)?;
         Ok(written_response(StatusCode::OK, &violations))
     })
     .await
@@ -152,10 +154,29 @@ async fn upsert(
         let collection = collection(database, &path)?;
         ids.map_or(Ok(()), |ids| caller.check_records(&collection, &ids))?;
         let written = collection.write_and_report(WriteKind::Upsert, records, body.idempotency());
-        let (_, violations) = written.map_err(gone(&path))?;
+        let (_, violations) = told_to(&caller, &path, &collection, written)?;
         Ok(written_response(StatusCode::OK, &violations))
     })
     .await
+}
+
+/// What came of a write, without values of stored records for who may not read them: an update that breaks a schema is
+/// refused for values that it did not bring, too.
+fn told_to(
+    caller: &Caller, path: &CollectionPath, collection: &Collection, written: Result<(Outcome, Violations), Error>,
+) -> Result<(Outcome, Violations), ApiError> {
+    let may_read = || {
+        let row = collection.info();
+        row.is_ok_and(|row| caller.may(Permission::RecordRead, &row.tenant, &row.database, &row.name))
+    };
+    match written {
+        Ok((outcome, violations)) if violations.counts.is_empty() || may_read() => Ok((outcome, violations)),
+        Ok((outcome, violations)) => Ok((outcome, violations.without_values())),
+        Err(Error::Violations(violations)) if !may_read() => {
+            Err(Error::Violations(Arc::new(violations.without_values())).into())
+        }
+        Err(error) => Err(gone(path)(error)),
+    }
 }
 
 /// The answer to a write: what was accepted although it breaks the schema is told beside it.

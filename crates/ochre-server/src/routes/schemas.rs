@@ -188,12 +188,18 @@ async fn declare(
         if after.schema.is_none() {
             return Err(ApiError::invalid("the collection has no schema yet; give one beside validation_type"));
         }
+        let row = collection.info()?;
+        if !sees_values(&caller, &row) {
+            // How many records break a rule tells their values, letter by letter, to who may choose the rules.
+            if declaring.require_clean {
+                caller.check(Permission::IntrospectValues, &row.tenant, &row.database, &row.name)?;
+            }
+            let row = collection.alter(Alteration { declaration: change, ..Alteration::default() })?;
+            return Ok(Json(shown(&row)));
+        }
         let validation = Validation { schema: after.schema.clone(), mode: Some(after.mode()), batch: None };
         for _ in 0..TRIES_MAX {
-            let mut found = collection.validate(&validation)?;
-            if !sees_values(&caller, &*collection.info()?) {
-                found.hide_values();
-            }
+            let found = collection.validate(&validation)?;
             if declaring.require_clean && found.compliant < found.judged {
                 return Err(not_clean(&found));
             }

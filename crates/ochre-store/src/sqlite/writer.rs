@@ -240,7 +240,7 @@ impl SqliteStore {
     ) -> Result<(Outcome, Option<Draft>), Failure> {
         let connection = writer.connection.as_ref().expect("revived before the group began");
         if let Some(key) = &write.idempotency
-            && let Some(outcome) = stored_outcome(connection, key)?
+            && let Some(outcome) = stored_outcome(connection, write.collection, key)?
         {
             return Ok((outcome, None));
         }
@@ -276,7 +276,7 @@ impl SqliteStore {
             Some(apply_resolved(connection, &row, head, resolved, &write.operation, next_vector_id)?)
         };
         if let Some(key) = &write.idempotency {
-            store_outcome(connection, key, &outcome)?;
+            store_outcome(connection, write.collection, key, &outcome)?;
         }
         Ok((outcome, draft))
     }
@@ -752,25 +752,36 @@ pub(super) fn record_segments(
     Ok(())
 }
 
-fn stored_outcome(connection: &Connection, key: &Idempotency) -> Result<Option<Outcome>, Failure> {
+/// A client's key within the collection that it writes to: others, who may be of another tenant, use keys of their own.
+fn scoped(collection: Uuid, key: &Idempotency) -> String {
+    format!("{}/{}", collection.simple(), key.key)
+}
+
+fn stored_outcome(connection: &Connection, collection: Uuid, key: &Idempotency) -> Result<Option<Outcome>, Failure> {
     let mut statement =
         connection.prepare_cached("SELECT request, position, deleted FROM idempotency WHERE key = ?1")?;
-    let found = statement.query_row([&key.key], |row| {
-        Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?.cast_unsigned(), row.get::<_, i64>(2)?.cast_unsigned()))
-    });
-    match found.optional()? {
-        None => Ok(None),
-        Some((request, position, deleted)) if request == key.request.to_be_bytes() => {
-            Ok(Some(Outcome { position, deleted, replayed: true }))
-        }
+    let mut find = |key: &str| {
+        let found = statement.query_row([key], |row| {
+            let (position, deleted) = (row.get::<_, i64>(1)?.cast_unsigned(), row.get::<_, i64>(2)?.cast_unsigned());
+            Ok((row.get::<_, [u8; 16]>(0)?, Outcome { position, deleted, replayed: true }))
+        });
+        found.optional()
+    };
+    let request = key.request.to_be_bytes();
+    match find(&scoped(collection, key))? {
+        Some((stored, outcome)) if stored == request => Ok(Some(outcome)),
         Some(_) => Err(Error::IdempotencyConflict { key: key.key.clone() }.into()),
+        // As versions before kept it, for a day: without the collection, which the hash of the request tells.
+        None => Ok(find(&key.key)?.filter(|(stored, _)| *stored == request).map(|(_, outcome)| outcome)),
     }
 }
 
-fn store_outcome(connection: &Connection, key: &Idempotency, outcome: &Outcome) -> rusqlite::Result<()> {
+fn store_outcome(
+    connection: &Connection, collection: Uuid, key: &Idempotency, outcome: &Outcome,
+) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached("INSERT INTO idempotency VALUES (?1, ?2, ?3, ?4, ?5)")?;
     let (position, deleted) = (outcome.position.cast_signed(), outcome.deleted.cast_signed());
-    statement.execute(params![key.key, key.request.to_be_bytes(), position, deleted, now()]).map(drop)
+    statement.execute(params![scoped(collection, key), key.request.to_be_bytes(), position, deleted, now()]).map(drop)
 }
 
 /// Seconds since the Unix epoch.
