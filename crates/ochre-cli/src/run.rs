@@ -203,13 +203,31 @@ fn network_file_system(path: &std::path::Path) -> Option<&'static str> {
     KINDS.into_iter().find(|kind| *kind == mount.1)
 }
 
+/// Writes what can be written: where a log goes to a full disk, it ends, and requests go on.
+struct Quiet<W>(W);
+
+impl<W: std::io::Write> std::io::Write for Quiet<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = self.0.write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
+}
+
 pub(crate) fn log_to_stderr(config: &Config) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.log.filter).map_err(|error| ConfigError::Value {
         source_name: "the configuration".into(),
         key: "log.filter".into(),
         reason: format!("is no filter: {error}"),
     })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| Quiet(std::io::stderr()))
+        .log_internal_errors(false);
     let set = if config.log.format == "json" { log.json().try_init() } else { log.compact().try_init() };
     set.map_err(|error| anyhow::anyhow!("cannot set up logging: {error}"))
 }

@@ -17,6 +17,7 @@ mod lock;
 mod mapping;
 mod memory;
 mod quarantine;
+mod reserve;
 mod resolve;
 mod segment;
 mod segments;

@@ -55,8 +55,8 @@ fn update(connection: &Connection, run: &Run) -> rusqlite::Result<()> {
 }
 
 impl SqliteStore {
-    fn change_jobs<T>(&self, change: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
-        self.change_catalog(|connection| change(connection).map_err(Failure::from)).map_err(failed)
+    fn change_jobs<T>(&self, change: impl Fn(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        self.making_room(|| self.change_catalog(|connection| change(connection).map_err(Failure::from))).map_err(failed)
     }
 }
 

@@ -39,10 +39,11 @@ use crate::extension::{self, TableWork};
 use crate::head::HeadFile;
 use crate::lock::Owner;
 use crate::quarantine::Quarantine;
+use crate::reserve::Reserve;
 use crate::segments::{SegmentRow, Segments};
 use crate::store::{
-    Alteration, CollectionNumber, CollectionRow, Copy, DatabaseRow, Debt, NewCollection, Observer, Outcome, Page,
-    Reader, Statistics, Store, Tenant, Upkeep, Write,
+    Alteration, CollectionNumber, CollectionRow, Copy, DatabaseRow, Debt, NewCollection, Observer, Operation, Outcome,
+    Page, Reader, Statistics, Store, Tenant, Upkeep, Write,
 };
 
 pub(crate) use checksums::{damaged_pages, has_checksums, last_damaged_page, vfs as checksum_vfs};
@@ -115,6 +116,7 @@ pub struct SqliteStore {
     /// How many transactions this process knows of.
     known_transactions: AtomicU64,
     quarantine: Quarantine,
+    reserve: Reserve,
     /// Whether every page of the database file has a checksum.
     checksums: AtomicBool,
     /// Dropped last: the directory is free once everything is closed.
@@ -130,6 +132,20 @@ impl SqliteStore {
     /// Whether every page of the database file has a checksum; older files get them by [`Upkeep::FullVacuum`].
     pub fn has_checksums(&self) -> bool {
         self.checksums.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Does what makes room on the disk; on a full one with the space that is kept aside for it.
+    fn making_room<T>(&self, change: impl Fn() -> Result<T>) -> Result<T> {
+        let mut done = change();
+        // First what the log takes, which may be more than the reserve.
+        for give in [&|| true, &|| self.reserve.release()] as [&dyn Fn() -> bool; 2] {
+            if !matches!(done, Err(Error::Full { .. })) || !give() {
+                continue;
+            }
+            let _ = self.run_upkeep(Upkeep::Checkpoint { truncate: true });
+            done = change();
+        }
+        done
     }
 
     /// Goes on in another epoch, which was committed.
@@ -212,9 +228,11 @@ impl Store for SqliteStore {
     }
 
     fn delete_database(&self, tenant: &str, name: &str) -> Result<()> {
-        self.change_catalog(|transaction| {
-            let collections = catalog::delete_database(transaction, tenant, name)?;
-            collections.iter().try_for_each(|number| self.bury(transaction, *number))
+        self.making_room(|| {
+            self.change_catalog(|transaction| {
+                let collections = catalog::delete_database(transaction, tenant, name)?;
+                collections.iter().try_for_each(|number| self.bury(transaction, *number))
+            })
         })
     }
 
@@ -251,9 +269,11 @@ impl Store for SqliteStore {
     }
 
     fn delete_collection(&self, id: Uuid) -> Result<()> {
-        self.change_catalog(|transaction| {
-            let number = catalog::delete_collection(transaction, id)?;
-            self.bury(transaction, number)
+        self.making_room(|| {
+            self.change_catalog(|transaction| {
+                let number = catalog::delete_collection(transaction, id)?;
+                self.bury(transaction, number)
+            })
         })
     }
 
@@ -276,7 +296,10 @@ impl Store for SqliteStore {
     }
 
     fn commit(&self, write: Write) -> Result<Outcome> {
-        self.commit_in_group(write)
+        match &write.operation {
+            Operation::Delete(_) => self.making_room(|| self.commit_in_group(write.clone())),
+            Operation::Records { .. } => self.commit_in_group(write),
+        }
     }
 
     fn read(&self) -> Result<Box<dyn Reader + '_>> {
@@ -288,7 +311,11 @@ impl Store for SqliteStore {
     }
 
     fn upkeep(&self, upkeep: Upkeep) -> Result<bool> {
-        self.run_upkeep(upkeep)
+        let done = self.making_room(|| self.run_upkeep(upkeep));
+        if matches!(upkeep, Upkeep::Checkpoint { .. }) {
+            self.reserve.renew(open::free_bytes(&self.path));
+        }
+        done
     }
 
     fn statistics(&self) -> Result<Statistics> {

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::head::{self, DatabaseHead, Found, HeadFile};
 use crate::lock::Owner;
 use crate::quarantine::{QUARANTINE_FOLDER, Quarantine, move_into};
+use crate::reserve::Reserve;
 use crate::segment::{HEADER_BYTES, Segment, Uncommitted};
 use crate::segments::{SegmentRow, Segments};
 
@@ -191,6 +192,7 @@ impl SqliteStore {
         create_private(directory).map_err(|error| Error::io("create", directory, &error))?;
         let owner = Owner::take(directory)?;
         let path = directory.join(DATABASE_FILE);
+        let reserve = Reserve::open(directory, free_bytes(&path));
         let SqliteOptions { disk, vfs, .. } = options;
         let examined = match examine(&*disk, directory, vfs.as_deref()) {
             Ok(Examined { lost: Some(reason), .. }) if !options.accept_loss => {
@@ -255,6 +257,7 @@ impl SqliteStore {
             head,
             known_transactions: AtomicU64::new(transactions),
             quarantine,
+            reserve,
             checksums: AtomicBool::new(has_checksums),
             _owner: owner,
         })
@@ -280,6 +283,13 @@ impl SqliteStore {
         }
         Ok(())
     }
+}
+
+/// Bytes that are free where a file lies, if that can be told.
+pub(super) fn free_bytes(path: &Path) -> Option<u64> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    disk.f_bavail.checked_mul(disk.f_frsize)
 }
 
 /// Makes a directory that only its owner may look into; one that is there stays as it is.

@@ -15,6 +15,8 @@ use crate::store::{CollectionNumber, Debt, IDEMPOTENCY_SECONDS, Statistics, Upke
 
 /// Rows of a deleted collection that one step removes.
 const SWEEP_ROWS: i64 = 2_000;
+/// The same where no space is kept aside.
+const SWEEP_ROWS_WHEN_FULL: i64 = 100;
 /// Log entries and idempotency keys that one step forgets.
 const PRUNE_ROWS: i64 = 500;
 /// Entries of the catalog's log that are kept.
@@ -25,7 +27,11 @@ const FREE_PAGES_MAX: i64 = 256;
 impl SqliteStore {
     pub(super) fn run_upkeep(&self, upkeep: Upkeep) -> Result<bool> {
         match upkeep {
-            Upkeep::SweepDeleted => self.change_quietly(sweep_deleted),
+            Upkeep::SweepDeleted => {
+                // On a full disk in steps whose log fits what there is.
+                let rows = if self.reserve.is_there() { SWEEP_ROWS } else { SWEEP_ROWS_WHEN_FULL };
+                self.change_quietly(|connection| sweep_deleted(connection, rows))
+            }
             Upkeep::PruneLog => self.change_quietly(|connection| prune(self, connection)),
             Upkeep::Checkpoint { truncate } => self.checkpoint(truncate),
             Upkeep::Optimize => self.optimize(),
@@ -249,7 +255,7 @@ impl Drop for HeldByUpkeep<'_> {
 }
 
 /// Removes a slice of one deleted collection; whether anything was left to do.
-fn sweep_deleted(connection: &Connection) -> rusqlite::Result<bool> {
+fn sweep_deleted(connection: &Connection, rows: i64) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached("SELECT number FROM collections WHERE deleted = 1 LIMIT 1")?;
     let Some(number) = statement.query_row([], |row| row.get::<_, CollectionNumber>(0)).optional()? else {
         return Ok(false);
@@ -258,7 +264,7 @@ fn sweep_deleted(connection: &Connection) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached(
         "DELETE FROM records WHERE rowid IN (SELECT rowid FROM records WHERE rowid BETWEEN ?1 AND ?2 LIMIT ?3)",
     )?;
-    let removed = statement.execute(params![base, base + i64::from(u32::MAX), SWEEP_ROWS])?;
+    let removed = statement.execute(params![base, base + i64::from(u32::MAX), rows])?;
     if removed == 0 {
         connection.execute("DELETE FROM log WHERE collection = ?1", [number])?;
         connection.execute("DELETE FROM log_holds WHERE collection = ?1", [number])?;
