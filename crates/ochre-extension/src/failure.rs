@@ -92,9 +92,9 @@ impl From<Error> for Failure {
                 }
                 ScheduleError::UnknownJob { .. } => (S::NOT_FOUND, "NotFoundError"),
                 ScheduleError::Duplicate(_) | ScheduleError::Off => (S::CONFLICT, "ChromaError"),
-                ScheduleError::UnknownImplementation { .. } | ScheduleError::Store(_) => {
-                    (S::INTERNAL_SERVER_ERROR, "InternalError")
-                }
+                // The disk is full, or fails: what was asked for did not happen, and can be asked for again.
+                ScheduleError::Store(_) => (S::SERVICE_UNAVAILABLE, "ChromaError"),
+                ScheduleError::UnknownImplementation { .. } => (S::INTERNAL_SERVER_ERROR, "InternalError"),
             },
             Error::Exceeded(exceeded) => exceeded_status(exceeded),
             Error::NotFound(_) => (S::NOT_FOUND, "NotFoundError"),

@@ -1,6 +1,7 @@
 //! Verifying a database at rest: every checksum and every cross-reference, changing nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::lock::Owner;
 use crate::quarantine::QUARANTINE_FOLDER;
 use crate::segment::Segment;
 use crate::sqlite::{
-    DATABASE_FILE, SEGMENTS_FOLDER, checksum_vfs, damaged_pages, examine, has_checksums, segment_rows,
+    DATABASE_FILE, PAGE_BYTES, SEGMENTS_FOLDER, checksum_vfs, damaged_pages, examine, has_checksums, segment_rows,
 };
 
 /// One thing that is wrong.
@@ -118,18 +119,46 @@ pub(crate) fn check_pages(connection: &Connection, report: &mut Report, pace: Pa
         report.notes.push(format!("the pages of {DATABASE_FILE} have no checksums yet: run the job full-vacuum once"));
         return Ok(true);
     }
-    let (mut first, mut pages) = (1, 1);
+    let (mut first, mut pages, mut suspects) = (1, 1, Vec::new());
     while first <= pages {
         if !pace("pages", first - 1) {
             return Ok(false);
         }
         let (damaged, count) = damaged_pages(connection, first, PAGES_AT_ONCE)?;
-        for page in damaged {
-            report.find(DATABASE_FILE, format!("page {page} does not match its checksum"));
-        }
+        suspects.extend(damaged);
         (first, pages) = (first + PAGES_AT_ONCE, count);
     }
+    if suspects.is_empty() {
+        return Ok(true);
+    }
+    // What the log has anew is not read from the file: a checkpoint that a crash or a full disk ended leaves pages halfway.
+    let path = connection.path().map(|path| Path::new(path).with_extension("sqlite3-wal"));
+    let anew = path.map_or_else(BTreeSet::new, |path| pages_in_log(&path));
+    for page in suspects.into_iter().filter(|page| !anew.contains(page)) {
+        let (damaged, _) = damaged_pages(connection, page, 1)?;
+        if !damaged.is_empty() {
+            report.find(DATABASE_FILE, format!("page {page} does not match its checksum"));
+        }
+    }
     Ok(true)
+}
+
+/// The numbers of the pages that a write-ahead log holds; of the form that SQLite describes in "The WAL File Format".
+fn pages_in_log(path: &Path) -> BTreeSet<u64> {
+    const HEADER: usize = 32;
+    const FRAME: usize = 24;
+    let mut pages = BTreeSet::new();
+    let Ok(mut log) = std::fs::File::open(path) else { return pages };
+    let mut header = [0; HEADER];
+    if log.read_exact(&mut header).is_err() {
+        return pages;
+    }
+    let mut frame = vec![0; FRAME + PAGE_BYTES];
+    // Frames of before the log was begun anew have other salts.
+    while log.read_exact(&mut frame).is_ok() && frame[8..16] == header[16..24] {
+        pages.insert(u64::from(u32::from_be_bytes(frame[..4].try_into().expect("four bytes"))));
+    }
+    pages
 }
 
 /// Opens the database so that nothing is written beside it: without a log there is nothing to recover,

@@ -46,7 +46,7 @@ use crate::store::{
     Page, Reader, Statistics, Store, Tenant, Upkeep, Write,
 };
 
-pub(crate) use checksums::{damaged_pages, has_checksums, last_damaged_page, vfs as checksum_vfs};
+pub(crate) use checksums::{PAGE_BYTES, damaged_pages, has_checksums, last_damaged_page, vfs as checksum_vfs};
 pub use migrations::SCHEMA_VERSION;
 pub(crate) use migrations::SCRIPTS;
 pub(crate) use open::examine;

@@ -235,6 +235,7 @@ impl SqliteStore {
         let folder = directory.join(SEGMENTS_FOLDER);
         let segments = Segments::open(Arc::clone(&disk), folder, options.map_segments, options.seal_bytes, &rows)?;
         connection.execute_batch("COMMIT").map_err(sqlite)?;
+        reserve.renew(free_bytes(&path));
         let epoch = read_meta(&connection, "epoch").map_err(sqlite)?.cast_unsigned();
         let has_checksums = read_meta(&connection, "checksums").map_err(sqlite)? == 1;
         let writer = Writer::new(connection).map_err(sqlite)?;

@@ -31,6 +31,11 @@ const GROUP_REQUESTS_MAX: usize = 256;
 /// A group stops growing once its embeddings pass this many bytes.
 const GROUP_BYTES_MAX: usize = 64 << 20;
 
+/// With less free on the disk, in bytes, nothing is added.
+const FREE_TO_ADD_MIN: u64 = 2 << 20;
+/// With less free, in bytes, the write-ahead log is copied into the database file after each commit.
+const FREE_TO_KEEP_LOG: u64 = 64 << 20;
+
 /// A request waiting for its answer.
 pub(super) struct Ticket {
     write: Write,
@@ -189,6 +194,21 @@ impl SqliteStore {
         if let Err(error) = self.revive(writer) {
             return answer_all(group, &error);
         }
+        let free = super::open::free_bytes(&self.path);
+        let adds = group.iter().any(|ticket| matches!(ticket.write.operation, Operation::Records { .. }));
+        if adds && free.is_some_and(|free| free < FREE_TO_ADD_MIN) {
+            // What is left is for deleting, and for giving space back.
+            let full = Error::Full { path: self.path.clone() };
+            let (adding, others): (Vec<_>, Vec<_>) = group
+                .iter()
+                .cloned()
+                .partition(|ticket| matches!(ticket.write.operation, Operation::Records { .. }));
+            answer_all(&adding, &full);
+            if !others.is_empty() {
+                self.commit_group(writer, &others);
+            }
+            return;
+        }
         writer.in_group = true;
         let mut applied = Vec::with_capacity(group.len());
         let committed =
@@ -206,6 +226,11 @@ impl SqliteStore {
             Err(Abandoned::Unknown(error)) => self.answer_by_heads(writer, group, &applied, &error),
         }
         writer.in_group = false;
+        if let (Some(connection), true) = (writer.connection(), free.is_some_and(|free| free < FREE_TO_KEEP_LOG)) {
+            // The log is kept short, so that all of it fits the database file whatever else fills the disk. It is tried again
+            // after the next commit.
+            let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        }
     }
 
     /// Runs each request in a savepoint; refused ones are answered at once.
