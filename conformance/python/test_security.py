@@ -57,7 +57,7 @@ class Guarded(Server):
 enabled = true
 htpasswd = "{htpasswd}"
 users = ["ali=reader:default_tenant/default_database/films-*,writer:acme"]
-roles = ["auditor=schema:read, job:read", "keeper=key:*,tool:use", "designer=schema:*"]
+roles = ["auditor=schema:read, job:read", "keeper=key:*,tool:use", "designer=schema:*,collection:read", "scribe=record:write,collection:read"]
 authz_file = "{self.directory}/authz.yaml"
 failures_per_minute = 0
 {settings}
@@ -260,6 +260,63 @@ def test_pages_of_other_sites_are_refused(guarded, films, server):
         assert ask(origin="https://evil.example") == ask(origin="null") == 403
     # A name that its owner lets point here.
     assert ask(host="evil.example", sec_fetch_site="same-origin") == ask(host="evil.example", origin="http://evil.example") == 403
+
+
+def test_names_that_any_site_can_have_are_refused_without_authentication(guarded, films, server):
+    def ask(target, path="/api/v2/version", method="GET", **headers):
+        connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=10)
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, headers={"authorization": f"Bearer {ROOT}", **given})
+        return connection.getresponse().status
+    # A page whose owner lets its name point here can read every GET without an Origin: the name tells it apart.
+    for host in ["evil.example", f"evil.example:{server.port}", "127.0.0.1.evil.example", "localhost.", "a b"]:
+        for path in ["/api/v2/version", "/api/v2/heartbeat", "/docs", "/openapi.json", "/metrics", "/_admin/jobs", "/mcp", V2]:
+            assert ask(server, path, host=host) == 403, (host, path)
+    for host in ["localhost", f"LOCALHOST:{server.port}", "127.0.0.1", "[::1]:8000", "10.0.0.7", "ochre", "ochre:8000"]:
+        assert ask(server, host=host) == 200, host
+    # Whoever asks who it is need not care under which name.
+    assert ask(guarded, host="db.example.com") == 200
+    for target in [guarded, server]:
+        assert ask(target, sec_fetch_site="cross-site") == ask(target, sec_fetch_site="cross-site", sec_fetch_mode="navigate") == 403
+        assert ask(target, "/docs", sec_fetch_site="cross-site", sec_fetch_mode="no-cors") == 403
+        assert ask(target, "/docs", sec_fetch_site="cross-site", sec_fetch_mode="navigate") == 200
+        assert ask(target, sec_fetch_site="none") == ask(target, sec_fetch_site="same-origin") == 200
+
+
+def test_refusals_show_who_only_writes_nothing_of_what_is_stored(guarded, films):
+    schema = {"schema": {"secret": {"type": "string"}, "year": "int"}, "validation_type": "lax"}
+    made = guarded.ask("POST", V2, {"name": "films-9"})[2]["id"]
+    assert guarded.ask("POST", f"{V2}/{made}/add", {"ids": ["a"], "embeddings": [[1]], "metadatas": [{"secret": "hidden-word", "year": 1}]})[0] == 201
+    assert guarded.ask("PUT", f"{V2}/films-9/schema", {"schema": {"secret": {"type": "string", "max_length": 3}, "year": {"type": "int", "max": 5}}, "validation_type": "strict"})[0] == 200
+    auditor = guarded.key("scribe")
+    answer = guarded.ask("POST", f"{V2}/{made}/update", {"ids": ["a"], "metadatas": [{"year": 9}]}, auditor)
+    assert answer[0] == 400 and "hidden-word" not in json.dumps(answer[2]), answer
+    assert "hidden-word" in json.dumps(guarded.ask("POST", f"{V2}/{made}/update", {"ids": ["a"], "metadatas": [{"year": 9}]})[2])
+    # Counting what breaks a rule of one's own choice would tell values letter by letter.
+    designer = guarded.key("designer")
+    for pattern in ["^h", "^x"]:
+        status, _, told = guarded.ask("PUT", f"{V2}/films-9/schema", {"schema": {"secret": {"type": "string", "pattern": pattern}}, "validation_type": "lax"}, designer)
+        assert status == 200 and "stored_records" not in told, told
+        path = f"{V2}/films-9/schema?require_clean=true"
+        assert guarded.ask("PUT", path, {"schema": {"secret": {"type": "string", "pattern": pattern}}, "validation_type": "lax"}, designer)[0] == 403
+    # Ids are the records' own, too.
+    guarded.ask("POST", f"{V2}/{made}/add", {"ids": ["telling-id"], "embeddings": [[2]], "metadatas": [{"secret": 5}]})
+    report = guarded.ask("GET", f"{V2}/films-9/introspect", key=guarded.key("operator"))[2]
+    assert "telling-id" not in json.dumps(report), report
+    assert "telling-id" in json.dumps(guarded.ask("GET", f"{V2}/films-9/introspect")[2])
+    assert guarded.ask("DELETE", f"{V2}/films-9")[0] == 200
+
+
+def test_idempotency_keys_of_others_are_none_of_ones_own(guarded, films):
+    headers = {"idempotency-key": "the-same"}
+    made = [guarded.ask("POST", V2, {"name": name})[2]["id"] for name in ["films-7", "films-8"]]
+    for collection, ids in zip(made, [["a"], ["b"]]):
+        status, _, told = guarded.ask("POST", f"{V2}/{collection}/add", {"ids": ids, "embeddings": [[1]]}, headers=headers)
+        assert status == 201, told
+    again = guarded.ask("POST", f"{V2}/{made[0]}/add", {"ids": ["other"], "embeddings": [[1]]}, headers=headers)
+    assert again[0] == 422
+    for name in ["films-7", "films-8"]:
+        assert guarded.ask("DELETE", f"{V2}/{name}")[0] == 200
 
 
 def test_who_keeps_the_server_running_sees_no_values(guarded, films):

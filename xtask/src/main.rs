@@ -68,6 +68,7 @@ fn test() -> Result<()> {
     conformance(&["crash".into(), "--kills".into(), "60".into()])?;
     conformance(&["crash".into(), "--kills".into(), "15".into(), "--signal".into(), "TERM".into()])?;
     conformance(&["upstream".into()])?;
+    run("cargo", &["run", "--release", "-q", "-p", "ochre-fuzz", "--", "--seconds", "24", "--seed", "18"])?;
     println!("all tests passed");
     Ok(())
 }

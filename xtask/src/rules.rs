@@ -29,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ochre-notes", &["ochre-cli", "ochre-engine", "ochre-extension", "ochre-server"]),
     ("ochre-testkit", &["ochre-engine", "ochre-model"]),
     ("ochre-bench", &["ochre-engine", "ochre-index", "ochre-kernels", "ochre-model"]),
+    ("ochre-fuzz", &["ochre-engine", "ochre-extension", "ochre-wire"]),
     ("xtask", &["ochre-server"]),
 ];
 
@@ -36,7 +37,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const CHECKED_DOCUMENTS: &[&str] = &["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"];
 
 /// Folders that a checkout has besides sources.
-const TOP_FOLDERS: &[&str] = &["crates/", "docs/", "bench/", "conformance/", "examples/", "xtask/", ".ci/", ".cargo/"];
+const TOP_FOLDERS: &[&str] =
+    &["crates/", "docs/", "bench/", "conformance/", "examples/", "fuzz/", "xtask/", ".ci/", ".cargo/"];
 
 /// Fails with everything that breaks a rule.
 pub(crate) fn check() -> Result<()> {
@@ -92,7 +94,7 @@ fn missing_paths() -> Result<Vec<String>> {
 /// Every source file says in its first line what it owns.
 fn headless_sources(root: &Path) -> Result<Vec<String>> {
     let mut broken = Vec::new();
-    let mut folders = vec![root.join("crates"), root.join("bench"), root.join("xtask")];
+    let mut folders = vec![root.join("crates"), root.join("bench"), root.join("fuzz"), root.join("xtask")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder)? {
             let path = entry?.path();

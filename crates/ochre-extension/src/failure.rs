@@ -117,10 +117,10 @@ impl From<Error> for Failure {
                 StoreError::WritesStopped { .. }
                 | StoreError::Stale { .. }
                 | StoreError::Corrupt { .. }
-                | StoreError::Lost { .. } => (S::SERVICE_UNAVAILABLE, "ChromaError"),
+                | StoreError::Lost { .. }
+                | StoreError::Io { .. } => (S::SERVICE_UNAVAILABLE, "ChromaError"),
                 StoreError::Extension { .. }
                 | StoreError::OutcomeUnknown { .. }
-                | StoreError::Io { .. }
                 | StoreError::Locked { .. }
                 | StoreError::TooNew { .. } => (S::INTERNAL_SERVER_ERROR, "InternalError"),
             },

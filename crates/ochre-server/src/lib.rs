@@ -10,6 +10,7 @@ mod arriving;
 mod auth;
 mod body;
 mod config;
+mod connections;
 mod embedding;
 mod error;
 mod exposition;

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::ConnectInfo;
+use axum::extract::{ConnectInfo, Request};
+use axum::middleware::Next;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -14,8 +15,9 @@ use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use crate::app::App;
-use crate::auth::{self, Guard};
+use crate::auth;
 use crate::config::Config;
+use crate::connections::{Connections, Guard};
 use crate::extensions::Loaded;
 use crate::layers;
 use crate::openapi;
@@ -35,10 +37,20 @@ const HEAD_BYTES_MAX: usize = 256 << 10;
 /// Requests in flight have this long to finish once the server is asked to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Serves a connection until it ends, or has to give way to others while it is idle.
+async fn until_it_gives_way<E: std::fmt::Display>(guard: Guard, connection: impl Future<Output = Result<(), E>>) {
+    tokio::select! {
+        served = connection => if let Err(error) = served {
+            tracing::debug!(%error, "a connection ended with an error");
+        },
+        () = guard.asked_to_end() => tracing::debug!("an idle connection gave way to a new one"),
+    }
+}
+
 /// The whole service: routes in their layers.
 fn router(app: App, extensions: &Loaded) -> Router {
     let origins = app.config().server.cors_allow_origins.clone();
-    let guard = Guard::new(app.clone(), Permissions::of(extensions.api()), extensions.permissions());
+    let guard = auth::Guard::new(app.clone(), Permissions::of(extensions.api()), extensions.permissions());
     let guarded = axum::middleware::from_fn_with_state(guard, auth::guard);
     let counted = axum::middleware::from_fn_with_state(app.clone(), requests::count);
     let document = Document(openapi::document(extensions.api()).to_string().into());
@@ -107,6 +119,7 @@ impl Server {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HEAD_BYTES_MAX);
         let graceful = GracefulShutdown::new();
+        let connections = Connections::new();
         let mut stop = std::pin::pin!(stop);
         loop {
             let (stream, peer) = tokio::select! {
@@ -122,14 +135,21 @@ impl Server {
                 () = &mut stop => break,
             };
             let _ = stream.set_nodelay(true);
-            let service = TowerToHyperService::new(router.clone().layer(axum::Extension(ConnectInfo(peer))));
+            let guard = connections.enter().await;
+            let open = guard.open();
+            let busy = axum::middleware::from_fn(move |request: Request, next: Next| {
+                let busy = open.begin();
+                async move {
+                    let _busy = busy;
+                    next.run(request).await
+                }
+            });
+            let router = router.clone().layer(busy).layer(axum::Extension(ConnectInfo(peer)));
+            let service = TowerToHyperService::new(router);
             let Some(acceptor) = self.tls.as_ref().map(Tls::acceptor) else {
-                let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
-                tokio::spawn(async move {
-                    if let Err(error) = connection.await {
-                        tracing::debug!(%error, "a connection ended with an error");
-                    }
-                });
+                let watcher = graceful.watcher();
+                let connection = http.serve_connection(TokioIo::new(stream), service);
+                tokio::spawn(until_it_gives_way(guard, watcher.watch(connection)));
                 continue;
             };
             let (http, watcher) = (http.clone(), graceful.watcher());
@@ -137,9 +157,7 @@ impl Server {
                 match tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         let connection = watcher.watch(http.serve_connection(TokioIo::new(stream), service));
-                        if let Err(error) = connection.await {
-                            tracing::debug!(%error, "a connection ended with an error");
-                        }
+                        until_it_gives_way(guard, connection).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),

@@ -199,10 +199,8 @@ impl SqliteStore {
         if adds && free.is_some_and(|free| free < FREE_TO_ADD_MIN) {
             // What is left is for deleting, and for giving space back.
             let full = Error::Full { path: self.path.clone() };
-            let (adding, others): (Vec<_>, Vec<_>) = group
-                .iter()
-                .cloned()
-                .partition(|ticket| matches!(ticket.write.operation, Operation::Records { .. }));
+            let (adding, others): (Vec<_>, Vec<_>) =
+                group.iter().cloned().partition(|ticket| matches!(ticket.write.operation, Operation::Records { .. }));
             answer_all(&adding, &full);
             if !others.is_empty() {
                 self.commit_group(writer, &others);
