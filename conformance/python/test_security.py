@@ -300,7 +300,8 @@ def test_refusals_show_who_only_writes_nothing_of_what_is_stored(guarded, films)
         path = f"{V2}/films-9/schema?require_clean=true"
         assert guarded.ask("PUT", path, {"schema": {"secret": {"type": "string", "pattern": pattern}}, "validation_type": "lax"}, designer)[0] == 403
     # Ids are the records' own, too.
-    guarded.ask("POST", f"{V2}/{made}/add", {"ids": ["telling-id"], "embeddings": [[2]], "metadatas": [{"secret": 5}]})
+    assert guarded.ask("PUT", f"{V2}/films-9/schema", {"schema": {"secret": "string"}, "validation_type": "warn"})[0] == 200
+    assert guarded.ask("POST", f"{V2}/{made}/add", {"ids": ["telling-id"], "embeddings": [[2]], "metadatas": [{"secret": 5}]})[0] == 201
     report = guarded.ask("GET", f"{V2}/films-9/introspect", key=guarded.key("operator"))[2]
     assert "telling-id" not in json.dumps(report), report
     assert "telling-id" in json.dumps(guarded.ask("GET", f"{V2}/films-9/introspect")[2])
