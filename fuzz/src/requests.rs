@@ -19,7 +19,7 @@ fn within_budget() -> budget::Entered {
     budget::enter(Budget::new(256 << 20, RequestMemory::new(512 << 20), Duration::from_secs(60)))
 }
 
-fn fed<T, E>(result: Result<T, E>) -> Fed {
+fn fed<T, E>(result: &Result<T, E>) -> Fed {
     if result.is_ok() { Fed::Accepted } else { Fed::Refused }
 }
 
@@ -51,14 +51,14 @@ pub(crate) fn bodies(_: &mut State, rng: &mut Rng) -> Fed {
     }
     let bytes = bytes(rng, &body);
     match route {
-        0 => fed(parse_object::<AddCollectionRecordsPayload>(&bytes).map(|payload| payload.into_batch().map(drop))),
-        1 => fed(parse_object::<UpdateCollectionRecordsPayload>(&bytes).map(|payload| payload.into_batch().map(drop))),
-        2 => fed(parse_object::<UpsertCollectionRecordsPayload>(&bytes).map(|payload| payload.into_batch().map(drop))),
-        3 => fed(parse_object::<GetRequestPayload>(&bytes).map(|payload| payload.filter().map(drop))),
-        4 => fed(parse_object::<QueryRequestPayload>(&bytes).map(|payload| payload.filter().map(drop))),
-        5 => fed(parse_object::<DeleteCollectionRecordsPayload>(&bytes).map(|payload| payload.filter().map(drop))),
-        6 => fed(parse_object::<CreateCollectionPayload>(&bytes)),
-        _ => fed(parse_object::<UpdateCollectionPayload>(&bytes)),
+        0 => fed(&parse_object::<AddCollectionRecordsPayload>(&bytes).map(|payload| payload.into_batch().map(drop))),
+        1 => fed(&parse_object::<UpdateCollectionRecordsPayload>(&bytes).map(|payload| payload.into_batch().map(drop))),
+        2 => fed(&parse_object::<UpsertCollectionRecordsPayload>(&bytes).map(|payload| payload.into_batch().map(drop))),
+        3 => fed(&parse_object::<GetRequestPayload>(&bytes).map(|payload| payload.filter().map(drop))),
+        4 => fed(&parse_object::<QueryRequestPayload>(&bytes).map(|payload| payload.filter().map(drop))),
+        5 => fed(&parse_object::<DeleteCollectionRecordsPayload>(&bytes).map(|payload| payload.filter().map(drop))),
+        6 => fed(&parse_object::<CreateCollectionPayload>(&bytes)),
+        _ => fed(&parse_object::<UpdateCollectionPayload>(&bytes)),
     }
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn filters(_: &mut State, rng: &mut Rng) -> Fed {
     if rng.bool() {
         disturb(rng, &mut clause);
     }
-    fed(if is_of_documents { document_filter(&clause) } else { metadata_filter(&clause) })
+    fed(&if is_of_documents { document_filter(&clause) } else { metadata_filter(&clause) })
 }
 
 /// Patterns, and what they do with texts.

@@ -20,7 +20,7 @@ pub(super) fn check(app: &App, method: &Method, uri: &Uri, headers: &HeaderMap) 
     if app.auth().is_none() {
         let named = headers.get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or("?"));
         // A request to a proxy names the host in its target too.
-        for host in named.chain(uri.authority().map(|authority| authority.as_str())) {
+        for host in named.chain(uri.authority().map(axum::http::uri::Authority::as_str)) {
             if !is_own_name(host, &server.allowed_hosts) {
                 let text = format!(
                     "requests under the name {host:?} are refused while nobody is asked who they are, since any site can give a name of its own this machine's address: use localhost or an address, name it in server.allowed_hosts, or set auth.enabled = true"

@@ -276,13 +276,13 @@ impl SqliteStore {
             return Ok(());
         }
         // One of our own that was committed a moment ago is known once the writer is free.
-        if let Some(writer) = self.writer.try_lock_for(Duration::from_secs(10)) {
-            if found > writer.transactions() {
+        match self.writer.try_lock_for(Duration::from_secs(10)) {
+            Some(writer) if found > writer.transactions() => {
                 let reason = format!("another process wrote to {}: end one of the two", self.path.display());
-                return Err(Error::WritesStopped { reason });
+                Err(Error::WritesStopped { reason })
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
