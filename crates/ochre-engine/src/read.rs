@@ -607,6 +607,8 @@ fn visible(text: Option<&str>, hides_uri: bool) -> Option<StoredMetadata> {
 
 /// Documents that are asked of the store in one step.
 const DOCUMENTS_AT_ONCE: usize = 1024;
+/// After so many bytes of documents it is asked whether to go on.
+const BYTES_BETWEEN_QUESTIONS: usize = 16 << 10;
 /// What a hit takes beside its record, in bytes.
 const HIT_BYTES: usize = 100;
 /// What a record takes beside its texts, in bytes: as itself, and as JSON.
@@ -633,12 +635,15 @@ impl Rows for ReaderRows<'_, '_> {
     fn documents(&mut self, offsets: &Bitmap, visit: &mut dyn FnMut(u32, &str)) -> Result<(), Error> {
         let offsets: Vec<u32> = offsets.iter().collect();
         for part in offsets.chunks(DOCUMENTS_AT_ONCE) {
-            // One document can take long, so it is asked before each; the rest of the part is then passed over.
-            let mut asked = budget::check();
+            // One document can take long, so it is asked after some bytes; the rest of the part is then passed over.
+            let (mut asked, mut bytes) = (budget::check(), 0);
             self.0.reader.documents(self.0.number, part, &mut |offset, document| {
                 if asked.is_ok() {
                     visit(offset, document);
-                    asked = budget::check();
+                    bytes += document.len();
+                    if bytes >= BYTES_BETWEEN_QUESTIONS {
+                        (asked, bytes) = (budget::check(), 0);
+                    }
                 }
             })?;
             asked?;

@@ -34,6 +34,8 @@ pub struct App {
     auth: Option<Arc<Auth>>,
     arriving: Arc<Arriving>,
     memory: Arc<RequestMemory>,
+    /// What one request may have of it, in bytes.
+    request_bytes: u64,
 }
 
 /// Bodies that may be in memory before they are worked on, in bytes, and no more than a quarter of the memory limit.
@@ -61,8 +63,10 @@ impl App {
         let embedding_function = EmbeddingFunction::new(&config.embedding).map(Arc::new);
         let (config, arriving) = (Arc::new(config), Arriving::new(arriving));
         let (requests, auth) = (Requests::default(), None);
-        let memory = RequestMemory::new(database.resident().1 / ALL_REQUESTS_SHARE);
-        Self { database, config, running, writing, requests, embedding_function, auth, arriving, memory }
+        let (_, memory_limit) = database.resident();
+        let memory = RequestMemory::new(memory_limit / ALL_REQUESTS_SHARE);
+        let request_bytes = (memory_limit / REQUEST_SHARE).min(REQUEST_BYTES_MAX);
+        Self { database, config, running, writing, requests, embedding_function, auth, arriving, memory, request_bytes }
     }
 
     /// Asks every request who it is from.
@@ -146,8 +150,7 @@ impl App {
 
     /// What one request may use.
     fn budget(&self, patience: Duration) -> Arc<Budget> {
-        let limit = (self.database.resident().1 / REQUEST_SHARE).min(REQUEST_BYTES_MAX);
-        Budget::new(limit, Arc::clone(&self.memory), patience)
+        Budget::new(self.request_bytes, Arc::clone(&self.memory), patience)
     }
 
     /// Whether reading a collection takes at most some milliseconds: it is in memory, few records are
