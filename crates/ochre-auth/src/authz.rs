@@ -48,12 +48,45 @@ fn permission(action: &str) -> Option<Permission> {
     })
 }
 
+/// The largest file that is read, in bytes.
+const YAML_BYTES_MAX: usize = 1 << 20;
+/// A file may name anchors so often: names of names would grow beyond all memory.
+const ALIASES_MAX: usize = 10;
+
+/// Refuses a YAML text that would take far more memory than it has characters.
+///
+/// # Errors
+/// What is wrong with it, in a sentence.
+pub fn check_yaml(text: &str) -> Result<(), String> {
+    if text.len() > YAML_BYTES_MAX {
+        return Err(format!("it has {} bytes, more than the limit of {YAML_BYTES_MAX}", text.len()));
+    }
+    if aliases(text) > ALIASES_MAX {
+        return Err(format!("it names anchors more than {ALIASES_MAX} times, each of which is copied: write them out"));
+    }
+    Ok(())
+}
+
+/// How often a YAML text may name an anchor, counted generously: a `*` with a name behind and nothing before.
+fn aliases(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let is_alias = |at: &usize| {
+        let before = at.checked_sub(1).map_or(b' ', |before| bytes[before]);
+        let after = bytes.get(at + 1).copied().unwrap_or(b' ');
+        bytes[*at] == b'*'
+            && (before.is_ascii_whitespace() || b"[,:{-".contains(&before))
+            && after.is_ascii_alphanumeric()
+    };
+    (0..bytes.len()).filter(is_alias).count()
+}
+
 impl Authz {
     /// Reads the file.
     ///
     /// # Errors
     /// What is wrong with it, in a sentence.
     pub fn parse(text: &str) -> Result<Self, String> {
+        check_yaml(text)?;
         let documents = YamlLoader::load_from_str(text).map_err(|error| format!("it is no YAML: {error}"))?;
         let Some(root) = documents.first() else { return Err("it is empty".into()) };
         let mut authz = Self::default();
@@ -118,6 +151,17 @@ impl Authz {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_would_grow_beyond_all_memory_are_refused() {
+        let mut text = "a0: &a0 [x, x]\n".to_owned();
+        for level in 1..40 {
+            text += &format!("a{level}: &a{level} [*a{0}, *a{0}]\n", level - 1);
+        }
+        assert!(Authz::parse(&text).unwrap_err().contains("anchors"));
+        assert!(Authz::parse(&"#".repeat(2 << 20)).unwrap_err().contains("limit"));
+        assert_eq!(aliases("a: *b\nc: '*'\nd: films-*\ne: [*b, *c]\n"), 3);
+    }
 
     #[test]
     fn files_of_older_servers_are_understood() {

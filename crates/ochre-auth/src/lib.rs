@@ -9,7 +9,7 @@ mod key;
 mod password;
 mod permission;
 
-pub use authz::{Authz, AuthzUser};
+pub use authz::{Authz, AuthzUser, check_yaml};
 pub use grant::{Grant, InvalidGrant, Principal, Roles, Target};
 pub use key::{ApiKey, KeyHash, KeySecret};
 pub use password::{Htpasswd, InvalidHtpasswd};

@@ -51,13 +51,39 @@ pub(crate) fn resident_bytes() -> u64 {
 /// Bytes of memory that this process may use: what its control group says, or what the machine has.
 pub(crate) fn memory_bytes() -> u64 {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let limit = groups.iter().filter_map(|path| read(path).trim().parse::<u64>().ok()).min();
+    let limit = group_limit(Path::new("/sys/fs/cgroup"), &read("/proc/self/cgroup"));
     let info = read("/proc/meminfo");
     let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:")).and_then(|rest| {
         rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
     });
     [limit, total].into_iter().flatten().min().unwrap_or(u64::MAX)
+}
+
+/// The least memory limit of the control groups that a process is in, as its `/proc/self/cgroup` names them, and of those
+/// they are in, version 1 and 2. Within a container the groups of its own are all there are, whatever their names outside.
+fn group_limit(mounted: &Path, groups: &str) -> Option<u64> {
+    let mut limits = Vec::new();
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':');
+        let (Some(number), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
+        let (root, file) = match (number, controllers) {
+            ("0", "") => (mounted.to_owned(), "memory.max"),
+            (_, controllers) if controllers.split(',').any(|name| name == "memory") => {
+                (mounted.join("memory"), "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let path = Path::new(path.trim_start_matches('/'));
+        let is_plain = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        let own = if is_plain { root.join(path) } else { root.clone() };
+        limits.extend(own.ancestors().take_while(|folder| folder.starts_with(&root)).map(|folder| folder.join(file)));
+    }
+    // Where nothing is said of groups, as in some containers, there may still be one.
+    limits.extend([mounted.join("memory.max"), mounted.join("memory/memory.limit_in_bytes")]);
+    let read = |path: &std::path::PathBuf| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    limits.iter().filter_map(read).min()
 }
 
 /// Bytes that are free on the file system of a path, as `df` tells them; `None` if it cannot be told.
@@ -118,6 +144,29 @@ impl Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_least_limit_of_all_groups_counts() {
+        let check = |files: &[(&str, &str)], groups: &str, expected: Option<u64>| {
+            let folder = tempfile::tempdir().unwrap();
+            for (path, text) in files {
+                let path = folder.path().join(path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, text).unwrap();
+            }
+            assert_eq!(group_limit(folder.path(), groups), expected, "{files:?} {groups:?}");
+        };
+        let nested = [("a/memory.max", "1000\n"), ("a/b/memory.max", "max\n"), ("a/b/c/memory.max", "2000\n")];
+        check(&nested, "0::/a/b/c\n", Some(1000));
+        check(&nested, "0::/x\n", None);
+        check(&[("memory.max", "500")], "0::/elsewhere/outside\n", Some(500));
+        check(&[("memory.max", "500")], "", Some(500));
+        check(&[("memory.max", "max")], "0::/\n", None);
+        let old =
+            [("memory/memory.limit_in_bytes", "9223372036854771712"), ("memory/docker/x/memory.limit_in_bytes", "700")];
+        check(&old, "5:cpu,cpuacct:/docker/x\n4:memory:/docker/x\n0::/docker/x\n", Some(700));
+        check(&old, "4:memory:/../../etc\n", Some(9_223_372_036_854_771_712));
+    }
 
     #[test]
     fn what_others_use_is_what_is_busy_and_not_our_own() {

@@ -87,7 +87,8 @@ impl Arriving {
     /// Reads a body of at most `max` bytes from a caller, who is some number.
     pub(crate) async fn read(self: &Arc<Self>, mut body: Body, max: usize, caller: u64) -> Result<(Bytes, Room), Lost> {
         let (room, given_up) = self.begin(caller);
-        let (began, mut all) = (Instant::now(), BytesMut::new());
+        // Most bodies come in one piece, which is not copied.
+        let (began, mut first, mut all) = (Instant::now(), Bytes::new(), BytesMut::new());
         loop {
             let frame = tokio::select! {
                 frame = body.frame() => frame,
@@ -97,10 +98,15 @@ impl Arriving {
             let Some(frame) = frame else { break };
             let frame = frame.map_err(|error| Lost::Broken(error.to_string()))?;
             let Ok(data) = frame.into_data() else { continue };
-            if all.len() + data.len() > max {
+            if first.len() + all.len() + data.len() > max {
                 return Err(Lost::TooLarge);
             }
             room.take(data.len()).await?;
+            if first.is_empty() && all.is_empty() {
+                first = data;
+                continue;
+            }
+            all.extend_from_slice(&std::mem::take(&mut first));
             all.extend_from_slice(&data);
             let seconds = began.elapsed().as_secs_f64();
             #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 53 bits")]
@@ -111,7 +117,7 @@ impl Arriving {
         if let Some(part) = self.state.lock().bodies.get_mut(&room.number) {
             part.is_whole = true;
         }
-        Ok((all.freeze(), room))
+        Ok((if all.is_empty() { first } else { all.freeze() }, room))
     }
 }
 

@@ -436,6 +436,7 @@ fn overlay_file(table: &mut Table, file: &Path) -> Result<(), ConfigError> {
 
 fn overlay_yaml(table: &mut Table, source_name: &str, text: &str) -> Result<(), ConfigError> {
     let syntax = |reason: String| ConfigError::Syntax { source_name: source_name.to_owned(), reason };
+    ochre_auth::check_yaml(text).map_err(&syntax)?;
     let documents = YamlLoader::load_from_str(text).map_err(|error| syntax(error.to_string()))?;
     let Some(document) = documents.first() else { return Ok(()) };
     let entries = document.as_hash().ok_or_else(|| syntax("a mapping of settings is expected".into()))?;
