@@ -40,27 +40,58 @@ const TARGETS: &[(&str, Target)] = &[
     ("files", files::files),
 ];
 
+/// What the command line asks for.
+struct Plan {
+    targets: Vec<&'static (&'static str, Target)>,
+    /// For all targets together.
+    seconds: u64,
+    seed: u64,
+}
+
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let option = |name: &str| {
-        let at = arguments.iter().position(|argument| argument == name)?;
-        arguments.get(at + 1)?.parse::<u64>().ok()
+    let plan = match plan(std::env::args().skip(1)) {
+        Ok(plan) => plan,
+        Err(message) => {
+            println!("{message}");
+            std::process::exit(2);
+        }
     };
-    let (seconds, seed) = (option("--seconds").unwrap_or(60), option("--seed").unwrap_or_else(|| fastrand::u64(..)));
-    let named: Vec<&str> = arguments.iter().map(String::as_str).filter(|argument| is_target(argument)).collect();
-    let chosen: Vec<_> = TARGETS.iter().filter(|(name, _)| named.is_empty() || named.contains(name)).collect();
-    let each = Duration::from_secs(seconds) / u32::try_from(chosen.len().max(1)).unwrap_or(1);
+    let each = Duration::from_secs(plan.seconds) / u32::try_from(plan.targets.len()).unwrap_or(u32::MAX);
     let mut is_sound = true;
-    for (name, target) in chosen {
-        is_sound &= run(name, *target, seed, each);
+    for (name, target) in plan.targets {
+        is_sound &= run(name, *target, plan.seed, each);
     }
     if !is_sound {
         std::process::exit(1);
     }
 }
 
-fn is_target(argument: &str) -> bool {
-    TARGETS.iter().any(|(name, _)| *name == argument)
+fn plan(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String> {
+    let mut plan = Plan { targets: Vec::new(), seconds: 60, seed: fastrand::u64(..) };
+    while let Some(argument) = arguments.next() {
+        let mut number = || {
+            let value = arguments.next().and_then(|value| value.parse().ok());
+            value.ok_or_else(|| format!("{argument} needs a whole number after it"))
+        };
+        match argument.as_str() {
+            "--seconds" => plan.seconds = number()?,
+            "--seed" => plan.seed = number()?,
+            name => plan.targets.push(TARGETS.iter().find(|(target, _)| *target == name).ok_or_else(usage)?),
+        }
+    }
+    if plan.targets.is_empty() {
+        plan.targets = TARGETS.iter().collect();
+    }
+    Ok(plan)
+}
+
+fn usage() -> String {
+    let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
+    format!(
+        "ochre-fuzz [TARGET …] [--seconds N] [--seed S]\n\nFeeds targets with inputs that are nearly right, for N seconds in all (60). \
+         A panic ends the target\nwith the seed that shows it again, and the command with 1.\n\nTargets: {}; all of them if none is named.",
+        names.join(", ")
+    )
 }
 
 /// Feeds a target for a time; whether it stood.
