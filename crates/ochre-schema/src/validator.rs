@@ -406,7 +406,7 @@ mod tests {
         check(&doubled("record.tags", "[x, x]", 20), false);
         check(&doubled("[value]", "{'a': x, 'b': x}", 20), false);
         check(&doubled("[document]", "x + x + x + x + x + x + x + x", 4), false);
-        check(&doubled("[document]", "x", 6), true);
+        check(&doubled("[document]", "x", 4), true);
         check(&format!("[{}].all(x, true)", ["document"; 80].join(", ")), false);
         let nested = (0..9).fold("document".to_owned(), |inner, _| format!("({inner} + {inner})"));
         assert!(Expression::parse(&format!("{nested} == 'x'")).is_err());

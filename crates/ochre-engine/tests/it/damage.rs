@@ -40,9 +40,12 @@ impl Killed {
         }
         if is_settled {
             database.maintain().unwrap();
-            add(&records, 0..40);
+            // Other embeddings than before, and few: most pages are only in the database file.
+            for number in 10..13 {
+                add(&records, number..number + 1);
+            }
             let request = ochre_engine::DeleteRequest {
-                ids: Some((100..130).map(|number| format!("id{number}")).collect()),
+                ids: Some((100..103).map(|number| format!("id{number}")).collect()),
                 ..Default::default()
             };
             records.delete(request).unwrap();
@@ -394,7 +397,8 @@ fn a_thousand_flips_cuts_and_removals_are_found_or_change_no_answer() {
         std::fs::write(&path, &whole).unwrap();
     }
     println!("{found} found, {harmless} harmless; kinds of pages: {hits:?}");
-    assert!(found > 700, "{found} found, {harmless} harmless");
+    // The others hit pages that the log has anew, and places that hold nothing.
+    assert!(found > 600, "{found} found, {harmless} harmless");
     assert!(hits.len() >= 5, "leaves and inner pages of tables and indexes, and others: {hits:?}");
 }
 
