@@ -6,8 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ochre_model::{IndexSchema, Metadata};
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
 use crate::definitions::{self, ExtensionTables};
 use crate::disk::{Disk, RealDisk};
@@ -17,7 +16,7 @@ use crate::lock::Owner;
 use crate::quarantine::QUARANTINE_FOLDER;
 use crate::segment::Segment;
 use crate::sqlite::{
-    DATABASE_FILE, PAGE_BYTES, SEGMENTS_FOLDER, checksum_vfs, damaged_pages, examine, has_checksums, segment_rows,
+    DATABASE_FILE, PAGE_BYTES, SEGMENTS_FOLDER, damaged_pages, examine, has_checksums, open_read_only, segment_rows,
 };
 
 /// One thing that is wrong.
@@ -72,11 +71,11 @@ pub fn check(directory: &Path, known: &[ExtensionTables]) -> Result<Report> {
     }
     let _owner = Owner::take_silently(directory)?;
     let mut report = Report::default();
-    match head::read(&RealDisk, directory)? {
+    match head::read(&ReadOnlyDisk, directory)? {
         Found::Damaged => report.find(HEAD_FILE, "it does not match its checksum".into()),
         Found::Missing | Found::Head(_) => {}
     }
-    match examine(&RealDisk, directory, None) {
+    match examine(&ReadOnlyDisk, directory, None) {
         Ok(examined) => examined.lost.into_iter().for_each(|reason| report.find(DATABASE_FILE, reason)),
         Err(Error::Corrupt { reason, .. }) => report.find(DATABASE_FILE, reason),
         Err(error) => return Err(error),
@@ -89,7 +88,7 @@ pub fn check(directory: &Path, known: &[ExtensionTables]) -> Result<Report> {
     if !path.is_file() {
         return Ok(report);
     }
-    let checked = open_read_only(&path).and_then(|connection| {
+    let checked = open_read_only(&path, None).and_then(|connection| {
         check_pages(&connection, &mut report, &mut |_, _| true)?;
         let problems = definitions::foreign(&connection, known)?;
         problems.into_iter().for_each(|problem| report.find(DATABASE_FILE, problem));
@@ -159,24 +158,6 @@ fn pages_in_log(path: &Path) -> BTreeSet<u64> {
         pages.insert(u64::from(u32::from_be_bytes(frame[..4].try_into().expect("four bytes"))));
     }
     pages
-}
-
-/// Opens the database so that nothing is written beside it: without a log there is nothing to recover,
-/// and the file is taken as it is.
-fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    let vfs = checksum_vfs(None);
-    if path.with_extension("sqlite3-wal").metadata().is_ok_and(|log| log.len() > 0) {
-        let connection = Connection::open_with_flags_and_vfs(path, flags, &*vfs)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        return Ok(connection);
-    }
-    let escaped: String = path
-        .to_string_lossy()
-        .chars()
-        .map(|c| if matches!(c, '%' | '?' | '#') { format!("%{:02x}", c as u32) } else { c.to_string() })
-        .collect();
-    Connection::open_with_flags_and_vfs(format!("file:{escaped}?immutable=1"), flags, &*vfs)
 }
 
 /// Asked before each step with what it is about and how many were done; `false` stops the check.

@@ -1,6 +1,6 @@
 //! The head file: how far the catalog had come, kept outside the file that can be lost or put back from elsewhere.
 //!
-//! It is written after each transaction and before its answer, without a sync of its own (`docs/formats/database.md`).
+//! It is written after each transaction and before its answer, without a sync of its own unless the epoch changed (`docs/formats/database.md`).
 //! So after a power failure it may lag behind the catalog; it never leads, and a catalog that is behind it has lost
 //! what was acknowledged.
 
@@ -102,7 +102,14 @@ impl HeadFile {
         let file = file.map_err(io)?;
         let slot = head.to_slot();
         file.write_at(&[slot, slot].concat(), 0).map_err(io)?;
+        file.sync().map_err(io)?;
+        disk.sync_dir(directory).map_err(io)?;
         Ok(Self { path, file })
+    }
+
+    /// Syncs the file: an epoch that is more than one behind that of the catalog would be of another history.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file.sync().map_err(|error| Error::io("sync", &self.path, &error))
     }
 
     /// Notes where the database stands, after a transaction was committed.

@@ -121,9 +121,12 @@ impl Repository {
                 |what: &str| Error::DamagedBackup(format!("backup {} continues {parent}, which {what}", child.id));
             let found = manifests.iter().find(|manifest| manifest.id == *parent);
             let found = found.ok_or_else(|| damaged("is not there"))?;
-            // Parents are older than what continues them, so no chain comes back to itself.
-            if order(found) >= order(child) || found.position > child.position {
+            // By positions, not by times: a clock may have been put back.
+            if found.position > child.position {
                 return Err(damaged("is not older"));
+            }
+            if chain.iter().any(|later| later.id == found.id) {
+                return Err(damaged("continues it in turn"));
             }
             if found.epoch != child.epoch {
                 return Err(damaged("has another history"));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use ochre_scheduler::{Clock, Context, Failure, Progress, SystemClock};
+use ochre_scheduler::{Clock, Context, Failure, Progress, SystemClock, Time};
 use ochre_store::{CopiedFile, Copy};
 
 use super::manifest::CHUNK_BYTES;
@@ -58,7 +58,7 @@ impl Inner {
                 "copying the database file takes {needed} bytes of disk, and {free} are free: free some space"
             )));
         }
-        let taken_at = SystemClock.now();
+        let taken_at = later_than_all(&manifests, SystemClock.now());
         let copy = match parent {
             Some(parent) => self.store.copy_changes(&as_copy(parent), folder)?,
             None => self.store.copy_whole(folder)?,
@@ -118,6 +118,13 @@ impl Inner {
     pub(crate) fn changes_since(&self, last: &Manifest) -> Result<u64, Failure> {
         Ok(self.store.position()?.saturating_sub(last.position))
     }
+}
+
+/// Now, or a second after the last backup if the clock was put back: the newest one is the last that was taken.
+fn later_than_all(manifests: &[Manifest], now: Time) -> Time {
+    let taken = manifests.iter().filter_map(|manifest| manifest.taken_at.parse::<Time>().ok());
+    let last = taken.max().map_or(i64::MIN, Time::as_micros);
+    if now.as_micros() > last { now } else { Time::from_micros(last.saturating_add(1_000_000)) }
 }
 
 /// Puts a file in chunks.

@@ -173,7 +173,7 @@ fn chains_that_come_back_to_themselves_end() {
     stored["manifest"]["parent"] = twin.into();
     stored["hash"] = blake3::hash(stored["manifest"].to_string().as_bytes()).to_hex().to_string().into();
     std::fs::write(path, stored.to_string()).unwrap();
-    attack.refused("which is not older");
+    attack.refused("which continues it in turn");
 }
 
 #[test]

@@ -46,10 +46,10 @@ use crate::store::{
     Page, Reader, Statistics, Store, Tenant, Upkeep, Write,
 };
 
-pub(crate) use checksums::{PAGE_BYTES, damaged_pages, has_checksums, last_damaged_page, vfs as checksum_vfs};
+pub(crate) use checksums::{PAGE_BYTES, damaged_pages, has_checksums, last_damaged_page};
 pub use migrations::SCHEMA_VERSION;
 pub(crate) use migrations::SCRIPTS;
-pub(crate) use open::examine;
+pub(crate) use open::{examine, open_read_only};
 use writer::{Ticket, Writer};
 
 /// The database file's name within the directory.
@@ -149,10 +149,14 @@ impl SqliteStore {
     }
 
     /// Goes on in another epoch, which was committed.
-    fn adopt_epoch(&self, epoch: u64) {
-        *self.epoch.write() = epoch;
+    fn adopt_epoch(&self, committed: u64) {
         let writer = self.writer.lock();
+        // Of two resets at once, that of the later one is in the catalog.
+        let there = writer.connection().and_then(|connection| read_meta(connection, "epoch").ok());
+        *self.epoch.write() = there.map_or(committed, i64::cast_unsigned);
         self.note_head(writer.transactions(), writer.next_vector_id());
+        // The reset stands whatever becomes of this: after a power failure the head may be of the epoch before.
+        drop(self.head.sync());
     }
 
     fn error(&self, action: &'static str) -> impl Fn(rusqlite::Error) -> Error {

@@ -112,11 +112,7 @@ fn segment_files(disk: &dyn Disk, folder: &Path) -> Result<Vec<(PathBuf, u64)>> 
 fn read_catalog(path: &Path, vfs: Option<&str>) -> Result<Option<Catalog>> {
     let sqlite = |error: rusqlite::Error| Error::sqlite("open", path, &error);
     let corrupt = |reason: &str| Err(Error::Corrupt { path: path.to_owned(), reason: reason.into() });
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags_and_vfs(path, flags, &*checksums::vfs(vfs)).map_err(sqlite)?;
-    connection.busy_timeout(Duration::from_secs(10)).map_err(sqlite)?;
-    // What is found stays as it is: closing would copy the log into the file.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
+    let connection = open_read_only(path, vfs).map_err(sqlite)?;
     let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sqlite);
     let (version, application) = (number("user_version")?, number("application_id")?);
     let tables: i64 = connection
@@ -148,6 +144,25 @@ fn read_catalog(path: &Path, vfs: Option<&str>) -> Result<Option<Catalog>> {
         return corrupt("its header says that pages have no checksums, and they have: restore a backup");
     }
     Ok(Some(catalog))
+}
+
+/// Opens a database file so that nothing is written, and nothing beside it: without a log there is nothing to recover, and
+/// the file is taken as it is.
+pub(crate) fn open_read_only(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let vfs = checksums::vfs(vfs);
+    let has_log = path.with_extension("sqlite3-wal").metadata().is_ok_and(|log| log.len() > 0);
+    let escaped: String = path
+        .to_string_lossy()
+        .chars()
+        .map(|c| if matches!(c, '%' | '?' | '#') { format!("%{:02x}", c as u32) } else { c.to_string() })
+        .collect();
+    let suffix = if has_log { "" } else { "?immutable=1" };
+    let connection = Connection::open_with_flags_and_vfs(format!("file:{escaped}{suffix}"), flags, &*vfs)?;
+    connection.busy_timeout(Duration::from_secs(10))?;
+    // Closing would copy the log into the file.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(connection)
 }
 
 /// Whether the catalog is behind what was committed, and what shows it.
@@ -194,6 +209,7 @@ impl SqliteStore {
         let path = directory.join(DATABASE_FILE);
         let reserve = Reserve::open(directory, free_bytes(&path));
         let SqliteOptions { disk, vfs, .. } = options;
+        roll_back_creation(&path, vfs.as_deref())?;
         let examined = match examine(&*disk, directory, vfs.as_deref()) {
             Ok(Examined { lost: Some(reason), .. }) if !options.accept_loss => {
                 return Err(Error::Lost { path: directory.to_owned(), reason });
@@ -277,7 +293,7 @@ impl SqliteStore {
         }
         // One of our own that was committed a moment ago is known once the writer is free.
         match self.writer.try_lock_for(Duration::from_secs(10)) {
-            Some(writer) if found > writer.transactions() => {
+            Some(writer) if writer.is_sound() && found > writer.transactions() => {
                 let reason = format!("another process wrote to {}: end one of the two", self.path.display());
                 Err(Error::WritesStopped { reason })
             }
@@ -290,7 +306,22 @@ impl SqliteStore {
 pub(super) fn free_bytes(path: &Path) -> Option<u64> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let disk = rustix::fs::statvfs(folder).ok()?;
+    // Some network file systems tell nothing.
+    (disk.f_blocks > 0).then_some(())?;
     disk.f_bavail.checked_mul(disk.f_frsize)
+}
+
+/// Rolls back what a crash left of making the database file: until it keeps a write-ahead log, SQLite uses a rollback journal,
+/// which nobody can do who only reads.
+fn roll_back_creation(path: &Path, vfs: Option<&str>) -> Result<()> {
+    if !path.with_extension("sqlite3-journal").exists() {
+        return Ok(());
+    }
+    let sqlite = |error: rusqlite::Error| Error::sqlite("open", path, &error);
+    let connection =
+        Connection::open_with_flags_and_vfs(path, OpenFlags::default(), &*checksums::vfs(vfs)).map_err(sqlite)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(sqlite)
 }
 
 /// Makes a directory that only its owner may look into; one that is there stays as it is.
@@ -306,6 +337,8 @@ fn add_checksums(connection: &Connection, path: &Path, vfs: Option<&str>) -> Res
     if marked {
         return Ok(());
     }
+    // A rewritten file that a crash left in the log gets into the file before anything else is committed.
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(sqlite)?;
     if !checksums::has_checksums(connection).map_err(sqlite)? {
         if std::fs::metadata(path).map_or(0, |file| file.len()) > REWRITTEN_BYTES_MAX {
             return Ok(());
@@ -355,8 +388,9 @@ fn set_aside(disk: &dyn Disk, directory: &Path, examined: &Examined) -> Result<(
 fn begin_anew(connection: &mut Connection, examined: &Examined, known: Found) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     write_meta(&transaction, "epoch", super::catalog::new_epoch())?;
-    write_meta(&transaction, "previous_epoch", 0)?;
     let head = if let Found::Head(head) = known { head } else { DatabaseHead::default() };
+    // Until the head file says the new one.
+    write_meta(&transaction, "previous_epoch", head.epoch.cast_signed())?;
     let last = |number: &dyn Fn(&Uncommitted) -> u64| examined.uncommitted.iter().map(number).max().unwrap_or(0);
     let next = read_meta(&transaction, "next_vector_id")?.cast_unsigned();
     let next = next.max(head.next_vector_id).max(last(&|block| block.last_id) + 1);

@@ -180,6 +180,7 @@ impl SqliteStore {
         let store = Self::open(directory, SqliteOptions::default())?;
         let epoch = super::catalog::new_epoch();
         store.change_catalog(|connection| {
+            super::write_meta(connection, "previous_epoch", read_meta(connection, "epoch")?)?;
             super::write_meta(connection, "epoch", epoch)?;
             connection.execute("DELETE FROM job_runs WHERE ended IS NULL", [])?;
             connection.execute("DELETE FROM log_holds", [])?;

@@ -116,15 +116,26 @@ impl SqliteStore {
 
     /// Rewrites the database file. Pages of one that was written before there were checksums get them.
     fn full_vacuum(&self) -> Result<bool> {
-        {
-            let (mut writer, _held) = self.writer_for_upkeep();
-            self.revive(&mut writer)?;
-            let Some(connection) = writer.connection() else { return Ok(false) };
-            connection.execute_batch("VACUUM").map_err(self.error("vacuum"))?;
-        }
-        if self.has_checksums() || self.checkpoint(true)? {
+        let (mut writer, held) = self.writer_for_upkeep();
+        self.revive(&mut writer)?;
+        let Some(connection) = writer.connection() else { return Ok(false) };
+        connection.execute_batch("VACUUM").map_err(self.error("vacuum"))?;
+        if self.has_checksums() {
             return Ok(false);
         }
+        // The first page says whether the others have checksums, so all of them come into the file together: a commit before
+        // that could leave the first one behind, in the log.
+        loop {
+            match self.checkpoint(true) {
+                Ok(false) => break,
+                Ok(true) => {}
+                Err(error) => {
+                    let reason = format!("the rewritten database file could not be completed ({error}): start again");
+                    return Err(writer.stop(reason));
+                }
+            }
+        }
+        drop((writer, held));
         // A connection of its own: it looks at the header as it is in the file now.
         let connection = connect(&self.path, self.vfs.as_deref())?;
         if checksums::has_checksums(&connection).map_err(self.error("vacuum"))? {

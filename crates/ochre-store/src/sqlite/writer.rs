@@ -50,7 +50,7 @@ pub(super) struct Writer {
     /// How many transactions the database has seen: nobody else may commit any.
     transactions: u64,
     /// Why nothing is written ever again by this process.
-    is_foreign: Option<String>,
+    stopped_for_good: Option<String>,
     failure: Option<String>,
     /// How often the store was reopened since it last was known where it stands.
     recoveries: u64,
@@ -127,7 +127,7 @@ impl Writer {
             connection: Some(connection),
             next_vector_id,
             transactions,
-            is_foreign: None,
+            stopped_for_good: None,
             failure: None,
             recoveries: 0,
             in_group: false,
@@ -139,8 +139,19 @@ impl Writer {
         self.transactions
     }
 
+    /// Whether it knows what was committed: after a failure, what was under way may have been.
+    pub(super) fn is_sound(&self) -> bool {
+        self.failure.is_none() && !self.in_group
+    }
+
     pub(super) fn next_vector_id(&self) -> u64 {
         self.next_vector_id
+    }
+
+    /// Stops writes until the database is opened again; the error that says so.
+    pub(super) fn stop(&mut self, reason: String) -> Error {
+        self.stopped_for_good = Some(reason.clone());
+        Error::WritesStopped { reason }
     }
 
     /// Forgets what is remembered of collections.
@@ -525,8 +536,7 @@ impl SqliteStore {
             directory.display(),
             writer.transactions
         );
-        writer.is_foreign = Some(reason.clone());
-        Error::WritesStopped { reason }
+        writer.stop(reason)
     }
 
     /// Notes how far the database has come, before anybody is answered.
@@ -556,10 +566,10 @@ impl SqliteStore {
 
     /// Reopens the store if an earlier failure stopped writes.
     pub(super) fn revive(&self, writer: &mut Writer) -> Result<()> {
-        if let Some(reason) = &writer.is_foreign {
+        if let Some(reason) = &writer.stopped_for_good {
             return Err(Error::WritesStopped { reason: reason.clone() });
         }
-        if writer.connection.is_some() && writer.failure.is_none() && !writer.in_group {
+        if writer.connection.is_some() && writer.is_sound() {
             return Ok(());
         }
         let reason = writer.failure.clone().unwrap_or_else(|| "the writer failed while committing".into());
