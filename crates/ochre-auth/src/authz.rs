@@ -75,7 +75,8 @@ fn aliases(text: &str) -> usize {
         let after = bytes.get(at + 1).copied().unwrap_or(b' ');
         bytes[*at] == b'*'
             && (before.is_ascii_whitespace() || b"[,:{-".contains(&before))
-            && after.is_ascii_alphanumeric()
+            && !after.is_ascii_whitespace()
+            && !b",[]{}".contains(&after)
     };
     (0..bytes.len()).filter(is_alias).count()
 }

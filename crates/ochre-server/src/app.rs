@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use ochre_engine::model::Filter;
 use ochre_engine::model::budget::{self, Budget, RequestMemory};
 use ochre_engine::{Collection, DEFAULT_DATABASE, DEFAULT_TENANT, Database, StoreError};
 use ochre_extension::find_collection;
@@ -48,8 +49,29 @@ const REQUEST_SHARE: u64 = 8;
 /// and no more than this, in bytes.
 const REQUEST_BYTES_MAX: u64 = 1 << 30;
 
-/// A short read returns at most so many records.
+/// A short read returns at most so many records,
 const RETURNED_SHORT_MAX: usize = 300;
+/// and so many with their documents.
+const DOCUMENTS_SHORT_MAX: usize = 32;
+
+/// What a read does with documents.
+#[derive(Clone, Copy)]
+pub(crate) enum Documents {
+    Unread,
+    Returned,
+    /// A filter looks into them.
+    Filtered,
+}
+
+impl Documents {
+    pub(crate) fn of(filter: Option<&Filter>, are_returned: bool) -> Self {
+        match filter {
+            Some(filter) if filter.reads_documents() => Self::Filtered,
+            _ if are_returned => Self::Returned,
+            _ => Self::Unread,
+        }
+    }
+}
 
 impl App {
     /// A server over this database.
@@ -91,7 +113,12 @@ impl App {
         T: Send + 'static,
         F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
     {
-        let _permit = Arc::clone(&self.writing).acquire_owned().await.map_err(|_| ApiError::shutting_down())?;
+        let permit = Arc::clone(&self.writing).acquire_owned().await.map_err(|_| ApiError::shutting_down())?;
+        // With the work, which goes on when the client goes away.
+        let work = move |database: &Database| {
+            let _permit = permit;
+            work(database)
+        };
         self.run(work).await
     }
 
@@ -153,13 +180,18 @@ impl App {
         Budget::new(self.request_bytes, Arc::clone(&self.memory), patience)
     }
 
-    /// Whether reading a collection takes at most some milliseconds: it is in memory, few records are
-    /// `returned`, and no documents have to be read, of which one alone can take long.
-    pub(crate) fn is_short(&self, path: &CollectionPath, reads_documents: bool, returned: usize) -> bool {
+    /// Whether reading a collection takes at most some milliseconds: it is in memory, few records are returned, `each` for
+    /// each of so many `searches`, fewer still if with documents, and the filter reads none, of which one alone can take long.
+    pub(crate) fn is_short(&self, path: &CollectionPath, documents: Documents, searches: usize, each: usize) -> bool {
         let Some(records) = collection(&self.database, path).ok().and_then(|found| found.loaded_records()) else {
             return false;
         };
-        returned.min(records) <= RETURNED_SHORT_MAX && !reads_documents
+        let returned_max = match documents {
+            Documents::Unread => RETURNED_SHORT_MAX,
+            Documents::Returned => DOCUMENTS_SHORT_MAX,
+            Documents::Filtered => return false,
+        };
+        searches <= RETURNED_SHORT_MAX && searches.saturating_mul(each.min(records)) <= returned_max
     }
 
     /// Runs `work` on a blocking thread, once there is room. A client that goes away does not stop it: a

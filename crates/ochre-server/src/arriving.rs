@@ -16,6 +16,8 @@ use tokio::sync::Notify;
 /// A body that is slower than this, in bytes a second, once it had [`PATIENCE`], is given up.
 const RATE_MIN: f64 = 256.0;
 const PATIENCE: Duration = Duration::from_secs(20);
+/// One that is slower than this, in bytes a second, is given up for others at once.
+const RATE_CRAWLING: f64 = 16_384.0;
 /// Whoever waits for memory asks again after this time at the latest.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -85,10 +87,12 @@ impl Arriving {
     }
 
     /// Reads a body of at most `max` bytes from a caller, who is some number.
-    pub(crate) async fn read(self: &Arc<Self>, mut body: Body, max: usize, caller: u64) -> Result<(Bytes, Room), Lost> {
+    pub(crate) async fn read(
+        self: &Arc<Self>, body: &mut Body, max: usize, caller: u64,
+    ) -> Result<(Bytes, Room), Lost> {
         let (room, given_up) = self.begin(caller);
         // Most bodies come in one piece, which is not copied.
-        let (began, mut first, mut all) = (Instant::now(), Bytes::new(), BytesMut::new());
+        let (mut began, mut first, mut all) = (Instant::now(), Bytes::new(), BytesMut::new());
         loop {
             let frame = tokio::select! {
                 frame = body.frame() => frame,
@@ -101,7 +105,10 @@ impl Arriving {
             if first.len() + all.len() + data.len() > max {
                 return Err(Lost::TooLarge);
             }
+            let waiting = Instant::now();
             room.take(data.len()).await?;
+            // Waiting for memory makes nobody slow.
+            began += waiting.elapsed();
             if first.is_empty() && all.is_empty() {
                 first = data;
                 continue;
@@ -121,7 +128,20 @@ impl Arriving {
     }
 }
 
+impl Part {
+    /// How fast it has come, in bytes a second.
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 53 bits")]
+    fn rate(&self) -> f64 {
+        self.bytes as f64 / self.began.elapsed().as_secs_f64().max(1e-3)
+    }
+}
+
 impl State {
+    /// Memory that comes back whatever clients do.
+    fn returning(&self) -> usize {
+        self.bodies.values().filter(|part| part.is_whole || part.is_given_up).map(|part| part.bytes).sum()
+    }
+
     /// The body to give up so that others can arrive.
     fn slowest(&self) -> Option<u64> {
         let arriving = || self.bodies.iter().filter(|(_, part)| !part.is_given_up && !part.is_whole);
@@ -132,10 +152,8 @@ impl State {
         let most = held.iter().max_by_key(|(_, bytes)| **bytes).map(|(caller, _)| *caller);
         // A share binds only while others wait.
         let is_candidate = |part: &Part| held.len() < 2 || Some(part.caller) == most;
-        #[expect(clippy::cast_precision_loss, reason = "a rate needs no more than 53 bits")]
-        let rate = |part: &Part| part.bytes as f64 / part.began.elapsed().as_secs_f64().max(1e-3);
         let candidates = arriving().filter(|(_, part)| part.bytes > 0 && is_candidate(part));
-        candidates.min_by(|(_, a), (_, b)| rate(a).total_cmp(&rate(b))).map(|(number, _)| *number)
+        candidates.min_by(|(_, a), (_, b)| a.rate().total_cmp(&b.rate())).map(|(number, _)| *number)
     }
 }
 
@@ -157,10 +175,15 @@ impl Room {
                     return Ok(());
                 }
                 let slowest = state.slowest();
-                if slowest == Some(self.number) {
+                let is_crawling = slowest
+                    .and_then(|slowest| state.bodies.get(&slowest))
+                    .is_some_and(|part| part.rate() < RATE_CRAWLING);
+                // What is worked on, or was given up just now, gives its memory back without that.
+                let is_needed = is_crawling || state.returning() < bytes;
+                if is_needed && slowest == Some(self.number) {
                     return Err(Lost::GivenUp);
                 }
-                if let Some(part) = slowest.and_then(|slowest| state.bodies.get_mut(&slowest)) {
+                if is_needed && let Some(part) = slowest.and_then(|slowest| state.bodies.get_mut(&slowest)) {
                     part.is_given_up = true;
                     part.given_up.notify_one();
                 }
@@ -203,10 +226,10 @@ mod tests {
         let silent: Vec<_> = (0..100)
             .map(|caller| {
                 let ((sender, body), arriving) = (body(), Arc::clone(&arriving));
-                (sender, tokio::spawn(async move { arriving.read(body, 1000, caller).await.map(drop) }))
+                (sender, tokio::spawn(async move { arriving.read(&mut { body }, 1000, caller).await.map(drop) }))
             })
             .collect();
-        let (bytes, room) = arriving.read(Body::from(vec![1; 1000]), 1000, 7).await.unwrap();
+        let (bytes, room) = arriving.read(&mut Body::from(vec![1; 1000]), 1000, 7).await.unwrap();
         assert_eq!(bytes.len(), 1000);
         drop(room);
         assert_eq!(arriving.state.lock().used, 0);
@@ -219,14 +242,14 @@ mod tests {
         let (slow, body) = body();
         let reading = tokio::spawn({
             let arriving = Arc::clone(&arriving);
-            async move { arriving.read(body, 1000, 1).await.map(drop) }
+            async move { arriving.read(&mut { body }, 1000, 1).await.map(drop) }
         });
         slow.send(vec![0; 600].into()).unwrap();
         while arriving.state.lock().used < 600 {
             tokio::task::yield_now().await;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let (bytes, _room) = arriving.read(Body::from(vec![1; 900]), 1000, 2).await.unwrap();
+        let (bytes, _room) = arriving.read(&mut Body::from(vec![1; 900]), 1000, 2).await.unwrap();
         assert_eq!(bytes.len(), 900);
         assert_eq!(reading.await.unwrap(), Err(Lost::GivenUp));
     }
@@ -234,11 +257,11 @@ mod tests {
     #[tokio::test]
     async fn what_is_worked_on_is_not_given_up_and_more_than_may_be_is_refused() {
         let arriving = Arriving::new(1000);
-        let (_, room) = arriving.read(Body::from(vec![1; 800]), 1000, 1).await.unwrap();
-        assert_eq!(arriving.read(Body::from(vec![1; 2000]), 1000, 1).await.map(drop), Err(Lost::TooLarge));
+        let (_, room) = arriving.read(&mut Body::from(vec![1; 800]), 1000, 1).await.unwrap();
+        assert_eq!(arriving.read(&mut Body::from(vec![1; 2000]), 1000, 1).await.map(drop), Err(Lost::TooLarge));
         let next = tokio::spawn({
             let arriving = Arc::clone(&arriving);
-            async move { arriving.read(Body::from(vec![1; 300]), 1000, 1).await.map(drop) }
+            async move { arriving.read(&mut Body::from(vec![1; 300]), 1000, 1).await.map(drop) }
         });
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(!next.is_finished(), "it waits");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::arriving::{Lost, Room};
+use crate::auth::Caller;
 use crate::error::ApiError;
 
 /// The header that makes repeating a write harmless.
@@ -87,11 +88,16 @@ impl FromRequest<App> for JsonBytes {
         }
         let patience = Duration::from_millis(server.request_timeout_ms);
         let late = |text: String| ApiError::new(StatusCode::REQUEST_TIMEOUT, "ChromaError", text).into_response();
-        let read = app.arriving().read(request.into_body(), max, caller);
+        let mut body = request.into_body();
+        let read = app.arriving().read(&mut body, max, caller);
         let (bytes, room) = match tokio::time::timeout(patience, read).await {
             Ok(Ok(arrived)) => arrived,
-            Ok(Err(Lost::TooLarge)) => return Err(too_large(&path)),
+            Ok(Err(Lost::TooLarge)) => {
+                let _ = tokio::time::timeout(DISCARD_PATIENCE, discard(body)).await;
+                return Err(too_large(&path));
+            }
             Ok(Err(Lost::GivenUp)) => {
+                let _ = tokio::time::timeout(DISCARD_PATIENCE, discard(body)).await;
                 let text = "more request bodies are arriving than there is memory for, and this one came slowest: send it again, smaller";
                 return Err(ApiError::unavailable(text).into_response());
             }
@@ -116,13 +122,11 @@ async fn discard(mut body: axum::body::Body) {
     while let Some(Ok(_)) = body.frame().await {}
 }
 
-/// A number for who sends a request: the address, and the credentials if there are any.
+/// A number for who sends a request: the address, and the name if it was authenticated. What a header claims does not count.
 fn caller_of(request: &Request) -> u64 {
     let mut hasher = std::collections::hash_map::DefaultHasher::new();
     request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip()).hash(&mut hasher);
-    for name in ["authorization", "x-chroma-token"] {
-        request.headers().get(name).map(HeaderValue::as_bytes).hash(&mut hasher);
-    }
+    request.extensions().get::<Caller>().map(|caller| &caller.principal().name).hash(&mut hasher);
     hasher.finish()
 }
 

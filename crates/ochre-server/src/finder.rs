@@ -145,13 +145,14 @@ const SHOWN: Include = Include { embeddings: false, documents: true, metadatas: 
 /// Finds records: by embedding if the server can make one, else by words; without a text, in the order they were inserted.
 pub(crate) async fn find(app: &App, named: Named, given: Map<String, Json>) -> Result<Json, ApiError> {
     let home = named.clone();
-    let search =
-        app.run(move |database| Search::parse(&fields(&home.find(database)?, IntrospectMode::Fast)?, &given)).await?;
+    let search = app
+        .run_read(false, move |database| Search::parse(&fields(&home.find(database)?, IntrospectMode::Fast)?, &given))
+        .await?;
     let embedding = match (&search.text, app.embedding_function()) {
         (Some(text), Some(function)) => Some(function.embed(text).await?),
         _ => None,
     };
-    app.run(move |database| find_now(&named.find(database)?, search, embedding)).await
+    app.run_read(false, move |database| find_now(&named.find(database)?, search, embedding)).await
 }
 
 /// A record that was found, with what ranks it, by its name in the answer.

@@ -22,6 +22,7 @@ mod operations;
 mod requests;
 mod routes;
 mod s3;
+mod sending;
 mod serve;
 mod tls;
 

@@ -25,6 +25,7 @@ use crate::operations::{self, Permissions};
 use crate::requests;
 use crate::routes;
 use crate::routes::documentation::Document;
+use crate::sending::{Patient, busy_until_sent};
 use crate::tls::Tls;
 
 /// A connection may be idle, or take to send the head of a request, this long: longer than load balancers
@@ -135,34 +136,35 @@ impl Server {
                 () = &mut stop => break,
             };
             let _ = stream.set_nodelay(true);
-            let guard = connections.enter().await;
+            let guard = tokio::select! {
+                guard = connections.enter() => guard,
+                () = &mut stop => break,
+            };
             let open = guard.open();
             let busy = axum::middleware::from_fn(move |request: Request, next: Next| {
                 let busy = open.begin();
-                async move {
-                    let _busy = busy;
-                    next.run(request).await
-                }
+                async move { busy_until_sent(next.run(request).await, busy) }
             });
             let router = router.clone().layer(busy).layer(axum::Extension(ConnectInfo(peer)));
             let service = TowerToHyperService::new(router);
             let Some(acceptor) = self.tls.as_ref().map(Tls::acceptor) else {
                 let watcher = graceful.watcher();
-                let connection = http.serve_connection(TokioIo::new(stream), service);
+                let connection = http.serve_connection(TokioIo::new(Patient::new(stream)), service);
                 tokio::spawn(until_it_gives_way(guard, watcher.watch(connection)));
                 continue;
             };
             let (http, watcher) = (http.clone(), graceful.watcher());
-            tokio::spawn(async move {
-                match tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(stream)).await {
+            let connection = async move {
+                match tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(Patient::new(stream))).await {
                     Ok(Ok(stream)) => {
-                        let connection = watcher.watch(http.serve_connection(TokioIo::new(stream), service));
-                        until_it_gives_way(guard, connection).await;
+                        let served = watcher.watch(http.serve_connection(TokioIo::new(stream), service)).await;
+                        served.map_err(|error| error.to_string())
                     }
-                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                    Err(_) => tracing::debug!("a TLS handshake took too long"),
+                    Ok(Err(error)) => Err(format!("the TLS handshake failed: {error}")),
+                    Err(_) => Err("the TLS handshake took too long".to_owned()),
                 }
-            });
+            };
+            tokio::spawn(until_it_gives_way(guard, connection));
         }
         drop(self.listener);
         extensions.api().iter().rev().for_each(|extension| extension.stopped());

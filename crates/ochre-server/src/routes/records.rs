@@ -20,10 +20,11 @@ use ochre_wire::{
 };
 use serde_json::{Value as Json_, json};
 
-use crate::app::{App, CollectionPath, collection, gone};
+use crate::app::{App, CollectionPath, Documents, collection, gone};
 use crate::auth::Caller;
 use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
+use crate::sending::charged;
 
 /// How many rules of the schema a write breaks that was accepted.
 const VIOLATIONS_HEADER: HeaderName = HeaderName::from_static("x-schema-violations");
@@ -316,7 +317,8 @@ async fn fetch(
     let filter = payload.filter()?;
     let returned = payload.ids.as_ref().map_or(usize::MAX, Vec::len);
     let returned = returned.min(payload.limit.map_or(usize::MAX, |limit| limit as usize));
-    let is_short = app.is_short(&path, filter.as_ref().is_some_and(Filter::reads_documents), returned);
+    let documents = Documents::of(filter.as_ref(), parts(&payload.include).documents);
+    let is_short = app.is_short(&path, documents, 1, returned);
     app.run_read(is_short, move |database| fetch_now(database, &path, payload, filter, &planning)).await
 }
 
@@ -358,8 +360,9 @@ async fn query(
     let payload: QueryRequestPayload = body.parse()?;
     let filter = payload.filter()?;
     // Searching takes time for each embedding, however few records it finds.
-    let returned = (payload.n_results.unwrap_or(10) as usize).max(10).saturating_mul(payload.query_embeddings.len());
-    let is_short = app.is_short(&path, filter.as_ref().is_some_and(Filter::reads_documents), returned);
+    let each = (payload.n_results.unwrap_or(10) as usize).max(10);
+    let documents = Documents::of(filter.as_ref(), parts(&payload.include).documents);
+    let is_short = app.is_short(&path, documents, payload.query_embeddings.len(), each);
     app.run_read(is_short, move |database| query_now(database, &path, payload, filter, &planning)).await
 }
 
@@ -406,7 +409,7 @@ struct CountQuery {
 async fn count(
     State(app): State<App>, Path(path): Path<CollectionPath>, Query(_): Query<CountQuery>,
 ) -> Result<Json<u64>, ApiError> {
-    app.run(move |database| Ok(Json(collection(database, &path)?.count().map_err(gone(&path))?))).await
+    app.run_read(false, move |database| Ok(Json(collection(database, &path)?.count().map_err(gone(&path))?))).await
 }
 
 /// What is told of a filter beside the answer.
@@ -438,7 +441,7 @@ fn parts(include: &IncludeList) -> Parts {
 }
 
 fn json_bytes(bytes: Vec<u8>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], bytes).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], charged(bytes)).into_response()
 }
 
 /// A record in an answer.
