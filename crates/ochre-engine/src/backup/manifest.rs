@@ -272,12 +272,11 @@ fn without_spaces(json: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn manifest() -> Manifest {
+impl Manifest {
+    /// One for tests.
+    pub(super) fn sample() -> Self {
         let chunk = "0".repeat(64);
-        Manifest {
+        Self {
             format: 1,
             id: "20261127T131955Z-000000000012-full".into(),
             kind: BackupKind::Full,
@@ -300,14 +299,19 @@ mod tests {
             shipped_bytes: 0,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     /// What reading a manifest says after something of it was changed, its hash with it.
     fn check(change: impl FnOnce(&mut Manifest), words: &str) {
-        let mut changed = manifest();
+        let mut changed = Manifest::sample();
         change(&mut changed);
         let trust = BackupTrust::default();
         let bytes = changed.to_bytes(&trust).unwrap();
-        let file = format!("{}.json", manifest().id);
+        let file = format!("{}.json", Manifest::sample().id);
         match Manifest::from_bytes(&file, &bytes, &trust) {
             Ok(read) => assert!(words.is_empty() && read == changed, "{words}"),
             Err(reason) => assert!(!words.is_empty() && reason.contains(words), "{words}: {reason}"),
@@ -343,29 +347,32 @@ mod tests {
         check(|manifest| manifest.files[0].bytes = 0, "cannot have 1 chunks");
         check(|manifest| manifest.bytes = 1, "not 1");
         check(|manifest| manifest.format = 2, "a newer ochre");
-        let piece_bytes: Vec<usize> = manifest().files[1].pieces().map(|(_, bytes)| bytes).collect();
+        let piece_bytes: Vec<usize> = Manifest::sample().files[1].pieces().map(|(_, bytes)| bytes).collect();
         assert_eq!(piece_bytes, [CHUNK_BYTES, 1]);
     }
 
     #[test]
     fn members_of_newer_versions_and_spaces_change_nothing() {
-        let text = serde_json::to_string(&manifest()).unwrap();
+        let text = serde_json::to_string(&Manifest::sample()).unwrap();
         let text = text.replacen('{', "{\"newer\":{\"a b\": \"c \\\" d\"},", 1).replace("\": \"", "\":\"");
         let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
-        let file = format!("{}.json", manifest().id);
+        let file = format!("{}.json", Manifest::sample().id);
         for shown in [text.clone(), text.replace(":{\"a b", ":  {\n\t\"a b")] {
             let bytes = format!("{{\"hash\": \"{hash}\", \"manifest\": {shown}}}");
-            assert_eq!(Manifest::from_bytes(&file, bytes.as_bytes(), &BackupTrust::default()).unwrap(), manifest());
+            assert_eq!(
+                Manifest::from_bytes(&file, bytes.as_bytes(), &BackupTrust::default()).unwrap(),
+                Manifest::sample()
+            );
         }
     }
 
     #[test]
     fn with_a_key_only_manifests_written_with_it_are_believed() {
-        let file = format!("{}.json", manifest().id);
+        let file = format!("{}.json", Manifest::sample().id);
         let trusts = ["", "mine", "other"].map(BackupTrust::with_key);
         let [plain, mine, other] = &trusts;
         let read = |written: &BackupTrust, read: &BackupTrust| {
-            Manifest::from_bytes(&file, &manifest().to_bytes(written).unwrap(), read)
+            Manifest::from_bytes(&file, &Manifest::sample().to_bytes(written).unwrap(), read)
         };
         assert!(read(mine, mine).is_ok() && read(mine, plain).is_ok());
         assert!(read(plain, mine).unwrap_err().contains("--accept-unsigned"));

@@ -163,3 +163,18 @@ fn as_copy(manifest: &Manifest) -> Copy {
         files: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_is_later_than_the_last_one_whatever_the_clock_says() {
+        let manifest = |taken_at: &str| Manifest { taken_at: taken_at.into(), ..Manifest::sample() };
+        let manifests = [manifest("2026-11-27T10:00:00Z"), manifest("2026-11-27T12:00:00.5Z")];
+        let at = |text: &str| text.parse::<Time>().unwrap();
+        assert_eq!(later_than_all(&manifests, at("2026-11-27T13:00:00Z")), at("2026-11-27T13:00:00Z"));
+        assert_eq!(later_than_all(&manifests, at("2026-11-27T11:00:00Z")), at("2026-11-27T12:00:01.5Z"));
+        assert_eq!(later_than_all(&[], at("2026-11-27T11:00:00Z")), at("2026-11-27T11:00:00Z"));
+    }
+}

@@ -226,6 +226,20 @@ fn a_catalog_from_elsewhere_or_from_before_is_refused() {
 }
 
 #[test]
+fn a_check_leaves_nothing_behind() {
+    let killed = Killed::new(true);
+    let home = killed.copy("closed");
+    open(&home).unwrap().close();
+    let names = || {
+        let entries = std::fs::read_dir(&home).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = names();
+    assert!(check(&home).unwrap().is_clean());
+    assert_eq!(names(), before);
+}
+
+#[test]
 fn remains_of_a_crash_are_moved_aside_until_the_next_write() {
     let killed = Killed::new(true);
     let expected = answers(&open(&killed.copy("whole")).unwrap()).unwrap();

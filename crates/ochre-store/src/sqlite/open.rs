@@ -400,3 +400,35 @@ fn begin_anew(connection: &mut Connection, examined: &Examined, known: Found) ->
     count_transaction(&transaction, transactions)?;
     transaction.commit()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_whose_creation_was_cut_off_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cut, home) = (folder.path().join("cut"), folder.path().join("home"));
+        std::fs::create_dir_all(&cut).unwrap();
+        std::fs::create_dir_all(&home).unwrap();
+        let path = cut.join(DATABASE_FILE);
+        // Pages in the file, and a journal that says they were never committed, as a kill leaves them.
+        let mut connection = Connection::open(&path).unwrap();
+        connection.execute_batch("PRAGMA cache_size = 2; PRAGMA page_size = 4096;").unwrap();
+        let transaction = connection.transaction().unwrap();
+        transaction.execute_batch("CREATE TABLE half (made BLOB)").unwrap();
+        for _ in 0..100 {
+            transaction.execute("INSERT INTO half VALUES (zeroblob(4096))", []).unwrap();
+        }
+        for entry in std::fs::read_dir(&cut).unwrap() {
+            let from = entry.unwrap().path();
+            std::fs::copy(&from, home.join(from.file_name().unwrap())).unwrap();
+        }
+        assert!(home.join(DATABASE_FILE).metadata().unwrap().len() > 0, "the pages were written");
+        assert!(home.join(format!("{DATABASE_FILE}-journal")).metadata().unwrap().len() > 0);
+        let store = SqliteStore::open(&home, SqliteOptions::default()).unwrap();
+        assert!(store.has_checksums());
+        drop(store);
+        assert!(!home.join(format!("{DATABASE_FILE}-journal")).exists());
+    }
+}
