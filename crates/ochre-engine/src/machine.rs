@@ -91,6 +91,8 @@ pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     #[cfg(unix)]
     {
         let space = rustix::fs::statvfs(path).ok()?;
+        // Some network file systems tell nothing.
+        (space.f_blocks > 0).then_some(())?;
         Some(space.f_bavail.saturating_mul(space.f_frsize))
     }
     #[cfg(not(unix))]

@@ -31,6 +31,8 @@ const TEXT: &str = "text";
 const INDEX: &str = "index";
 /// The extension of files that are being written.
 const WRITING: &str = "writing";
+/// With less free on the disk, in bytes, nothing is written that can be made anew.
+const FREE_TO_WRITE_MIN: u64 = 4 << 20;
 
 /// The snapshots of a database; none are kept for one without a directory.
 pub(crate) struct Snapshots {
@@ -368,6 +370,10 @@ fn index_name(header: &CompositeHeader, first: u32) -> String {
 fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> std::io::Result<()> {
     let folder = path.parent().expect("a derived file lies in its collection's folder");
     std::fs::create_dir_all(folder)?;
+    if crate::machine::free_bytes(folder).is_some_and(|free| free < FREE_TO_WRITE_MIN) {
+        let text = "less than 4 MiB of the disk are free, which is kept for deleting records";
+        return Err(std::io::Error::new(std::io::ErrorKind::StorageFull, text));
+    }
     let beside = path.with_extension(WRITING);
     let written = (|| {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(&beside)?);

@@ -398,6 +398,8 @@ impl Store for SqliteStore {
     }
 }
 
+/// So long a connection waits for locks of others.
+const BUSY_PATIENCE: Duration = Duration::from_secs(10);
 /// SQLite's number for `auto_vacuum = INCREMENTAL`.
 const INCREMENTAL: i64 = 2;
 
@@ -407,7 +409,7 @@ fn connect(path: &Path, vfs: Option<&str>) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let vfs = checksums::vfs(vfs);
     let connection = Connection::open_with_flags_and_vfs(path, flags, &*vfs).map_err(sqlite)?;
-    connection.busy_timeout(Duration::from_secs(10)).map_err(sqlite)?;
+    connection.busy_timeout(BUSY_PATIENCE).map_err(sqlite)?;
     checksums::reserve(&connection, "main").map_err(sqlite)?;
     // Setting it takes the lock of the writer, who may not let go of it for long, even if it is set already. It only
     // takes effect before the first table, so it stands first.

@@ -159,7 +159,7 @@ pub(crate) fn open_read_only(path: &Path, vfs: Option<&str>) -> rusqlite::Result
         .collect();
     let suffix = if has_log { "" } else { "?immutable=1" };
     let connection = Connection::open_with_flags_and_vfs(format!("file:{escaped}{suffix}"), flags, &*vfs)?;
-    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.busy_timeout(super::BUSY_PATIENCE)?;
     // Closing would copy the log into the file.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(connection)

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
@@ -35,6 +35,17 @@ const GROUP_BYTES_MAX: usize = 64 << 20;
 const FREE_TO_ADD_MIN: u64 = 2 << 20;
 /// With less free, in bytes, the write-ahead log is copied into the database file after each commit.
 const FREE_TO_KEEP_LOG: u64 = 64 << 20;
+/// So long readers are waited for to make the log short.
+const READERS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Copies the log into the database file, so that all of it fits there whatever else fills the disk. What readers keep from
+/// that is tried again after the next commit.
+fn shorten_log(writer: &Writer) {
+    let Some(connection) = writer.connection() else { return };
+    let _ = connection.busy_timeout(READERS_PATIENCE);
+    let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    let _ = connection.busy_timeout(super::BUSY_PATIENCE);
+}
 
 /// A request waiting for its answer.
 pub(super) struct Ticket {
@@ -205,9 +216,15 @@ impl SqliteStore {
         if let Err(error) = self.revive(writer) {
             return answer_all(group, &error);
         }
-        let free = super::open::free_bytes(&self.path);
+        let mut free = super::open::free_bytes(&self.path);
         let adds = group.iter().any(|ticket| matches!(ticket.write.operation, Operation::Records { .. }));
-        if adds && free.is_some_and(|free| free < FREE_TO_ADD_MIN) {
+        // The log has to fit the database file as well.
+        let is_full = |free: Option<u64>| free.is_some_and(|free| free < FREE_TO_ADD_MIN + self.log_bytes());
+        if adds && is_full(free) {
+            shorten_log(writer);
+            free = super::open::free_bytes(&self.path);
+        }
+        if adds && is_full(free) {
             // What is left is for deleting, and for giving space back.
             let full = Error::Full { path: self.path.clone() };
             let (adding, others): (Vec<_>, Vec<_>) =
@@ -235,11 +252,14 @@ impl SqliteStore {
             Err(Abandoned::Unknown(error)) => self.answer_by_heads(writer, group, &applied, &error),
         }
         writer.in_group = false;
-        if let (Some(connection), true) = (writer.connection(), free.is_some_and(|free| free < FREE_TO_KEEP_LOG)) {
-            // The log is kept short, so that all of it fits the database file whatever else fills the disk. It is tried again
-            // after the next commit.
-            let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        if free.is_some_and(|free| free < FREE_TO_KEEP_LOG) {
+            shorten_log(writer);
         }
+    }
+
+    /// The size of the write-ahead log.
+    fn log_bytes(&self) -> u64 {
+        std::fs::metadata(self.path.with_extension("sqlite3-wal")).map_or(0, |log| log.len())
     }
 
     /// Runs each request in a savepoint; refused ones are answered at once.
