@@ -17,7 +17,7 @@ use ochre_scheduler::{Admission, Class, Governor};
 use ochre_store::Store;
 use parking_lot::Mutex;
 
-use crate::machine::{Machine, Usage, free_bytes, step_down};
+use crate::machine::{Machine, Usage, step_down};
 use crate::traffic::{Counts, Traffic};
 
 /// Pressure from which maintenance slows down.
@@ -124,7 +124,8 @@ impl TrafficGovernor {
             return;
         }
         let (counts, usage, waited) = (self.traffic.counts(), self.machine.usage(), self.store.waited_for_upkeep());
-        state.is_disk_short = self.directory.as_deref().and_then(free_bytes).is_some_and(|free| free < DISK_FREE_MIN);
+        state.is_disk_short =
+            self.directory.as_deref().and_then(ochre_store::free_bytes).is_some_and(|free| free < DISK_FREE_MIN);
         state.others = state.others * 0.5 + usage.others_since(&state.usage) * 0.5;
         let now = pressure_of(&Sample {
             processors: self.machine.processors(),

@@ -86,22 +86,6 @@ fn group_limit(mounted: &Path, groups: &str) -> Option<u64> {
     limits.iter().filter_map(read).min()
 }
 
-/// Bytes that are free on the file system of a path, as `df` tells them; `None` if it cannot be told.
-pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
-    #[cfg(unix)]
-    {
-        let space = rustix::fs::statvfs(path).ok()?;
-        // Some network file systems tell nothing.
-        (space.f_blocks > 0).then_some(())?;
-        Some(space.f_bavail.saturating_mul(space.f_frsize))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        None
-    }
-}
-
 /// Makes this thread, and those that it starts from now on, one of a lower priority. On Linux a thread has a
 /// priority of its own; elsewhere this does nothing.
 pub(crate) fn step_down() {
@@ -186,6 +170,5 @@ mod tests {
     fn this_machine_says_what_it_has() {
         assert!(resident_bytes() > 1 << 20);
         assert!(memory_bytes() > resident_bytes());
-        assert!(free_bytes(Path::new("/")).is_some());
     }
 }

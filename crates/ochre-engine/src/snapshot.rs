@@ -370,7 +370,7 @@ fn index_name(header: &CompositeHeader, first: u32) -> String {
 fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> std::io::Result<()> {
     let folder = path.parent().expect("a derived file lies in its collection's folder");
     std::fs::create_dir_all(folder)?;
-    if crate::machine::free_bytes(folder).is_some_and(|free| free < FREE_TO_WRITE_MIN) {
+    if ochre_store::free_bytes(folder).is_some_and(|free| free < FREE_TO_WRITE_MIN) {
         let text = "less than 4 MiB of the disk are free, which is kept for deleting records";
         return Err(std::io::Error::new(std::io::ErrorKind::StorageFull, text));
     }

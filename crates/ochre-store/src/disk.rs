@@ -8,6 +8,15 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+/// Bytes that are free on the file system of a path, as `df` tells them; `None` if it cannot be told.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let space = rustix::fs::statvfs(path).ok()?;
+    // Some network file systems tell nothing.
+    (space.f_blocks > 0).then_some(())?;
+    space.f_bavail.checked_mul(space.f_frsize)
+}
+
 /// Where files live.
 pub trait Disk: Send + Sync {
     /// Creates a directory and its parents, durably.
@@ -107,5 +116,16 @@ impl DiskFile for File {
 
     fn mappable(&self) -> Option<&File> {
         Some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_space_is_told_where_there_is_a_disk() {
+        assert!(free_bytes(Path::new("/")).is_some() && free_bytes(Path::new("")).is_some());
+        assert!(free_bytes(Path::new("/there/is/no/such/folder")).is_none());
     }
 }

@@ -27,7 +27,7 @@ mod store;
 pub use block::{Damage, VectorBlock};
 pub use check::{Finding, Report, check};
 pub use definitions::ExtensionTables;
-pub use disk::{Disk, DiskFile, RealDisk};
+pub use disk::{Disk, DiskFile, RealDisk, free_bytes};
 pub use error::{Error, Resource, Result};
 pub use extension::TableWork;
 pub use lock::Owner;

@@ -6,13 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ochre_scheduler::Time;
-use ochre_store::{ExtensionTables, SqliteStore};
+use ochre_store::{ExtensionTables, SqliteStore, free_bytes};
 
 use super::{BackupKind, Manifest, Repository};
 use crate::database::Database;
 use crate::error::Error;
 use crate::extension::{StoreExtension, tables_known};
-use crate::machine::free_bytes;
 use crate::options::Options;
 
 /// Which backup to restore.

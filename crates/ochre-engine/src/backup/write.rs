@@ -5,12 +5,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ochre_scheduler::{Clock, Context, Failure, Progress, SystemClock, Time};
-use ochre_store::{CopiedFile, Copy};
+use ochre_store::{CopiedFile, Copy, free_bytes};
 
 use super::manifest::CHUNK_BYTES;
 use super::{BACKUP_VERSION, BackedUpFile, BackupKind, Manifest, Repository};
 use crate::database::Inner;
-use crate::machine::free_bytes;
 
 /// The folder, within the database directory, where a backup is prepared.
 pub(crate) const FOLDER: &str = "backup.preparing";

@@ -1,10 +1,9 @@
 //! `compact`: seals vector segments and rewrites those with many dead vectors.
 
 use ochre_scheduler::{Context, Defaults, Failure, Knob, KnobValue, Knobs, Look, Task};
-use ochre_store::{Statistics, Upkeep};
+use ochre_store::{Statistics, Upkeep, free_bytes};
 
 use super::{Home, at, every};
-use crate::machine::free_bytes;
 
 /// Dead bytes for which the segment being written is sealed early.
 const DEAD_BYTES_MIN: u64 = 1 << 20;

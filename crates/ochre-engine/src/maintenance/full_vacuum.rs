@@ -1,10 +1,9 @@
 //! `full-vacuum`: rewrites the whole database file. Off unless enabled: writes wait meanwhile.
 
 use ochre_scheduler::{Context, Defaults, Failure, Knob, KnobValue, Knobs, Look, Misfire, Span, Task};
-use ochre_store::Upkeep;
+use ochre_store::{Upkeep, free_bytes};
 
 use super::{Home, at, cron};
-use crate::machine::free_bytes;
 
 pub(super) struct FullVacuum(pub(super) Home);
 

@@ -148,6 +148,11 @@ impl SqliteStore {
         done
     }
 
+    /// Bytes that are free on the disk of the database.
+    fn free_bytes(&self) -> Option<u64> {
+        self.path.parent().and_then(crate::disk::free_bytes)
+    }
+
     /// Goes on in another epoch, which was committed.
     fn adopt_epoch(&self, committed: u64) {
         let writer = self.writer.lock();
@@ -317,7 +322,7 @@ impl Store for SqliteStore {
     fn upkeep(&self, upkeep: Upkeep) -> Result<bool> {
         let done = self.making_room(|| self.run_upkeep(upkeep));
         if matches!(upkeep, Upkeep::Checkpoint { .. }) {
-            self.reserve.renew(open::free_bytes(&self.path));
+            self.reserve.renew(self.free_bytes());
         }
         done
     }

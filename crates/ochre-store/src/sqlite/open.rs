@@ -19,7 +19,7 @@ use super::{
     DATABASE_FILE, SEGMENTS_FOLDER, SqliteOptions, SqliteStore, checksums, connect, log, read_meta, segment_rows,
     upkeep, write_meta,
 };
-use crate::disk::Disk;
+use crate::disk::{Disk, free_bytes};
 use crate::error::{Error, Result};
 use crate::head::{self, DatabaseHead, Found, HeadFile};
 use crate::lock::Owner;
@@ -207,7 +207,7 @@ impl SqliteStore {
         create_private(directory).map_err(|error| Error::io("create", directory, &error))?;
         let owner = Owner::take(directory)?;
         let path = directory.join(DATABASE_FILE);
-        let reserve = Reserve::open(directory, free_bytes(&path));
+        let reserve = Reserve::open(directory, free_bytes(directory));
         let SqliteOptions { disk, vfs, .. } = options;
         roll_back_creation(&path, vfs.as_deref())?;
         let examined = match examine(&*disk, directory, vfs.as_deref()) {
@@ -251,7 +251,7 @@ impl SqliteStore {
         let folder = directory.join(SEGMENTS_FOLDER);
         let segments = Segments::open(Arc::clone(&disk), folder, options.map_segments, options.seal_bytes, &rows)?;
         connection.execute_batch("COMMIT").map_err(sqlite)?;
-        reserve.renew(free_bytes(&path));
+        reserve.renew(free_bytes(directory));
         let epoch = read_meta(&connection, "epoch").map_err(sqlite)?.cast_unsigned();
         let has_checksums = read_meta(&connection, "checksums").map_err(sqlite)? == 1;
         let writer = Writer::new(connection).map_err(sqlite)?;
@@ -300,15 +300,6 @@ impl SqliteStore {
             _ => Ok(()),
         }
     }
-}
-
-/// Bytes that are free where a file lies, if that can be told.
-pub(super) fn free_bytes(path: &Path) -> Option<u64> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let disk = rustix::fs::statvfs(folder).ok()?;
-    // Some network file systems tell nothing.
-    (disk.f_blocks > 0).then_some(())?;
-    disk.f_bavail.checked_mul(disk.f_frsize)
 }
 
 /// Rolls back what a crash left of making the database file: until it keeps a write-ahead log, SQLite uses a rollback journal,

@@ -216,13 +216,13 @@ impl SqliteStore {
         if let Err(error) = self.revive(writer) {
             return answer_all(group, &error);
         }
-        let mut free = super::open::free_bytes(&self.path);
+        let mut free = self.free_bytes();
         let adds = group.iter().any(|ticket| matches!(ticket.write.operation, Operation::Records { .. }));
         // The log has to fit the database file as well.
         let is_full = |free: Option<u64>| free.is_some_and(|free| free < FREE_TO_ADD_MIN + self.log_bytes());
         if adds && is_full(free) {
             shorten_log(writer);
-            free = super::open::free_bytes(&self.path);
+            free = self.free_bytes();
         }
         if adds && is_full(free) {
             // What is left is for deleting, and for giving space back.
