@@ -11,6 +11,7 @@
 mod backup;
 mod catalog;
 mod checksums;
+mod idempotency;
 mod jobs;
 mod log;
 mod migrations;

@@ -13,18 +13,18 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, TransactionBehavior, params};
 use uuid::Uuid;
 
 use super::records::{TransactionRows, encode_offsets};
-use super::{SqliteStore, catalog, connect, not_found, read_meta, reader, records, segment_rows, write_meta};
+use super::{
+    SqliteStore, catalog, connect, idempotency, not_found, read_meta, reader, records, segment_rows, write_meta,
+};
 use crate::error::{Error, Resource, Result};
 use crate::head::DatabaseHead;
 use crate::resolve::{Resolved, learn_keys, resolve};
 use crate::segments::{NewBlocks, Pending, Segments, into_blocks};
-use crate::store::{
-    Change, CollectionNumber, CollectionRow, Committed, Head, Idempotency, Operation, Outcome, Put, Write,
-};
+use crate::store::{Change, CollectionNumber, CollectionRow, Committed, Head, Operation, Outcome, Put, Write};
 
 /// A group takes at most this many requests.
 const GROUP_REQUESTS_MAX: usize = 256;
@@ -294,7 +294,7 @@ impl SqliteStore {
     ) -> Result<(Outcome, Option<Draft>), Failure> {
         let connection = writer.connection.as_ref().expect("revived before the group began");
         if let Some(key) = &write.idempotency
-            && let Some(outcome) = stored_outcome(connection, write.collection, key)?
+            && let Some(outcome) = idempotency::stored_outcome(connection, write.collection, key)?
         {
             return Ok((outcome, None));
         }
@@ -330,7 +330,7 @@ impl SqliteStore {
             Some(apply_resolved(connection, &row, head, resolved, &write.operation, next_vector_id)?)
         };
         if let Some(key) = &write.idempotency {
-            store_outcome(connection, write.collection, key, &outcome)?;
+            idempotency::store_outcome(connection, write.collection, key, &outcome)?;
         }
         Ok((outcome, draft))
     }
@@ -803,38 +803,6 @@ pub(super) fn record_segments(
         write_meta(connection, "next_vector_id", next_vector_id.cast_signed())?;
     }
     Ok(())
-}
-
-/// A client's key within the collection that it writes to: others, who may be of another tenant, use keys of their own.
-fn scoped(collection: Uuid, key: &Idempotency) -> String {
-    format!("{}/{}", collection.simple(), key.key)
-}
-
-fn stored_outcome(connection: &Connection, collection: Uuid, key: &Idempotency) -> Result<Option<Outcome>, Failure> {
-    let mut statement =
-        connection.prepare_cached("SELECT request, position, deleted FROM idempotency WHERE key = ?1")?;
-    let mut find = |key: &str| {
-        let found = statement.query_row([key], |row| {
-            let (position, deleted) = (row.get::<_, i64>(1)?.cast_unsigned(), row.get::<_, i64>(2)?.cast_unsigned());
-            Ok((row.get::<_, [u8; 16]>(0)?, Outcome { position, deleted, replayed: true }))
-        });
-        found.optional()
-    };
-    let request = key.request.to_be_bytes();
-    match find(&scoped(collection, key))? {
-        Some((stored, outcome)) if stored == request => Ok(Some(outcome)),
-        Some(_) => Err(Error::IdempotencyConflict { key: key.key.clone() }.into()),
-        // As versions before kept it, for a day: without the collection, which the hash of the request tells.
-        None => Ok(find(&key.key)?.filter(|(stored, _)| *stored == request).map(|(_, outcome)| outcome)),
-    }
-}
-
-fn store_outcome(
-    connection: &Connection, collection: Uuid, key: &Idempotency, outcome: &Outcome,
-) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached("INSERT INTO idempotency VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    let (position, deleted) = (outcome.position.cast_signed(), outcome.deleted.cast_signed());
-    statement.execute(params![scoped(collection, key), key.request.to_be_bytes(), position, deleted, now()]).map(drop)
 }
 
 /// Seconds since the Unix epoch.
