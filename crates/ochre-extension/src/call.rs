@@ -148,8 +148,15 @@ fn parsed_bytes(json: &[u8]) -> usize {
             b'"' => {
                 let start = at + 1;
                 at = start;
-                while json.get(at).is_some_and(|byte| *byte != b'"') {
-                    at += if json[at] == b'\\' { 2 } else { 1 };
+                while let Some(next) = json.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+                    at += next;
+                    if json[at] == b'"' {
+                        break;
+                    }
+                    at += 2;
+                }
+                if json.get(at) != Some(&b'"') {
+                    at = json.len();
                 }
                 last_text = (start, at.min(json.len()));
                 bytes += last_text.1.saturating_sub(start);
@@ -171,6 +178,14 @@ fn parsed_bytes(json: &[u8]) -> usize {
                 }
             }
             b',' if open.last() == Some(&true) => bytes += if in_embeddings { FLOAT } else { ELEMENT },
+            // The numbers of an embedding, most of what there is to read.
+            b'0'..=b'9' | b'-' if in_embeddings && open.last() == Some(&true) => {
+                let rest = &json[at..];
+                let numbers = &rest[..memchr::memchr3(b'[', b']', b'"', rest).unwrap_or(rest.len())];
+                bytes += memchr::memchr_iter(b',', numbers).count() * FLOAT;
+                at += numbers.len();
+                continue;
+            }
             _ => {}
         }
         at += 1;

@@ -79,6 +79,7 @@ pub struct Budget {
     patience: Duration,
     deadline: Option<Instant>,
     is_cancelled: AtomicBool,
+    was_exceeded: AtomicBool,
 }
 
 impl Budget {
@@ -92,6 +93,7 @@ impl Budget {
             patience,
             deadline: (!patience.is_zero()).then(|| Instant::now() + patience),
             is_cancelled: AtomicBool::new(false),
+            was_exceeded: AtomicBool::new(false),
         })
     }
 
@@ -100,16 +102,26 @@ impl Budget {
         self.is_cancelled.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the request was refused memory or time.
+    pub fn was_exceeded(&self) -> bool {
+        self.was_exceeded.load(Ordering::Relaxed)
+    }
+
+    fn exceeded(&self, why: Exceeded) -> Result<(), Exceeded> {
+        self.was_exceeded.store(true, Ordering::Relaxed);
+        Err(why)
+    }
+
     /// Takes bytes, which come back when the budget is dropped.
     fn charge(&self, bytes: u64) -> Result<(), Exceeded> {
         if self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > self.memory_limit {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(Exceeded::Memory { limit: self.memory_limit });
+            return self.exceeded(Exceeded::Memory { limit: self.memory_limit });
         }
         if self.all.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > self.all.limit {
             self.all.used.fetch_sub(bytes, Ordering::Relaxed);
             self.used.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(Exceeded::AllMemory { limit: self.all.limit });
+            return self.exceeded(Exceeded::AllMemory { limit: self.all.limit });
         }
         Ok(())
     }
@@ -121,7 +133,7 @@ impl Budget {
         }
         match self.deadline {
             Some(deadline) if Instant::now() > deadline => {
-                Err(Exceeded::Time { millis: u64::try_from(self.patience.as_millis()).unwrap_or(u64::MAX) })
+                self.exceeded(Exceeded::Time { millis: u64::try_from(self.patience.as_millis()).unwrap_or(u64::MAX) })
             }
             _ => Ok(()),
         }

@@ -213,6 +213,15 @@ impl Filter {
         self.for_each_leaf(&mut |leaf| reads |= matches!(leaf, Self::Document(_)));
         reads
     }
+
+    /// Whether any part matches a regular expression.
+    pub fn has_pattern(&self) -> bool {
+        let mut found = false;
+        self.for_each_leaf(&mut |leaf| {
+            found |= matches!(leaf, Self::Document(DocumentTest::Matches(_) | DocumentTest::NotMatches(_)));
+        });
+        found
+    }
 }
 
 #[cfg(test)]

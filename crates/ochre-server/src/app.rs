@@ -49,29 +49,12 @@ const REQUEST_SHARE: u64 = 8;
 /// and no more than this, in bytes.
 const REQUEST_BYTES_MAX: u64 = 1 << 30;
 
-/// A short read returns at most so many records,
-const RETURNED_SHORT_MAX: usize = 300;
-/// and so many with their documents.
-const DOCUMENTS_SHORT_MAX: usize = 32;
-
-/// What a read does with documents.
-#[derive(Clone, Copy)]
-pub(crate) enum Documents {
-    Unread,
-    Returned,
-    /// A filter looks into them.
-    Filtered,
-}
-
-impl Documents {
-    pub(crate) fn of(filter: Option<&Filter>, are_returned: bool) -> Self {
-        match filter {
-            Some(filter) if filter.reads_documents() => Self::Filtered,
-            _ if are_returned => Self::Returned,
-            _ => Self::Unread,
-        }
-    }
-}
+/// A read that is started on the thread that took the request returns at most this many records,
+const RETURNED_IN_PLACE_MAX: usize = 300;
+/// takes at most this long,
+const TIME_IN_PLACE_MAX: Duration = Duration::from_millis(3);
+/// and at most this much memory, in bytes.
+const BYTES_IN_PLACE_MAX: u64 = 1 << 20;
 
 impl App {
     /// A server over this database.
@@ -156,23 +139,39 @@ impl App {
         &self.database
     }
 
-    /// As [`App::run`], for reads: those that are `short` run on the thread that took the request. Handing
-    /// them over would take longer than they do, and more threads than processors only wait for each other.
-    pub(crate) async fn run_read<T, F>(&self, short: bool, work: F) -> Result<T, ApiError>
+    /// As [`App::run`], for reads: a client that goes away ends the work, and so does `server.read_timeout_ms`.
+    pub(crate) async fn run_read<T, F>(&self, work: F) -> Result<T, ApiError>
     where
         T: Send + 'static,
         F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
     {
         let budget = self.budget(Duration::from_millis(self.config.server.read_timeout_ms));
-        if short && let Ok(_permit) = self.running.try_acquire() {
-            let _within = budget::enter(budget);
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&self.database)));
-            return done
-                .unwrap_or_else(|_| Err(ApiError::internal("the request failed inside the server: it panicked")));
-        }
-        // A client that goes away leaves this future behind, and nobody to read for.
+        // A client that goes away drops this future.
         let _gone = CancelWhenDropped(Arc::clone(&budget));
         self.run_within(budget, work).await
+    }
+
+    /// As [`App::run_read`], for reads that probably are short ([`App::is_short`]): they start on the thread that took
+    /// the request, since handing one over takes longer than it does. What turns out to be long starts again elsewhere.
+    pub(crate) async fn run_short_read<T, F>(&self, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Database) -> Result<T, ApiError> + Clone + Send + 'static,
+    {
+        if let Ok(permit) = self.running.try_acquire() {
+            let bytes = BYTES_IN_PLACE_MAX.min(self.request_bytes);
+            let budget = Budget::new(bytes, Arc::clone(&self.memory), TIME_IN_PLACE_MAX);
+            let within = budget::enter(Arc::clone(&budget));
+            let work = work.clone();
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&self.database)));
+            let done =
+                done.unwrap_or_else(|_| Err(ApiError::internal("the request failed inside the server: it panicked")));
+            if done.is_ok() || !budget.was_exceeded() {
+                return done;
+            }
+            drop((within, permit));
+        }
+        self.run_read(work).await
     }
 
     /// What one request may use.
@@ -180,18 +179,18 @@ impl App {
         Budget::new(self.request_bytes, Arc::clone(&self.memory), patience)
     }
 
-    /// Whether reading a collection takes at most some milliseconds: it is in memory, few records are returned, `each` for
-    /// each of so many `searches`, fewer still if with documents, and the filter reads none, of which one alone can take long.
-    pub(crate) fn is_short(&self, path: &CollectionPath, documents: Documents, searches: usize, each: usize) -> bool {
+    /// Whether a read probably takes at most some milliseconds: the collection is in memory, few records are returned,
+    /// `each` for each of the `searches`, and no pattern is matched, since nothing bounds what one step of that takes.
+    pub(crate) fn is_short(
+        &self, path: &CollectionPath, filter: Option<&Filter>, searches: usize, each: usize,
+    ) -> bool {
+        if filter.is_some_and(Filter::has_pattern) {
+            return false;
+        }
         let Some(records) = collection(&self.database, path).ok().and_then(|found| found.loaded_records()) else {
             return false;
         };
-        let returned_max = match documents {
-            Documents::Unread => RETURNED_SHORT_MAX,
-            Documents::Returned => DOCUMENTS_SHORT_MAX,
-            Documents::Filtered => return false,
-        };
-        searches <= RETURNED_SHORT_MAX && searches.saturating_mul(each.min(records)) <= returned_max
+        searches <= RETURNED_IN_PLACE_MAX && searches.saturating_mul(each.min(records)) <= RETURNED_IN_PLACE_MAX
     }
 
     /// Runs `work` on a blocking thread, once there is room. A client that goes away does not stop it: a

@@ -146,13 +146,13 @@ const SHOWN: Include = Include { embeddings: false, documents: true, metadatas: 
 pub(crate) async fn find(app: &App, named: Named, given: Map<String, Json>) -> Result<Json, ApiError> {
     let home = named.clone();
     let search = app
-        .run_read(false, move |database| Search::parse(&fields(&home.find(database)?, IntrospectMode::Fast)?, &given))
+        .run_read(move |database| Search::parse(&fields(&home.find(database)?, IntrospectMode::Fast)?, &given))
         .await?;
     let embedding = match (&search.text, app.embedding_function()) {
         (Some(text), Some(function)) => Some(function.embed(text).await?),
         _ => None,
     };
-    app.run_read(false, move |database| find_now(&named.find(database)?, search, embedding)).await
+    app.run_read(move |database| find_now(&named.find(database)?, search, embedding)).await
 }
 
 /// A record that was found, with what ranks it, by its name in the answer.

@@ -116,7 +116,7 @@ pub struct DeleteCollectionRecordsPayload {
 }
 
 /// Body of get.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct GetRequestPayload {
     /// Only these.
     pub ids: Option<Vec<String>>,
@@ -138,7 +138,7 @@ pub struct GetRequestPayload {
 }
 
 /// Body of query.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct QueryRequestPayload {
     /// The query vectors; each has its own list in the answer.
     #[schema(value_type = Vec<Vec<f32>>)]

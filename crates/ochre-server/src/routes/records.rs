@@ -20,7 +20,7 @@ use ochre_wire::{
 };
 use serde_json::{Value as Json_, json};
 
-use crate::app::{App, CollectionPath, Documents, collection, gone};
+use crate::app::{App, CollectionPath, collection, gone};
 use crate::auth::Caller;
 use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
@@ -311,15 +311,15 @@ async fn fetch(
             let filter = payload.filter()?;
             fetch_now(database, &path, payload, filter, &planning)
         };
-        return app.run_read(false, work).await;
+        return app.run_read(work).await;
     }
     let payload: GetRequestPayload = body.parse()?;
     let filter = payload.filter()?;
     let returned = payload.ids.as_ref().map_or(usize::MAX, Vec::len);
     let returned = returned.min(payload.limit.map_or(usize::MAX, |limit| limit as usize));
-    let documents = Documents::of(filter.as_ref(), parts(&payload.include).documents);
-    let is_short = app.is_short(&path, documents, 1, returned);
-    app.run_read(is_short, move |database| fetch_now(database, &path, payload, filter, &planning)).await
+    let is_short = app.is_short(&path, filter.as_ref(), 1, returned);
+    let work = move |database: &Database| fetch_now(database, &path, payload, filter, &planning);
+    if is_short { app.run_short_read(work).await } else { app.run_read(work).await }
 }
 
 fn fetch_now(
@@ -355,15 +355,15 @@ async fn query(
             let filter = payload.filter()?;
             query_now(database, &path, payload, filter, &planning)
         };
-        return app.run_read(false, work).await;
+        return app.run_read(work).await;
     }
     let payload: QueryRequestPayload = body.parse()?;
     let filter = payload.filter()?;
     // Searching takes time for each embedding, however few records it finds.
     let each = (payload.n_results.unwrap_or(10) as usize).max(10);
-    let documents = Documents::of(filter.as_ref(), parts(&payload.include).documents);
-    let is_short = app.is_short(&path, documents, payload.query_embeddings.len(), each);
-    app.run_read(is_short, move |database| query_now(database, &path, payload, filter, &planning)).await
+    let is_short = app.is_short(&path, filter.as_ref(), payload.query_embeddings.len(), each);
+    let work = move |database: &Database| query_now(database, &path, payload, filter, &planning);
+    if is_short { app.run_short_read(work).await } else { app.run_read(work).await }
 }
 
 fn query_now(
@@ -409,7 +409,7 @@ struct CountQuery {
 async fn count(
     State(app): State<App>, Path(path): Path<CollectionPath>, Query(_): Query<CountQuery>,
 ) -> Result<Json<u64>, ApiError> {
-    app.run_read(false, move |database| Ok(Json(collection(database, &path)?.count().map_err(gone(&path))?))).await
+    app.run_read(move |database| Ok(Json(collection(database, &path)?.count().map_err(gone(&path))?))).await
 }
 
 /// What is told of a filter beside the answer.
