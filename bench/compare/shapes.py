@@ -91,6 +91,33 @@ SHAPES = {
 }
 
 
+class Chroma(graph.Timed):
+    """The official package, in this process."""
+
+    name = "chroma"
+
+    def make(self, base, space, folder):
+        import chromadb
+
+        client = chromadb.PersistentClient(str(folder / "chroma"))
+        self.collection = client.create_collection("shapes", configuration={"hnsw": {"space": space}})
+        for start in range(0, len(base), 2000):
+            part = base[start : start + 2000]
+            self.collection.add(ids=[str(start + row) for row in range(len(part))], embeddings=part)
+
+    def widen(self, width):
+        assert width == WIDTH, "its default"
+
+    def find(self, queries):
+        found = []
+        for start in range(0, len(queries), 100):
+            found += self.collection.query(query_embeddings=queries[start : start + 100], n_results=graph.K, include=[])["ids"]
+        return np.array(found, dtype=np.int64)
+
+
+LIBRARIES = {"ochre": graph.Ochre, "chroma": Chroma, "hnswlib": graph.Hnswlib, "faiss": graph.Faiss}
+
+
 def distances(queries, base, space):
     if space == "cosine":
         return 1 - unit(queries) @ unit(base).T
@@ -117,17 +144,16 @@ def main():
     parser.add_argument("--count", type=int, default=12_000)
     parser.add_argument("--dimension", type=int, help="in place of each shape's own")
     parser.add_argument("--only", help="shapes, separated by commas")
-    parser.add_argument("--libraries", default="ochre,hnswlib,faiss HNSW16,SQ8".replace("16,S", "16 S"))
+    parser.add_argument("--libraries", default=",".join(LIBRARIES), help="separated by commas")
     parser.add_argument("--space", choices=["cosine", "l2"], help="in place of both")
     parser.add_argument("--shuffled", action="store_true", help="insert in random order")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json")
     arguments = parser.parse_args()
-    wanted = [name.replace("HNSW16 SQ8", "HNSW16,SQ8") for name in arguments.libraries.split(",")]
-    libraries = [make for make in graph.LIBRARIES if make.name in wanted]
-    chance_shapes = [name for name in SHAPES if not arguments.only or name in arguments.only.split(",")]
+    libraries = [LIBRARIES[name] for name in arguments.libraries.split(",")]
+    names = [name for name in SHAPES if not arguments.only or name in arguments.only.split(",")]
     rows, result = [], []
-    for name in chance_shapes:
+    for name in names:
         make_shape, dimension = SHAPES[name]
         for space in [arguments.space] if arguments.space else ["cosine", "l2"]:
             chance = np.random.default_rng(arguments.seed)
@@ -142,9 +168,9 @@ def main():
                 chance.standard_normal(base[own].shape))
             queries = np.concatenate([base[own], beside.astype(np.float32)])
             for make in libraries:
-                is_ochre = make is graph.Ochre
-                # The other libraries get unit vectors and measure their inner product.
-                shown = (lambda x: x) if is_ochre or space == "l2" else lambda x: unit(x).astype(np.float32)
+                # These libraries get unit vectors and measure their inner product.
+                is_given_units = space == "cosine" and make in (graph.Hnswlib, graph.Faiss)
+                shown = (lambda x: unit(x).astype(np.float32)) if is_given_units else (lambda x: x)
                 with tempfile.TemporaryDirectory() as folder:
                     library = make(shown(base), shown(queries), pathlib.Path(folder), space)
                     found, seconds = library.search(WIDTH)

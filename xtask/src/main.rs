@@ -22,7 +22,7 @@ const HELP: &str = "cargo xtask COMMAND
   check                      formatting of sources, lints, rules, documentation, generated files
   generate                   rewrite the generated references
   conformance WHAT [ARGS]    python | javascript | upstream | crash; see conformance/README.md
-  bench [serve|graph|growth|engines] [ARGS]
+  bench [serve|graph|shapes|growth|engines] [ARGS]
                              compare with Chroma, graph libraries, other engines; see bench/README.md";
 
 /// The workspace's root.
@@ -105,7 +105,7 @@ fn conformance(arguments: &[String]) -> Result<()> {
 
 fn bench(arguments: &[String]) -> Result<()> {
     let (script, rest) = match arguments.split_first() {
-        Some((what, rest)) if ["serve", "graph", "growth", "engines"].contains(&what.as_str()) => {
+        Some((what, rest)) if ["serve", "graph", "shapes", "growth", "engines"].contains(&what.as_str()) => {
             (format!("{what}.py"), rest)
         }
         Some((what, _)) if !what.starts_with('-') => bail!("{HELP}"),

@@ -430,6 +430,16 @@ impl Database {
         held
     }
 
+    /// How many vectors of the collections in memory wait for a graph, and how many walks of theirs were found to miss.
+    pub fn unindexed_vectors(&self) -> (usize, usize) {
+        let records_min = self.inner.options.graph_records_min;
+        let loaded = self.inner.loaded.read();
+        let views = loaded.values().filter_map(|loaded| loaded.view());
+        views.filter(|view| view.live().len() >= records_min).fold((0, 0), |(waiting, unreachable), view| {
+            (waiting + view.waiting_len(), unreachable + view.unreachable_len())
+        })
+    }
+
     /// The collections of a database, by id.
     ///
     /// # Errors

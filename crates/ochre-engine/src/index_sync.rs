@@ -27,8 +27,12 @@ const LINK_AT_ONCE: usize = 256;
 const CODE_AT_ONCE: usize = 10_000;
 /// A graph with so many times more nodes than there are records is begun anew.
 const DEAD_NODES_MAX: usize = 3;
-/// Orphans are looked for once this share of the graph was added since the last time.
+/// Nodes that few links lead to are looked for once this share of the graph was added since the last time.
 const CHECK_SHARE: usize = 50;
+/// All nodes are searched for again once the graph grew by one part in so many.
+const SEARCH_AGAIN_SHARE: usize = 2;
+/// Nodes that are searched for in one step, for each thread that searches.
+const SEARCH_AT_ONCE: usize = 512;
 /// A graph that takes more than one part in so many of the memory there may be is moved into its snapshot.
 const HEAP_SHARE: u64 = 16;
 /// While it is built, a graph is moved into a file whenever nodes on the heap take more than one part in so many.
@@ -72,8 +76,8 @@ impl Inner {
         let parameters = GraphParameters::new(&hnsw, dimension);
         let FoundGraph { graph, is_unverified } = self.snapshots.read(self.store.epoch(), row.id, parameters)?;
         self.signals.remember(row.number, |remembered| {
-            (remembered.snapshot, remembered.gauged, remembered.is_unverified) =
-                (graph.len(), graph.len(), is_unverified);
+            (remembered.snapshot, remembered.gauged, remembered.searched) = (graph.len(), graph.len(), graph.len());
+            remembered.is_unverified = is_unverified;
         });
         Some(Arc::new(graph))
     }
@@ -84,7 +88,7 @@ impl Inner {
         let (Some(view), Ok(row)) = (loaded.view(), self.row(loaded.id)) else { return Pending::Nothing };
         let Some(dimension) = row.dimension else { return Pending::Nothing };
         let name = &row.name;
-        let (tail, records) = (view.tail_len(), view.live().len());
+        let (tail, records) = (view.waiting_len(), view.live().len());
         let unindexed = view.outside_text().len();
         let is_text_due = row.schema.is_text_searchable() && unindexed > self.options.text_unindexed_max;
         let text = || Pending::Now(format!("{unindexed} documents of '{name}' are in no text segment"));
@@ -221,7 +225,7 @@ impl Inner {
                     found(format!("the parameters of '{}' changed", row.name), false)
                 } else if dead_share > dead_share_max {
                     found(format!("{:.0} % of the graph of '{}' is dead", dead_share * 100.0, row.name), false)
-                } else if with_samples && nodes > 0 && view.tail_len() == 0 && nodes > sampled + sampled / 2 {
+                } else if with_samples && nodes > 0 && view.waiting_len() == 0 && nodes > sampled + sampled / 2 {
                     found(format!("the recall of '{}' was not sampled since its graph grew", row.name), true)
                 } else {
                     None
@@ -291,7 +295,7 @@ impl Inner {
             }
             let is_linked = graph.linked().len() == graph.len();
             if is_movable && is_linked && self.is_large_to_build(&graph, false) {
-                graph.relink_orphans();
+                graph.search_weakly_linked_again();
                 match self.moved_to_file(&loaded, &graph, graph.capacity()) {
                     Some(moved) => graph = moved,
                     None => is_movable = false,
@@ -335,7 +339,8 @@ impl Inner {
 
     fn publish_graph(&self, loaded: &Loaded, graph: Graph) {
         self.signals.remember(loaded.number, |remembered| {
-            (remembered.snapshot, remembered.gauged, remembered.is_unverified) = (0, 0, false);
+            (remembered.snapshot, remembered.gauged, remembered.searched) = (0, 0, 0);
+            remembered.is_unverified = false;
         });
         let graph = Arc::new(graph);
         loaded.change_aside(|view| view.set_graph(Some(Arc::clone(&graph))));
@@ -373,7 +378,8 @@ impl Inner {
             let lacks_room = graph.capacity() - graph.len() < uncoded.len();
             let is_to_move = is_movable && !graph.is_empty() && self.is_large_to_build(&graph, lacks_room);
             if is_to_move && graph.linked().len() == graph.len() {
-                relink(loaded, &graph);
+                graph.search_weakly_linked_again();
+                tell_lost(loaded, &graph);
                 let capacity = Graph::capacity_for(graph.len() + view.tail_len(), hnsw.resize_factor);
                 let moved = self.moved_to_file(loaded, &graph, capacity).map(Arc::new);
                 is_movable = moved.is_some();
@@ -444,23 +450,12 @@ impl Inner {
     fn finish(&self, loaded: &Loaded, row: &CollectionRow, all: bool, context: &Context<'_>) -> Result<(), Failure> {
         let Some(view) = loaded.view() else { return Ok(()) };
         let Some(graph) = view.graph().cloned() else { return Ok(()) };
+        self.repair(loaded, &view, &row.schema.hnsw(), &graph, all, context)?;
         let remembered = self.signals.remembered(loaded.number);
-        // Looking at every link costs as much as the graph is large, so it has to have grown by some share.
-        let unchecked = graph.unchecked();
-        if unchecked > graph.len() / CHECK_SHARE || (all && unchecked > 0) {
-            context.step(nodes_done(&graph, graph.len()))?;
-            relink(loaded, &graph);
-        }
-        // How distances grow with rank changes little while a graph grows.
-        if remembered.gauged < graph.len() / 2 {
-            context.step(nodes_done(&graph, graph.len()))?;
-            graph.gauge();
-            self.signals.remember(loaded.number, |remembered| remembered.gauged = graph.len());
-        }
         let fresh = graph.len() - remembered.snapshot.min(graph.len());
         if fresh > graph.len() / SNAPSHOT_SHARE || (all && fresh > 0) {
             context.step(nodes_done(&graph, graph.len()))?;
-            self.write_snapshot(loaded, row, &view, &graph);
+            self.write_snapshot(row, &view, &graph);
             if let Some(copy) = self.copy_in_order(row, &graph, fresh) {
                 replace(loaded, &graph, &Arc::new(copy));
             }
@@ -472,10 +467,53 @@ impl Inner {
         self.sync_records(loaded, row, all, context)
     }
 
-    fn write_snapshot(&self, loaded: &Loaded, row: &CollectionRow, view: &View, graph: &Graph) {
-        // Whoever loads it need not look for what is lost.
+    /// Makes sure that walks find every node, and leaves those to the tail that they miss all the same.
+    fn repair(
+        &self, loaded: &Loaded, view: &View, hnsw: &HnswConfiguration, graph: &Arc<Graph>, all: bool,
+        context: &Context<'_>,
+    ) -> Result<(), Failure> {
+        let remembered = self.signals.remembered(loaded.number);
+        // How distances grow with rank changes little while a graph grows.
+        if remembered.gauged < graph.len() / 2 {
+            context.step(nodes_done(graph, graph.len()))?;
+            graph.gauge();
+            self.signals.remember(loaded.number, |remembered| remembered.gauged = graph.len());
+        }
+        let lost = graph.lost_count();
+        // Looking at every link costs as much as the graph is large, so it has to have grown by some share.
+        let unchecked = graph.unchecked();
+        if unchecked > graph.len() / CHECK_SHARE || (all && unchecked > 0) {
+            context.step(nodes_done(graph, graph.len()))?;
+            graph.search_weakly_linked_again();
+        }
+        // What is linked later takes the place of links that led to others.
+        if graph.len() > remembered.searched + remembered.searched / SEARCH_AGAIN_SHARE {
+            graph.search_all_again();
+            self.signals.remember(loaded.number, |remembered| remembered.searched = graph.len());
+        }
+        let current = |node: Node| {
+            let is_current = view.vector_id(node.offset) == Some(node.vector_id);
+            view.vector(node.offset).ok().filter(|_| is_current).map(|(vector, _)| vector)
+        };
+        while graph.unsearched() > 0 {
+            let (done, total) = ((graph.len() - graph.unsearched()) as u64, Some(graph.len() as u64));
+            context.step(Progress { done, total, what: "vectors that were searched for".into() })?;
+            let options = BuildOptions { threads: self.governor.threads(threads(hnsw)), stop: self.signals.stopped() };
+            graph.search_own(SEARCH_AT_ONCE * options.threads, hnsw.ef_search, current, options);
+            if options.stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+        }
+        if (lost, graph.lost_count()) != (0, 0) {
+            tracing::debug!(collection = %loaded.id, lost = graph.lost_count(), "vectors that walks of the graph miss are scanned");
+            tell_lost(loaded, graph);
+        }
+        Ok(())
+    }
+
+    fn write_snapshot(&self, row: &CollectionRow, view: &View, graph: &Graph) {
         if graph.unchecked() > 0 {
-            relink(loaded, graph);
+            graph.search_weakly_linked_again();
         }
         let header =
             SnapshotHeader { epoch: self.store.epoch(), collection: row.id.into_bytes(), position: view.position() };
@@ -515,7 +553,7 @@ impl Inner {
             if let Some(graph) = view.graph()
                 && graph.linked().len() != self.signals.remembered(loaded.number).snapshot
             {
-                self.write_snapshot(&loaded, &row, &view, graph);
+                self.write_snapshot(&row, &view, graph);
             }
             self.close_records(&loaded, &row, &view);
         }
@@ -528,12 +566,12 @@ fn replace(loaded: &Loaded, graph: &Arc<Graph>, copy: &Arc<Graph>) -> bool {
     loaded.view().and_then(|view| view.graph().cloned()).is_some_and(|now| Arc::ptr_eq(&now, copy))
 }
 
-/// Makes what walks do not reach reachable; what stays so is in the tail.
-fn relink(loaded: &Loaded, graph: &Graph) {
-    let lost = graph.relink_orphans();
-    if !lost.is_empty() {
-        loaded.change(|view| view.unmark_linked(&lost));
-    }
+/// Leaves those nodes to the tail that walks are known to miss, and those only.
+fn tell_lost(loaded: &Loaded, graph: &Arc<Graph>) {
+    loaded.change(|view| {
+        view.mark_linked(graph, 0);
+        view.unmark_linked(&graph.lost());
+    });
 }
 
 /// Adds the codes of the current vectors of these offsets.

@@ -38,6 +38,8 @@ pub(crate) struct Remembered {
     pub(crate) snapshot: usize,
     /// When it was last gauged.
     pub(crate) gauged: usize,
+    /// When all of its nodes were last searched for.
+    pub(crate) searched: usize,
     /// When its recall was last sampled.
     pub(crate) sampled: usize,
     /// It is used from a snapshot that was not read through yet.

@@ -9,16 +9,13 @@ use std::collections::BinaryHeap;
 
 use crate::bitmap::Bitmap;
 use crate::distance::Metric;
-use crate::graph::{Graph, Near, Query, Wanted};
+use crate::graph::{Graph, Near, Query, WALK_COST, Wanted};
 use crate::view::{Damaged, View};
 
 /// A walk measures about this many nodes on its way down to the lowest level …
 const WALK_START: usize = 150;
 /// … and this many for each candidate it keeps or crosses there.
 const WALK_EACH: usize = 15;
-/// Measuring a node on a walk takes about as long as measuring this many in a scan: a scan knows what
-/// comes next, a walk waits for memory.
-const WALK_COST: usize = 4;
 /// Vectors asked for ahead of the one that is measured …
 const ROWS_AHEAD: usize = 6;
 /// … and before that where they lie, and before that whose they are: each tells where the next is.
@@ -81,6 +78,8 @@ pub struct Plan {
     pub matches: usize,
     /// How many matches no walk finds, because they are not linked yet.
     pub tail: usize,
+    /// Vectors of the collection that the last check of its graph could not reach; they are in the tail.
+    pub unreachable: usize,
 }
 
 /// The `k` matches nearest to the query, nearest first, ties by offset; exactly min(k, matches) of them.
@@ -90,8 +89,15 @@ pub struct Plan {
 /// [`Damaged`] if a vector that had to be measured cannot be read.
 pub fn nearest(view: &View, wanted: Nearest<'_>) -> Result<(Vec<Hit>, Plan), Damaged> {
     let matches = wanted.matches.unwrap_or_else(|| view.live());
-    let mut plan =
-        Plan { strategy: Strategy::Empty, visited: 0, scanned: 0, measured: 0, matches: matches.len(), tail: 0 };
+    let mut plan = Plan {
+        strategy: Strategy::Empty,
+        visited: 0,
+        scanned: 0,
+        measured: 0,
+        matches: matches.len(),
+        tail: 0,
+        unreachable: view.unreachable_len(),
+    };
     if wanted.k == 0 || matches.is_empty() {
         return Ok((Vec::new(), plan));
     }
@@ -175,8 +181,8 @@ fn scan(view: &View, graph: &Graph, query: &Query, offsets: &Bitmap, k: usize, p
     let mut all: Vec<Near> = nodes.map(|(node, distance)| Near { distance: known(*distance), node: *node }).collect();
     if k < all.len() {
         let (_, kth, _) = all.select_nth_unstable(k - 1);
-        // Both this one and any other may be off by the margin.
-        let farthest = kth.distance + 2.0 * graph.margin(query);
+        // This one and any other may be off, in opposite directions.
+        let farthest = kth.distance + graph.margin(query);
         all.retain(|near| near.distance <= farthest || farthest.is_nan());
     }
     all.sort_unstable();

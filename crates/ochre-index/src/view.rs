@@ -210,6 +210,16 @@ impl View {
         self.live.len() - self.in_graph.len()
     }
 
+    /// How many vectors no walk finds, as far as that was looked at: they stay in the tail.
+    pub fn unreachable_len(&self) -> usize {
+        self.graph.as_ref().map_or(0, |graph| graph.lost_count()).min(self.tail_len())
+    }
+
+    /// How many vectors wait for the graph.
+    pub fn waiting_len(&self) -> usize {
+        self.tail_len() - self.unreachable_len()
+    }
+
     /// The current vector's id, if the offset is live.
     pub fn vector_id(&self, offset: u32) -> Option<u64> {
         self.slot(offset).filter(|slot| slot.vector_id != 0).map(|slot| slot.vector_id)

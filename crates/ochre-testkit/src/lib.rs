@@ -1,4 +1,4 @@
-//! For tests only: generators, the naive oracle, and a disk that remembers every sync.
+//! For tests only: generators, data of difficult shapes, the naive oracle, and a disk that remembers every sync.
 //!
 //! The oracle shares no code with what it judges beyond the types: its meaning of filters is written
 //! down again, from the truth table in `docs/guide/filters.md`.
@@ -6,7 +6,9 @@
 mod generate;
 mod oracle;
 mod recording;
+mod shapes;
 
 pub use generate::{Generator, Operation};
 pub use oracle::{Oracle, OracleRecord, filter_matches};
 pub use recording::{CrashImage, Recorder};
+pub use shapes::{Shape, shapes};

@@ -105,8 +105,12 @@ fn build(rows: &Rows, parameters: GraphParameters, threads: usize) -> Result<Gra
         let vector = |node: Node| rows.row(node.offset as usize).ok();
         graph.link_next(usize::MAX, vector, BuildOptions { threads, stop: &stop });
     }
-    graph.relink_orphans();
+    graph.search_weakly_linked_again();
     graph.gauge();
+    while graph.unsearched() > 0 {
+        let vector = |node: Node| rows.row(node.offset as usize).ok();
+        graph.search_own(usize::MAX, 100, vector, BuildOptions { threads, stop: &stop });
+    }
     Ok(graph.copied(count))
 }
 
@@ -156,8 +160,10 @@ fn main() -> Result<(), Failure> {
     view.set_graph(Some(Arc::new(graph)));
     let memory = view.memory();
     let mut out = std::io::stdout().lock();
-    let built =
-        serde_json::json!({"build_seconds": build_seconds, "codes_bytes": memory.codes, "links_bytes": memory.links});
+    let unreachable = view.unreachable_len();
+    let built = serde_json::json!({
+        "build_seconds": build_seconds, "codes_bytes": memory.codes, "links_bytes": memory.links, "unreachable": unreachable,
+    });
     writeln!(out, "{built}")?;
 
     for line in std::io::stdin().lock().lines() {

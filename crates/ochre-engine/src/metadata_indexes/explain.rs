@@ -125,7 +125,7 @@ impl Explain {
                 .map(|plan| {
                     json!({
                         "strategy": strategy_name(plan.strategy), "visited": plan.visited, "scanned": plan.scanned,
-                        "measured": plan.measured, "tail": plan.tail,
+                        "measured": plan.measured, "tail": plan.tail, "unreachable": plan.unreachable,
                         "fell_back": plan.strategy == Strategy::GraphThenScan,
                     })
                 })

@@ -16,6 +16,7 @@ mod metadata_indexes;
 mod model;
 mod records;
 mod schemas;
+mod shapes;
 mod space;
 mod support;
 mod text;

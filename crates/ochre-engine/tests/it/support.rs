@@ -156,7 +156,15 @@ pub(crate) fn same_answers(collection: &Collection, oracle: &Oracle, space: Spac
     distinct.sort_unstable();
     distinct.dedup();
     assert_eq!(distinct.len(), hits.len(), "no record is returned twice");
-    plan.unwrap_or(Plan { strategy: Strategy::Empty, visited: 0, scanned: 0, measured: 0, matches: 0, tail: 0 })
+    plan.unwrap_or(Plan {
+        strategy: Strategy::Empty,
+        visited: 0,
+        scanned: 0,
+        measured: 0,
+        matches: 0,
+        tail: 0,
+        unreachable: 0,
+    })
 }
 
 /// Copies a folder with all that is in it.

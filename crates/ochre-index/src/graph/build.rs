@@ -4,8 +4,9 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::codes::{Encoded, Query};
-use super::walk::{Search, Wanted};
-use super::{Graph, NO_ENTRY, Near, Node, Reached, STRIPES, level_of};
+use super::links::Link;
+use super::walk::Search;
+use super::{Graph, NO_ENTRY, Near, Node, level_of};
 
 /// A link is left out if another one leads to a node that is nearer to its target by this factor. Above 1
 /// some longer links stay, which saves steps.
@@ -71,6 +72,7 @@ impl Graph {
         });
         if !options.stop.load(Ordering::Relaxed) {
             let linked = u32::try_from(first + nodes.len()).expect("nodes are numbered by u32");
+            self.reached.lock().note_linked(u32::try_from(first).expect("nodes are numbered by u32")..linked);
             self.linked.store(linked, Ordering::Release);
         }
     }
@@ -119,9 +121,15 @@ impl Graph {
         for level in (0..=level.min(top)).rev() {
             let accept = &mut |found| found != node;
             let (ef, visit_max) = (self.parameters.ef_construction, usize::MAX);
-            let search = Search { ef, reach: None, visit_max, accept };
+            let search = Search { visit_max, ..Search::plain(ef, accept) };
             self.search_level(query, &entries, level, search, &mut scratch, &mut visited);
             let found: Vec<Near> = scratch.found().collect();
+            let same = found.iter().map(|near| near.node).filter(|_| level == 0);
+            if let Some(first) = same.into_iter().find(|other| self.codes.is_same(node, *other))
+                && self.add_duplicate(first, node)
+            {
+                break;
+            }
             // Measured like the links among themselves, so that equal vectors are equally far.
             let mut candidates = self.measured(node, found.iter().map(|near| near.node).collect());
             candidates.sort_unstable();
@@ -141,7 +149,7 @@ impl Graph {
     }
 
     /// Nodes with their distances from one.
-    fn measured(&self, from: u32, nodes: Vec<u32>) -> Vec<Near> {
+    pub(super) fn measured(&self, from: u32, nodes: Vec<u32>) -> Vec<Near> {
         let mut distances = vec![0.0; nodes.len()];
         self.codes.between(from, &nodes, &mut distances);
         nodes.into_iter().zip(distances).map(|(node, distance)| Near { distance, node }).collect()
@@ -190,109 +198,68 @@ impl Graph {
 
     /// Sets a node's own links. Others may have linked to the node meanwhile, and it back to them.
     fn set_links(&self, node: u32, level: usize, chosen: &[Near]) {
-        let (table, list) = self.list(node, level);
-        let _lock = self.stripes[node as usize % STRIPES].lock();
+        let _lock = self.stripe(node).lock();
         let mut links: Vec<u32> = chosen.iter().map(|near| near.node).collect();
-        links.extend(table.get(list).filter(|link| chosen.iter().all(|near| near.node != *link)));
-        table.set(list, links);
+        links.extend(self.links(node, level).filter(|link| chosen.iter().all(|near| near.node != *link)));
+        self.set_neighbours(node, level, links);
     }
 
     /// Adds a link to a node's list, thinning the list out if it is full.
     fn add_link(&self, node: u32, level: usize, near: Near) {
-        let (table, list) = self.list(node, level);
-        let _lock = self.stripes[node as usize % STRIPES].lock();
-        let mut links: Vec<u32> = table.get(list).collect();
+        let _lock = self.stripe(node).lock();
+        let (mut links, length) = (Vec::new(), self.links_max(level));
+        let mut room = length;
+        for link in self.entries(node, level) {
+            if link.is_duplicate {
+                room -= 1;
+            } else {
+                links.push(link.node);
+            }
+        }
         if links.contains(&near.node) {
             return;
         }
-        if links.len() < table.length() {
+        if links.len() < room {
             links.push(near.node);
         } else {
             let mut all = self.measured(node, links);
             all.push(near);
             all.sort_unstable();
             // Some room is left, so that the next link does not thin the list out again.
-            let keep = (table.length() * 7 / 8).max(1);
+            let keep = (length * 7 / 8).clamp(1, room.max(1));
             links = self.thin_out(&all, keep).iter().map(|near| near.node).collect();
         }
-        table.set(list, links);
+        self.set_neighbours(node, level, links);
     }
 
-    /// Makes every linked node reachable on the lowest level from the entry point: links to a node are
-    /// lost when lists are thinned out, and a node nothing links to is never found. Returns the nodes
-    /// that stayed unreachable; the caller keeps those in the tail. Nothing may be linked meanwhile.
-    pub fn relink_orphans(&self) -> Vec<Node> {
-        const ROUNDS: usize = 8;
-        for _ in 0..ROUNDS {
-            let orphans = self.orphans();
-            if orphans.is_empty() {
-                break;
-            }
-            let mut previous = None;
-            for orphan in orphans {
-                self.adopt(orphan, previous);
-                previous = Some(orphan);
-            }
-        }
-        *self.reached.lock() = Reached { checked: self.linked().len(), lost: self.orphans() };
-        self.lost()
-    }
-
-    /// The nodes that were unreachable when that was last looked at.
-    pub fn lost(&self) -> Vec<Node> {
-        self.reached.lock().lost.iter().map(|node| self.node(*node)).collect()
-    }
-
-    /// How many nodes were linked since [`Graph::relink_orphans`].
-    pub fn unchecked(&self) -> usize {
-        self.linked().len().saturating_sub(self.reached.lock().checked)
-    }
-
-    fn orphans(&self) -> Vec<u32> {
-        let Some((_, entry)) = self.entry() else { return Vec::new() };
-        let mut reached = vec![false; self.len()];
-        let mut open = vec![entry];
-        reached[entry as usize] = true;
-        while let Some(node) = open.pop() {
-            for link in self.links(node, 0) {
-                if !std::mem::replace(&mut reached[link as usize], true) {
-                    open.push(link);
-                }
-            }
-        }
-        (0u32..)
-            .zip(&reached)
-            .filter(|(node, reached)| !**reached && (*node as usize) < self.linked().len())
-            .map(|(node, _)| node)
-            .collect()
-    }
-
-    /// Gives an orphan a link from the nearest node that has room, else from the orphan adopted before it
-    /// (many equal vectors crowd around the same full lists, and are strung together like this), else in
-    /// place of a node's last link, which the orphan takes over.
-    fn adopt(&self, orphan: u32, previous: Option<u32>) {
-        let query = self.codes.query_of(orphan);
-        let ef = self.parameters.ef_construction;
-        let wanted = Wanted { k: ef, ef, visit_max: usize::MAX, accept: &mut |node| node != orphan };
-        let walk = self.walk(&query, wanted);
-        let has_room = |node: &u32| self.links(*node, 0).count() < self.links_max(0);
-        let nearest = walk.nodes.iter().map(|near| near.node);
-        let parent = nearest.clone().find(has_room).or(previous.filter(has_room)).or(nearest.clone().next());
-        let Some(parent) = parent else { return };
-        let mut links: Vec<u32> = self.links(parent, 0).collect();
-        if links.len() == self.links_max(0)
-            && let Some(displaced) = links.pop()
+    /// Hangs a node below the first one with the same code: into its list, or, where that has a duplicate already, into that
+    /// one's, and so on, so that lists become trees. `false` if no place was found.
+    fn add_duplicate(&self, first: u32, node: u32) -> bool {
+        /// Of a tree with 30 branches at each node, even of a billion duplicates.
+        const DEPTH_MAX: usize = 16;
         {
-            // It stays reachable, by way of the orphan; what the orphan lets go of, nobody reached through it.
-            let mut own: Vec<u32> = self.links(orphan, 0).filter(|link| *link != displaced).collect();
-            own.truncate(self.links_max(0) - 1);
-            own.push(displaced);
-            let _lock = self.stripes[orphan as usize % STRIPES].lock();
-            self.lowest.set(orphan as usize, own);
+            let _lock = self.stripe(node).lock();
+            self.set_neighbours(node, 0, [first]);
         }
-        links.push(orphan);
-        let _lock = self.stripes[parent as usize % STRIPES].lock();
-        self.lowest.set(parent as usize, links);
+        let (mut at, mut branch) = (first, node as usize);
+        for depth in 0..DEPTH_MAX {
+            let _lock = self.stripe(at).lock();
+            let mut entries: Vec<Link> = self.entries(at, 0).collect();
+            let below: Vec<u32> = self.duplicates(at).collect();
+            let is_full = entries.len() == self.links_max(0);
+            // The first one keeps its links to neighbours; others need none.
+            if below.is_empty() || depth > 0 && !is_full {
+                if is_full {
+                    entries.pop();
+                }
+                entries.insert(0, Link::duplicate(node));
+                self.lowest.set(at as usize, entries);
+                return true;
+            }
+            at = below[branch % below.len()];
+            branch /= below.len();
+        }
+        false
     }
 
     /// Whether anything can be found.

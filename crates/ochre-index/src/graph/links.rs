@@ -11,6 +11,33 @@ use ochre_kernels::{Slab, prefetch};
 const LINE: usize = 16;
 /// No link: the end of a list. Slots hold a link's number plus one, so memory full of zeros is empty lists.
 const NONE: u32 = 0;
+/// The bit of a slot that says that its link leads to a duplicate.
+const DUPLICATE: u32 = 1 << 31;
+
+/// An entry of a list: a neighbour, or a node with the same code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) node: u32,
+    pub(super) is_duplicate: bool,
+}
+
+impl Link {
+    pub(super) fn neighbour(node: u32) -> Self {
+        Self { node, is_duplicate: false }
+    }
+
+    pub(super) fn duplicate(node: u32) -> Self {
+        Self { node, is_duplicate: true }
+    }
+
+    fn of_slot(slot: u32) -> Self {
+        Self { node: (slot & !DUPLICATE).wrapping_sub(1), is_duplicate: slot & DUPLICATE != 0 }
+    }
+
+    fn to_slot(self) -> u32 {
+        (self.node + 1) | if self.is_duplicate { DUPLICATE } else { 0 }
+    }
+}
 
 /// Lists of up to `length` links each, by number.
 pub(super) struct Links {
@@ -45,28 +72,46 @@ impl Links {
         self.slab.atomics().get(first..first + self.length).unwrap_or_default()
     }
 
-    /// The links of a list.
-    pub(super) fn get(&self, list: usize) -> impl Iterator<Item = u32> {
+    /// The entries of a list.
+    pub(super) fn get(&self, list: usize) -> impl Iterator<Item = Link> {
         // Acquire: whoever sees a link sees the codes of the node it leads to.
         let slots = self.list(list).iter().map(|slot| slot.load(Ordering::Acquire));
-        slots.take_while(|slot| *slot != NONE).map(|slot| slot - 1)
+        slots.take_while(|slot| *slot & !DUPLICATE != NONE).map(Link::of_slot)
+    }
+
+    /// Visits the neighbours in a list, below `nodes`, and puts duplicates into `duplicates`. As [`Links::get`], for walks:
+    /// whatever is no neighbour is told by one comparison.
+    #[inline]
+    pub(super) fn visit(&self, list: usize, nodes: u32, duplicates: &mut Vec<u32>, mut neighbour: impl FnMut(u32)) {
+        for slot in self.list(list) {
+            let slot = slot.load(Ordering::Acquire);
+            let node = slot.wrapping_sub(1);
+            if node < nodes {
+                neighbour(node);
+            } else if slot & DUPLICATE != 0 && Link::of_slot(slot).node < nodes {
+                duplicates.push(Link::of_slot(slot).node);
+            } else {
+                break;
+            }
+        }
     }
 
     /// Replaces a list; what does not fit is left out. One writer of a list at a time.
-    pub(super) fn set(&self, list: usize, links: impl IntoIterator<Item = u32>) {
-        let links = links.into_iter().map(|link| link + 1).chain(std::iter::repeat(NONE));
+    pub(super) fn set(&self, list: usize, links: impl IntoIterator<Item = Link>) {
+        let links = links.into_iter().map(Link::to_slot).chain(std::iter::repeat(NONE));
         self.list(list).iter().zip(links).for_each(|(slot, link)| slot.store(link, Ordering::Release));
     }
 
-    /// One of the links of a list; `None` behind the last.
+    /// The node that an entry of a list leads to; `None` behind the last.
     pub(super) fn nth(&self, list: usize, index: usize) -> Option<u32> {
-        self.list(list).get(index)?.load(Ordering::Acquire).checked_sub(1)
+        (self.list(list).get(index)?.load(Ordering::Acquire) & !DUPLICATE).checked_sub(1)
     }
 
     /// The slots of a list as a file has them, with those links only that have a number there.
     pub(super) fn row(&self, list: usize, renamed: impl Fn(u32) -> Option<u32>, out: &mut Vec<u8>) {
         let end = out.len() + Self::slots(self.length) * 4;
-        self.get(list).filter_map(renamed).for_each(|link| out.extend_from_slice(&(link + 1).to_le_bytes()));
+        let links = self.get(list).filter_map(|link| Some(Link { node: renamed(link.node)?, ..link }));
+        links.for_each(|link| out.extend_from_slice(&link.to_slot().to_le_bytes()));
         out.resize(end, 0);
     }
 

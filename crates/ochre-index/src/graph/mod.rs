@@ -7,6 +7,8 @@
 //!
 //! Invariants:
 //! - Nodes are numbered in order of arrival, and anew in copies; a node's highest level is a function of its number.
+//! - Nodes with the same code share the links of the first of them, and hang below it in lists of their own: no walk
+//!   tells them apart, and as neighbours of each other they would crowd out all others.
 //! - A link always points to a node whose codes are published. Readers may see a list of links while it
 //!   is being rewritten: each entry is a valid node at any time.
 //! - Capacity is fixed; a fuller graph is a copy ([`Graph::copied`]).
@@ -20,6 +22,7 @@ mod build;
 mod codes;
 mod links;
 mod numbering;
+mod repair;
 mod snapshot;
 mod walk;
 
@@ -33,7 +36,8 @@ use parking_lot::Mutex;
 pub use build::BuildOptions;
 pub(crate) use codes::Query;
 use codes::{Codes, Coding, Take, arena, bytes_of, heap, sum};
-use links::Links;
+use links::{Link, Links};
+use repair::Reached;
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError, SnapshotHeader, verify_snapshot};
 use walk::Scratch;
 pub(crate) use walk::Wanted;
@@ -108,6 +112,9 @@ impl Ord for Near {
     }
 }
 
+/// Measuring a node on a walk takes about as long as measuring this many in a scan: a scan knows what
+/// comes next, a walk waits for memory.
+pub(crate) const WALK_COST: usize = 4;
 /// Locks for changing a node's links; nodes share them.
 const STRIPES: usize = 1024;
 /// No entry point yet.
@@ -138,15 +145,6 @@ pub struct Graph {
     reached: Mutex<Reached>,
     stripes: Box<[Mutex<()>]>,
     scratch: Mutex<Vec<Scratch>>,
-}
-
-/// What is known of which nodes walks reach.
-#[derive(Clone, Default)]
-struct Reached {
-    /// It was last made sure of when so many nodes were linked.
-    checked: usize,
-    /// Those that are not reached all the same.
-    lost: Vec<u32>,
 }
 
 /// Room for a graph's nodes, and how much of it is used.
@@ -208,15 +206,14 @@ impl Graph {
         debug_assert!(appended, "a copy has room for what it is of");
         for (new, old) in (0u32..).zip(numbering.old()) {
             for level in 0..=level_of(old as usize, self.parameters.max_neighbors) {
-                let ((table, list), links) = (copy.list(new, level), self.links(old, level));
-                table.set(list, links.filter_map(|link| numbering.renamed(link)));
+                let ((table, list), links) = (copy.list(new, level), self.entries(old, level));
+                table.set(list, links.filter_map(|link| Some(Link { node: numbering.renamed(link.node)?, ..link })));
             }
         }
         copy.growth.store(self.growth.load(Ordering::Relaxed), Ordering::Relaxed);
         copy.linked.store(self.linked.load(Ordering::Acquire), Ordering::Release);
         copy.entry.store(numbering.renamed_entry(self.entry.load(Ordering::Acquire)), Ordering::Release);
-        let Reached { checked, lost } = self.reached.lock().clone();
-        *copy.reached.lock() = Reached { checked, lost: numbering.all_renamed(&lost) };
+        *copy.reached.lock() = self.reached.lock().renamed(&numbering);
         copy
     }
 
@@ -333,10 +330,34 @@ impl Graph {
         }
     }
 
-    fn links(&self, node: u32, level: usize) -> impl Iterator<Item = u32> {
+    /// Everything in a node's list: its neighbours, and duplicates of it.
+    fn entries(&self, node: u32, level: usize) -> impl Iterator<Item = Link> {
         let ((table, list), nodes) = (self.list(node, level), self.nodes.len());
         // In a sound graph every link leads to a node.
-        table.get(list).take_while(move |link| (*link as usize) < nodes)
+        table.get(list).take_while(move |link| (link.node as usize) < nodes)
+    }
+
+    /// The neighbours of a node.
+    fn links(&self, node: u32, level: usize) -> impl Iterator<Item = u32> {
+        self.entries(node, level).filter(|link| !link.is_duplicate).map(|link| link.node)
+    }
+
+    /// The duplicates in a node's list; there are more in theirs.
+    fn duplicates(&self, node: u32) -> impl Iterator<Item = u32> {
+        self.entries(node, 0).filter(|link| link.is_duplicate).map(|link| link.node)
+    }
+
+    /// Replaces the neighbours of a node; duplicates in its list stay. The caller has the lock of the list.
+    fn set_neighbours(&self, node: u32, level: usize, neighbours: impl IntoIterator<Item = u32>) {
+        let (table, list) = self.list(node, level);
+        let mut links: Vec<Link> = table.get(list).filter(|link| link.is_duplicate).collect();
+        links.extend(neighbours.into_iter().map(Link::neighbour));
+        table.set(list, links);
+    }
+
+    /// The lock for changing a node's lists.
+    fn stripe(&self, node: u32) -> &Mutex<()> {
+        &self.stripes[node as usize % STRIPES]
     }
 
     fn prefetch_links(&self, node: u32, level: usize) {

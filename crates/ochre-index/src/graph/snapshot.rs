@@ -17,10 +17,10 @@ use super::numbering::Numbering;
 use super::{Graph, GraphParameters, LEVEL_MAX, NO_ENTRY, Reached, Room, level_of, upper_starts};
 
 /// The version of the snapshot format.
-pub const SNAPSHOT_VERSION: u32 = 3;
+pub const SNAPSHOT_VERSION: u32 = 4;
 const MAGIC: [u8; 8] = *b"OCHREGRF";
 /// Refuses sizes that no graph has before memory is reserved for them.
-const NODES_MAX: u64 = 1 << 31;
+const NODES_MAX: u64 = (1 << 31) - 1;
 /// Bytes of the head, before the mean and the lost nodes.
 const HEAD: usize = 512;
 /// Where the checksum of the preface stands in the head.
@@ -133,7 +133,7 @@ impl<W: Write + Seek> Parts<'_, W> {
 
 impl Graph {
     /// Writes the linked part of the graph, with room for `capacity` nodes, or for those there are if they are more, its
-    /// nodes in the order that walks read them. No nodes may be added meanwhile, and [`Graph::relink_orphans`] comes first.
+    /// nodes in the order that walks read them. No nodes may be added meanwhile, and [`Graph::search_weakly_linked_again`] comes first.
     ///
     /// # Errors
     /// Whatever `out` fails with.
@@ -145,7 +145,7 @@ impl Graph {
         let starts = upper_starts(capacity, parameters.max_neighbors);
         let upper_lists = starts[capacity] as usize;
         let numbering = self.renumbered(count);
-        let lost = numbering.all_renamed(&self.reached.lock().lost);
+        let lost = numbering.all_renamed(&self.reached.lock().not_known_to_be_found());
         let coding = self.codes.coding();
         let preface = preface_bytes(&coding, lost.len());
         let mut parts = Parts { out, at: preface as u64, sections: Vec::new() };
@@ -318,7 +318,7 @@ impl Graph {
         if !entry_fits || !graph.has_entry() {
             return Err(Unusable("its entry point is no node of it"));
         }
-        *graph.reached.lock() = Reached { checked: room.count, lost };
+        *graph.reached.lock() = Reached::of_snapshot(room.count, lost);
         Ok((graph, position))
     }
 }

@@ -5,16 +5,26 @@ use std::cmp::Ordering;
 use super::codes::Query;
 use super::{Graph, Near};
 
-/// Walks that end by distance may keep this many times more candidates than those that end by rank.
+/// Walks that end by distance may keep this many times more candidates than those that end by rank,
 const WIDER: usize = 3;
+/// and this many where codes cannot tell which are the best: those are measured exactly.
+const UNCLEAR_MAX: usize = 4096;
+/// They follow at least one part in so many of those that walks keep which end by rank: where all distances are about
+/// equal, as between the variants of a text, the best so far says nothing of the best.
+const FOLLOWED_SHARE: usize = 4;
 /// Nodes whose neighbours tell how distances grow with rank, from one rank …
 const GAUGED: usize = 64;
 const GAUGE_NEAR: usize = 10;
 /// … to another.
 const GAUGE_FAR: usize = 100;
-/// This part of the growth makes walks that end by distance find as much, over all queries, as those that keep a
-/// fixed number of candidates: the hard ones gain what the easy ones lose.
-const GROWTH_SHARE: f32 = 0.5;
+/// Parts of the growth that walks go by: usually the first makes those that end by distance find as much, over all queries, as
+/// those that keep a fixed number of candidates: the hard ones gain what the easy ones lose. Where all are hard, more is needed.
+const GROWTH_SHARES: [f32; 6] = [0.5, 0.75, 1.0, 1.5, 2.0, 3.0];
+/// Of the nearest [`GAUGE_NEAR`] nodes walks find this part at least, on average,
+const RECALL_MIN: f32 = 0.985;
+/// and fewer than this only for one node in so many.
+const RECALL_EACH_MIN: usize = 8;
+const POOR_SHARE: usize = 50;
 
 /// A node that a walk came across.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +35,12 @@ struct Candidate {
     is_expanded: bool,
     /// It may be returned; others are only crossed.
     is_accepted: bool,
+}
+
+impl Candidate {
+    fn of(Near { distance, node }: Near, is_accepted: bool) -> Self {
+        Self { distance, node, is_expanded: false, is_accepted }
+    }
 }
 
 /// Memory that walks use over and over.
@@ -38,6 +54,12 @@ pub(super) struct Scratch {
     /// The distances of the best `k` accepted ones, ascending.
     best: Vec<f32>,
     fresh: Vec<u32>,
+    /// Nodes whose links were followed, in this order.
+    followed: Vec<u32>,
+    /// Nodes with the code of one that is expanded, to be looked at.
+    same: Vec<u32>,
+    /// Such nodes that may be returned.
+    duplicates: Vec<Near>,
     distances: Vec<f32>,
 }
 
@@ -49,23 +71,28 @@ impl Scratch {
         }
         self.pool.clear();
         self.best.clear();
+        self.duplicates.clear();
+        self.followed.clear();
     }
 
-    /// Marks a node; whether it was new.
     fn see(&mut self, node: u32) -> bool {
-        let word = &mut self.seen[node as usize / 64];
-        let is_new = *word >> (node % 64) & 1 == 0;
-        if is_new {
-            *word |= 1 << (node % 64);
-            self.touched.push(node);
-        }
-        is_new
+        see(&mut self.seen, &mut self.touched, node)
     }
 
-    /// What the last search of a level accepted, nearest first.
+    /// What the last search of a level accepted of the nodes that it came by, nearest first; duplicates of them apart.
     pub(super) fn found(&self) -> impl Iterator<Item = Near> {
         let accepted = self.pool.iter().filter(|candidate| candidate.is_accepted);
         accepted.map(|candidate| Near { distance: candidate.distance, node: candidate.node })
+    }
+
+    /// How far the nearest is that the last search of a level came by.
+    pub(super) fn nearest(&self) -> f32 {
+        self.pool.first().map_or(f32::INFINITY, |candidate| candidate.distance)
+    }
+
+    /// The nodes whose links the last search of a level followed, in the order in which it did.
+    pub(super) fn followed(&self) -> &[u32] {
+        &self.followed
     }
 }
 
@@ -95,27 +122,60 @@ pub(crate) struct Wanted<'a> {
 /// A bound on distances, by that of the `k`-th best.
 #[derive(Clone, Copy)]
 pub(super) struct Reach {
-    k: usize,
-    /// Candidates farther than the `k`-th best by this factor are not followed …
+    pub(super) k: usize,
+    /// Candidates farther than the `k`-th best by this factor are not followed,
     factor: f32,
-    /// … if that is more than codes usually err,
+    /// if that is more than codes usually err,
     deviation: f32,
-    /// but they are kept if they may be among the best for all that codes tell.
+    /// and may err at most;
     margin: f32,
+    /// but so many are, however far they are.
+    followed_min: usize,
+    /// Accepted candidates kept where that many may be among the best for all that codes tell.
+    unclear_max: usize,
+}
+
+/// The distances from which on candidates are not followed, are not kept, and are not among the best whatever codes err;
+/// infinite where nothing can be said.
+#[derive(Clone, Copy)]
+struct Limits {
+    follow: f32,
+    keep: f32,
+    unclear: f32,
+}
+
+impl Limits {
+    const NONE: Self = Self { follow: f32::INFINITY, keep: f32::INFINITY, unclear: f32::NEG_INFINITY };
 }
 
 impl Reach {
-    /// The distances from which on candidates are not followed, and not even kept; infinite where nothing can be
-    /// said.
-    fn limits(&self, best: &[f32]) -> (f32, f32) {
+    /// As far, measured from the best one alone.
+    pub(super) fn for_one(self) -> Self {
+        Self { k: 1, ..self }
+    }
+
+    fn limits(&self, best: &[f32]) -> Limits {
         match best.last() {
             Some(kth) if best.len() == self.k && *kth > 0.0 => {
-                let follow_max = kth * self.factor + self.deviation;
-                (follow_max, follow_max.max(kth + 2.0 * self.margin))
+                // The margin is for two distances that err in opposite directions.
+                let unclear = kth + self.margin;
+                let follow = (kth * self.factor + self.deviation).max(kth + self.margin / 2.0);
+                Limits { follow, keep: follow.max(unclear), unclear }
             }
-            _ => (f32::INFINITY, f32::INFINITY),
+            _ => Limits::NONE,
         }
     }
+}
+
+/// How a search of a level ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Nothing was left to follow.
+    Done,
+    /// It had measured as many nodes as it may.
+    GaveUp,
+    /// It came by the node it was for.
+    Met,
 }
 
 /// How far a search of a level goes, and what it may return.
@@ -128,6 +188,17 @@ pub(super) struct Search<'a> {
     pub(super) visit_max: usize,
     /// Which nodes may be returned.
     pub(super) accept: &'a mut dyn FnMut(u32) -> bool,
+    /// Duplicates that may be returned of each node that it comes by.
+    pub(super) duplicates_max: usize,
+    /// The search ends where it comes by this node.
+    pub(super) until: Option<u32>,
+}
+
+impl<'a> Search<'a> {
+    /// For so many candidates, by rank, among nodes that have links.
+    pub(super) fn plain(ef: usize, accept: &'a mut dyn FnMut(u32) -> bool) -> Self {
+        Self { ef, reach: None, visit_max: usize::MAX, accept, duplicates_max: 0, until: None }
+    }
 }
 
 impl Graph {
@@ -141,37 +212,55 @@ impl Graph {
     /// Sources: Malkov & Yashunin, arXiv:1603.09320, algorithms 2 and 5; Al-Jazzazi et al., arXiv:2505.15636
     /// (ending by distance).
     pub(crate) fn walk(&self, query: &Query, wanted: Wanted<'_>) -> Walk {
-        let Some((top, entry)) = self.entry() else { return Walk::default() };
         let Wanted { k, ef, visit_max, accept } = wanted;
         let mut scratch = self.take_scratch();
+        let reach = self.reach(query, k, ef);
+        let search = Search { visit_max, reach, duplicates_max: k, ..Search::plain(ef, accept) };
+        let (ended, visited) = self.walk_for(query, search, &mut scratch);
+        let mut nodes: Vec<Near> = scratch.found().collect();
+        if !scratch.duplicates.is_empty() {
+            nodes.append(&mut scratch.duplicates);
+            nodes.sort_unstable();
+        }
+        self.give_scratch(scratch);
+        Walk { nodes, visited, gave_up: ended == Ended::GaveUp }
+    }
+
+    /// Goes down all levels and searches the lowest; how that ended, and how many nodes were measured.
+    pub(super) fn walk_for(&self, query: &Query, search: Search<'_>, scratch: &mut Scratch) -> (Ended, usize) {
+        let Some((top, entry)) = self.entry() else { return (Ended::Done, 0) };
         let mut visited = 1;
         let mut entries = vec![self.near(query, entry)];
         let width = descent_width(self.linked().len(), self.parameters.max_neighbors);
-        self.descend(query, &mut entries, (1..=top).rev(), width, &mut scratch, &mut visited);
-        let (deviation, margin) = (self.codes.deviation(query), self.codes.margin(query));
-        let reach = self.growth().filter(|_| margin.is_finite()).map(|growth| {
-            #[expect(clippy::cast_precision_loss, reason = "a ratio of small numbers")]
-            let ratio = ef as f32 / k.max(1) as f32;
-            Reach { k, factor: ratio.max(1.0).powf(growth), deviation, margin }
-        });
-        let ef = if reach.is_some() { ef.saturating_mul(WIDER) } else { ef };
-        let search = Search { ef, reach, visit_max, accept };
-        let gave_up = self.search_level(query, &entries, 0, search, &mut scratch, &mut visited);
-        let nodes = scratch.found().collect();
-        self.give_scratch(scratch);
-        Walk { nodes, visited, gave_up }
+        self.descend(query, &mut entries, (1..=top).rev(), width, scratch, &mut visited);
+        let ef = if search.reach.is_some() { search.ef.saturating_mul(WIDER) } else { search.ef };
+        let ended = self.search_level(query, &entries, 0, Search { ef, ..search }, scratch, &mut visited);
+        (ended, visited)
     }
 
-    /// Measures how distances grow with rank, on some nodes' neighbours. Walks end by that from then on.
+    /// How far walks for the `k` best go that keep `ef` candidates, once it is known how distances grow with rank.
+    pub(super) fn reach(&self, query: &Query, k: usize, ef: usize) -> Option<Reach> {
+        let (deviation, margin) = (self.codes.deviation(query), self.codes.margin(query));
+        self.growth().filter(|_| margin.is_finite()).map(|growth| {
+            #[expect(clippy::cast_precision_loss, reason = "a ratio of small numbers")]
+            let ratio = ef as f32 / k.max(1) as f32;
+            let factor = ratio.max(1.0).powf(growth);
+            let followed_min = (ef / FOLLOWED_SHARE).max(k.min(ef));
+            Reach { k, factor, deviation, margin, followed_min, unclear_max: UNCLEAR_MAX.max(ef.saturating_mul(WIDER)) }
+        })
+    }
+
+    /// Measures how distances grow with rank, on some nodes' neighbours, and how far walks have to go by that to find them.
+    /// Walks end by distance from then on.
     pub fn gauge(&self) {
+        self.set_growth(0.0);
         let linked = self.linked().len();
         let step = (linked / GAUGED).max(1);
         let (mut sum, mut count) = (0.0, 0usize);
+        let mut samples: Vec<(u32, Vec<u32>)> = Vec::new();
         for node in (0..linked).step_by(step) {
             let node = u32::try_from(node).expect("nodes are numbered by u32");
-            let accept = &mut |found| found != node;
-            let wanted = Wanted { k: GAUGE_FAR, ef: GAUGE_FAR, visit_max: usize::MAX, accept };
-            let found = self.walk(&self.codes.query_of(node), wanted).nodes;
+            let found = self.neighbours(node, GAUGE_FAR, GAUGE_FAR * WIDER);
             if let (Some(near), Some(far)) = (found.get(GAUGE_NEAR - 1), found.get(GAUGE_FAR - 1))
                 && near.distance > 0.0
                 && far.distance.is_finite()
@@ -179,10 +268,39 @@ impl Graph {
                 sum += (far.distance / near.distance).ln();
                 count += 1;
             }
+            samples.push((node, found.iter().take(GAUGE_NEAR).map(|near| near.node).collect()));
         }
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let (ranks, mean) = ((GAUGE_FAR as f32 / GAUGE_NEAR as f32).ln(), sum / count.max(1) as f32);
-        let growth = if count * 2 > linked.min(GAUGED) { mean / ranks * GROWTH_SHARE } else { 0.0 };
+        if count * 2 <= linked.min(GAUGED) || mean <= 0.0 {
+            return;
+        }
+        for share in GROWTH_SHARES {
+            self.set_growth(mean / ranks * share);
+            let (mut hits, mut wanted, mut poor) = (0, 0, 0);
+            for (node, nearest) in &samples {
+                let found = self.neighbours(*node, GAUGE_NEAR, GAUGE_FAR);
+                let here = nearest.iter().filter(|near| found.iter().any(|other| other.node == **near)).count();
+                (hits, wanted) = (hits + here, wanted + nearest.len());
+                poor += usize::from(here * GAUGE_NEAR < nearest.len() * RECALL_EACH_MIN);
+            }
+            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+            let recall = hits as f32 / wanted.max(1) as f32;
+            if recall >= RECALL_MIN && poor * POOR_SHARE <= samples.len() {
+                break;
+            }
+        }
+    }
+
+    /// The `k` nearest neighbours of a node that a walk finds which keeps `ef` candidates.
+    fn neighbours(&self, node: u32, k: usize, ef: usize) -> Vec<Near> {
+        let accept = &mut |found| found != node;
+        let mut nodes = self.walk(&self.codes.query_of(node), Wanted { k, ef, visit_max: usize::MAX, accept }).nodes;
+        nodes.truncate(k);
+        nodes
+    }
+
+    fn set_growth(&self, growth: f32) {
         self.growth.store(growth.to_bits(), std::sync::atomic::Ordering::Relaxed);
     }
 
@@ -207,81 +325,115 @@ impl Graph {
         scratch: &mut Scratch, visited: &mut usize,
     ) {
         for level in levels {
-            let search = Search { ef: width, reach: None, visit_max: usize::MAX, accept: &mut |_| true };
-            self.search_level(query, entries, level, search, scratch, visited);
+            self.search_level(query, entries, level, Search::plain(width, &mut |_| true), scratch, visited);
             entries.clear();
             entries.extend(scratch.found());
         }
     }
 
     /// Finds the accepted nodes of a level nearest to the query, from `entries`; they are
-    /// [`Scratch::found`]. Whether the search stopped at its limit.
+    /// [`Scratch::found`].
     ///
     /// All that was found is one sorted list: nodes that are not accepted stand in it too, to be expanded
     /// in their turn, and whatever lies behind the `ef`-th accepted one is dropped.
     pub(super) fn search_level(
         &self, query: &Query, entries: &[Near], level: usize, search: Search<'_>, scratch: &mut Scratch,
         visited: &mut usize,
-    ) -> bool {
-        let Search { ef, reach, visit_max, accept } = search;
+    ) -> Ended {
+        let Search { mut ef, reach, visit_max, accept, duplicates_max, until } = search;
         scratch.begin(self.capacity());
         let mut accepted = 0;
         for near in entries {
             if scratch.see(near.node) {
                 let is_accepted = accept(near.node);
-                insert(&mut scratch.pool, *near, is_accepted, ef, &mut accepted);
+                insert(&mut scratch.pool, Candidate::of(*near, is_accepted), ef, &mut accepted);
                 if let Some(reach) = reach.filter(|_| is_accepted) {
                     keep_best(&mut scratch.best, near.distance, reach.k);
                 }
+                if until == Some(near.node) {
+                    return Ended::Met;
+                }
             }
         }
-        let (mut follow_max, mut keep_max) = (f32::INFINITY, f32::INFINITY);
+        let mut limits = reach.map_or(Limits::NONE, |reach| reach.limits(&scratch.best));
+        let followed_min = reach.map_or(0, |reach| reach.followed_min);
+        let nodes = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         let mut next = 0;
         while let Some(candidate) = scratch.pool.get_mut(next) {
             if candidate.is_expanded {
                 next += 1;
                 continue;
             }
-            if candidate.distance > follow_max {
+            if candidate.distance > limits.follow && scratch.followed.len() >= followed_min {
                 break;
             }
             if *visited > visit_max {
-                return true;
+                return Ended::GaveUp;
             }
             candidate.is_expanded = true;
-            let node = candidate.node;
+            let Candidate { node, distance, .. } = *candidate;
+            scratch.followed.push(node);
             scratch.fresh.clear();
-            for link in self.links(node, level) {
-                if scratch.see(link) {
-                    scratch.fresh.push(link);
+            scratch.same.clear();
+            let Scratch { seen, touched, fresh, same, .. } = &mut *scratch;
+            let (table, list) = self.list(node, level);
+            table.visit(list, nodes, same, |link| {
+                if see(seen, touched, link) {
+                    fresh.push(link);
                 }
-            }
+            });
             *visited += scratch.fresh.len();
             scratch.distances.resize(scratch.fresh.len(), 0.0);
             self.codes.distances(query, &scratch.fresh, &mut scratch.distances);
             let mut first = next + 1;
             for (node, distance) in scratch.fresh.iter().zip(&scratch.distances) {
                 let near = Near { distance: *distance, node: *node };
-                let is_full = accepted >= ef;
-                if near.distance > keep_max
-                    || is_full && scratch.pool.last().is_some_and(|worst| near.distance >= worst.distance)
-                {
+                if accepted >= ef && scratch.pool.last().is_some_and(|worst| near.distance >= worst.distance) {
+                    match reach.filter(|reach| ef < reach.unclear_max && near.distance <= limits.unclear) {
+                        Some(reach) => ef = ef.saturating_mul(2).min(reach.unclear_max),
+                        None => continue,
+                    }
+                }
+                if near.distance > limits.keep && scratch.pool.len() >= followed_min {
                     continue;
                 }
                 let is_accepted = accept(*node);
-                let at = insert(&mut scratch.pool, near, is_accepted, ef, &mut accepted);
+                let at = insert(&mut scratch.pool, Candidate::of(near, is_accepted), ef, &mut accepted);
                 if let Some(reach) = reach.filter(|_| is_accepted)
                     && keep_best(&mut scratch.best, near.distance, reach.k)
                 {
-                    (follow_max, keep_max) = reach.limits(&scratch.best);
+                    limits = reach.limits(&scratch.best);
+                }
+                if until == Some(*node) {
+                    return Ended::Met;
                 }
                 first = first.min(at);
                 // Most of those that are kept are followed, sooner or later.
                 self.prefetch_links(*node, level);
             }
+            // As near as the node. They have no links to follow, and must not take the place of what has.
+            let mut room = duplicates_max;
+            while room > 0
+                && let Some(same) = scratch.same.pop()
+            {
+                if !scratch.see(same) {
+                    continue;
+                }
+                *visited += 1;
+                scratch.same.extend(self.duplicates(same));
+                if accept(same) {
+                    room -= 1;
+                    scratch.duplicates.push(Near { distance, node: same });
+                    if let Some(reach) = reach
+                        && keep_best(&mut scratch.best, distance, reach.k)
+                    {
+                        limits = reach.limits(&scratch.best);
+                    }
+                }
+            }
             next = first;
         }
-        false
+        Ended::Done
     }
 
     pub(super) fn take_scratch(&self) -> Scratch {
@@ -294,6 +446,18 @@ impl Graph {
             pool.push(scratch);
         }
     }
+}
+
+/// Marks a node; whether it was new.
+#[inline]
+fn see(seen: &mut [u64], touched: &mut Vec<u32>, node: u32) -> bool {
+    let word = &mut seen[node as usize / 64];
+    let is_new = *word >> (node % 64) & 1 == 0;
+    if is_new {
+        *word |= 1 << (node % 64);
+        touched.push(node);
+    }
+    is_new
 }
 
 /// How many nodes a walk keeps on each level on its way down: one less than graphs of this size have levels above the lowest. What
@@ -316,11 +480,10 @@ fn keep_best(best: &mut Vec<f32>, distance: f32, k: usize) -> bool {
 }
 
 /// Puts a candidate in its place, and drops what then lies behind the `ef`-th accepted one; its place.
-fn insert(pool: &mut Vec<Candidate>, near: Near, is_accepted: bool, ef: usize, accepted: &mut usize) -> usize {
-    let Near { distance, node } = near;
-    let at = pool.partition_point(|other| other.distance.total_cmp(&distance) != Ordering::Greater);
-    pool.insert(at, Candidate { distance, node, is_expanded: false, is_accepted });
-    *accepted += usize::from(is_accepted);
+fn insert(pool: &mut Vec<Candidate>, candidate: Candidate, ef: usize, accepted: &mut usize) -> usize {
+    let at = pool.partition_point(|other| other.distance.total_cmp(&candidate.distance) != Ordering::Greater);
+    pool.insert(at, candidate);
+    *accepted += usize::from(candidate.is_accepted);
     while *accepted >= ef {
         match pool.last() {
             Some(last) if last.is_accepted && *accepted == ef => break,

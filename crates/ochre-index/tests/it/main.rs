@@ -1,6 +1,7 @@
 //! Columns against the meaning of filters for one record, and graphs read and written at once.
 
 mod composite;
+mod shapes;
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -124,7 +125,7 @@ fn text_segments_spare_reading_documents() {
 }
 
 /// A graph over random vectors, half of them equal to each other if asked for.
-fn graph(count: usize, equal: bool, threads: usize) -> Graph {
+fn graph(count: usize, equal: bool, threads: usize) -> (Graph, Vec<Vec<f32>>) {
     let mut rng = fastrand::Rng::with_seed(3);
     let mut row = || -> Vec<f32> { (0..40).map(|_| rng.f32()).collect() };
     let vectors: Vec<Vec<f32>> =
@@ -145,15 +146,25 @@ fn graph(count: usize, equal: bool, threads: usize) -> Graph {
         let vector = |node: Node| Some(vectors[node.offset as usize].as_slice());
         graph.link_next(usize::MAX, vector, BuildOptions { threads, stop: &stop });
     }
-    graph
+    (graph, vectors)
 }
 
 #[test]
-fn every_node_is_reachable_after_orphans_are_relinked() {
+fn every_node_is_found_once_it_was_searched_for() {
     for (equal, threads) in [(false, 1), (false, 4), (true, 1), (true, 4)] {
-        let graph = graph(6000, equal, threads);
-        assert_eq!(graph.linked().len(), 6000);
-        assert_eq!(graph.relink_orphans(), [], "equal vectors: {equal}, threads: {threads}");
+        let (graph, vectors) = graph(6000, equal, threads);
+        assert_eq!((graph.linked().len(), graph.unsearched()), (6000, 6000));
+        make_sure(&graph, &vectors);
+        assert_eq!((graph.lost(), graph.unsearched()), (vec![], 0), "equal vectors: {equal}, threads: {threads}");
+    }
+}
+
+/// Has every node searched for, by the vector at its offset.
+fn make_sure(graph: &Graph, vectors: &[Vec<f32>]) {
+    graph.search_weakly_linked_again();
+    let vector = |node: Node| vectors.get(node.offset as usize).map(Vec::as_slice);
+    while graph.unsearched() > 0 {
+        graph.search_own(1000, 100, vector, BuildOptions { threads: 2, stop: &AtomicBool::new(false) });
     }
 }
 
@@ -292,10 +303,11 @@ fn recall_holds_at_every_selectivity_and_correlation() {
 
 #[test]
 fn a_snapshot_holds_the_whole_graph_and_fits_only_what_it_is_of() {
-    let graph = graph(1500, false, 1);
+    let (graph, mut vectors) = graph(1500, false, 1);
     let header = ochre_index::SnapshotHeader { epoch: 7, collection: [3; 16], position: 11 };
-    assert_eq!(graph.relink_orphans(), []);
     graph.gauge();
+    make_sure(&graph, &vectors);
+    assert_eq!(graph.lost(), []);
     let write = |graph: &Graph| {
         let mut file = Cursor::new(Vec::new());
         graph.write_snapshot(&header, Graph::capacity_for(graph.linked().len(), 1.2), &mut file).unwrap();
@@ -316,14 +328,15 @@ fn a_snapshot_holds_the_whole_graph_and_fits_only_what_it_is_of() {
     assert!(read(&bytes, 7, [3; 16], other).is_err());
 
     // It goes on growing where it lies.
-    let vectors: Vec<Vec<f32>> = (0..500).map(|index| vec![index as f32 / 500.0; 40]).collect();
+    vectors.extend((0..500).map(|index| vec![index as f32 / 500.0; 40]));
     let nodes: Vec<(Node, &[f32])> = (1500u32..)
-        .zip(&vectors)
+        .zip(&vectors[1500..])
         .map(|(offset, vector)| (Node { offset, vector_id: u64::from(offset) + 1 }, vector.as_slice()))
         .collect();
     assert!(copy.append(&nodes, 1));
     copy.link_next(usize::MAX, |_| None, BuildOptions { threads: 2, stop: &AtomicBool::new(false) });
-    assert_eq!((copy.linked().len(), copy.relink_orphans().len()), (2000, 0));
+    make_sure(&copy, &vectors);
+    assert_eq!((copy.linked().len(), copy.lost()), (2000, vec![]));
     let (longer, _) = read(&write(&copy), 7, [3; 16], graph.parameters()).unwrap();
     assert!(same_nodes(&longer, &copy));
 }
@@ -362,7 +375,8 @@ fn a_copy_of_a_graph_answers_as_it_does() {
         }
         let left = copy.len() - copy.linked().len();
         copy.link_next(left, vector, BuildOptions { threads: 2, stop: &stop });
-        assert_eq!((copy.linked().len(), copy.relink_orphans()), (3000, vec![]));
+        make_sure(&copy, &vectors);
+        assert_eq!((copy.linked().len(), copy.lost()), (3000, vec![]));
     }
 }
 
@@ -379,8 +393,8 @@ fn same_nodes(a: &Graph, b: &Graph) -> bool {
 /// Whatever bytes are damaged: it is refused, or used without a panic and found out when it is read through.
 #[test]
 fn damage_to_a_snapshot_is_refused_or_found_out() {
-    let graph = graph(600, false, 1);
-    graph.relink_orphans();
+    let (graph, vectors) = graph(600, false, 1);
+    make_sure(&graph, &vectors);
     let header = ochre_index::SnapshotHeader { epoch: 7, collection: [3; 16], position: 11 };
     let mut file = Cursor::new(Vec::new());
     graph.write_snapshot(&header, Graph::capacity_for(graph.linked().len(), 1.2), &mut file).unwrap();

@@ -61,6 +61,19 @@ fn render(database: &Database) -> Result<String, ApiError> {
         out.value("ochre_memory_bytes", &[("part", part)], bytes as f64);
     }
     out.single("ochre_collections_loaded", "gauge", "Collections in memory", loaded.len() as f64);
+    let (unindexed, unreachable) = database.unindexed_vectors();
+    out.single(
+        "ochre_vectors_unindexed",
+        "gauge",
+        "Vectors of loaded collections that wait for a graph",
+        unindexed as f64,
+    );
+    out.single(
+        "ochre_vectors_unreachable",
+        "gauge",
+        "Vectors of loaded collections that walks of the graph were found to miss; they are scanned",
+        unreachable as f64,
+    );
     let (resident, limit) = database.resident();
     out.single(
         "ochre_resident_bytes",

@@ -57,6 +57,11 @@ impl Bytes {
         &self.codes.as_slice()[node as usize * dimension..(node as usize + 1) * dimension]
     }
 
+    pub(super) fn is_same(&self, node: u32, other: u32) -> bool {
+        let extras = self.extras.as_slice();
+        extras[node as usize] == extras[other as usize] && self.row(node) == self.row(other)
+    }
+
     pub(super) fn encode(&self, vector: &[f32]) -> Encoded {
         let (codes, scale) = signed(&centred(self.space, vector, &self.mean));
         #[expect(clippy::cast_precision_loss, reason = "the sum of a few thousand squares of bytes")]

@@ -29,8 +29,13 @@ const JUDGED: usize = 32;
 const NEAREST: usize = 10;
 /// … this share must be among the `2 · NEAREST` nearest by code.
 const KEPT_MIN: f32 = 0.95;
-/// A coded distance errs by less than this many standard deviations, for all that a search can tell.
-const DEVIATIONS: f32 = 3.0;
+/// Errors of codes are judged without those of one node in so many.
+const EXTREME_SHARE: usize = 100;
+/// Vectors that are longer than the median by more than this factor have no part in the mean.
+const EXTREME_LENGTH: f32 = 8.0;
+/// A coded distance errs by less than this many standard deviations, for all that a search can tell: errors are no bell curve,
+/// least of all that of a vector's distance from itself.
+const DEVIATIONS: f32 = 6.0;
 
 /// The vectors of a graph, by node number.
 pub(super) enum Codes {
@@ -191,6 +196,15 @@ impl Codes {
         }
     }
 
+    /// Whether two nodes have the same code, so that no walk tells them apart.
+    pub(super) fn is_same(&self, node: u32, other: u32) -> bool {
+        match self {
+            Self::Nibbles(nibbles) => nibbles.is_same(node, other),
+            Self::Bytes(bytes) => bytes.is_same(node, other),
+            Self::Floats(floats) => floats.row(node) == floats.row(other),
+        }
+    }
+
     /// How far a coded distance from this query usually is from the exact one: the standard deviation.
     pub(super) fn deviation(&self, query: &Query) -> f32 {
         match (self, query) {
@@ -260,13 +274,18 @@ fn signed(vector: &[f32]) -> (Vec<i8>, f32) {
 
 fn mean(space: Space, dimension: usize, sample: &[&[f32]]) -> Vec<f32> {
     let mut sum = vec![0.0f64; dimension];
-    for vector in sample {
+    let mut lengths: Vec<f32> = sample.iter().map(|vector| norm(vector)).collect();
+    let middle = lengths.len() / 2;
+    let median = if lengths.is_empty() { 0.0 } else { *lengths.select_nth_unstable_by(middle, f32::total_cmp).1 };
+    let mut count = 0usize;
+    for vector in sample.iter().filter(|vector| space == Space::Cosine || norm(vector) <= EXTREME_LENGTH * median) {
         for (sum, x) in sum.iter_mut().zip(prepared(space, vector)) {
             *sum += f64::from(x);
         }
+        count += 1;
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a mean of f32")]
-    let mean: Vec<f32> = sum.iter().map(|sum| (sum / sample.len().max(1) as f64) as f32).collect();
+    let mean: Vec<f32> = sum.iter().map(|sum| (sum / count.max(1) as f64) as f32).collect();
     if dot(&mean, &mean).is_finite() { mean } else { vec![0.0; dimension] }
 }
 
@@ -274,7 +293,7 @@ fn mean(space: Space, dimension: usize, sample: &[&[f32]]) -> Vec<f32> {
 struct Judged {
     /// The share of exact nearest neighbours, within the sample, that are near by code too.
     kept: f32,
-    /// The standard deviation of coded from exact distances, per unit of the query's reach.
+    /// The standard deviation of coded from exact distances, per unit of the query's reach: that of the worst query.
     deviation: f32,
 }
 
@@ -294,7 +313,7 @@ fn judge(coded: &Codes, space: Space, sample: &[&[f32]]) -> Judged {
         all.truncate(count);
         all
     };
-    let (mut kept, mut wanted, mut squares, mut pairs) = (0usize, 0usize, 0.0f64, 0usize);
+    let (mut kept, mut wanted, mut square) = (0usize, 0usize, 0.0f64);
     let (mut by_float, mut by_code) = (vec![0.0; nodes.len()], vec![0.0; nodes.len()]);
     for vector in sample.iter().step_by((sample.len() / JUDGED).max(1)) {
         exact.distances(&prepared(space, vector), &nodes, &mut by_float);
@@ -305,16 +324,18 @@ fn judge(coded: &Codes, space: Space, sample: &[&[f32]]) -> Judged {
             Query::Bytes(query) => query.reach,
             Query::Floats(_) => 1.0,
         };
-        squares +=
-            by_float.iter().zip(&by_code).map(|(a, b)| f64::from((a - b) / reach.max(1e-30)).powi(2)).sum::<f64>();
-        pairs += nodes.len();
+        let squares = by_float.iter().zip(&by_code).map(|(a, b)| f64::from((a - b) / reach.max(1e-30)).powi(2));
+        let mut squares: Vec<f64> = squares.collect();
+        // Vectors that are far longer than most err by as much more, but are not near.
+        squares.sort_unstable_by(f64::total_cmp);
+        squares.truncate(nodes.len() - nodes.len() / EXTREME_SHARE);
+        square = square.max(squares.iter().sum::<f64>() / squares.len().max(1) as f64);
         let (near, coded_near) = (nearest(&by_float, NEAREST), nearest(&by_code, 2 * NEAREST));
         wanted += near.len();
         kept += near.iter().filter(|(_, node)| coded_near.iter().any(|(_, other)| other == node)).count();
     }
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a share and a deviation")]
-    let judged =
-        Judged { kept: kept as f32 / wanted.max(1) as f32, deviation: (squares / pairs.max(1) as f64).sqrt() as f32 };
+    let judged = Judged { kept: kept as f32 / wanted.max(1) as f32, deviation: square.sqrt() as f32 };
     judged
 }
 

@@ -88,6 +88,11 @@ impl Nibbles {
         &self.rows.as_slice()[node as usize * self.lines()..(node as usize + 1) * self.lines()]
     }
 
+    pub(super) fn is_same(&self, node: u32, other: u32) -> bool {
+        let (rows, extras) = (self.row(node).iter().zip(self.row(other)), self.extras.as_slice());
+        extras[node as usize] == extras[other as usize] && rows.into_iter().all(|(a, b)| a.0 == b.0)
+    }
+
     pub(super) fn encode(&self, vector: &[f32]) -> Encoded {
         let centred = centred(self.space, vector, &self.mean);
         let largest = largest(&centred);

@@ -1,0 +1,111 @@
+//! Recall on data as people have it, where averages hide groups of records that are never found.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use fastrand::Rng;
+use ochre_index::{BuildOptions, Graph, GraphParameters, Hit, Nearest, Node, Strategy, View, nearest};
+use ochre_model::{HnswConfiguration, Space};
+use ochre_testkit::{Shape, shapes};
+
+use crate::{InMemory, make_sure};
+
+const COUNT: usize = 4000;
+/// Records that are searched for, of each shape.
+const SEARCHED: usize = 300;
+
+/// A view with a graph over vectors that were added in this order, half of them before the rest.
+fn view_of(vectors: &[Vec<f32>], space: Space) -> View {
+    let configuration = HnswConfiguration { space, ..HnswConfiguration::default() };
+    let sample: Vec<&[f32]> = vectors.iter().step_by(4).map(Vec::as_slice).collect();
+    let graph = Graph::new(GraphParameters::new(&configuration, vectors[0].len()), vectors.len(), &sample);
+    let stop = AtomicBool::new(false);
+    let nodes: Vec<(Node, &[f32])> = (0u32..)
+        .zip(vectors)
+        .map(|(offset, vector)| (Node { offset, vector_id: u64::from(offset) + 1 }, vector.as_slice()))
+        .collect();
+    let vector = |node: Node| Some(vectors[node.offset as usize].as_slice());
+    for part in nodes.chunks(vectors.len().div_ceil(2)) {
+        assert!(graph.append(part, 2));
+        graph.link_next(usize::MAX, vector, BuildOptions { threads: 2, stop: &stop });
+        graph.gauge();
+        make_sure(&graph, vectors);
+    }
+    graph.search_all_again();
+    make_sure(&graph, vectors);
+    let mut view = View::new(space);
+    let block = view.add_block(Arc::new(InMemory(vectors.to_vec())));
+    for offset in 0..vectors.len() as u32 {
+        view.set_vector(offset, u64::from(offset) + 1, Some((block, offset)));
+    }
+    view.set_graph(Some(Arc::new(graph.copied(0))));
+    view
+}
+
+fn find(view: &View, query: &[f32], k: usize, hint: Strategy) -> Vec<Hit> {
+    let wanted = Nearest { query, k, ef_search: 100, exact_max: 0, matches: None, hint: Some(hint) };
+    nearest(view, wanted).expect("vectors are in memory").0
+}
+
+/// Hits that are as near as the last of the exact ones.
+fn as_near(hits: &[Hit], exact: &[Hit]) -> usize {
+    let farthest = exact.last().expect("there are more than ten").distance;
+    hits.iter().filter(|hit| hit.distance <= farthest + 1e-6 * (1.0 + farthest.abs())).count()
+}
+
+#[test]
+fn every_record_is_first_for_its_own_vector_and_brings_its_neighbours() {
+    for space in [Space::Cosine, Space::L2] {
+        for is_shuffled in [false, true] {
+            for Shape { name, mut vectors, mut hard } in shapes(COUNT, &mut Rng::with_seed(5)) {
+                let mut rng = Rng::with_seed(6);
+                if is_shuffled {
+                    let mut order: Vec<usize> = (0..vectors.len()).collect();
+                    rng.shuffle(&mut order);
+                    let mut places = vec![0; order.len()];
+                    order.iter().enumerate().for_each(|(new, old)| places[*old] = new);
+                    vectors = order.iter().map(|old| vectors[*old].clone()).collect();
+                    hard = hard.iter().map(|old| places[*old]).collect();
+                }
+                rng.shuffle(&mut hard);
+                let case = format!("{name}, {space:?}, shuffled: {is_shuffled}");
+                let view = view_of(&vectors, space);
+                let mut recalls = Vec::new();
+                for index in hard.into_iter().take(SEARCHED) {
+                    let query = &vectors[index];
+                    let exact = find(&view, query, 10, Strategy::Exact);
+                    for k in [1, 10] {
+                        let first = find(&view, query, k, Strategy::Graph)[0];
+                        assert!(as_near(&[first], &exact[..1]) == 1, "{case}: record {index}, {k} asked for");
+                    }
+                    recalls.push(as_near(&find(&view, query, 10, Strategy::Graph), &exact));
+                }
+                recalls.sort_unstable();
+                let (mean, worst) = (recalls.iter().sum::<usize>(), recalls[recalls.len() / 100]);
+                assert!(
+                    mean * 100 >= recalls.len() * 970 && worst >= 8,
+                    "{case}: {mean} of {}0, {worst}",
+                    recalls.len()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn all_copies_of_a_vector_are_found() {
+    let shape = shapes(COUNT, &mut Rng::with_seed(7)).into_iter().find(|shape| shape.name == "copies").unwrap();
+    for space in [Space::Cosine, Space::L2, Space::Ip] {
+        let view = view_of(&shape.vectors, space);
+        let copies = COUNT / 5;
+        let mut found: Vec<u32> =
+            find(&view, &shape.vectors[0], copies, Strategy::Graph).iter().map(|hit| hit.offset).collect();
+        found.sort_unstable();
+        found.truncate(copies);
+        if space == Space::Ip {
+            assert_eq!(found.len(), copies);
+        } else {
+            assert!(found.into_iter().eq(0..copies as u32), "{space:?}");
+        }
+    }
+}
