@@ -12,6 +12,8 @@ DIFFERENCES = {
     "indexing-status": "Chroma's single node does not answer how much is indexed.",
     "restart-order": "Chroma's server is not restarted by these tests.",
     "idempotency": "Chroma has no idempotency keys.",
+    "no-conditions": "Chroma deletes every record where a filter has no conditions.",
+    "reserved-keys": "Chroma lets metadata under a reserved key replace the document that came beside it.",
     "crn": "Chroma drops the connection on the route by resource name.",
 }
 

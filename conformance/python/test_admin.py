@@ -83,3 +83,18 @@ def test_asking_a_server_that_is_not_there_says_so():
     shown = subprocess.run([str(OCHRE), "memory", "--port", "9"], capture_output=True, text=True)
     assert shown.returncode == 1
     assert "could not ask the server at 127.0.0.1:9" in shown.stderr
+
+
+def test_a_slash_at_the_end_of_an_administration_path_means_nothing(raw):
+    for path in ["/_admin/jobs", "/_admin/jobs/vacuum", "/_admin/memory"]:
+        assert raw("GET", path + "/")[0] == raw("GET", path)[0] == 200, path
+    assert raw("GET", "/_admin/metadata_indexes/?limit=1")[0] == raw("GET", "/_admin/metadata_indexes?limit=1")[0]
+
+
+def test_an_unknown_administration_path_is_told_the_nearest_and_others_answer_as_chroma(raw):
+    for path, near in [("/_admin/jbos", "/_admin/jobs?"), ("/_admin/memroy", "/_admin/memory?")]:
+        status, _, answer = raw("GET", path)
+        assert status == 404 and near in answer["message"], answer
+    status, _, answer = raw("GET", "/_admin/nothing/like/this/at/all")
+    assert status == 404 and "/openapi.json" in answer["message"]
+    assert raw("GET", "/api/v2/nothing")[0] == 404 and not raw("GET", "/api/v2/nothing")[2]

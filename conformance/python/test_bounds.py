@@ -223,3 +223,46 @@ def test_a_full_disk_is_no_dead_end(disk):
         assert checked.returncode == 0, checked.stdout + checked.stderr
     finally:
         server.remove()
+
+
+def begin_upload(server):
+    """A connection that announced a body and sent a part of it."""
+    upload = socket.create_connection(("127.0.0.1", server.port))
+    upload.sendall(f"POST {BASE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n".encode() + b"{")
+    time.sleep(0.3)
+    return upload
+
+
+def test_an_upload_that_stalls_does_not_keep_the_server_from_stopping():
+    server = Server()
+    try:
+        server.start()
+        with begin_upload(server):
+            began = time.monotonic()
+            server.process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+            assert "stopping: waiting for 1 request" in server.log()
+            assert server.process.wait(timeout=20) == 0
+            assert time.monotonic() - began < 9, "sooner than requests that go on may take"
+    finally:
+        server.remove()
+
+
+def test_a_second_signal_stops_the_server_at_once_and_keeps_what_was_answered():
+    server = Server()
+    try:
+        server.start()
+        status, made = ask(server, "POST", BASE, {"name": "kept"})
+        assert status == 200
+        with begin_upload(server) as upload:
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            # It goes on coming, so it is waited for.
+            upload.sendall(b" ")
+            assert server.process.poll() is None
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(timeout=5) == 130
+        server.start()
+        assert ask(server, "GET", f"{BASE}/kept")[1]["id"] == made["id"]
+    finally:
+        server.remove()

@@ -92,6 +92,41 @@ def test_list_valued_collection_metadata_is_answered(client, raw):
     assert (status, answer["metadata"]) == (200, {"l": [1, 2]})
 
 
+@differs("no-conditions")
+@pytest.mark.parametrize("body", [
+    {"where": {"$and": []}},
+    {"where": {"$and": [{"$and": []}]}},
+    {"where": {"$or": [{"s": "x"}, {"$and": []}]}},
+    {"where_document": {"$and": []}, "limit": 1},
+])
+def test_a_filter_without_conditions_deletes_nothing(notes, raw, body):
+    before = everything(notes)
+    status, _, answer = raw("POST", data(notes, "delete"), body)
+    assert status == 400 and "nothing was deleted" in answer["message"]
+    assert everything(notes) == before
+
+
+def test_a_filter_that_never_holds_deletes_nothing_and_is_fine(notes, raw):
+    before = everything(notes)
+    status, _, answer = raw("POST", data(notes, "delete"), {"where": {"$or": []}})
+    assert (status, answer["deleted"]) == (200, 0)
+    assert everything(notes) == before
+
+
+@differs("reserved-keys")
+@pytest.mark.parametrize("verb", ["add", "upsert", "update"])
+def test_metadata_does_not_replace_the_document_beside_it(notes, raw, verb):
+    if verb == "update":
+        assert raw("POST", data(notes, "add"), {"ids": ["own", "none"], "embeddings": [[1, 2, 3]] * 2})[0] == 201
+    body = {
+        "ids": ["own", "none"], "embeddings": [[1, 2, 3]] * 2, "documents": ["mine", None], "uris": ["file:mine", None],
+        "metadatas": [{"chroma:document": "other", "chroma:uri": "file:other"}] * 2,
+    }
+    assert raw("POST", data(notes, verb), body)[0] in (200, 201)
+    found = notes.get(ids=["own", "none"], include=["documents", "uris"])
+    assert (found["documents"], found["uris"]) == (["mine", "other"], ["file:mine", "file:other"])
+
+
 @differs("crn")
 def test_the_resource_name_route_is_answered(client, raw):
     raw("PATCH", "/api/v2/tenants/default_tenant", {"resource_name": "acme"})

@@ -164,22 +164,40 @@ async fn serve(
         env!("CARGO_PKG_VERSION"),
         shown.display()
     ));
-    let served = server.run(app, loaded, stop).await;
-    output.words("stopping: finishing what was begun");
+    let served = server.run(app, loaded, stop, |requests| output.words(&stopping(requests))).await;
     tokio::task::spawn_blocking(move || database.close()).await?;
     served.map_err(anyhow::Error::msg)?;
     Ok(Exit::Ok)
 }
 
-/// Completes at the first SIGTERM or SIGINT.
+/// What is said once the server was told to stop.
+fn stopping(requests: usize) -> String {
+    match requests {
+        0 => "stopping; once more to stop at once".to_owned(),
+        1 => "stopping: waiting for 1 request; once more to stop at once".to_owned(),
+        more => format!("stopping: waiting for {more} requests; once more to stop at once"),
+    }
+}
+
+/// Completes at the first SIGTERM or SIGINT; the second ends the process.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
+    /// As shells say that a signal ended a process: 128 and the number of SIGINT.
+    const STOPPED_AT_ONCE: i32 = 130;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
+    let mut next = async move || {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+    };
+    Ok(async move {
+        next().await;
+        tokio::spawn(async move {
+            next().await;
+            // What was answered is on disk.
+            std::process::exit(STOPPED_AT_ONCE);
+        });
     })
 }
 

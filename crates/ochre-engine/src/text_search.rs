@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use ochre_model::{DocumentTest, Filter};
 use ochre_store::CollectionRow;
-use regex::RegexBuilder;
+use regex::Regex;
 
 use crate::database::Inner;
 use crate::error::Error;
@@ -44,7 +44,8 @@ impl Inner {
         let any = words
             .iter()
             .map(|word| {
-                let pattern = RegexBuilder::new(&regex::escape(word)).case_insensitive(true).build();
+                // In the pattern's own text, which tells the trigrams what documents need.
+                let pattern = Regex::new(&format!("(?i){}", regex::escape(word)));
                 pattern.map(|pattern| Filter::Document(DocumentTest::Matches(pattern)))
             })
             .collect::<Result<Vec<_>, _>>()

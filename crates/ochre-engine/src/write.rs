@@ -131,6 +131,11 @@ impl Inner {
             let operation = Operation::Delete(Selection::Ids(ids));
             return Ok(self.store.commit(Write { collection: id, operation, idempotency, judge: None })?);
         };
+        if ids.is_none() && filter.is_without_conditions() {
+            return Err(Error::Invalid(
+                "the filter holds for every record, since it is a list of no conditions: nothing was deleted; give conditions or ids, or delete the collection".into(),
+            ));
+        }
         self.check_filterable(&row, &filter)?;
         self.lint(&row, &filter)?;
         let filter = match ids {

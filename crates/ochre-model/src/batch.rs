@@ -108,13 +108,13 @@ impl RecordBatch {
     }
 
     /// Moves what metadata says about documents and URIs (`chroma:document`, `chroma:uri`) to where it
-    /// belongs. A value that is no string is dropped; null means absent.
+    /// belongs, unless that says something itself. A value that is no string is dropped; null means absent.
     pub fn lift_reserved_keys(&mut self) {
         let count = self.ids.len();
         for (key, column) in [(DOCUMENT_KEY, &mut self.documents), (URI_KEY, &mut self.uris)] {
             for (index, patch) in self.metadatas.iter_mut().flatten().enumerate() {
                 if let Some(Some(Value::Str(text))) = patch.as_mut().and_then(|patch| patch.take(key)) {
-                    column.get_or_insert_with(|| vec![None; count])[index] = Some(text);
+                    column.get_or_insert_with(|| vec![None; count])[index].get_or_insert(text);
                 }
             }
         }
@@ -139,6 +139,25 @@ impl RecordBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_record_says_itself_wins_over_its_metadata() {
+        let said = |text: &str| -> MetadataPatch {
+            let value = |text: String| Some(Value::Str(text));
+            let pairs = [(DOCUMENT_KEY.into(), value(text.into())), (URI_KEY.into(), value(format!("of {text}")))];
+            MetadataPatch::parse(pairs).unwrap()
+        };
+        let mut batch = RecordBatch {
+            ids: vec!["a".into(), "b".into()],
+            documents: Some(vec![Some("own".into()), None]),
+            metadatas: Some(vec![Some(said("x")), Some(said("y"))]),
+            ..RecordBatch::default()
+        };
+        batch.lift_reserved_keys();
+        assert_eq!((batch.document(0), batch.document(1)), (Some("own"), Some("y")));
+        assert_eq!((batch.uri(0), batch.uri(1)), (Some("of x"), Some("of y")));
+        assert!((0..2).all(|index| batch.metadata(index).is_some_and(|patch| patch.iter().next().is_none())));
+    }
 
     #[test]
     fn rows_are_found_whether_all_or_some_are_present() {

@@ -157,7 +157,7 @@ pub enum DocumentTest {
     Contains(String),
     /// It does not, or there is no document.
     NotContains(String),
-    /// The pattern matches somewhere in the document.
+    /// The pattern matches somewhere in the document. Its flags stand in its text (`(?i)`): indexes go by that alone.
     Matches(Regex),
     /// It does not, or there is no document.
     NotMatches(Regex),
@@ -214,6 +214,15 @@ impl Filter {
         reads
     }
 
+    /// Whether every record passes because there is no condition: a list of nothing always holds.
+    pub fn is_without_conditions(&self) -> bool {
+        match self {
+            Self::All(parts) => parts.iter().all(Self::is_without_conditions),
+            Self::Any(parts) => parts.iter().any(Self::is_without_conditions),
+            Self::Key { .. } | Self::Document(_) | Self::Ids(_) => false,
+        }
+    }
+
     /// Whether any part matches a regular expression.
     pub fn has_pattern(&self) -> bool {
         let mut found = false;
@@ -230,6 +239,18 @@ mod tests {
 
     fn check(test: &Test, value: Option<&Value>, expected: bool) {
         assert_eq!(test.matches(value), expected, "{test:?} on {value:?}");
+    }
+
+    #[test]
+    fn filters_without_conditions_are_told() {
+        let (nothing, never) = (Filter::All(Vec::new()), Filter::Any(Vec::new()));
+        let key = Filter::Key { key: "a".into(), test: Test::Eq(Scalar::Int(1)) };
+        let any_of = |parts: &[&Filter]| Filter::Any(parts.iter().map(|part| (*part).clone()).collect());
+        let all_of = |parts: &[&Filter]| Filter::All(parts.iter().map(|part| (*part).clone()).collect());
+        assert!([&nothing, &all_of(&[&nothing]), &any_of(&[&key, &nothing])].iter().all(|f| f.is_without_conditions()));
+        assert!(
+            ![&never, &key, &all_of(&[&key, &nothing]), &any_of(&[&key])].iter().any(|f| f.is_without_conditions())
+        );
     }
 
     #[test]

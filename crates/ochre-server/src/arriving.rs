@@ -11,13 +11,15 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// A body that is slower than this, in bytes a second, once it had [`PATIENCE`], is given up.
 const RATE_MIN: f64 = 256.0;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// One that is slower than this, in bytes a second, is given up for others at once.
 const RATE_CRAWLING: f64 = 16_384.0;
+/// Once the server stops, a body of which nothing comes for this long is given up.
+const PATIENCE_STOPPING: Duration = Duration::from_secs(1);
 /// Whoever waits for memory asks again after this time at the latest.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -26,6 +28,7 @@ pub(crate) struct Arriving {
     limit: usize,
     state: Mutex<State>,
     freed: Notify,
+    stopping: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -55,6 +58,8 @@ pub(crate) enum Lost {
     GivenUp,
     /// It came too slowly.
     TooSlow,
+    /// Nothing of it came any more while the server stops.
+    Stopping,
     /// The connection failed.
     Broken(String),
 }
@@ -67,7 +72,12 @@ pub(crate) struct Room {
 
 impl Arriving {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, state: Mutex::default(), freed: Notify::new() })
+        Arc::new(Self { limit, state: Mutex::default(), freed: Notify::new(), stopping: watch::Sender::new(false) })
+    }
+
+    /// Gives up bodies of which nothing comes any more, from now on sooner.
+    pub(crate) fn stop(&self) {
+        self.stopping.send_replace(true);
     }
 
     fn begin(self: &Arc<Self>, caller: u64) -> (Room, Arc<Notify>) {
@@ -93,10 +103,14 @@ impl Arriving {
         let (room, given_up) = self.begin(caller);
         // Most bodies come in one piece, which is not copied.
         let (mut began, mut first, mut all) = (Instant::now(), Bytes::new(), BytesMut::new());
+        let mut stopping = self.stopping.subscribe();
         loop {
+            let stops = *stopping.borrow();
             let frame = tokio::select! {
                 frame = body.frame() => frame,
                 () = given_up.notified() => return Err(Lost::GivenUp),
+                _ = stopping.wait_for(|stops| *stops), if !stops => continue,
+                () = tokio::time::sleep(PATIENCE_STOPPING), if stops => return Err(Lost::Stopping),
                 () = tokio::time::sleep(PATIENCE) => return Err(Lost::TooSlow),
             };
             let Some(frame) = frame else { break };

@@ -102,6 +102,9 @@ impl FromRequest<App> for JsonBytes {
                 return Err(ApiError::unavailable(text).into_response());
             }
             Ok(Err(Lost::TooSlow)) => return Err(late("the request body came too slowly: nothing was changed".into())),
+            Ok(Err(Lost::Stopping)) => {
+                return Err(ApiError::shutting_down().into_response());
+            }
             Ok(Err(Lost::Broken(error))) => {
                 let text = format!("Failed to buffer the request body: {error}");
                 return Err(ApiError::invalid(text).into_response());

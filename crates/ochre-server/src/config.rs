@@ -33,6 +33,9 @@ pub struct Config {
     pub log: LogConfig,
 }
 
+/// The least that resident memory can be limited to, in bytes.
+const MEMORY_LIMIT_MIN: u64 = 32 << 20;
+
 /// `[server]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct ServerConfig {
@@ -48,6 +51,7 @@ pub struct ServerConfig {
     pub concurrent_requests_max: usize,
     pub request_timeout_ms: u64,
     pub read_timeout_ms: u64,
+    pub stop_timeout_ms: u64,
 }
 
 /// `[database]`
@@ -322,6 +326,12 @@ impl Config {
         if self.database.path.as_os_str().is_empty() {
             return Err(wrong("database.path", "must name a directory"));
         }
+        if (1..MEMORY_LIMIT_MIN).contains(&self.memory.limit_bytes) {
+            let reason = format!(
+                "must be 0 or at least {MEMORY_LIMIT_MIN} (32 MiB), in bytes: less leaves no room for data beside the process itself"
+            );
+            return Err(wrong("memory.limit_bytes", &reason));
+        }
         if self.database.segment_bytes < 1 << 16 {
             return Err(wrong("database.segment_bytes", "must be at least 65536"));
         }
@@ -594,6 +604,7 @@ mod tests {
             ("[server]\nport = 70000\n", "server.port"),
             ("[server]\nrequest_timeout_ms = 0\n", "server.request_timeout_ms"),
             ("[server]\ncors_allow_origins = [\"nonsense\"]\n", "server.cors_allow_origins"),
+            ("[memory]\nlimit_bytes = 1000\n", "memory.limit_bytes"),
             ("[database]\nsegment_bytes = 0\n", "database.segment_bytes"),
             ("[database]\npath = \"\"\n", "database.path"),
             ("[database]\nunindexed_filters = \"never\"\n", "database.unindexed_filters"),

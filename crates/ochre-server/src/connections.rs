@@ -61,6 +61,11 @@ impl Connections {
         }
     }
 
+    /// Requests under way.
+    pub(crate) fn busy(&self) -> usize {
+        self.open.lock().values().map(|open| open.state.lock().0).sum()
+    }
+
     fn try_enter(self: &Arc<Self>) -> Option<Guard> {
         let mut all = self.open.lock();
         if all.len() >= self.most {

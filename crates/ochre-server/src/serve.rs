@@ -1,9 +1,11 @@
 //! Listening, serving, and stopping without leaving anything half done.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request};
+use axum::http::Uri;
 use axum::middleware::Next;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
@@ -25,6 +27,7 @@ use crate::operations::{self, Permissions};
 use crate::requests;
 use crate::routes;
 use crate::routes::documentation::Document;
+use crate::routes::unknown;
 use crate::sending::{Patient, busy_until_sent};
 use crate::tls::Tls;
 
@@ -35,8 +38,6 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(120);
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// The head of a request takes at most this many bytes.
 const HEAD_BYTES_MAX: usize = 256 << 10;
-/// Requests in flight have this long to finish once the server is asked to stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Serves a connection until it ends, or has to give way to others while it is idle.
 async fn until_it_gives_way<E: std::fmt::Display>(guard: Guard, connection: impl Future<Output = Result<(), E>>) {
@@ -55,8 +56,12 @@ fn router(app: App, extensions: &Loaded) -> Router {
     let guarded = axum::middleware::from_fn_with_state(guard, auth::guard);
     let counted = axum::middleware::from_fn_with_state(app.clone(), requests::count);
     let document = Document(openapi::document(extensions.api()).to_string().into());
+    let own = extensions.api().iter().flat_map(|extension| Arc::clone(extension).operations());
+    let paths: Vec<&str> =
+        routes::descriptions().map(|own| own.path).chain(own.map(|own| own.description.path)).collect();
     let mut router = routes::router()
         .merge(operations::router(extensions.api()))
+        .fallback(async move |uri: Uri| unknown::not_found(&uri, &paths))
         .layer(Extension(document))
         .layer(guarded)
         .layer(counted)
@@ -70,10 +75,12 @@ fn router(app: App, extensions: &Loaded) -> Router {
         };
         router = router.layer(CorsLayer::new().allow_origin(allow).allow_methods(Any).allow_headers(Any));
     }
-    router
+    let router = router
         .layer(axum::middleware::from_fn(layers::read_on))
         .layer(axum::middleware::from_fn(layers::request_id))
-        .with_state(app)
+        .with_state(app);
+    // Around the whole, since routes are found by the path as it then is.
+    Router::new().fallback_service(router).layer(axum::middleware::from_fn(unknown::without_slash_at_the_end))
 }
 
 /// A server bound to its address.
@@ -106,16 +113,20 @@ impl Server {
         self.tls.is_some()
     }
 
-    /// Serves until `stop` completes; then takes no new requests, finishes those in flight, and returns.
+    /// Serves until `stop` completes; then takes no new requests, finishes those in flight, as far as that takes no longer
+    /// than `server.stop_timeout_ms`, and returns. `waiting` is told how many there are.
     ///
     /// # Errors
     /// An extension cannot be started: which, and why.
-    pub async fn run(self, app: App, extensions: Loaded, stop: impl Future<Output = ()>) -> Result<(), String> {
+    pub async fn run(
+        self, app: App, extensions: Loaded, stop: impl Future<Output = ()>, waiting: impl FnOnce(usize),
+    ) -> Result<(), String> {
         extensions.connect(&app);
         for extension in extensions.api() {
             let started = extension.started(app.database());
             started.map_err(|failure| format!("extension '{}' cannot be started: {failure}", extension.name()))?;
         }
+        let (arriving, patience) = (Arc::clone(app.arriving()), app.config().server.stop_timeout_ms);
         let router = router(app, &extensions);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HEAD_BYTES_MAX);
@@ -167,9 +178,14 @@ impl Server {
             tokio::spawn(until_it_gives_way(guard, connection));
         }
         drop(self.listener);
+        waiting(connections.busy());
+        arriving.stop();
         extensions.api().iter().rev().for_each(|extension| extension.stopped());
-        if tokio::time::timeout(STOP_PATIENCE, graceful.shutdown()).await.is_err() {
-            tracing::warn!("some requests did not finish in time; unacknowledged writes may or may not have been kept");
+        if tokio::time::timeout(Duration::from_millis(patience), graceful.shutdown()).await.is_err() {
+            tracing::warn!(
+                requests = connections.busy(),
+                "some requests did not finish in time; unacknowledged writes may or may not have been kept"
+            );
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Text segments: found again after a restart, right after changes, built anew after damage.
 
 use ochre_engine::model::{DocumentTest, Filter};
-use ochre_engine::{Collection, Database, DeleteRequest, GetRequest, NewRecords, Options};
+use ochre_engine::{Collection, Database, DeleteRequest, GetRequest, Include, NewRecords, Options};
 
 fn options() -> Options {
     Options { background: false, text_unindexed_max: 100, ..Options::default() }
@@ -92,4 +92,31 @@ fn is_right_with_more(notes: &Collection) {
     assert_eq!(containing(notes, "another"), ["77"]);
     assert_eq!(containing(notes, "note 2999"), ["2999"]);
     assert_eq!(containing(notes, "ö").len(), 2998);
+}
+
+#[test]
+fn text_is_found_whatever_the_case_of_its_letters_indexed_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    let notes = database.create_collection("notes").unwrap();
+    let texts = ["Quarterly Report", "ÉTÉ À LA MER", "ΟΔΟΣ ΑΘΗΝΩΝ", "Привет МИР", "300 \u{212A}elvin"];
+    let filler = (texts.len()..500).map(|number| format!("filler {number}"));
+    let documents: Vec<String> = texts.iter().map(|text| (*text).to_owned()).chain(filler).collect();
+    let ids = (0..documents.len()).map(|number| number.to_string());
+    let records = NewRecords::new(ids, (0..documents.len()).map(|number| [number as f32]));
+    notes.add(records.documents(documents)).unwrap();
+    let queries = ["report", "REPORT", "repo", "été", "Mer", "οδος", "ΑΘΗΝΩΝ", "привет", "мир", "kelvin", "KELVIN"];
+    let found = || -> Vec<Vec<String>> {
+        let ids = |query: &&str| {
+            let hits = notes.search_text(query, None, 10, Include::default()).unwrap();
+            hits.into_iter().map(|hit| hit.record.id).collect()
+        };
+        queries.iter().map(ids).collect()
+    };
+    let expected: Vec<[&str; 1]> =
+        ["0", "0", "0", "1", "1", "2", "2", "3", "3", "4", "4"].into_iter().map(|id| [id]).collect();
+    assert_eq!(found(), expected, "before there is an index");
+    database.maintain().unwrap();
+    assert!(notes.memory().unwrap().text > 0);
+    assert_eq!(found(), expected, "by the index");
 }

@@ -14,6 +14,7 @@ mod records;
 mod schemas;
 mod system;
 mod tenants;
+pub(crate) mod unknown;
 mod unserved;
 
 use axum::Router;
