@@ -124,7 +124,7 @@ def distances(queries, base, space):
     return np.maximum((queries**2).sum(1)[:, None] - 2 * queries @ base.T + (base**2).sum(1)[None], 0)
 
 
-def judged(base, queries, found, space, k):
+def measured(base, queries, found, space, k):
     """For each query whether the first found is at the least distance, and recall by distance."""
     first, recall = np.empty(len(queries), bool), np.empty(len(queries))
     exact_base = base.astype(np.float64)
@@ -174,7 +174,7 @@ def main():
                 with tempfile.TemporaryDirectory() as folder:
                     library = make(shown(base), shown(queries), pathlib.Path(folder), space)
                     found, seconds = library.search(WIDTH)
-                    first, recall = judged(base, queries, np.asarray(found), space, graph.K)
+                    first, recall = measured(base, queries, np.asarray(found), space, graph.K)
                     library.close()
                 lost = int((~first[: len(own)]).sum())
                 entry = {"shape": name, "space": space, "library": make.name, "lost": lost, "of": len(own),

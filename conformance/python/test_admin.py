@@ -88,7 +88,7 @@ def test_asking_a_server_that_is_not_there_says_so():
 def test_a_slash_at_the_end_of_an_administration_path_means_nothing(raw):
     for path in ["/_admin/jobs", "/_admin/jobs/vacuum", "/_admin/memory"]:
         assert raw("GET", path + "/")[0] == raw("GET", path)[0] == 200, path
-    assert raw("GET", "/_admin/metadata_indexes/?limit=1")[0] == raw("GET", "/_admin/metadata_indexes?limit=1")[0]
+    assert raw("GET", "/_admin/metadata_indexes/?status=valid")[0] == raw("GET", "/_admin/metadata_indexes?status=valid")[0]
 
 
 def test_an_unknown_administration_path_is_told_the_nearest_and_others_answer_as_chroma(raw):
@@ -98,3 +98,16 @@ def test_an_unknown_administration_path_is_told_the_nearest_and_others_answer_as
     status, _, answer = raw("GET", "/_admin/nothing/like/this/at/all")
     assert status == 404 and "/openapi.json" in answer["message"]
     assert raw("GET", "/api/v2/nothing")[0] == 404 and not raw("GET", "/api/v2/nothing")[2]
+
+
+@pytest.mark.parametrize("method, path, near", [
+    ("POST", "/_admin/metadata_indexes?dryrun=true", "'dry_run'"),
+    ("DELETE", "/_admin/metadata_indexes?colection=nix&confirm=true", "'collection'"),
+    ("GET", "/_admin/jobs/vacuum?histroy=1", "'history'"),
+    ("GET", "/_admin/memory?verbose=1", "there are none"),
+    ("GET", "/api/v2/tenants/default_tenant/databases/default_database/collections/held/schema?formt=json", "'format'"),
+])
+def test_query_parameters_that_do_not_exist_are_refused_with_the_nearest(raw, method, path, near):
+    body = {"metadata_indexes": []} if method == "POST" else None
+    status, _, answer = raw(method, path, body)
+    assert status == 400 and near in answer["message"], answer

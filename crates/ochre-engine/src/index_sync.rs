@@ -29,7 +29,7 @@ const CODE_AT_ONCE: usize = 10_000;
 const DEAD_NODES_MAX: usize = 3;
 /// Nodes that few links lead to are looked for once this share of the graph was added since the last time.
 const CHECK_SHARE: usize = 50;
-/// All nodes are searched for again once the graph grew by one part in so many.
+/// All nodes are searched for again once the graph grew by its size divided by this.
 const SEARCH_AGAIN_SHARE: usize = 2;
 /// Nodes that are searched for in one step, for each thread that searches.
 const SEARCH_AT_ONCE: usize = 512;
@@ -107,6 +107,9 @@ impl Inner {
         }
         if self.signals.remembered(number).is_unverified {
             return Pending::Now(format!("the graph of '{name}' was not read through since it was loaded"));
+        }
+        if view.graph().is_some_and(|graph| graph.unsearched() > 0) {
+            return Pending::Now(format!("vectors in the graph of '{name}' were not searched for yet"));
         }
         if tail * dimension * 4 > self.options.tail_bytes_max / 2 {
             return Pending::Urgent(format!("{tail} vectors of '{name}' wait for the graph"));

@@ -19,6 +19,7 @@ mod finder;
 mod layers;
 mod openapi;
 mod operations;
+mod parameters;
 mod requests;
 mod routes;
 mod s3;

@@ -24,6 +24,7 @@ use crate::extensions::Loaded;
 use crate::layers;
 use crate::openapi;
 use crate::operations::{self, Permissions};
+use crate::parameters::{self, QueryParameters};
 use crate::requests;
 use crate::routes;
 use crate::routes::documentation::Document;
@@ -54,6 +55,7 @@ fn router(app: App, extensions: &Loaded) -> Router {
     let origins = app.config().server.cors_allow_origins.clone();
     let guard = auth::Guard::new(app.clone(), Permissions::of(extensions.api()), extensions.permissions());
     let guarded = axum::middleware::from_fn_with_state(guard, auth::guard);
+    let checked = axum::middleware::from_fn_with_state(QueryParameters::of(extensions.api()), parameters::check);
     let counted = axum::middleware::from_fn_with_state(app.clone(), requests::count);
     let document = Document(openapi::document(extensions.api()).to_string().into());
     let own = extensions.api().iter().flat_map(|extension| Arc::clone(extension).operations());
@@ -63,6 +65,7 @@ fn router(app: App, extensions: &Loaded) -> Router {
         .merge(operations::router(extensions.api()))
         .fallback(async move |uri: Uri| unknown::not_found(&uri, &paths))
         .layer(Extension(document))
+        .layer(checked)
         .layer(guarded)
         .layer(counted)
         .layer(CompressionLayer::new())

@@ -27,7 +27,7 @@ mod snapshot;
 mod walk;
 
 use std::cmp::Ordering as Order;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use ochre_kernels::{Arena, prefetch};
 use ochre_model::{HnswConfiguration, Space};
@@ -143,6 +143,8 @@ pub struct Graph {
     entry_lock: Mutex<()>,
     /// Which of the nodes that were linked by then no walk reaches.
     reached: Mutex<Reached>,
+    /// How many nodes are [`Graph::lost`], which every query tells.
+    lost_count: AtomicUsize,
     stripes: Box<[Mutex<()>]>,
     scratch: Mutex<Vec<Scratch>>,
 }
@@ -191,6 +193,7 @@ impl Graph {
             entry: AtomicU64::new(NO_ENTRY),
             entry_lock: Mutex::new(()),
             reached: Mutex::default(),
+            lost_count: AtomicUsize::new(0),
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
             scratch: Mutex::default(),
         })
@@ -213,7 +216,7 @@ impl Graph {
         copy.growth.store(self.growth.load(Ordering::Relaxed), Ordering::Relaxed);
         copy.linked.store(self.linked.load(Ordering::Acquire), Ordering::Release);
         copy.entry.store(numbering.renamed_entry(self.entry.load(Ordering::Acquire)), Ordering::Release);
-        *copy.reached.lock() = self.reached.lock().renamed(&numbering);
+        copy.set_reached(self.reached.lock().renamed(&numbering));
         copy
     }
 

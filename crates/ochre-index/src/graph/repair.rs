@@ -19,14 +19,15 @@ use super::numbering::Numbering;
 use super::walk::{Ended, Reach, Scratch, Search};
 use super::{Graph, Near, Node};
 
-/// Walks are to find a node among so many, as they usually are asked for.
+/// How many neighbours queries usually ask for.
 const USUAL_K: usize = 10;
-/// Nodes that are missed are linked, and looked at again, so often.
+/// Rounds of linking missed nodes and searching for them again.
 const ROUNDS: usize = 8;
-/// Nodes that at most so many links lead to are searched for again when the graph has grown.
+/// Nodes with at most this many incoming links are searched for again when the graph has grown.
 const LINKS_FEW: u8 = 3;
-/// Of the nodes that walks take too long for, at most one in so many is linked where its walk ends, or so many.
+/// Of the nodes that walks take too long for, at most one in this many is linked where its walk ends,
 const GIVEN_UP_SHARE: usize = 20;
+/// but always up to this many.
 const GIVEN_UP_FEW: usize = 16;
 /// Candidates that walks usually keep, at least and at most: others search as if it were these.
 const EF_MIN: usize = 10;
@@ -35,7 +36,7 @@ const EF_MAX: usize = 100;
 /// What is known of which nodes walks find.
 #[derive(Clone, Default)]
 pub(super) struct Reached {
-    /// Links to nodes were last counted when so many were linked.
+    /// How many nodes were linked when incoming links were last counted.
     checked: usize,
     /// Nodes that were searched for by their own vector and missed, whatever was tried.
     missed: Vec<u32>,
@@ -97,7 +98,13 @@ impl Graph {
 
     /// How many there are of them.
     pub fn lost_count(&self) -> usize {
-        self.lost_nodes().len()
+        self.lost_count.load(Ordering::Relaxed)
+    }
+
+    /// Sets what is known of which nodes walks find.
+    pub(super) fn set_reached(&self, reached: Reached) {
+        *self.reached.lock() = reached;
+        self.lost_count.store(self.lost_nodes().len(), Ordering::Relaxed);
     }
 
     fn lost_nodes(&self) -> HashSet<u32> {
@@ -163,6 +170,8 @@ impl Graph {
         let searched: HashSet<u32> = nodes.into_iter().chain(firsts).chain(missed.iter().copied()).collect();
         reached.missed.retain(|node| !searched.contains(node));
         reached.missed.extend(missed);
+        drop(reached);
+        self.lost_count.store(self.lost_nodes().len(), Ordering::Relaxed);
     }
 
     /// Those of these nodes that a search for their own vector misses; several threads search.

@@ -318,7 +318,7 @@ impl Graph {
         if !entry_fits || !graph.has_entry() {
             return Err(Unusable("its entry point is no node of it"));
         }
-        *graph.reached.lock() = Reached::of_snapshot(room.count, lost);
+        graph.set_reached(Reached::of_snapshot(room.count, lost));
         Ok((graph, position))
     }
 }

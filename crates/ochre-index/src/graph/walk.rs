@@ -9,8 +9,8 @@ use super::{Graph, Near};
 const WIDER: usize = 3;
 /// and this many where codes cannot tell which are the best: those are measured exactly.
 const UNCLEAR_MAX: usize = 4096;
-/// They follow at least one part in so many of those that walks keep which end by rank: where all distances are about
-/// equal, as between the variants of a text, the best so far says nothing of the best.
+/// They follow at least `ef` divided by this: where all distances are about equal, as between the variants of a text, the
+/// best so far says nothing of the best.
 const FOLLOWED_SHARE: usize = 4;
 /// Nodes whose neighbours tell how distances grow with rank, from one rank …
 const GAUGED: usize = 64;
@@ -22,8 +22,9 @@ const GAUGE_FAR: usize = 100;
 const GROWTH_SHARES: [f32; 6] = [0.5, 0.75, 1.0, 1.5, 2.0, 3.0];
 /// Of the nearest [`GAUGE_NEAR`] nodes walks find this part at least, on average,
 const RECALL_MIN: f32 = 0.985;
-/// and fewer than this only for one node in so many.
+/// and fewer than this
 const RECALL_EACH_MIN: usize = 8;
+/// for at most one node in this many.
 const POOR_SHARE: usize = 50;
 
 /// A node that a walk came across.
@@ -129,9 +130,9 @@ pub(super) struct Reach {
     deviation: f32,
     /// and may err at most;
     margin: f32,
-    /// but so many are, however far they are.
+    /// but at least this many are followed, however far they are.
     followed_min: usize,
-    /// Accepted candidates kept where that many may be among the best for all that codes tell.
+    /// How many accepted candidates are kept at most where codes cannot tell which are among the best.
     unclear_max: usize,
 }
 
@@ -195,7 +196,7 @@ pub(super) struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// For so many candidates, by rank, among nodes that have links.
+    /// Keeps `ef` candidates, by rank, among nodes that have links.
     pub(super) fn plain(ef: usize, accept: &'a mut dyn FnMut(u32) -> bool) -> Self {
         Self { ef, reach: None, visit_max: usize::MAX, accept, duplicates_max: 0, until: None }
     }

@@ -29,7 +29,7 @@ const JUDGED: usize = 32;
 const NEAREST: usize = 10;
 /// … this share must be among the `2 · NEAREST` nearest by code.
 const KEPT_MIN: f32 = 0.95;
-/// Errors of codes are judged without those of one node in so many.
+/// How far codes err is measured without the largest errors, those of one node in this many.
 const EXTREME_SHARE: usize = 100;
 /// Vectors that are longer than the median by more than this factor have no part in the mean.
 const EXTREME_LENGTH: f32 = 8.0;
