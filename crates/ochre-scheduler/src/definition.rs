@@ -59,10 +59,10 @@ impl Definition {
         json!({"trigger": trigger, "policies": self.policies, "knobs": self.set, "enabled": self.is_enabled})
     }
 
-    /// This definition with a change: any of `interval`, `cron` (with `zone`), `once`; `enabled`;
+    /// This definition with a change: any of `interval`, `cron` (with `zone`), `once` or `delay`; `enabled`;
     /// `policies` and `knobs`, of which those named are changed, and `null` means the default.
     pub(crate) fn changed(&self, task: &dyn Task, change: &Map<String, Value>, now: Time) -> Result<Self, Error> {
-        const KEYS: [&str; 7] = ["interval", "cron", "zone", "once", "enabled", "policies", "knobs"];
+        const KEYS: [&str; 8] = ["interval", "cron", "zone", "once", "delay", "enabled", "policies", "knobs"];
         if let Some(key) = change.keys().find(|key| !KEYS.contains(&key.as_str())) {
             let hint = nearest(key, KEYS.into_iter()).map(|near| format!("; did you mean '{near}'?"));
             let reason = format!("'{key}' cannot be changed{}; {} can", hint.unwrap_or_default(), KEYS.join(", "));
@@ -96,14 +96,22 @@ impl Definition {
             change.get(key).map(|value| value.as_str().ok_or_else(|| wrong(key, "a text", value))).transpose()
         };
         let (interval, cron, once, zone) = (text("interval")?, text("cron")?, text("once")?, text("zone")?);
-        if [interval, cron, once].iter().flatten().count() > 1 {
-            let reason = "give one of interval, cron and once".into();
+        let delay = text("delay")?;
+        if [interval, cron, once, delay].iter().flatten().count() > 1 {
+            let reason = "give one of interval, cron, once and delay".into();
             return Err(Error::Invalid { what: "schedule", reason });
+        }
+        if let Some(delay) = delay {
+            return Trigger::once(now, Some(delay.parse::<Span>()?.0), None).map(Some);
         }
         match (interval, cron, once, zone, &self.trigger) {
             (Some(every), ..) => Trigger::interval(every.parse::<Span>()?.0, now).map(Some),
             (_, Some(expression), ..) => {
-                let trigger = Trigger::cron(expression, zone.unwrap_or("UTC"))?;
+                let own = match &self.trigger {
+                    Trigger::Cron(cron) => Some(cron.zone()),
+                    Trigger::Interval { .. } | Trigger::Once(_) => None,
+                };
+                let trigger = Trigger::cron(expression, zone.or(own).unwrap_or("UTC"))?;
                 if trigger.next(now).is_none() {
                     let reason = format!("'{expression}' never comes: no year has such a day");
                     return Err(Error::Invalid { what: "cron expression", reason });

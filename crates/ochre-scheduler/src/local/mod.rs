@@ -445,6 +445,13 @@ impl Scheduler for LocalScheduler {
         self.inner.change(job, |job| {
             let changed = job.definition().changed(&*job.task, change, now)?;
             let schedule = &mut job.schedule;
+            if let Trigger::Once(at) = changed.trigger
+                && at < now
+                && changed.trigger != schedule.trigger
+            {
+                let reason = format!("{at} has passed, it is {now}: give a time to come, or a delay");
+                return Err(Error::Invalid { what: "schedule", reason });
+            }
             if changed.trigger != schedule.trigger {
                 schedule.next = changed.trigger.next(now);
             } else if changed.is_enabled && !schedule.is_enabled {

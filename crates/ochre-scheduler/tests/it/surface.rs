@@ -81,6 +81,9 @@ fn a_change_is_all_or_nothing_and_outlives_a_restart() {
         (json!({"cron": "* * * *"}), "4 fields"),
         (json!({"cron": "@daily", "zone": "Nowhere"}), "Nowhere"),
         (json!({"enabled": "yes"}), "true or false"),
+        (json!({"once": "2020-01-01T00:00:00Z"}), "has passed"),
+        (json!({"once": "2030-01-01T00:00:00Z", "delay": "1m"}), "one of"),
+        (json!({"delay": "soon"}), "soon"),
     ] {
         let error = scheduler.alter("tidy", &object(change)).expect_err("refused").to_string();
         assert!(error.contains(part), "{error} has no {part}");
@@ -103,6 +106,24 @@ fn a_change_is_all_or_nothing_and_outlives_a_restart() {
     let hour = Duration::from_secs(3600);
     scheduler.schedule_interval("tidy", hour, ScheduleOptions::default()).expect("schedules");
     assert_eq!(scheduler.job("tidy").expect("listed").trigger, "every 1h");
+}
+
+#[test]
+fn a_new_expression_keeps_its_zone_and_a_delay_counts_from_now() {
+    let (world, task) = (World::new(true), Scripted::idle("tidy"));
+    let scheduler = world.scheduler(&[Arc::clone(&task)]);
+    let tokyo = ScheduleOptions { zone: Some("Asia/Tokyo".into()), ..ScheduleOptions::default() };
+    scheduler.schedule_cron("tidy", "0 3 * * *", tokyo).expect("schedules");
+    let change = |change| scheduler.alter("tidy", &object(change)).expect("changes");
+    let next = |status: ochre_scheduler::JobStatus| status.next_runs.first().map(ToString::to_string);
+    let at_four = next(change(json!({"cron": "0 4 * * *"}))).expect("it comes");
+    assert!(at_four.ends_with("T19:00:00Z"), "four in the morning in Tokyo, not {at_four}");
+    let at_five = next(change(json!({"cron": "0 5 * * *", "zone": "UTC"}))).expect("it comes");
+    assert!(at_five.ends_with("T05:00:00Z"), "{at_five}");
+    let later = world.now() + Duration::from_secs(90);
+    assert_eq!(next(change(json!({"delay": "90s"}))), Some(later.to_string()));
+    world.pass(&scheduler, 100);
+    assert_eq!(task.ran(), 1);
 }
 
 #[test]

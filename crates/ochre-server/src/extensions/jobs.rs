@@ -61,8 +61,9 @@ impl ApiExtension for Jobs {
             "properties": {
                 "interval": {"type": "string", "description": "Every so often: 30s, 5m, 2h, 7d"},
                 "cron": {"type": "string", "description": "By calendar: five fields, six with seconds first, seven with a year last"},
-                "zone": {"type": "string", "description": "The IANA time zone of the cron expression; UTC unless given"},
-                "once": {"type": "string", "format": "date-time"},
+                "zone": {"type": "string", "description": "The IANA time zone of the cron expression; that of the one before, else UTC"},
+                "once": {"type": "string", "format": "date-time", "description": "A time to come"},
+                "delay": {"type": "string", "description": "Once, counted from now: 30s, 5m, 2h"},
                 "enabled": {"type": "boolean"},
                 "policies": {"type": "object", "description": "Those named are changed; null means the default"},
                 "knobs": {"type": "object", "description": "Those named are changed; null means the default"},
