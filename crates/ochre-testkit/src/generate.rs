@@ -174,7 +174,10 @@ impl Generator {
             _ => {
                 let ids = self.rng.bool().then(|| (0..self.rng.usize(0..40)).map(|_| self.id()).collect());
                 let limit = self.rng.bool().then(|| self.rng.u32(0..20));
-                Operation::DeleteMatching(ids, self.filter(2), limit)
+                let filter = self.filter(2);
+                // Without ids, a filter without conditions is refused: it would delete everything.
+                let ids = ids.or_else(|| filter.is_without_conditions().then(Vec::new));
+                Operation::DeleteMatching(ids, filter, limit)
             }
         }
     }
