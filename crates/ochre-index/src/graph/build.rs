@@ -24,6 +24,22 @@ pub struct BuildOptions<'a> {
     pub stop: &'a AtomicBool,
 }
 
+impl BuildOptions<'_> {
+    /// Runs `work`, which takes its next piece itself until none is left, on this thread and others, as far as that many
+    /// nodes are worth them.
+    pub(super) fn on_threads(&self, nodes: usize, work: &(impl Fn() + Sync)) {
+        std::thread::scope(|scope| {
+            for _ in 1..self.threads.min(nodes / 16).max(1) {
+                // If the system gives no more threads, fewer do the work.
+                if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                    break;
+                }
+            }
+            work();
+        });
+    }
+}
+
 impl Graph {
     /// Adds nodes with their codes, not linked yet; `false`, and nothing added, if they do not fit.
     ///
@@ -60,16 +76,7 @@ impl Graph {
                 self.link(node, &query.unwrap_or_else(|| self.codes.query_of(node)));
             }
         };
-        let threads = options.threads.min(nodes.len() / 16).max(1);
-        std::thread::scope(|scope| {
-            for _ in 1..threads {
-                // If the system gives no more threads, fewer do the work.
-                if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                    break;
-                }
-            }
-            work();
-        });
+        options.on_threads(nodes.len(), &work);
         if !options.stop.load(Ordering::Relaxed) {
             let linked = u32::try_from(first + nodes.len()).expect("nodes are numbered by u32");
             self.reached.lock().note_linked(u32::try_from(first).expect("nodes are numbered by u32")..linked);

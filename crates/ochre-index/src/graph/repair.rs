@@ -192,15 +192,7 @@ impl Graph {
                 }
             }
         };
-        std::thread::scope(|scope| {
-            for _ in 1..options.threads.min(nodes.len() / 16).max(1) {
-                // If the system gives no more threads, fewer do the work.
-                if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                    break;
-                }
-            }
-            work();
-        });
+        options.on_threads(nodes.len(), &work);
         let (mut missed, mut given_up): (Vec<u32>, Vec<Near>) = (missed.into_inner(), given_up.into_inner());
         // A scan finds what walks take too long for. Where that is the rule, only those are linked that lie farthest off.
         given_up.sort_unstable_by(|a, b| b.cmp(a));
