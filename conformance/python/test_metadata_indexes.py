@@ -161,7 +161,9 @@ def test_several_at_once_and_a_list_that_becomes_the_whole_set(raw, films):
     status, _, body = raw("POST", f"{ADMIN}?replace=true&collection=films", [BY_GENRE, third])
     assert status == 202 and body["deleted"] == ["by_year"]
     assert {index["index_name"] for index in raw("GET", ADMIN)[2]["indexes"]} == {"by_genre", "by_tag"}
-    assert raw("DELETE", ADMIN)[0] == 400
+    status, _, body = raw("DELETE", ADMIN)
+    assert status == 400 and "all 2 metadata indexes of database 'default_database'" in body["message"], body
+    assert "confirm=true" in body["message"] and "those of single collections included" in body["message"]
     status, _, body = raw("DELETE", f"{ADMIN}?collection=films")
     assert status == 400 and "confirm=true" in body["message"]
     assert sorted(raw("DELETE", f"{ADMIN}?collection=films&dry_run=true")[2]["would_delete"]) == ["by_genre", "by_tag"]
@@ -175,9 +177,47 @@ def test_changes_during_a_build_take_its_place(raw, films):
     assert raw("POST", f"{ONE}/by_genre/rebuild")[0] == 202
     assert wait_for(raw, "by_genre")["columns"] == ["year"]
     assert raw("POST", f"{ONE}/by_genre/cancel")[2]["change"] == "none"
-    assert raw("PUT", f"{ONE}/by_genre", {"index_name": "other", "columns": ["year"]})[0] == 400
+    status, _, body = raw("PUT", f"{ONE}/by_genre", {"index_name": "other", "columns": ["year"]})
+    assert status == 200 and body["index_name"] == "other", "renamed in place"
+    assert raw("GET", f"{ONE}/by_genre")[0] == 404 and explain(raw, films, {"year": 1950})[1]["index"] == "other"
     status, _, body = raw("PUT", f"{ONE}/made", {"collection": "films", "columns": ["tags"]})
     assert status == 202 and body["index_name"] == "made"
+
+
+def test_the_proposal_s_own_payloads_make_an_index_of_the_whole_database(raw, client, films):
+    status, _, body = raw("POST", ADMIN, {"index_name": "my_index", "columns": ["string_value"]})
+    assert status == 202 and body["collection"] is None
+    assert [one["collection"] for one in wait_for(raw, "my_index")["collections"]] == ["films"]
+    assert explain(raw, films, {"genre": "rare"})[1]["index"] == "my_index"
+    later = client.create_collection("later", embedding_function=None)
+    later.add(ids=[f"l{n}" for n in range(3000)], embeddings=[[n, 1.0] for n in range(3000)],
+              metadatas=[{"genre": f"g{n}"} for n in range(3000)])
+    for _ in range(600):
+        shown = raw("GET", f"{ONE}/my_index/")[2]
+        if shown["status"] == "ready" and len(shown["collections"]) == 2:
+            break
+        time.sleep(0.05)
+    assert explain(raw, later, {"genre": "g77"})[1]["index"] == "my_index"
+    status, _, body = raw("PUT", f"{ONE}/my_index/", {"index_name": "my_index", "columns": ["genre"]})
+    assert status == 202 and body["collection"] is None
+    assert wait_for(raw, "my_index")["columns"] == ["genre"]
+    assert raw("POST", ADMIN, BY_GENRE)[0] == 202
+    # What a collection's own indexes are replaced by leaves the database's alone, and the other way round.
+    by_year = {"index_name": "by_year", "collection": "films", "columns": ["year"]}
+    status, _, body = raw("POST", f"{ADMIN}?replace=true", by_year)
+    assert status == 202 and body["deleted"] == ["by_genre"], body
+    other = {"index_name": "other", "columns": ["genre"]}
+    assert raw("POST", f"{ADMIN}?replace=true&dry_run=true", other)[2]["deletes"] == ["my_index"]
+    assert raw("POST", f"{ADMIN}?replace=true", [other])[2]["deleted"] == ["my_index"]
+    assert [index["index_name"] for index in raw("GET", ADMIN)[2]["indexes"]] == ["by_year", "other"]
+    # Nor does a list take the name of another collection's index.
+    status, _, body = raw("POST", f"{ADMIN}?replace=true", {"index_name": "by_year", "collection": "later", "columns": ["genre"]})
+    assert status == 409 and "by_year" in body["message"]
+    status, _, body = raw("POST", f"{ADMIN}?replace=true", [])
+    assert status == 400 and "collection=NAME" in body["message"]
+    assert raw("POST", f"{ADMIN}?replace=true&collection=films", [])[2]["deleted"] == ["by_year"]
+    assert raw("DELETE", f"{ADMIN}?collection=films&confirm=true")[2]["deleted"] == []
+    assert raw("DELETE", f"{ADMIN}?confirm=true")[2]["deleted"] == ["other"]
 
 
 @pytest.mark.parametrize(("change", "status", "words"), [
@@ -228,7 +268,10 @@ def test_the_command_line_administers_indexes(server, raw, films):
     assert run("suggest").returncode == 0
     bad = run("create", "x", "films", "yaer")
     assert bad.returncode == 1 and "did you mean" in bad.stderr
-    assert run("delete", "by_genre").returncode == 0 and run("show", "by_genre").returncode == 1
+    assert run("rename", "by_genre", "genres").returncode == 0 and run("show", "by_genre").returncode == 1
+    assert run("create", "years", "*", "year").returncode == 0
+    assert "* (1)" in run("list").stdout
+    assert run("delete", "genres").returncode == 0 and run("show", "genres").returncode == 1
 
 
 @pytest.mark.parametrize("policy", ["warn", "deny"])

@@ -18,6 +18,8 @@ pub(crate) enum Indexes {
     Create(Create),
     /// Delete an index
     Delete(Named),
+    /// Give an index another name
+    Rename(Rename),
     /// Build an index anew, beside the one that serves
     Rebuild(Named),
     /// Stop a build
@@ -65,7 +67,7 @@ pub(crate) struct Named {
 pub(crate) struct Create {
     /// The index's name
     name: String,
-    /// The collection, by name or id
+    /// The collection, by name or id; `*` for every collection of the database, present and future
     collection: String,
     /// The metadata keys: those of equality first, one of ranges last. KEY:TYPE says a type, such as tags:list
     #[arg(required = true)]
@@ -81,6 +83,14 @@ pub(crate) struct Create {
     dry_run: bool,
     #[command(flatten)]
     home: Home,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Rename {
+    #[command(flatten)]
+    named: Named,
+    /// Its new name
+    new_name: String,
 }
 
 impl Home {
@@ -100,13 +110,18 @@ impl Indexes {
                 Ok(Exit::Ok)
             }
             Self::Create(create) => create.run(output),
+            Self::Rename(rename) => rename.run(output),
             Self::Delete(named) => named.tell("DELETE", "", output, |_| "deleted".into()),
             Self::Rebuild(named) => named.tell("POST", "/rebuild", output, |answer| text(&answer["status"])),
             Self::Cancel(named) => named.tell("POST", "/cancel", output, |answer| text(&answer["status"])),
             Self::Verify(named) => {
                 let answer = named.ask("GET", "/verify")?;
                 let valid = answer["valid"] == true;
-                let found = if valid { "they agree".to_owned() } else { format!("{} differ", answer["records_wrong"]) };
+                let found = match answer["error"].as_str() {
+                    Some(error) => error.to_owned(),
+                    None if valid => "they agree".to_owned(),
+                    None => format!("{} differ", answer["records_wrong"]),
+                };
                 output.words(&format!(
                     "{}: {} records compared, {found}",
                     text(&answer["index_name"]),
@@ -149,6 +164,24 @@ impl Named {
     }
 }
 
+impl Rename {
+    fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let Self { named: Named { name, home }, new_name } = self;
+        let path = format!("/_admin/metadata_index/{}?{}", encoded(&name), home.query());
+        let server = Server::named_by(home.settings)?;
+        let shown: Json = serde_json::from_str(&server.get(&path)?).context("the answer is no JSON")?;
+        let mut body = json!({"index_name": new_name});
+        for member in ["columns", "where", "hidden", "comment", "kind"] {
+            if let Some(value) = shown.get(member) {
+                body[member] = value.clone();
+            }
+        }
+        server.ask("PUT", &path, Some(&body.to_string()))?;
+        output.words(&format!("{name} is {new_name} now"));
+        Ok(Exit::Ok)
+    }
+}
+
 impl Create {
     fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let columns: Vec<Json> = self
@@ -160,9 +193,12 @@ impl Create {
             })
             .collect();
         let mut body = json!({
-            "index_name": self.name, "collection": self.collection, "columns": columns, "hidden": self.hidden,
+            "index_name": self.name, "columns": columns, "hidden": self.hidden,
             "tenant": self.home.tenant, "database": self.home.database,
         });
+        if self.collection != "*" {
+            body["collection"] = json!(self.collection);
+        }
         if let Some(filter) = &self.r#where {
             body["where"] = serde_json::from_str(filter).context("--where is no JSON")?;
         }
@@ -198,7 +234,11 @@ fn show_list(answer: &Json, output: &mut Output) -> anyhow::Result<()> {
             }
             let bytes = index["statistics"]["bytes_on_disk"].to_string();
             let name = text(&index["index_name"]);
-            [name, text(&index["collection"]), columns, status, bytes, index["usage"]["uses"].to_string()]
+            let collection = match &index["collections"] {
+                Json::Array(all) => format!("* ({})", all.len()),
+                _ => text(&index["collection"]),
+            };
+            [name, collection, columns, status, bytes, index["usage"]["uses"].to_string()]
         })
         .collect();
     table(["index", "collection", "columns", "status", "bytes", "uses"], &rows, output)

@@ -325,6 +325,7 @@ impl Database {
         self.inner.store.delete_database(tenant, name)?;
         collections.iter().for_each(|row| self.inner.forget(row));
         collections.iter().for_each(|row| self.tell_deleted(Some(row.id)));
+        self.inner.forget_database_indexes(tenant, name);
         Ok(())
     }
 
@@ -388,7 +389,11 @@ impl Database {
             match self.inner.store.create_collection(new.clone()) {
                 // Another thread was faster, and may have been followed by one that deletes: look again.
                 Err(ochre_store::Error::AlreadyExists { .. }) if options.get_or_create => {}
-                made => return Ok(made?),
+                made => {
+                    let row = made?;
+                    self.inner.note_new_collection(tenant, database);
+                    return Ok(row);
+                }
             }
         }
     }

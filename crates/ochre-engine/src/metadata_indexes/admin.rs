@@ -5,40 +5,33 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ochre_store::{CollectionNumber, CollectionRow};
+use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
-use super::{BuildOutcome, Entry, IndexChange, IndexDefinition, IndexSelection, Indexes, METADATA_INDEXES};
-use crate::database::Database;
+use super::database_index::DatabaseIndex;
+use super::{BuildOutcome, Declared, Entry, IndexChange, IndexDefinition, IndexSelection, Indexes, METADATA_INDEXES};
+use crate::database::{Database, Inner};
 use crate::error::Error;
 use crate::schemas::unix_seconds;
 
 impl Database {
-    /// Declares a metadata index and begins to build it. One that exists as asked for is left alone.
+    /// Declares a metadata index, of a collection or of every collection of a database, and begins to build it. One that
+    /// exists as asked for is left alone.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a bad definition, [`Error::NotFound`] if there is no such collection,
+    /// [`Error::Invalid`] for a bad definition, [`Error::NotFound`] if there is no such collection or database,
     /// [`Error::Conflict`] if another index has the name, [`Error::Store`].
     pub fn create_metadata_index(&self, definition: &IndexDefinition) -> Result<(Json, IndexChange), Error> {
         let inner = &self.inner;
         let _changing = inner.indexes.changing.lock();
-        let row = inner.indexed_collection(definition)?;
-        let definition = IndexDefinition { collection: row.id.to_string(), ..definition.clone() };
-        let id = Uuid::new_v4();
-        let shape = Arc::new(definition.shape(id)?);
-        inner.check_columns(&row, &shape)?;
-        let place = Indexes::place(&definition);
+        let (row, definition) = inner.prepare_index(definition)?;
         if let Some(existing) = inner.indexes.existing(&definition)? {
-            return Ok((inner.describe_index(&existing), IndexChange::Nothing));
+            return Ok((inner.describe(&existing)?, IndexChange::Nothing));
         }
-        inner.check_room(&row, 1)?;
-        let entry = Arc::new(Entry::new(id, &row, definition, shape));
-        inner.save_index(&entry, &entry.state.lock().clone(), true)?;
-        inner.indexes.entries.write().insert(place, Arc::clone(&entry));
-        inner.show_builds(&entry);
-        inner.signals.wake(METADATA_INDEXES);
-        tracing::info!(index = entry.state.lock().definition.index_name, collection = %row.id, "declared a metadata index");
-        Ok((inner.describe_index(&entry), IndexChange::Building))
+        inner.check_rooms(&definition, 1)?;
+        let made = inner.declare(None, row.as_deref(), definition)?;
+        Ok((inner.describe(&made)?, IndexChange::Building))
     }
 
     /// Whether these metadata indexes may be declared together: no other has the name of one, and there is room.
@@ -46,15 +39,17 @@ impl Database {
     /// # Errors
     /// As [`Database::create_metadata_index`].
     pub fn check_metadata_indexes(&self, definitions: &[IndexDefinition]) -> Result<(), Error> {
+        let inner = &self.inner;
         let mut more: BTreeMap<CollectionNumber, (Arc<CollectionRow>, usize)> = BTreeMap::new();
         for definition in definitions {
-            let row = self.inner.indexed_collection(definition)?;
-            let definition = IndexDefinition { collection: row.id.to_string(), ..definition.clone() };
-            if self.inner.indexes.existing(&definition)?.is_none() {
-                more.entry(row.number).or_insert_with(|| (row, 0)).1 += 1;
+            let (_, definition) = inner.prepare_index(definition)?;
+            if inner.indexes.existing(&definition)?.is_none() {
+                for row in inner.indexed_collections(&definition)? {
+                    more.entry(row.number).or_insert_with(|| (row, 0)).1 += 1;
+                }
             }
         }
-        more.values().try_for_each(|(row, more)| self.inner.check_room(row, *more))
+        more.values().try_for_each(|(row, more)| inner.check_room(row, *more))
     }
 
     /// What a definition would come to: size, time, and what is there already. Nothing is changed.
@@ -62,123 +57,139 @@ impl Database {
     /// # Errors
     /// As [`Database::create_metadata_index`].
     pub fn plan_metadata_index(&self, definition: &IndexDefinition) -> Result<Json, Error> {
-        let row = self.inner.indexed_collection(definition)?;
+        let inner = &self.inner;
+        let (row, definition) = inner.prepare_index(definition)?;
         let shape = definition.shape(Uuid::nil())?;
-        self.inner.check_columns(&row, &shape)?;
-        self.inner.estimate_index(&row, definition, &shape)
+        match row {
+            Some(row) => inner.estimate_index(&row, &definition, &shape),
+            None => inner.estimate_database_index(&definition, &shape),
+        }
     }
 
-    /// The declared indexes, by name.
-    pub fn metadata_indexes(&self, selection: &IndexSelection) -> Vec<Json> {
+    /// The declared indexes, by name. Those of a collection include the ones that its database has for all.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn metadata_indexes(&self, selection: &IndexSelection) -> Result<Vec<Json>, Error> {
         let IndexSelection { tenant, database, collection, status } = selection;
         let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
-        self.inner
-            .indexes
-            .all()
-            .iter()
-            .filter(|entry| {
+        let mut shown = Vec::new();
+        for declared in self.inner.indexes.all_declared() {
+            let definition = declared.definition();
+            if !is(tenant, &definition.tenant) || !is(database, &definition.database) {
+                continue;
+            }
+            if let Declared::Collection(entry) = &declared {
                 let name = self.inner.row(entry.collection).map(|row| row.name.clone()).unwrap_or_default();
-                let state = entry.state.lock();
-                is(tenant, &state.definition.tenant)
-                    && is(database, &state.definition.database)
-                    && is(status, state.status())
-                    && (is(collection, &name) || is(collection, &entry.collection.to_string()))
-            })
-            .map(|entry| self.inner.describe_index(entry))
-            .collect()
+                if !is(collection, &name) && !is(collection, &entry.collection.to_string()) {
+                    continue;
+                }
+            }
+            shown.push(self.inner.describe(&declared)?);
+        }
+        shown.retain(|index| is(status, index["status"].as_str().unwrap_or_default()));
+        Ok(shown)
     }
 
     /// A declared index.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`], [`Error::Store`].
     pub fn metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<Json, Error> {
-        Ok(self.inner.describe_index(&*self.inner.indexes.find(tenant, database, name)?))
+        self.inner.describe(&self.inner.indexes.find(tenant, database, name)?)
     }
 
-    /// Makes an index what it is asked to be: in place if only `hidden` or `comment` differ, else by a build beside
-    /// the one that serves. A build under way is superseded. One that does not exist is made.
+    /// Makes the index `name` what it is asked to be: in place if only its name, `hidden` or `comment` differ, else by a
+    /// build beside the one that serves. A build under way is superseded; of another collection than before, it takes the
+    /// place of the one there was. One that does not exist is made.
     ///
     /// # Errors
-    /// As [`Database::create_metadata_index`].
-    pub fn put_metadata_index(&self, definition: &IndexDefinition) -> Result<(Json, IndexChange), Error> {
+    /// As [`Database::create_metadata_index`]; [`Error::NotFound`] if one is to be renamed that does not exist.
+    pub fn put_metadata_index(&self, name: &str, definition: &IndexDefinition) -> Result<(Json, IndexChange), Error> {
         let inner = &self.inner;
-        let place = Indexes::place(definition);
-        let existing = inner.indexes.entries.read().get(&place).cloned();
-        let Some(entry) = existing else { return self.create_metadata_index(definition) };
+        let IndexDefinition { tenant, database, index_name, .. } = definition;
+        let existing = match inner.indexes.find(tenant, database, name) {
+            Ok(existing) => existing,
+            Err(error) if name != index_name => return Err(error),
+            Err(_) => return self.create_metadata_index(definition),
+        };
         let mut definition = definition.clone();
-        if definition.collection.is_empty() {
-            definition.collection = entry.collection.to_string();
+        if definition.collection.is_none() {
+            definition.collection = existing.definition().collection;
         }
-        let row = inner.indexed_collection(&definition)?;
-        definition.collection = row.id.to_string();
-        let shape = Arc::new(definition.shape(entry.id)?);
-        inner.check_columns(&row, &shape)?;
-        if row.id != entry.collection {
-            // Whatever could refuse the new one does so before the old one goes.
-            inner.check_room(&row, 1)?;
-            self.delete_metadata_index(&definition.tenant, &definition.database, &definition.index_name)?;
-            return self.create_metadata_index(&definition);
-        }
+        // It reads records: nobody waits for it.
+        let (row, definition) = inner.prepare_index(&definition)?;
         let _changing = inner.indexes.changing.lock();
-        if inner.indexes.find(&place.0, &place.1, &place.2)?.id != entry.id {
-            return Err(Error::Conflict(format!("index '{}' was replaced meanwhile; try again", place.2)));
+        if inner.indexes.find(tenant, database, name)?.id() != existing.id() {
+            return Err(Error::Conflict(format!("index '{name}' was replaced meanwhile; try again")));
         }
-        let before = entry.state.lock().definition.clone();
+        if name != definition.index_name && inner.indexes.find(tenant, database, &definition.index_name).is_ok() {
+            return Err(Indexes::taken(&definition.index_name));
+        }
+        let before = existing.definition();
         if before == definition {
-            return Ok((inner.describe_index(&entry), IndexChange::Nothing));
+            return Ok((inner.describe(&existing)?, IndexChange::Nothing));
         }
-        if !before.has_same_entries(&definition) {
-            inner.begin_build(&entry, definition, shape)?;
-            return Ok((inner.describe_index(&entry), IndexChange::Building));
+        if before.collection != definition.collection {
+            inner.check_rooms(&definition, 1)?;
+            let made = inner.declare(Some(&existing), row.as_deref(), definition)?;
+            return Ok((inner.describe(&made)?, IndexChange::Building));
         }
-        let is_hidden = definition.hidden;
-        inner.change_index(&entry, |state| state.definition = definition)?;
-        if before.hidden != is_hidden {
-            let now = unix_seconds().cast_unsigned();
-            [(&entry.usage.uses, 0), (&entry.usage.rows, 0), (&entry.usage.last_used, 0), (&entry.usage.since, now)]
-                .into_iter()
-                .for_each(|(counter, value)| counter.store(value, Ordering::Relaxed));
-        }
-        Ok((inner.describe_index(&entry), IndexChange::Changed))
+        let is_built = !before.has_same_entries(&definition);
+        inner.redefine(&existing, definition)?;
+        Ok((inner.describe(&existing)?, if is_built { IndexChange::Building } else { IndexChange::Changed }))
     }
 
-    /// Builds an index anew from the records, beside the one that serves.
+    /// Builds an index from the records again, beside the one that serves.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Store`].
     pub fn rebuild_metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<Json, Error> {
         let inner = &self.inner;
         let _changing = inner.indexes.changing.lock();
-        let entry = inner.indexes.find(tenant, database, name)?;
-        let definition = entry.state.lock().definition.clone();
-        let shape = Arc::new(definition.shape(entry.id)?);
-        inner.begin_build(&entry, definition, shape)?;
-        Ok(inner.describe_index(&entry))
+        let index = inner.indexes.find(tenant, database, name)?;
+        inner.begin_builds(&inner.indexes.entries(&index))?;
+        inner.describe(&index)
     }
 
     /// Stops a build under way; whether there was one. What served before goes on serving.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Store`].
+    /// [`Error::NotFound`], [`Error::Store`]; [`Error::Conflict`] for an index of a database whose definition changes.
     pub fn cancel_metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<(Json, bool), Error> {
         let inner = &self.inner;
         let _changing = inner.indexes.changing.lock();
-        let entry = inner.indexes.find(tenant, database, name)?;
-        let was_building = entry.state.lock().building.is_some();
-        if was_building {
-            inner.change_index(&entry, |state| {
-                (state.building, state.progress) = (None, None);
-                if let Some((_, served, _)) = &state.serving {
+        let index = inner.indexes.find(tenant, database, name)?;
+        let mut changes = Vec::new();
+        for entry in inner.indexes.entries(&index) {
+            let mut state = entry.state.lock().clone();
+            if state.building.is_none() {
+                continue;
+            }
+            (state.building, state.progress) = (None, None);
+            let served = state.serving.as_ref().map(|(_, served, _)| served.clone());
+            match served {
+                Some(served)
+                    if matches!(index, Declared::Database(_)) && !served.has_same_entries(&state.definition) =>
+                {
+                    return Err(Error::Conflict(format!(
+                        "index '{name}' was changed for the whole database and is being built: put the former definition to go back to it"
+                    )));
+                }
+                Some(served) => {
                     // What is defined is what serves again.
                     let (hidden, comment) = (state.definition.hidden, state.definition.comment.clone());
-                    state.definition = IndexDefinition { hidden, comment, ..served.clone() };
-                } else {
-                    state.outcome = BuildOutcome::Cancelled;
+                    state.definition = IndexDefinition { hidden, comment, ..served };
                 }
-            })?;
+                None => state.outcome = BuildOutcome::Cancelled,
+            }
+            changes.push((entry, state));
         }
-        Ok((inner.describe_index(&entry), was_building))
+        let was_building = !changes.is_empty();
+        if was_building {
+            inner.change_entries(changes, None)?;
+        }
+        Ok((inner.describe(&index)?, was_building))
     }
 
     /// Deletes an index, and stops its build.
@@ -188,28 +199,204 @@ impl Database {
     pub fn delete_metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<Json, Error> {
         let inner = &self.inner;
         let _changing = inner.indexes.changing.lock();
-        let entry = inner.indexes.find(tenant, database, name)?;
-        let shown = inner.describe_index(&entry);
-        inner.delete_index_row(entry.id)?;
-        inner.indexes.entries.write().remove(&(tenant.to_owned(), database.to_owned(), name.to_owned()));
-        {
-            let mut state = entry.state.lock();
-            (state.building, state.serving, state.progress) = (None, None, None);
-        }
-        inner.show_builds(&entry);
-        tracing::info!(index = name, collection = %entry.collection, "deleted a metadata index");
+        let index = inner.indexes.find(tenant, database, name)?;
+        let shown = inner.describe(&index)?;
+        inner.remove_declared(&index)?;
+        tracing::info!(index = name, tenant, database, "deleted a metadata index");
         Ok(shown)
     }
 
-    /// Compares an index with the records; if they differ, it is used no more until it is rebuilt.
+    /// Compares an index with the records; of a collection where they differ, it is used no more until it is rebuilt.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Store`].
+    /// [`Error::NotFound`], [`Error::Store`]; [`Error::Conflict`] if it is not built yet.
     pub fn verify_metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<Json, Error> {
         let inner = &self.inner;
-        let entry = inner.indexes.find(tenant, database, name)?;
-        let row = inner.row(entry.collection)?;
-        let view = inner.view(&row)?;
+        let index = inner.indexes.find(tenant, database, name)?;
+        let entries = inner.indexes.entries(&index);
+        let mut found = Vec::new();
+        for entry in &entries {
+            match inner.verify_entry(entry, name) {
+                // Of all collections of a database some may have no build yet.
+                Err(Error::Conflict(reason)) if entries.len() > 1 => {
+                    tracing::debug!(index = name, reason, "not verified")
+                }
+                verified => found.push(verified?),
+            }
+        }
+        if found.is_empty() && !entries.is_empty() {
+            return Err(Error::Conflict(format!("index '{name}' is not built yet: there is nothing to verify")));
+        }
+        let sum = |of: fn(&Verified) -> usize| found.iter().map(of).sum::<usize>();
+        let wrong = sum(|verified| verified.wrong);
+        let discarded: Vec<&str> = found
+            .iter()
+            .filter(|verified| verified.is_discarded)
+            .map(|verified| verified.collection.as_str())
+            .collect();
+        let mut answer = json!({
+            "index_name": name,
+            "valid": wrong == 0 && discarded.is_empty(),
+            "records_compared": sum(|verified| verified.compared),
+            "records_wrong": wrong,
+            "records_outside": sum(|verified| verified.outside),
+            "status": inner.describe(&index)?["status"],
+        });
+        if !discarded.is_empty() {
+            answer["discarded"] = json!(discarded);
+            answer["error"] = json!(format!(
+                "the files of the index were missing or damaged and are used no more in {}; filters are answered from columns: rebuild it",
+                discarded.join(", ")
+            ));
+        }
+        Ok(answer)
+    }
+
+    /// Indexes that the filters of the past requests would have profited from, with ready requests.
+    pub fn suggest_metadata_indexes(&self, selection: &IndexSelection) -> Vec<Json> {
+        self.inner.suggest_indexes(selection)
+    }
+}
+
+/// How an index compares with the records of a collection.
+struct Verified {
+    collection: String,
+    compared: usize,
+    wrong: usize,
+    /// Records that it does not cover.
+    outside: usize,
+    /// Whether it covers nothing although there are records that it had covered.
+    is_discarded: bool,
+}
+
+impl Inner {
+    /// Checks a definition against its collection; with the collection by its id.
+    fn prepare_index(
+        &self, definition: &IndexDefinition,
+    ) -> Result<(Option<Arc<CollectionRow>>, IndexDefinition), Error> {
+        let row = self.indexed_collection(definition)?;
+        let shape = definition.shape(Uuid::nil())?;
+        if let Some(row) = &row {
+            self.check_columns(row, &shape)?;
+        }
+        let collection = row.as_ref().map(|row| row.id.to_string());
+        Ok((row, IndexDefinition { collection, ..definition.clone() }))
+    }
+
+    /// Refuses more indexes than the collections of a definition may have.
+    fn check_rooms(&self, definition: &IndexDefinition, more: usize) -> Result<(), Error> {
+        self.indexed_collections(definition)?.iter().try_for_each(|row| self.check_room(row, more))
+    }
+
+    /// Makes an index, in place of another if there is one; all of it or nothing. The caller holds `changing`.
+    fn declare(
+        &self, before: Option<&Declared>, row: Option<&CollectionRow>, definition: IndexDefinition,
+    ) -> Result<Declared, Error> {
+        let name = definition.index_name.clone();
+        let made = match row {
+            Some(row) => Declared::Collection(Arc::new(Entry::new(None, row, &definition)?)),
+            None => Declared::Database(Arc::new(DatabaseIndex {
+                id: Uuid::new_v4(),
+                created_at: unix_seconds(),
+                definition: Mutex::new(definition),
+            })),
+        };
+        let entries: Vec<Arc<Entry>> = match &made {
+            Declared::Collection(entry) => vec![Arc::clone(entry)],
+            Declared::Database(index) => self.new_entries(index)?,
+        };
+        self.replace_declared(before, Some((&made, &entries)))?;
+        self.signals.wake(METADATA_INDEXES);
+        tracing::info!(index = name, collection = row.map(|row| row.name.as_str()), "declared a metadata index");
+        Ok(made)
+    }
+
+    /// Removes an index and its entries. The caller holds `changing`.
+    pub(super) fn remove_declared(&self, index: &Declared) -> Result<(), Error> {
+        self.replace_declared(Some(index), None)
+    }
+
+    /// Puts an index with its entries in the place of another: first in the store, in one transaction, then here and in the views.
+    fn replace_declared(
+        &self, before: Option<&Declared>, new: Option<(&Declared, &[Arc<Entry>])>,
+    ) -> Result<(), Error> {
+        let old = before.map_or(Vec::new(), |before| self.indexes.entries(before));
+        let gone: Vec<Uuid> = old.iter().map(|entry| entry.id).chain(before.map(Declared::id)).collect();
+        let of = match new {
+            Some((Declared::Database(index), _)) => Some(&**index),
+            _ => None,
+        };
+        self.replace_rows(&gone, new.map_or(&[], |(_, entries)| entries), of)?;
+        {
+            let mut declared = self.indexes.declared.write();
+            declared.remove(|entry| gone.contains(&entry.id));
+            if let Some(before) = before {
+                declared.names.remove(&Indexes::place(&before.definition()));
+            }
+            if let Some((new, entries)) = new {
+                declared.names.insert(Indexes::place(&new.definition()), new.clone());
+                entries.iter().for_each(|entry| declared.insert(Arc::clone(entry)));
+            }
+        }
+        for entry in &old {
+            {
+                let mut state = entry.state.lock();
+                (state.building, state.serving, state.progress) = (None, None, None);
+            }
+            self.show_builds(entry);
+        }
+        new.iter().flat_map(|(_, entries)| *entries).for_each(|entry| self.show_builds(entry));
+        Ok(())
+    }
+
+    /// Changes what an index of the same collections is declared to be. The caller holds `changing`.
+    fn redefine(&self, index: &Declared, definition: IndexDefinition) -> Result<(), Error> {
+        let before = index.definition();
+        let (old, new) = (Indexes::place(&before), Indexes::place(&definition));
+        match index {
+            Declared::Collection(entry) => {
+                let mut state = entry.state.lock().clone();
+                if before.has_same_entries(&definition) {
+                    state.describe(definition.clone());
+                } else {
+                    let shape = definition.shape(entry.id)?;
+                    state.begin_build(definition.clone(), Arc::new(shape));
+                }
+                self.change_entries(vec![(Arc::clone(entry), state)], None)?;
+            }
+            Declared::Database(own) => {
+                let changed = DatabaseIndex {
+                    id: own.id,
+                    created_at: own.created_at,
+                    definition: Mutex::new(definition.clone()),
+                };
+                self.change_entries(Vec::new(), Some(&changed))?;
+                *own.definition.lock() = definition.clone();
+            }
+        }
+        {
+            let mut declared = self.indexes.declared.write();
+            declared.names.remove(&old);
+            declared.names.insert(new, index.clone());
+        }
+        // Once it is declared, entries follow, if not now then when the job runs.
+        if let Declared::Database(own) = index
+            && let Err(error) = self.settle(own)
+        {
+            self.indexes.has_unsettled.store(true, Ordering::Relaxed);
+            tracing::warn!(index = definition.index_name, %error, "an index of a database was changed; its collections follow later");
+        }
+        if before.hidden != definition.hidden {
+            self.indexes.entries(index).iter().for_each(|entry| entry.usage.reset());
+        }
+        self.signals.wake(METADATA_INDEXES);
+        Ok(())
+    }
+
+    /// Compares an index with the records of its collection.
+    fn verify_entry(&self, entry: &Arc<Entry>, name: &str) -> Result<Verified, Error> {
+        let row = self.row(entry.collection)?;
+        let view = self.view(&row)?;
         let Some(generation) = entry.state.lock().serving.as_ref().map(|(generation, ..)| *generation) else {
             return Err(Error::Conflict(format!("index '{name}' is not built yet: there is nothing to verify")));
         };
@@ -219,11 +406,12 @@ impl Database {
             )));
         };
         let (compared, wrong) = view.verify_index(index, &mut |_| false);
-        let _changing = inner.indexes.changing.lock();
-        if inner.indexes.find(tenant, database, name)?.id != entry.id {
+        let outside = view.outside_index(index).len();
+        let _changing = self.indexes.changing.lock();
+        if !self.indexes.of(entry.number).iter().any(|other| other.id == entry.id) {
             return Err(Error::Conflict(format!("index '{name}' was replaced meanwhile; verify it again")));
         }
-        inner.change_index(&entry, |state| {
+        self.change_index(entry, |state| {
             state.verified_at = Some(unix_seconds());
             if wrong > 0 {
                 let text = format!("{wrong} of {compared} records differ from what the index says of them; rebuild it");
@@ -233,19 +421,14 @@ impl Database {
         if wrong > 0 {
             tracing::error!(
                 index = name,
+                collection = row.name,
                 wrong,
                 compared,
                 "a metadata index does not say what its records do; it is not used until it is rebuilt"
             );
         }
-        Ok(json!({
-            "index_name": name, "valid": wrong == 0, "records_compared": compared, "records_wrong": wrong,
-            "status": entry.state.lock().status(),
-        }))
-    }
-
-    /// Indexes that the filters of the past requests would have profited from, with ready requests.
-    pub fn suggest_metadata_indexes(&self, selection: &IndexSelection) -> Vec<Json> {
-        self.inner.suggest_indexes(selection)
+        let kept = entry.state.lock().statistics.as_ref().and_then(|kept| kept["records_indexed"].as_u64());
+        let is_discarded = compared == 0 && outside > 0 && kept.is_some_and(|records| records > 0);
+        Ok(Verified { collection: row.name.clone(), compared, wrong, outside, is_discarded })
     }
 }

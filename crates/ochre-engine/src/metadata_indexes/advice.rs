@@ -1,7 +1,8 @@
 //! Which indexes would pay: what is asked, by the shape of filters and never by their values, beside what the
 //! records look like.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ochre_index::{IndexColumn, IndexShape, View};
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 
 use super::definition::COLUMNS_MAX;
-use super::{IndexDefinition, IndexSelection, State};
+use super::{Declared, IndexDefinition, IndexSelection, State};
 use crate::database::Inner;
 use crate::error::Error;
 use crate::schemas::unix_seconds;
@@ -188,8 +189,12 @@ impl Inner {
             let is_wanted = is(&selection.tenant, &definition.tenant)
                 && is(&selection.database, &definition.database)
                 && (is(&selection.collection, &row.name) || is(&selection.collection, &row.id.to_string()));
-            let seen = entry.usage.last_used.load(std::sync::atomic::Ordering::Relaxed).cast_signed();
-            let since = seen.max(entry.usage.since.load(std::sync::atomic::Ordering::Relaxed).cast_signed());
+            if entry.database_index.is_some() {
+                // Of a database as a whole, below.
+                continue;
+            }
+            let seen = entry.usage.last_used.load(Ordering::Relaxed).cast_signed();
+            let since = seen.max(entry.usage.since.load(Ordering::Relaxed).cast_signed());
             let days = (unix_seconds() - since) / 86_400;
             if !is_wanted {
                 continue;
@@ -203,7 +208,7 @@ impl Inner {
                 other.number == entry.number
                     && serves(state)
                     && longer.columns.starts_with(&definition.columns)
-                    && longer.columns.len() > definition.columns.len()
+                    && (longer.columns.len() > definition.columns.len() || other.database_index.is_some())
                     && longer.partial == definition.partial
             });
             if let Some((_, State { definition: IndexDefinition { index_name: name, .. }, .. })) = covering {
@@ -217,6 +222,35 @@ impl Inner {
                     "kind": "unused", "tenant": row.tenant, "database": row.database, "collection": row.name, "index_name": definition.index_name,
                     "reason": format!("nothing used index '{}' for {days} days", definition.index_name),
                     "request": {"method": "DELETE", "path": path},
+                }));
+            }
+        }
+        suggestions.extend(self.unused_database_indexes(selection));
+        suggestions
+    }
+
+    /// Indexes of databases that no collection used for long.
+    fn unused_database_indexes(&self, selection: &IndexSelection) -> Vec<Json> {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
+        let mut suggestions = Vec::new();
+        for declared in self.indexes.all_declared() {
+            let Declared::Database(index) = &declared else { continue };
+            let IndexDefinition { tenant, database, index_name, .. } = declared.definition();
+            if selection.collection.is_some() || !is(&selection.tenant, &tenant) || !is(&selection.database, &database)
+            {
+                continue;
+            }
+            let entries = self.indexes.entries(&declared);
+            let seen = entries.iter().map(|entry| entry.usage.last_used.load(Ordering::Relaxed).cast_signed()).max();
+            let days = (unix_seconds() - seen.unwrap_or(0).max(index.created_at)) / 86_400;
+            if days >= UNUSED_DAYS {
+                suggestions.push(json!({
+                    "kind": "unused", "tenant": tenant, "database": database, "collection": null, "index_name": index_name,
+                    "reason": format!("nothing used index '{index_name}' in any collection of the database for {days} days"),
+                    "request": {
+                        "method": "DELETE",
+                        "path": format!("/_admin/metadata_index/{index_name}?tenant={tenant}&database={database}"),
+                    },
                 }));
             }
         }
@@ -271,6 +305,34 @@ impl Inner {
             .collect();
         suggestions.sort_by_key(|(micros, _)| std::cmp::Reverse(*micros));
         suggestions.into_iter().map(|(_, suggestion)| suggestion).collect()
+    }
+
+    /// What an index of all collections of a database would come to.
+    pub(super) fn estimate_database_index(
+        &self, definition: &IndexDefinition, shape: &IndexShape,
+    ) -> Result<Json, Error> {
+        let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
+        let mut overlaps = BTreeSet::new();
+        let rows = self.collections_of(&definition.tenant, &definition.database)?;
+        for row in &rows {
+            let one = self.estimate_index(row, definition, shape)?;
+            for name in ["records", "estimated_entries", "estimated_bytes", "estimated_seconds"] {
+                *sums.entry(name).or_default() += one[name].as_f64().unwrap_or_default();
+            }
+            let others = one["overlaps"].as_array().into_iter().flatten();
+            overlaps.extend(others.filter_map(|name| name.as_str().map(str::to_owned)));
+        }
+        let sum = |name: &str| sums.get(name).copied().unwrap_or_default();
+        let exists = self.indexes.find(&definition.tenant, &definition.database, &definition.index_name).is_ok();
+        Ok(json!({
+            "dry_run": true, "index_name": definition.index_name, "collection": null, "collections": rows.len(),
+            "records": sum("records") as u64,
+            "estimated_entries": sum("estimated_entries") as u64,
+            "estimated_bytes": sum("estimated_bytes") as u64,
+            "estimated_seconds": sum("estimated_seconds"),
+            "overlaps": overlaps,
+            "exists": exists,
+        }))
     }
 
     /// What an index would come to.

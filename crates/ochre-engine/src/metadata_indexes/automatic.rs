@@ -21,7 +21,7 @@ impl Inner {
         for entry in self.indexes.all() {
             let state = entry.state.lock().clone();
             let definition = state.definition;
-            if definition.comment.starts_with(AUTOMATIC) {
+            if entry.database_index.is_none() && definition.comment.starts_with(AUTOMATIC) {
                 is_building |= state.building.is_some();
                 let generation = state.serving.as_ref().map(|(generation, ..)| *generation);
                 let view = self.loaded.read().get(&entry.number).and_then(|loaded| loaded.view());
@@ -60,9 +60,11 @@ impl Inner {
     /// Whether nothing would refuse it: filters ask for keys, too, that no record has.
     fn may_be_created(&self, definition: &IndexDefinition) -> bool {
         let check = || {
-            let row = self.indexed_collection(definition)?;
-            self.check_columns(&row, &definition.shape(Uuid::nil())?)?;
-            self.check_room(&row, 1)
+            let shape = definition.shape(Uuid::nil())?;
+            self.indexed_collections(definition)?.iter().try_for_each(|row| {
+                self.check_columns(row, &shape)?;
+                self.check_room(row, 1)
+            })
         };
         let is_taken = self.indexes.find(&definition.tenant, &definition.database, &definition.index_name).is_ok();
         !is_taken && check().is_ok()

@@ -51,6 +51,9 @@ impl From<Failure> for Ended {
 impl Inner {
     /// What there is to do, in words: builds first.
     pub(crate) fn index_debt(&self) -> Option<String> {
+        if self.indexes.has_unsettled.load(Ordering::Relaxed) {
+            return Some("new collections get the indexes of their database".into());
+        }
         let building = self.indexes.all().into_iter().filter(|entry| entry.state.lock().building.is_some()).count();
         if building > 0 {
             return Some(format!("{building} metadata indexes are to be built"));
@@ -64,6 +67,7 @@ impl Inner {
     pub(crate) fn work_on_indexes(&self, all: bool, context: &Context<'_>) -> Result<String, Failure> {
         let _working = self.indexes.working.lock();
         let (mut built, mut synced) = (0, 0);
+        self.settle_new_collections().map_err(|error| Failure::Failed(error.to_string()))?;
         for entry in self.indexes.all() {
             if entry.state.lock().building.is_some() && self.build_index(&entry, context)? {
                 built += 1;
@@ -72,6 +76,8 @@ impl Inner {
                 let serving = entry.state.lock().serving.clone();
                 if let Some((generation, _, shape)) = serving {
                     self.sync_segments(&entry, &loaded, (generation, &shape), false, context)?;
+                    let _changing = self.indexes.changing.lock();
+                    self.keep_statistics(&entry).map_err(|error| Failure::Failed(error.to_string()))?;
                 }
                 synced += 1;
             }
@@ -162,18 +168,29 @@ impl Inner {
     }
 
     /// Lets a build serve that is complete.
-    fn complete(&self, entry: &Entry, generation: u64, shape: &Arc<IndexShape>) -> Result<(), Error> {
+    fn complete(&self, entry: &Arc<Entry>, generation: u64, shape: &Arc<IndexShape>) -> Result<(), Error> {
         let _changing = self.indexes.changing.lock();
         if entry.state.lock().building.as_ref().is_none_or(|(building, _)| *building != generation) {
             return Ok(());
         }
         self.change_index(entry, |state| {
-            state.serving = Some((generation, state.definition.clone(), Arc::clone(shape)));
+            // As it is named by now.
+            let shape = state.building.take().map_or_else(|| Arc::clone(shape), |(_, shape)| shape);
+            state.serving = Some((generation, state.definition.clone(), shape));
             (state.building, state.progress, state.error) = (None, None, None);
             (state.outcome, state.built_at) = (BuildOutcome::Ready, Some(unix_seconds()));
         })?;
+        self.keep_statistics(entry)?;
         tracing::info!(index = shape.name, collection = %entry.collection, "built a metadata index");
         Ok(())
+    }
+
+    /// Keeps what an index comes to, for when its collection is not loaded.
+    fn keep_statistics(&self, entry: &Arc<Entry>) -> Result<(), Error> {
+        let view = self.loaded.read().get(&entry.number).and_then(|loaded| loaded.view());
+        let Some(view) = view else { return Ok(()) };
+        let statistics = self.statistics(entry, &entry.state.lock().clone(), Some(&view));
+        self.change_index(entry, |state| state.statistics = Some(statistics))
     }
 
     /// Covers the next records that are outside; how many.

@@ -37,9 +37,9 @@ pub struct IndexDefinition {
     /// The database; the default one if absent.
     #[serde(default = "default_database")]
     pub database: String,
-    /// The collection, by name or id.
+    /// The collection, by name or id. Without one the index is of every collection of the database, present and future.
     #[serde(default)]
-    pub collection: String,
+    pub collection: Option<String>,
     /// The metadata keys, in the order in which they are looked up: as strings, or as objects with `key` and `type`.
     #[serde(default)]
     pub columns: Vec<Json>,

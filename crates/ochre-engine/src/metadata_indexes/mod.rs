@@ -9,7 +9,9 @@ mod admin;
 mod advice;
 mod automatic;
 mod build;
+mod database_index;
 mod definition;
+mod describe;
 mod explain;
 mod policy;
 mod table;
@@ -22,10 +24,11 @@ use ochre_index::{CompositeIndex, Considered, IndexColumn, IndexShape, Reason};
 use ochre_scheduler::Task;
 use ochre_store::{CollectionNumber, CollectionRow};
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use uuid::Uuid;
 
 use self::advice::Workload;
+use self::database_index::DatabaseIndex;
 pub use self::definition::IndexDefinition;
 pub use self::explain::Explain;
 pub(crate) use self::explain::Measured;
@@ -75,7 +78,9 @@ impl StoreExtension for Extension {
 pub(crate) struct Indexes {
     /// Whether the extension was opened: without, there is nowhere to declare any.
     is_open: AtomicBool,
-    entries: RwLock<BTreeMap<Place, Arc<Entry>>>,
+    declared: RwLock<Declarations>,
+    /// Whether collections may lack an entry for an index of their database.
+    has_unsettled: AtomicBool,
     workload: Workload,
     /// Held while definitions change.
     changing: Mutex<()>,
@@ -83,9 +88,25 @@ pub(crate) struct Indexes {
     working: Mutex<()>,
 }
 
-/// A declared index.
+/// What is declared.
+#[derive(Default)]
+struct Declarations {
+    names: BTreeMap<Place, Declared>,
+    entries: BTreeMap<CollectionNumber, Vec<Arc<Entry>>>,
+}
+
+/// What has a name: an index of one collection, or of every collection of a database.
+#[derive(Clone)]
+enum Declared {
+    Collection(Arc<Entry>),
+    Database(Arc<DatabaseIndex>),
+}
+
+/// An index of a collection.
 pub(crate) struct Entry {
     pub(crate) id: Uuid,
+    /// The index of the database that it belongs to, if it was not declared for the collection.
+    database_index: Option<Uuid>,
     pub(crate) collection: Uuid,
     pub(crate) number: CollectionNumber,
     created_at: i64,
@@ -114,6 +135,8 @@ struct State {
     verified_at: Option<i64>,
     /// Records done, of so many, and when it began; while it is being built.
     progress: Option<(usize, usize, i64)>,
+    /// What it came to when it was last brought up to date, for as long as the collection is not loaded.
+    statistics: Option<Json>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -159,6 +182,24 @@ pub enum IndexChange {
 }
 
 impl State {
+    /// Makes it what a definition says of its form, to be built beside what serves.
+    fn begin_build(&mut self, definition: IndexDefinition, shape: Arc<IndexShape>) {
+        self.definition = definition;
+        self.last_build += 1;
+        (self.building, self.progress, self.error) = (Some((self.last_build, shape)), None, None);
+    }
+
+    /// Makes it what a definition says that has the same records in the same order: no build is needed.
+    fn describe(&mut self, definition: IndexDefinition) {
+        let renamed = |shape: &mut Arc<IndexShape>| Arc::make_mut(shape).name.clone_from(&definition.index_name);
+        if let Some((_, served, shape)) = &mut self.serving {
+            served.index_name.clone_from(&definition.index_name);
+            renamed(shape);
+        }
+        self.building.iter_mut().for_each(|(_, shape)| renamed(shape));
+        self.definition = definition;
+    }
+
     fn status(&self) -> &'static str {
         match (&self.building, &self.serving, self.outcome) {
             (Some(_), Some(_), _) => "rebuilding",
@@ -172,9 +213,64 @@ impl State {
     }
 }
 
+impl Usage {
+    /// Begins to count again.
+    fn reset(&self) {
+        let now = unix_seconds().cast_unsigned();
+        [(&self.uses, 0), (&self.rows, 0), (&self.last_used, 0), (&self.since, now)]
+            .into_iter()
+            .for_each(|(counter, value)| counter.store(value, Ordering::Relaxed));
+    }
+}
+
+impl Declarations {
+    /// Adds an entry; its name is its own unless it belongs to an index of a database.
+    fn insert(&mut self, entry: Arc<Entry>) {
+        if entry.database_index.is_none() {
+            let place = entry.place();
+            self.names.insert(place, Declared::Collection(Arc::clone(&entry)));
+        }
+        self.entries.entry(entry.number).or_default().push(entry);
+    }
+
+    /// Removes the entries that `is_gone` names, and those of their names that are their own.
+    fn remove(&mut self, is_gone: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
+        let mut gone = Vec::new();
+        self.entries.retain(|_, entries| {
+            gone.extend(entries.extract_if(.., |entry| is_gone(entry)));
+            !entries.is_empty()
+        });
+        for entry in gone.iter().filter(|entry| entry.database_index.is_none()) {
+            self.names.remove(&entry.place());
+        }
+        gone
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.values().flatten()
+    }
+}
+
+impl Declared {
+    fn id(&self) -> Uuid {
+        match self {
+            Self::Collection(entry) => entry.id,
+            Self::Database(index) => index.id,
+        }
+    }
+
+    /// What it is declared to be now.
+    fn definition(&self) -> IndexDefinition {
+        match self {
+            Self::Collection(entry) => entry.state.lock().definition.clone(),
+            Self::Database(index) => index.definition.lock().clone(),
+        }
+    }
+}
+
 impl Indexes {
     fn of(&self, number: CollectionNumber) -> Vec<Arc<Entry>> {
-        self.entries.read().values().filter(|entry| entry.number == number).cloned().collect()
+        self.declared.read().entries.get(&number).cloned().unwrap_or_default()
     }
 
     /// The names of a collection's indexes.
@@ -183,15 +279,23 @@ impl Indexes {
     }
 
     fn all(&self) -> Vec<Arc<Entry>> {
-        self.entries.read().values().cloned().collect()
+        self.declared.read().all().cloned().collect()
     }
 
-    fn find(&self, tenant: &str, database: &str, name: &str) -> Result<Arc<Entry>, Error> {
-        let entries = self.entries.read();
+    /// The indexes that are declared, each once, by tenant, database and name.
+    fn all_declared(&self) -> Vec<Declared> {
+        self.declared.read().names.values().cloned().collect()
+    }
+
+    fn find(&self, tenant: &str, database: &str, name: &str) -> Result<Declared, Error> {
+        let declared = self.declared.read();
         let place = (tenant.to_owned(), database.to_owned(), name.to_owned());
-        entries.get(&place).cloned().ok_or_else(|| {
-            let known =
-                entries.keys().filter(|(t, d, _)| t == tenant && d == database).map(|(_, _, name)| name.as_str());
+        declared.names.get(&place).cloned().ok_or_else(|| {
+            let known = declared
+                .names
+                .keys()
+                .filter(|(t, d, _)| t == tenant && d == database)
+                .map(|(_, _, name)| name.as_str());
             let hint =
                 ochre_scheduler::nearest(name, known).map_or(String::new(), |near| format!("; did you mean '{near}'?"));
             Error::NotFound(format!(
@@ -203,7 +307,7 @@ impl Indexes {
     /// Counts what a filter used of indexes, and how long it took without.
     pub(crate) fn used(&self, number: CollectionNumber, considered: &[Considered], found: usize) {
         for used in considered.iter().filter(|considered| considered.reason == Reason::Used) {
-            for entry in self.entries.read().values().filter(|entry| entry.number == number) {
+            for entry in &self.of(number) {
                 if entry.state.lock().definition.index_name == used.index {
                     entry.usage.uses.fetch_add(1, Ordering::Relaxed);
                     entry.usage.rows.fetch_add(found as u64, Ordering::Relaxed);
@@ -224,15 +328,18 @@ impl Indexes {
     }
 
     /// The index that is defined just like this, if it exists.
-    fn existing(&self, definition: &IndexDefinition) -> Result<Option<Arc<Entry>>, Error> {
-        let existing = self.entries.read().get(&Self::place(definition)).cloned();
-        if existing.as_ref().is_none_or(|existing| existing.state.lock().definition == *definition) {
+    fn existing(&self, definition: &IndexDefinition) -> Result<Option<Declared>, Error> {
+        let existing = self.declared.read().names.get(&Self::place(definition)).cloned();
+        if existing.as_ref().is_none_or(|existing| existing.definition() == *definition) {
             return Ok(existing);
         }
-        Err(Error::Conflict(format!(
-            "index_name: there is an index '{}' already, defined otherwise; choose another name, or change it with PUT",
-            definition.index_name
-        )))
+        Err(Self::taken(&definition.index_name))
+    }
+
+    fn taken(name: &str) -> Error {
+        Error::Conflict(format!(
+            "index_name: there is an index '{name}' already, defined otherwise; choose another name, or change it with PUT"
+        ))
     }
 
     fn place(definition: &IndexDefinition) -> Place {
@@ -241,10 +348,13 @@ impl Indexes {
 }
 
 impl Entry {
-    fn new(id: Uuid, row: &CollectionRow, definition: IndexDefinition, shape: Arc<IndexShape>) -> Self {
-        let now = unix_seconds();
-        Self {
+    fn new(database_index: Option<Uuid>, row: &CollectionRow, definition: &IndexDefinition) -> Result<Self, Error> {
+        let (id, now) = (Uuid::new_v4(), unix_seconds());
+        let definition = IndexDefinition { collection: Some(row.id.to_string()), ..definition.clone() };
+        let shape = Arc::new(definition.shape(id)?);
+        Ok(Self {
             id,
+            database_index,
             collection: row.id,
             number: row.number,
             created_at: now,
@@ -258,11 +368,16 @@ impl Entry {
                 built_at: None,
                 verified_at: None,
                 progress: None,
+                statistics: None,
             }),
             showing: Mutex::default(),
             usage: Usage { since: AtomicU64::new(now.cast_unsigned()), ..Usage::default() },
             uncoverable: AtomicUsize::new(0),
-        }
+        })
+    }
+
+    fn place(&self) -> Place {
+        Indexes::place(&self.state.lock().definition)
     }
 
     /// The builds that a view should have, and whether each serves.
@@ -290,35 +405,61 @@ impl Inner {
             .collect()
     }
 
-    /// The collection that a definition names.
-    fn indexed_collection(&self, definition: &IndexDefinition) -> Result<Arc<CollectionRow>, Error> {
-        if !self.indexes.is_open.load(Ordering::Relaxed) {
-            return Err(Error::Conflict(format!(
-                "the database was opened without the store extension '{METADATA_INDEXES}', so no index can be declared"
-            )));
+    /// Refuses to declare anything without the extension.
+    fn check_declarable(&self) -> Result<(), Error> {
+        if self.indexes.is_open.load(Ordering::Relaxed) {
+            return Ok(());
         }
-        let IndexDefinition { tenant, database, collection, index_name, .. } = definition;
-        if collection.is_empty() {
-            return Err(Error::Invalid(format!("collection: index '{index_name}' names none; give its name or id")));
-        }
+        Err(Error::Conflict(format!(
+            "the database was opened without the store extension '{METADATA_INDEXES}', so no index can be declared"
+        )))
+    }
+
+    /// The collection that a definition names, unless it is of the whole database, which exists then.
+    fn indexed_collection(&self, definition: &IndexDefinition) -> Result<Option<Arc<CollectionRow>>, Error> {
+        self.check_declarable()?;
+        let IndexDefinition { tenant, database, collection, .. } = definition;
+        let Some(collection) = collection else {
+            return match self.store.database(tenant, database)? {
+                Some(_) => Ok(None),
+                None => {
+                    Err(Error::NotFound(format!("database: there is no database '{database}' of tenant '{tenant}'")))
+                }
+            };
+        };
         if let Some(row) = self.store.collection(tenant, database, collection)? {
-            return Ok(Arc::new(row));
+            return Ok(Some(Arc::new(row)));
         }
         if let Ok(id) = Uuid::parse_str(collection)
             && let Ok(row) = self.row(id)
             && row.tenant == *tenant
             && row.database == *database
         {
-            return Ok(row);
+            return Ok(Some(row));
         }
         Err(Error::NotFound(format!(
             "collection: there is no collection '{collection}' in database '{database}' of tenant '{tenant}'"
         )))
     }
 
-    /// Refuses more indexes than a collection may have.
+    /// The collections that a definition is of: one, or all of its database.
+    fn indexed_collections(&self, definition: &IndexDefinition) -> Result<Vec<Arc<CollectionRow>>, Error> {
+        match self.indexed_collection(definition)? {
+            Some(row) => Ok(vec![row]),
+            None => self.collections_of(&definition.tenant, &definition.database),
+        }
+    }
+
+    fn collections_of(&self, tenant: &str, database: &str) -> Result<Vec<Arc<CollectionRow>>, Error> {
+        let mut rows = self.store.all_collections()?;
+        rows.retain(|row| row.tenant == tenant && row.database == database);
+        Ok(rows.into_iter().map(Arc::new).collect())
+    }
+
+    /// Refuses more indexes than a collection may have, its database's included.
     fn check_room(&self, row: &CollectionRow, more: usize) -> Result<(), Error> {
-        if self.indexes.of(row.number).len() + more > INDEXES_PER_COLLECTION_MAX {
+        let own = self.indexes.of(row.number).iter().filter(|entry| entry.database_index.is_none()).count();
+        if own + self.indexes.of_database(&row.tenant, &row.database).len() + more > INDEXES_PER_COLLECTION_MAX {
             return Err(Error::Invalid(format!(
                 "collection '{}' would have more than {INDEXES_PER_COLLECTION_MAX} indexes, the limit; delete some first",
                 row.name
@@ -353,67 +494,6 @@ impl Inner {
         Ok(())
     }
 
-    fn describe_index(&self, entry: &Entry) -> Json {
-        let (state, view) = {
-            let _showing = entry.showing.lock();
-            let view = self.loaded.read().get(&entry.number).and_then(|loaded| loaded.view());
-            (entry.state.lock().clone(), view)
-        };
-        let definition = &state.definition;
-        let row = self.row(entry.collection).ok();
-        let served = state
-            .serving
-            .as_ref()
-            .and_then(|(generation, ..)| view.as_ref()?.index(entry.id.into_bytes(), *generation));
-        let segments = served.map(|index| index.segments().iter().map(|(segment, _)| segment).collect::<Vec<_>>());
-        let sum = |of: &dyn Fn(&ochre_index::CompositeSegment) -> usize| {
-            segments.as_ref().map(|segments| segments.iter().map(|segment| of(segment)).sum::<usize>())
-        };
-        let generation = state.serving.as_ref().map(|(generation, ..)| *generation);
-        let progress = state.progress.map(|(done, total, began)| {
-            let elapsed = (unix_seconds() - began).max(0);
-            json!({
-                "phase": "collecting", "done": done, "total": total, "started": began, "elapsed_seconds": elapsed,
-                "eta_seconds": (done > 0).then(|| elapsed * (total.saturating_sub(done)) as i64 / done as i64),
-            })
-        });
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let mut shown = serde_json::to_value(definition).unwrap_or_default();
-        let more = json!({
-            "id": entry.id,
-            "collection": row.as_ref().map(|row| &row.name),
-            "collection_id": entry.collection,
-            "status": state.status(),
-            "progress": progress,
-            "error": state.error,
-            "created_at": entry.created_at,
-            "built_at": state.built_at,
-            "verified_at": state.verified_at,
-            "serving_columns": state.serving.as_ref().map(|(_, serving, _)| &serving.columns).filter(|columns| **columns != definition.columns),
-            "statistics": {
-                "bytes_on_disk": self.snapshots.index_bytes(entry.collection, entry.id, generation),
-                "loaded": served.is_some(),
-                "bytes_in_memory": sum(&|segment| segment.bytes()),
-                "entries": sum(&|segment| segment.entries()),
-                "distinct_keys": sum(&|segment| segment.keys()),
-                "largest_key": segments.as_ref().map(|segments| segments.iter().map(|segment| segment.largest()).max().unwrap_or(0)),
-                "segments": segments.as_ref().map(Vec::len),
-                "records_indexed": served.map(|index| index.covered().len()),
-                "records": view.as_ref().map(|view| view.live().len()),
-            },
-            "usage": {
-                "uses": read(&entry.usage.uses),
-                "rows": read(&entry.usage.rows),
-                "last_used": Some(read(&entry.usage.last_used)).filter(|at| *at > 0),
-                "since": read(&entry.usage.since),
-            },
-        });
-        if let (Some(shown), Json::Object(more)) = (shown.as_object_mut(), more) {
-            shown.extend(more);
-        }
-        shown
-    }
-
     /// Lets the views of a collection have the builds that its index should have.
     fn show_builds(&self, entry: &Entry) {
         let kept: Vec<u64> = entry.builds().iter().map(|(generation, ..)| *generation).collect();
@@ -431,7 +511,7 @@ impl Inner {
                 if *serves {
                     view.ready_index(id, *generation);
                 }
-                view.hide_index(id, *is_hidden);
+                view.describe_index(shape, *generation, *is_hidden);
             }
         });
     }
@@ -444,31 +524,42 @@ impl Inner {
     }
 
     /// Changes what is known of an index, first in the store, then here and in the views, or not at all.
-    fn change_index<T>(&self, entry: &Entry, change: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
+    fn change_index<T>(&self, entry: &Arc<Entry>, change: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
         let mut next = entry.state.lock().clone();
         let changed = change(&mut next);
-        self.save_index(entry, &next, false)?;
-        let _showing = entry.showing.lock();
-        {
-            let mut state = entry.state.lock();
-            let build = |state: &State| state.building.as_ref().map(|(generation, _)| *generation);
-            if build(&state) == build(&next) {
-                // A build that goes on has gone on.
-                next.progress = state.progress;
-            }
-            *state = next;
-        }
-        self.show_builds(entry);
+        self.change_entries(vec![(Arc::clone(entry), next)], None)?;
         Ok(changed)
     }
 
-    /// Begins a build of an index in place of one that is under way.
-    fn begin_build(&self, entry: &Entry, definition: IndexDefinition, shape: Arc<IndexShape>) -> Result<(), Error> {
-        self.change_index(entry, |state| {
-            state.definition = definition;
-            state.last_build += 1;
-            (state.building, state.progress, state.error) = (Some((state.last_build, shape)), None, None);
-        })?;
+    /// Changes what is known of entries, all of them or none; with them what the index of a database is declared to be.
+    fn change_entries(&self, changes: Vec<(Arc<Entry>, State)>, of: Option<&DatabaseIndex>) -> Result<(), Error> {
+        self.save_entries(&changes, of)?;
+        for (entry, mut next) in changes {
+            let _showing = entry.showing.lock();
+            {
+                let mut state = entry.state.lock();
+                let build = |state: &State| state.building.as_ref().map(|(generation, _)| *generation);
+                if build(&state) == build(&next) {
+                    // A build that goes on has gone on.
+                    next.progress = state.progress;
+                }
+                *state = next;
+            }
+            self.show_builds(&entry);
+        }
+        Ok(())
+    }
+
+    /// Begins builds in place of those that are under way.
+    fn begin_builds(&self, entries: &[Arc<Entry>]) -> Result<(), Error> {
+        let mut changes = Vec::new();
+        for entry in entries {
+            let mut state = entry.state.lock().clone();
+            let definition = state.definition.clone();
+            state.begin_build(definition, Arc::new(state.definition.shape(entry.id)?));
+            changes.push((Arc::clone(entry), state));
+        }
+        self.change_entries(changes, None)?;
         self.signals.wake(METADATA_INDEXES);
         Ok(())
     }
@@ -476,18 +567,17 @@ impl Inner {
     /// Forgets the indexes of a collection that is gone.
     pub(crate) fn forget_indexes(&self, collection: Option<Uuid>) {
         let _changing = self.indexes.changing.lock();
-        let gone: Vec<Arc<Entry>> = {
-            let mut entries = self.indexes.entries.write();
-            let is_gone = |entry: &Entry| collection.is_none_or(|id| entry.collection == id);
-            let gone = entries.values().filter(|entry| is_gone(entry)).cloned().collect();
-            entries.retain(|_, entry| !is_gone(entry));
-            gone
-        };
-        for entry in gone {
-            // What cannot be deleted now is, when the database is opened: its collection is gone.
-            if let Err(error) = self.delete_index_row(entry.id) {
-                tracing::warn!(index = %entry.id, %error, "could not forget the index of a deleted collection yet");
+        let gone = {
+            let mut declared = self.indexes.declared.write();
+            if collection.is_none() {
+                declared.names.clear();
             }
+            declared.remove(|entry| collection.is_none_or(|id| entry.collection == id))
+        };
+        // What cannot be deleted now is, when the database is opened: its collection is gone.
+        let ids: Vec<Uuid> = gone.iter().map(|entry| entry.id).collect();
+        if let Err(error) = self.delete_rows(&ids, collection.is_none()) {
+            tracing::warn!(%error, "could not forget the indexes of a deleted collection yet");
         }
     }
 }

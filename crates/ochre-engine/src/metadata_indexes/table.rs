@@ -6,18 +6,25 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use ochre_store::rusqlite::{self, params};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 use uuid::Uuid;
 
-use super::{BuildOutcome, Entry, IndexDefinition, Indexes, State, Usage};
+use super::database_index::DatabaseIndex;
+use super::{BuildOutcome, Declared, Entry, IndexDefinition, Indexes, State, Usage};
 use crate::database::Inner;
 use crate::error::Error;
 
-pub(super) const MIGRATIONS: [&str; 1] = ["
+pub(super) const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE metadata_indexes_definitions (id BLOB PRIMARY KEY, collection BLOB NOT NULL, state TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE metadata_indexes_usage (
     id BLOB PRIMARY KEY, uses INTEGER NOT NULL, rows INTEGER NOT NULL, last_used INTEGER NOT NULL, since INTEGER NOT NULL
 ) WITHOUT ROWID;
-"];
+",
+    "
+CREATE TABLE metadata_indexes_databases (id BLOB PRIMARY KEY, created_at INTEGER NOT NULL, definition TEXT NOT NULL) WITHOUT ROWID;
+",
+];
 
 /// What is kept of an index.
 #[derive(Serialize, Deserialize)]
@@ -31,11 +38,17 @@ struct Kept {
     created_at: i64,
     built_at: Option<i64>,
     verified_at: Option<i64>,
+    /// The index of the database that it belongs to.
+    #[serde(default)]
+    database_index: Option<Uuid>,
+    #[serde(default)]
+    statistics: Option<Json>,
 }
 
 impl Inner {
-    /// Reads what indexes are declared. Those of collections that are gone are forgotten.
+    /// Reads what indexes are declared. Those of collections and databases that are gone are forgotten.
     pub(crate) fn load_definitions(&self) -> Result<(), Error> {
+        let database_indexes = self.load_database_indexes()?;
         let mut found: Vec<(Uuid, Uuid, String, [i64; 4])> = Vec::new();
         self.store.read_tables(&mut |connection| {
             let mut statement = connection.prepare(
@@ -53,7 +66,7 @@ impl Inner {
             let row = match self.row(collection) {
                 Ok(row) => row,
                 Err(error) if error.not_found().is_some() => {
-                    self.delete_index_row(id)?;
+                    self.delete_rows(&[id], false)?;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -62,53 +75,98 @@ impl Inner {
                 .map_err(|error| error.to_string())
                 .and_then(|kept| entry(id, &row, kept, usage).map_err(|error| error.to_string()))
             {
-                Ok(entry) => {
-                    let place = Indexes::place(&entry.state.lock().definition);
-                    self.indexes.entries.write().insert(place, Arc::new(entry));
+                Ok(entry) if entry.database_index.is_some_and(|index| !database_indexes.contains(&index)) => {
+                    self.delete_rows(&[id], false)?;
                 }
+                Ok(entry) => self.indexes.declared.write().insert(Arc::new(entry)),
                 Err(error) => {
                     tracing::error!(index = %id, %collection, error, "could not read the definition of a metadata index; it is not used");
                 }
             }
         }
         self.indexes.is_open.store(true, Ordering::Relaxed);
-        Ok(())
+        self.settle_all()
     }
 
-    /// Puts what is known of an index into the store; of one that is not new, only if it is still there.
-    pub(super) fn save_index(&self, entry: &Entry, state: &State, is_new: bool) -> Result<(), Error> {
-        let kept = Kept {
-            definition: state.definition.clone(),
-            serving: state.serving.as_ref().map(|(generation, definition, _)| (*generation, definition.clone())),
-            building: state.building.as_ref().map(|(generation, _)| *generation),
-            last_build: state.last_build,
-            outcome: state.outcome,
-            error: state.error.clone(),
-            created_at: entry.created_at,
-            built_at: state.built_at,
-            verified_at: state.verified_at,
-        };
-        let text = serde_json::to_string(&kept).map_err(|error| Error::Invalid(error.to_string()))?;
-        Ok(self.store.change_tables(&mut |connection| {
-            let sql = if is_new {
-                "INSERT INTO metadata_indexes_definitions VALUES (?1, ?2, ?3)"
-            } else {
-                "UPDATE metadata_indexes_definitions SET collection = ?2, state = ?3 WHERE id = ?1"
+    /// Reads what indexes of databases are declared; their ids.
+    fn load_database_indexes(&self) -> Result<Vec<Uuid>, Error> {
+        let mut found: Vec<(Uuid, i64, String)> = Vec::new();
+        self.store.read_tables(&mut |connection| {
+            let mut statement =
+                connection.prepare("SELECT id, created_at, definition FROM metadata_indexes_databases")?;
+            let rows = statement.query_map([], |row| Ok((Uuid::from_bytes(row.get(0)?), row.get(1)?, row.get(2)?)))?;
+            found = rows.collect::<rusqlite::Result<_>>()?;
+            Ok(())
+        })?;
+        let mut ids = Vec::new();
+        for (id, created_at, text) in found {
+            let definition: IndexDefinition = match serde_json::from_str(&text) {
+                Ok(definition) => definition,
+                Err(error) => {
+                    tracing::error!(index = %id, %error, "could not read the definition of a database's metadata index; it is not used");
+                    continue;
+                }
             };
-            connection
-                .prepare_cached(sql)?
-                .execute(params![entry.id.into_bytes(), entry.collection.into_bytes(), text])
-                .map(drop)
+            if self.store.database(&definition.tenant, &definition.database)?.is_none() {
+                self.delete_rows(&[id], false)?;
+                continue;
+            }
+            let place = Indexes::place(&definition);
+            let index = DatabaseIndex { id, created_at, definition: Mutex::new(definition) };
+            self.indexes.declared.write().names.insert(place, Declared::Database(Arc::new(index)));
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    /// Puts what is known of entries into the store, in one transaction; of those that are no more, nothing. With them what
+    /// the index of a database is declared to be.
+    pub(super) fn save_entries(
+        &self, changes: &[(Arc<Entry>, State)], of: Option<&DatabaseIndex>,
+    ) -> Result<(), Error> {
+        let rows: Vec<_> = changes.iter().map(|(entry, state)| row(entry, state)).collect::<Result<_, _>>()?;
+        let of = of.map(database_row).transpose()?;
+        Ok(self.store.change_tables(&mut |connection| {
+            if let Some((id, _, text)) = &of {
+                let sql = "UPDATE metadata_indexes_databases SET definition = ?2 WHERE id = ?1";
+                connection.execute(sql, params![id, text])?;
+            }
+            let sql = "UPDATE metadata_indexes_definitions SET collection = ?2, state = ?3 WHERE id = ?1";
+            let mut statement = connection.prepare_cached(sql)?;
+            rows.iter()
+                .try_for_each(|(id, collection, text)| statement.execute(params![id, collection, text]).map(drop))
         })?)
     }
 
-    pub(super) fn delete_index_row(&self, id: Uuid) -> Result<(), Error> {
+    /// Puts new entries and a new index of a database into the store in place of others, in one transaction.
+    pub(super) fn replace_rows(
+        &self, gone: &[Uuid], new: &[Arc<Entry>], of: Option<&DatabaseIndex>,
+    ) -> Result<(), Error> {
+        let rows: Vec<_> = new.iter().map(|entry| row(entry, &entry.state.lock())).collect::<Result<_, _>>()?;
+        let of = of.map(database_row).transpose()?;
         Ok(self.store.change_tables(&mut |connection| {
-            for table in ["definitions", "usage"] {
-                let sql = format!("DELETE FROM metadata_indexes_{table} WHERE id = ?1");
-                connection.prepare_cached(&sql)?.execute([id.into_bytes()])?;
+            delete(connection, gone)?;
+            if let Some((id, created_at, text)) = &of {
+                let sql = "INSERT INTO metadata_indexes_databases VALUES (?1, ?2, ?3)";
+                connection.execute(sql, params![id, created_at, text])?;
             }
-            Ok(())
+            let mut statement =
+                connection.prepare_cached("INSERT INTO metadata_indexes_definitions VALUES (?1, ?2, ?3)")?;
+            rows.iter()
+                .try_for_each(|(id, collection, text)| statement.execute(params![id, collection, text]).map(drop))
+        })?)
+    }
+
+    /// Deletes the rows of entries and indexes of databases; with `all`, every index of a database.
+    pub(super) fn delete_rows(&self, ids: &[Uuid], all: bool) -> Result<(), Error> {
+        if ids.is_empty() && !all {
+            return Ok(());
+        }
+        Ok(self.store.change_tables(&mut |connection| {
+            if all {
+                connection.execute("DELETE FROM metadata_indexes_databases", [])?;
+            }
+            delete(connection, ids)
         })?)
     }
 
@@ -141,6 +199,40 @@ impl Inner {
     }
 }
 
+/// A row of the definitions: id, collection, state.
+fn row(entry: &Entry, state: &State) -> Result<([u8; 16], [u8; 16], String), Error> {
+    let kept = Kept {
+        definition: state.definition.clone(),
+        serving: state.serving.as_ref().map(|(generation, definition, _)| (*generation, definition.clone())),
+        building: state.building.as_ref().map(|(generation, _)| *generation),
+        last_build: state.last_build,
+        outcome: state.outcome,
+        error: state.error.clone(),
+        created_at: entry.created_at,
+        built_at: state.built_at,
+        verified_at: state.verified_at,
+        database_index: entry.database_index,
+        statistics: state.statistics.clone(),
+    };
+    let text = serde_json::to_string(&kept).map_err(|error| Error::Invalid(error.to_string()))?;
+    Ok((entry.id.into_bytes(), entry.collection.into_bytes(), text))
+}
+
+/// A row of the indexes of databases: id, when it was made, definition.
+fn database_row(index: &DatabaseIndex) -> Result<([u8; 16], i64, String), Error> {
+    let text = serde_json::to_string(&*index.definition.lock()).map_err(|error| Error::Invalid(error.to_string()))?;
+    Ok((index.id.into_bytes(), index.created_at, text))
+}
+
+fn delete(connection: &rusqlite::Connection, ids: &[Uuid]) -> rusqlite::Result<()> {
+    for table in ["definitions", "usage", "databases"] {
+        let mut statement =
+            connection.prepare_cached(&format!("DELETE FROM metadata_indexes_{table} WHERE id = ?1"))?;
+        ids.iter().try_for_each(|id| statement.execute([id.into_bytes()]).map(drop))?;
+    }
+    Ok(())
+}
+
 fn entry(id: Uuid, row: &ochre_store::CollectionRow, kept: Kept, usage: [i64; 4]) -> Result<Entry, Error> {
     let shape = |definition: &IndexDefinition| definition.shape(id).map(Arc::new);
     let serving =
@@ -154,6 +246,7 @@ fn entry(id: Uuid, row: &ochre_store::CollectionRow, kept: Kept, usage: [i64; 4]
     let saved = AtomicU64::new(uses.load(Ordering::Relaxed));
     Ok(Entry {
         id,
+        database_index: kept.database_index,
         collection: row.id,
         number: row.number,
         created_at: kept.created_at,
@@ -167,6 +260,7 @@ fn entry(id: Uuid, row: &ochre_store::CollectionRow, kept: Kept, usage: [i64; 4]
             built_at: kept.built_at,
             verified_at: kept.verified_at,
             progress: None,
+            statistics: kept.statistics,
         }),
         showing: Mutex::default(),
         usage: Usage { uses, rows, last_used, since, saved },

@@ -125,15 +125,19 @@ fn answers_stay_the_same_whatever_happens_to_indexes() {
             step(&tests, &mut oracle, generator.operation(60));
             let (name, columns) = &shapes[generator.rng.usize(0..shapes.len())];
             let place = ("default_tenant", "default_database");
-            let wanted = json!({"index_name": name, "collection": "tests", "columns": columns});
+            let mut wanted = json!({"index_name": name, "columns": columns});
+            // Of the collection, or of all that its database has.
+            if generator.rng.bool() {
+                wanted["collection"] = json!("tests");
+            }
             // What is not there cannot be rebuilt, hidden or deleted: all the same.
             match generator.rng.u8(0..9) {
-                0..=2 => drop(database.put_metadata_index(&definition(wanted))),
+                0..=2 => drop(database.put_metadata_index(name, &definition(wanted))),
                 3 => drop(database.rebuild_metadata_index(place.0, place.1, name)),
                 4 => drop(database.cancel_metadata_index(place.0, place.1, name)),
                 5 => {
-                    let hidden = json!({"index_name": name, "columns": columns, "hidden": generator.rng.bool(), "collection": "tests"});
-                    drop(database.put_metadata_index(&definition(hidden)));
+                    let hidden = json!({"index_name": name, "columns": columns, "hidden": generator.rng.bool()});
+                    drop(database.put_metadata_index(name, &definition(hidden)));
                 }
                 6 => drop(database.delete_metadata_index(place.0, place.1, name)),
                 _ => {}
@@ -149,7 +153,7 @@ fn answers_stay_the_same_whatever_happens_to_indexes() {
             }
         }
         database.maintain().unwrap();
-        for index in database.metadata_indexes(&IndexSelection::default()) {
+        for index in database.metadata_indexes(&IndexSelection::default()).unwrap() {
             let name = index["index_name"].as_str().unwrap();
             if index["status"] == "ready" {
                 let verified = database.verify_metadata_index("default_tenant", "default_database", name).unwrap();
@@ -172,7 +176,7 @@ fn changes_during_a_build_do_what_is_asked() {
     other["columns"] = json!(["year"]);
     assert!(matches!(database.create_metadata_index(&definition(other)), Err(Error::Conflict(_))));
     let put = json!({"index_name": "by_genre", "columns": ["year"]});
-    assert_eq!(database.put_metadata_index(&definition(put)).unwrap().1, IndexChange::Building);
+    assert_eq!(database.put_metadata_index("by_genre", &definition(put)).unwrap().1, IndexChange::Building);
     database.maintain().unwrap();
     assert_eq!(status(&database, "by_genre"), "ready");
     let explain = |hints: Hints| {
@@ -192,7 +196,7 @@ fn changes_during_a_build_do_what_is_asked() {
     assert_eq!(status(&database, "by_genre"), "ready");
     // Hidden at once, without a build, and still of use to who names it.
     let hidden = json!({"index_name": "by_genre", "columns": ["year"], "hidden": true});
-    assert_eq!(database.put_metadata_index(&definition(hidden)).unwrap().1, IndexChange::Changed);
+    assert_eq!(database.put_metadata_index("by_genre", &definition(hidden)).unwrap().1, IndexChange::Changed);
     assert_eq!(explain(Hints::default()).index, None);
     let named = Hints { use_index: Some("by_genre".into()), ..Hints::default() };
     assert_eq!(explain(named).index.as_deref(), Some("by_genre"));
@@ -214,7 +218,7 @@ fn changes_during_a_build_do_what_is_asked() {
     assert!(gone.contains("no metadata index 'x'"), "{gone}");
     database.maintain().unwrap();
     database.delete_collection_in(place.0, place.1, "films").unwrap();
-    assert!(database.metadata_indexes(&IndexSelection::default()).is_empty());
+    assert!(database.metadata_indexes(&IndexSelection::default()).unwrap().is_empty());
 }
 
 #[test]
@@ -285,7 +289,8 @@ fn bad_definitions_are_refused_with_what_is_wrong_and_nothing_is_made() {
         (with(json!({"columns": ["string_value", "int_value"]})), "at most one such column"),
         (with(json!({"columns": vec!["year"; 9]})), "the limit of 8"),
         (with(json!({"collection": "flims"})), "no collection 'flims'"),
-        (with(json!({"collection": ""})), "names none"),
+        (with(json!({"collection": ""})), "no collection ''"),
+        (with(json!({"collection": null, "database": "other"})), "no database 'other'"),
         (with(json!({"tenant": "other"})), "tenant 'other'"),
         (with(json!({"kind": "hash"})), "auto and ordered"),
         (with(json!({"comment": "x".repeat(2000)})), "1024"),
@@ -299,13 +304,13 @@ fn bad_definitions_are_refused_with_what_is_wrong_and_nothing_is_made() {
         let Err(error) = made else { panic!("{json} was taken") };
         assert!(error.to_string().contains(words), "{json}: {error}");
     }
-    assert!(database.metadata_indexes(&IndexSelection::default()).is_empty());
+    assert!(database.metadata_indexes(&IndexSelection::default()).unwrap().is_empty());
     // In a collection without records nobody knows better.
     let ahead = json!({"index_name": "ahead", "collection": "empty", "columns": ["anything"]});
     database.create_metadata_index(&definition(ahead)).unwrap();
     let planned = database.plan_metadata_index(&definition(by_genre())).unwrap();
     assert_eq!((planned["dry_run"].as_bool(), planned["estimated_entries"].as_u64()), (Some(true), Some(100)));
-    assert_eq!(database.metadata_indexes(&IndexSelection::default()).len(), 1);
+    assert_eq!(database.metadata_indexes(&IndexSelection::default()).unwrap().len(), 1);
 }
 
 #[test]
@@ -392,7 +397,7 @@ fn indexes_are_created_by_themselves_within_a_budget_if_that_is_wanted() {
         }
     };
     let names = |database: &Database| {
-        let indexes = database.metadata_indexes(&IndexSelection::default());
+        let indexes = database.metadata_indexes(&IndexSelection::default()).unwrap();
         indexes.iter().map(|index| index["index_name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     for (create, budget, expected) in [
@@ -502,4 +507,152 @@ fn filters_that_are_refused_suggest_indexes_all_the_same() {
     let suggestions = database.suggest_metadata_indexes(&IndexSelection::default());
     assert_eq!(suggestions.len(), 1, "{suggestions:?}");
     assert!(suggestions[0].to_string().contains(r#""columns":["year"]"#), "{suggestions:?}");
+}
+
+/// Two collections with years, and none yet that is named `third`.
+fn years(database: &Database, name: &str, count: usize) {
+    let made = database.create_collection(name).unwrap();
+    let metadata = |n: usize| Metadata::from_iter([("year", Value::Int(1900 + n as i64))]);
+    let ids = (0..count).map(|n| format!("y{n}"));
+    made.add(NewRecords::new(ids, (0..count).map(|n| [n as f32])).metadatas((0..count).map(metadata))).unwrap();
+}
+
+/// The index that a filter on a year was answered by, if any, in a collection.
+fn answered_by(database: &Database, collection: &str) -> Option<String> {
+    let filter = Filter::Key { key: "year".into(), test: Test::Eq(Scalar::Int(1950)) };
+    let request = GetRequest { filter: Some(filter), ..GetRequest::default() };
+    let (records, explain) = database.collection(collection).unwrap().explain_get(&request).unwrap();
+    assert_eq!(records.len(), 1);
+    explain.index
+}
+
+const HOME: (&str, &str) = ("default_tenant", "default_database");
+
+#[test]
+fn an_index_of_a_database_is_one_for_all_its_collections_present_and_future() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = || Options { background: false, ..Options::default() };
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    years(&database, "first", 3000);
+    let everywhere = || definition(json!({"index_name": "by_year", "columns": ["year"]}));
+    let planned = database.plan_metadata_index(&everywhere()).unwrap();
+    assert_eq!((planned["collections"].as_u64(), planned["estimated_entries"].as_u64()), (Some(1), Some(3000)));
+    let (shown, change) = database.create_metadata_index(&everywhere()).unwrap();
+    assert_eq!((change, &shown["collection"]), (IndexChange::Building, &Json::Null));
+    assert_eq!(database.create_metadata_index(&everywhere()).unwrap().1, IndexChange::Nothing);
+    years(&database, "second", 3000);
+    database.create_collection("empty").unwrap();
+    let states = |database: &Database| -> Vec<(String, String)> {
+        let shown = database.metadata_index(HOME.0, HOME.1, "by_year").unwrap();
+        let text = |json: &Json| json.as_str().unwrap().to_owned();
+        let collections = shown["collections"].as_array().unwrap();
+        let mut states: Vec<_> =
+            collections.iter().map(|one| (text(&one["collection"]), text(&one["status"]))).collect();
+        states.sort();
+        states
+    };
+    let all = |status: &str| ["empty", "first", "second"].map(|name| (name.to_owned(), status.to_owned())).to_vec();
+    assert_eq!(states(&database), all("pending"));
+    database.maintain().unwrap();
+    assert_eq!(states(&database), all("ready"));
+    let by_year = Some("by_year".to_owned());
+    assert_eq!((answered_by(&database, "first"), answered_by(&database, "second")), (by_year.clone(), by_year.clone()));
+    // Listed once, also where one collection is asked for; what it comes to is the sum.
+    let listed = |collection: Option<&str>| {
+        let selection = IndexSelection { collection: collection.map(str::to_owned), ..IndexSelection::default() };
+        database.metadata_indexes(&selection).unwrap()
+    };
+    assert_eq!((listed(None).len(), listed(Some("second")).len()), (1, 1));
+    assert_eq!(listed(None)[0]["statistics"]["records_indexed"], 6000);
+    assert_eq!(listed(None)[0]["usage"]["uses"], 2);
+    let verified = database.verify_metadata_index(HOME.0, HOME.1, "by_year").unwrap();
+    assert_eq!((verified["valid"].as_bool(), verified["records_compared"].as_u64()), (Some(true), Some(6000)));
+    // Its name is nobody else's, and it counts among the indexes of a collection.
+    let bound = json!({"index_name": "by_year", "collection": "first", "columns": ["year"]});
+    assert!(matches!(database.create_metadata_index(&definition(bound)), Err(Error::Conflict(_))));
+    // Renamed and hidden as one, without a build, and found again.
+    let renamed = json!({"index_name": "years", "columns": ["year"]});
+    assert_eq!(database.put_metadata_index("by_year", &definition(renamed)).unwrap().1, IndexChange::Changed);
+    assert!(database.metadata_index(HOME.0, HOME.1, "by_year").is_err());
+    assert_eq!(answered_by(&database, "second").as_deref(), Some("years"));
+    database.close();
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    let shown = database.metadata_index(HOME.0, HOME.1, "years").unwrap();
+    assert_eq!(shown["statistics"]["records_indexed"], 6000, "known before anything is loaded: {shown}");
+    assert_eq!(
+        (status(&database, "years").as_str(), answered_by(&database, "first").as_deref()),
+        ("ready", Some("years"))
+    );
+    let hidden = json!({"index_name": "years", "columns": ["year"], "hidden": true});
+    database.put_metadata_index("years", &definition(hidden)).unwrap();
+    assert_eq!((answered_by(&database, "first"), answered_by(&database, "second")), (None, None));
+    // A collection that was deleted is gone from it; a database that was deleted has none.
+    database.delete_collection_in(HOME.0, HOME.1, "second").unwrap();
+    assert_eq!(database.metadata_index(HOME.0, HOME.1, "years").unwrap()["collections"].as_array().unwrap().len(), 2);
+    database.delete_metadata_index(HOME.0, HOME.1, "years").unwrap();
+    assert_eq!(index_files(folder.path()), Vec::<std::path::PathBuf>::new());
+    database.create_database("default_tenant", "other").unwrap();
+    let other = json!({"index_name": "by_year", "database": "other", "columns": ["year"]});
+    database.create_metadata_index(&definition(other)).unwrap();
+    database.delete_database("default_tenant", "other").unwrap();
+    database.create_database("default_tenant", "other").unwrap();
+    assert_eq!(database.metadata_indexes(&IndexSelection::default()).unwrap(), Vec::<Json>::new());
+}
+
+#[test]
+fn an_index_that_gets_another_collection_is_never_lost_on_the_way() {
+    let database = Database::ephemeral_with(small()).unwrap();
+    years(&database, "first", 3000);
+    years(&database, "second", 3000);
+    let with = |collection: Json, name: &str| {
+        definition(json!({"index_name": name, "columns": ["year"], "collection": collection}))
+    };
+    database.create_metadata_index(&with(json!("first"), "by_year")).unwrap();
+    database.create_metadata_index(&with(json!("second"), "taken")).unwrap();
+    database.maintain().unwrap();
+    let used =
+        || [answered_by(&database, "first"), answered_by(&database, "second")].map(|name| name.unwrap_or_default());
+    assert_eq!(used(), ["by_year", "taken"]);
+    // What is refused leaves everything as it is.
+    for (refused, words) in [
+        (with(json!("third"), "by_year"), "no collection 'third'"),
+        (with(json!("second"), "taken"), "index 'taken' already"),
+        (definition(json!({"index_name": "by_year", "collection": "second", "columns": ["yaer"]})), "year"),
+    ] {
+        let error = database.put_metadata_index("by_year", &refused).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert_eq!(used(), ["by_year", "taken"]);
+    }
+    // To another collection, and with another name at once.
+    database.put_metadata_index("by_year", &with(json!("second"), "moved")).unwrap();
+    assert_eq!(database.metadata_index(HOME.0, HOME.1, "moved").unwrap()["collection"], "second");
+    assert!(database.metadata_index(HOME.0, HOME.1, "by_year").is_err());
+    database.maintain().unwrap();
+    assert_eq!(answered_by(&database, "first"), None);
+    // Renamed in the middle of a build, it is ready by its new name.
+    database.rebuild_metadata_index(HOME.0, HOME.1, "moved").unwrap();
+    database.put_metadata_index("moved", &with(Json::Null, "renamed")).unwrap();
+    database.delete_metadata_index(HOME.0, HOME.1, "taken").unwrap();
+    database.maintain().unwrap();
+    assert_eq!((status(&database, "renamed").as_str(), &used()[1][..]), ("ready", "renamed"));
+}
+
+#[test]
+fn an_index_whose_files_are_gone_is_not_said_to_be_valid() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = || Options { background: false, ..Options::default() };
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    films(&database, 1000);
+    database.create_metadata_index(&definition(by_genre())).unwrap();
+    database.maintain().unwrap();
+    database.close();
+    index_files(folder.path()).iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    let database = Database::open_with(folder.path(), options()).unwrap();
+    let verified = database.verify_metadata_index(HOME.0, HOME.1, "by_genre").unwrap();
+    assert_eq!((verified["valid"].as_bool(), verified["records_compared"].as_u64()), (Some(false), Some(0)));
+    assert!(verified["error"].as_str().unwrap().contains("rebuild it"), "{verified}");
+    database.rebuild_metadata_index(HOME.0, HOME.1, "by_genre").unwrap();
+    database.maintain().unwrap();
+    let verified = database.verify_metadata_index(HOME.0, HOME.1, "by_genre").unwrap();
+    assert_eq!((verified["valid"].as_bool(), verified["records_compared"].as_u64()), (Some(true), Some(1000)));
 }

@@ -139,9 +139,11 @@ impl View {
         self.indexes.retain(|index| index.shape.id != id || !which(index.generation));
     }
 
-    /// Hides an index from queries, or shows it again.
-    pub fn hide_index(&mut self, id: [u8; 16], is_hidden: bool) {
-        self.indexes.iter_mut().filter(|index| index.shape.id == id).for_each(|index| index.is_hidden = is_hidden);
+    /// Lets a build of an index be named as `shape` is, and be hidden from queries or not.
+    pub fn describe_index(&mut self, shape: &Arc<IndexShape>, generation: u64, is_hidden: bool) {
+        if let Some(index) = self.index_mut(shape.id, generation) {
+            (index.shape, index.is_hidden) = (Arc::clone(shape), is_hidden);
+        }
     }
 
     /// Begins to note which records change, until [`View::replace_index_segments`] with the same token.

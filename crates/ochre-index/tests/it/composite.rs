@@ -215,8 +215,8 @@ fn the_reason_for_using_an_index_or_not_is_told() {
     let named = Hints { use_index: Some("genre year".into()), ..Hints::default() };
     assert_eq!(check(is("genre", Test::In(many[1..].to_vec())), named.clone()).2.reason, Reason::Used);
     assert_eq!(check(is("genre", Test::In(many)), named).2.reason, Reason::TooManyValues);
-    let id = view.indexes()[0].shape().id;
-    view.hide_index(id, true);
+    let (shape, generation) = (Arc::clone(view.indexes()[0].shape()), view.indexes()[0].generation());
+    view.describe_index(&shape, generation, true);
     let mut trace = Trace::default();
     evaluate_with(&genre("rare"), &view, view.live(), &mut Records(&[]), &Hints::default(), &mut trace).unwrap();
     assert_eq!(trace.considered[0].reason, Reason::Hidden);

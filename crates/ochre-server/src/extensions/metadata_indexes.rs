@@ -1,5 +1,6 @@
 //! Administration of metadata indexes: declared, listed, changed, built anew, verified, suggested.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ochre_engine::{DEFAULT_DATABASE, DEFAULT_TENANT, Database, IndexChange, IndexDefinition, IndexSelection};
@@ -44,7 +45,7 @@ impl ApiExtension for MetadataIndexes {
         vec![
             Description::post(
                 many,
-                "Declare a metadata index, or several; with replace the list becomes the whole set",
+                "Declare a metadata index, or several; with replace the list becomes the whole set of the collections, or the database, that it names",
                 WRITE,
             )
             .takes("MetadataIndexes")
@@ -54,7 +55,11 @@ impl ApiExtension for MetadataIndexes {
             Description::get(many, "The declared metadata indexes", READ)
                 .query(const { &[COLLECTION, Parameter::text("status"), TENANT, DATABASE] })
                 .does(list),
-            Description::delete(many, "Delete the metadata indexes of a collection, a database or a tenant", WRITE)
+            Description::delete(
+                many,
+                "Delete the metadata indexes of a collection, a database or a tenant; of the default database if none is named",
+                WRITE,
+            )
                 .query(const { &[COLLECTION, TENANT, DATABASE, Parameter::flag("confirm"), DRY_RUN] })
                 .does(delete_many),
             Description::get(
@@ -69,7 +74,7 @@ impl ApiExtension for MetadataIndexes {
                 .does(show),
             Description::put(
                 one,
-                "Make a metadata index what the body says, building beside what serves if need be",
+                "Make a metadata index what the body says, its name included, building beside what serves if need be",
                 WRITE,
             )
             .takes("MetadataIndex")
@@ -114,13 +119,16 @@ impl ApiExtension for MetadataIndexes {
 fn schema() -> Json {
     json!({
         "type": "object",
-        "required": ["index_name", "columns", "collection"],
+        "required": ["index_name", "columns"],
         "additionalProperties": false,
         "properties": {
             "index_name": {"type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"},
             "tenant": {"type": "string"},
             "database": {"type": "string"},
-            "collection": {"type": "string", "description": "By name or id; PUT keeps it if it is left out"},
+            "collection": {
+                "type": ["string", "null"],
+                "description": "By name or id. Without one the index is of every collection of the database, present and future; PUT keeps what it was",
+            },
             "columns": {
                 "type": "array",
                 "minItems": 1,
@@ -157,6 +165,10 @@ struct Scope {
 }
 
 impl Scope {
+    fn home(&self) -> (&str, &str) {
+        (self.tenant.as_deref().unwrap_or(DEFAULT_TENANT), self.database.as_deref().unwrap_or(DEFAULT_DATABASE))
+    }
+
     fn selection(&self) -> IndexSelection {
         IndexSelection {
             tenant: self.tenant.clone(),
@@ -181,9 +193,11 @@ impl Home {
 }
 
 /// Fails unless the caller may do this to an index, as it is shown: as if it were not there, if nothing is granted there.
+/// An index of a database needs a grant on all of it.
 fn check(caller: &Caller, permission: Permission, index: &Json) -> Result<(), Failure> {
-    let part = |name: &str| index[name].as_str().unwrap_or_default();
-    caller.check(permission, part("tenant"), part("database"), part("collection"))
+    let part = |name: &str| index[name].as_str();
+    let target = Target { tenant: part("tenant"), database: part("database"), collection: part("collection") };
+    caller.check_in(permission, target)
 }
 
 /// An index that a caller may do this to; where nothing is granted, as if it were not there.
@@ -205,24 +219,33 @@ fn taken(name: &str) -> Failure {
     Failure::conflict(format!("index_name: the name '{name}' is taken in this database; choose another"))
 }
 
-/// Fails unless the caller may declare this.
-fn may_write(caller: &Caller, database: &Database, new: &IndexDefinition) -> Result<(), Failure> {
-    // By its name, whichever way it is named.
-    let row = Uuid::parse_str(&new.collection)
+/// The name of a collection that a definition may name by its id.
+fn collection_name(database: &Database, new: &IndexDefinition) -> Option<String> {
+    let given = new.collection.as_ref()?;
+    let row = Uuid::parse_str(given)
         .ok()
-        .filter(|_| database.collection_in(&new.tenant, &new.database, &new.collection).is_err())
+        .filter(|_| database.collection_in(&new.tenant, &new.database, given).is_err())
         .and_then(|id| database.collection_by_id(id).and_then(|collection| collection.info()).ok())
         .filter(|row| row.tenant == new.tenant && row.database == new.database);
-    let name = row.map_or_else(|| new.collection.clone(), |row| row.name.clone());
-    let target = Target { tenant: Some(&new.tenant), database: Some(&new.database), collection: Some(&name) };
-    caller.check_given(Permission::IndexWrite, target, &new.collection)?;
-    may_filter(caller, new, &name)
+    Some(row.map_or_else(|| given.clone(), |row| row.name.clone()))
+}
+
+/// Fails unless the caller may declare this.
+fn may_write(caller: &Caller, database: &Database, new: &IndexDefinition) -> Result<(), Failure> {
+    let name = collection_name(database, new);
+    let target = Target { tenant: Some(&new.tenant), database: Some(&new.database), collection: name.as_deref() };
+    match &new.collection {
+        Some(given) => caller.check_given(Permission::IndexWrite, target, given)?,
+        None => caller.check_in(Permission::IndexWrite, target)?,
+    }
+    may_filter(caller, new, name.as_deref())
 }
 
 /// Fails if the definition has a filter and the caller may see no values: counts of what passes it tell them.
-fn may_filter(caller: &Caller, new: &IndexDefinition, name: &str) -> Result<(), Failure> {
+fn may_filter(caller: &Caller, new: &IndexDefinition, collection: Option<&str>) -> Result<(), Failure> {
+    let target = Target { tenant: Some(&new.tenant), database: Some(&new.database), collection };
     match &new.partial {
-        Some(_) => caller.check(Permission::IntrospectValues, &new.tenant, &new.database, name),
+        Some(_) => caller.check_in(Permission::IntrospectValues, target),
         None => Ok(()),
     }
 }
@@ -276,16 +299,22 @@ fn create(call: &Call<'_>) -> Result<Answer, Failure> {
         }
     }
     // All of them are looked at before any is made.
-    let plans: Vec<Json> = definitions.iter().map(|new| database.plan_metadata_index(new)).collect::<Result<_, _>>()?;
-    if !scope.replace {
+    let mut plans: Vec<Json> =
+        definitions.iter().map(|new| database.plan_metadata_index(new)).collect::<Result<_, _>>()?;
+    let gone = if scope.replace {
+        let gone = replaced(database, &scope, &definitions)?;
+        gone.iter().try_for_each(|index| check(caller, Permission::IndexWrite, index))?;
+        gone
+    } else {
         database.check_metadata_indexes(&definitions)?;
-    }
-    let gone = if scope.replace { left_out(database, &scope, &definitions) } else { Vec::new() };
-    let mut gone = gone;
-    gone.retain(|index| check(caller, Permission::IndexRead, index).is_ok());
-    gone.iter().try_for_each(|index| check(caller, Permission::IndexWrite, index))?;
+        Vec::new()
+    };
     if scope.dry_run {
-        let shown = if is_list { json!({"indexes": plans, "deletes": names(&gone)}) } else { plans[0].clone() };
+        let shown = match is_list {
+            true => json!({"indexes": plans, "deletes": names(&gone)}),
+            false if scope.replace => json!({"index": plans.remove(0), "deletes": names(&gone)}),
+            false => plans.remove(0),
+        };
         return Ok(shown.into());
     }
     // First, so that there is room for the new ones.
@@ -295,28 +324,65 @@ fn create(call: &Call<'_>) -> Result<Answer, Failure> {
     let mut is_building = false;
     let mut shown = Vec::new();
     for new in &definitions {
-        let made = if scope.replace { database.put_metadata_index(new) } else { database.create_metadata_index(new) };
+        let made = match scope.replace {
+            true => database.put_metadata_index(&new.index_name, new),
+            false => database.create_metadata_index(new),
+        };
         let (index, change) = made?;
         is_building |= change == IndexChange::Building;
         shown.push(with_change(index, change));
     }
     let status = if is_building { StatusCode::ACCEPTED } else { StatusCode::OK };
-    let shown = if is_list { json!({"indexes": shown, "deleted": names(&gone)}) } else { shown.remove(0) };
+    let shown = if is_list {
+        json!({"indexes": shown, "deleted": names(&gone)})
+    } else {
+        let mut shown = shown.remove(0);
+        if scope.replace {
+            shown["deleted"] = json!(names(&gone));
+        }
+        shown
+    };
     Ok(Answer::from(shown).with_status(status))
 }
 
-/// The indexes in the scope of a request that its list does not name.
-fn left_out(database: &Database, scope: &Scope, definitions: &[IndexDefinition]) -> Vec<Json> {
-    let default = |given: &Option<String>, default: &str| Some(given.clone().unwrap_or_else(|| default.to_owned()));
-    let selection = IndexSelection {
-        tenant: default(&scope.tenant, DEFAULT_TENANT),
-        database: default(&scope.database, DEFAULT_DATABASE),
-        collection: scope.collection.clone(),
-        status: None,
-    };
-    let mut indexes = database.metadata_indexes(&selection);
-    indexes.retain(|index| definitions.iter().all(|new| index["index_name"] != new.index_name.as_str()));
-    indexes
+/// The collection, or the database as a whole, that an index is of: tenant, database, name of the collection.
+type Place = (String, String, Option<String>);
+
+/// The indexes that a list replaces: those of the collections that it names, or of the database, that it has not. An index
+/// of another collection is never replaced, nor is its name.
+fn replaced(database: &Database, scope: &Scope, definitions: &[IndexDefinition]) -> Result<Vec<Json>, Failure> {
+    let place =
+        |new: &IndexDefinition| -> Place { (new.tenant.clone(), new.database.clone(), collection_name(database, new)) };
+    let mut places: BTreeSet<Place> = definitions.iter().map(place).collect();
+    if definitions.is_empty() {
+        if scope.collection.is_none() && scope.database.is_none() {
+            return Err(Failure::invalid(
+                "an empty list names nothing to replace: add ?collection=NAME to delete the indexes of a collection, or ?database=NAME for those of a database",
+            ));
+        }
+        let (tenant, home) = scope.home();
+        let given = IndexDefinition {
+            tenant: tenant.to_owned(),
+            database: home.to_owned(),
+            collection: scope.collection.clone(),
+            ..IndexDefinition::default()
+        };
+        places.insert(place(&given));
+    }
+    let mut gone = Vec::new();
+    for index in database.metadata_indexes(&IndexSelection::default())? {
+        let part = |name: &str| index[name].as_str().unwrap_or_default().to_owned();
+        let own: Place = (part("tenant"), part("database"), index["collection"].as_str().map(str::to_owned));
+        let new = definitions
+            .iter()
+            .find(|new| (&new.tenant, &new.database, &new.index_name) == (&own.0, &own.1, &part("index_name")));
+        match new {
+            Some(new) if place(new) != own => return Err(taken(&new.index_name)),
+            None if places.contains(&own) => gone.push(index),
+            _ => {}
+        }
+    }
+    Ok(gone)
 }
 
 fn names(indexes: &[Json]) -> Vec<&Json> {
@@ -339,32 +405,37 @@ fn with_change(mut index: Json, change: IndexChange) -> Json {
 }
 
 fn list(call: &Call<'_>) -> Result<Answer, Failure> {
-    let mut indexes = call.database().metadata_indexes(&call.query::<Scope>()?.selection());
+    let mut indexes = call.database().metadata_indexes(&call.query::<Scope>()?.selection())?;
     indexes.retain(|index| check(call.caller(), Permission::IndexRead, index).is_ok());
     Ok(json!({"indexes": indexes}).into())
 }
 
 fn delete_many(call: &Call<'_>) -> Result<Answer, Failure> {
     let (caller, database, scope): (_, _, Scope) = (call.caller(), call.database(), call.query()?);
-    if scope.collection.is_none() && scope.database.is_none() && scope.tenant.is_none() {
-        return Err(Failure::invalid(
-            "say which indexes to delete: ?collection=NAME, with database and tenant if they are not the default ones, or ?database=NAME",
-        ));
-    }
-    let mut selection = scope.selection();
-    if selection.collection.is_some() || selection.database.is_some() {
-        selection.tenant.get_or_insert_with(|| DEFAULT_TENANT.into());
-    }
-    if selection.collection.is_some() {
-        selection.database.get_or_insert_with(|| DEFAULT_DATABASE.into());
-    }
-    let mut indexes = database.metadata_indexes(&selection);
+    let (tenant, home) = scope.home();
+    // A tenant alone is all of its databases.
+    let is_tenant = scope.tenant.is_some() && scope.database.is_none() && scope.collection.is_none();
+    let selection = IndexSelection {
+        tenant: Some(tenant.to_owned()),
+        database: (!is_tenant).then(|| home.to_owned()),
+        collection: scope.collection.clone(),
+        status: None,
+    };
+    let mut indexes = database.metadata_indexes(&selection)?;
+    // One that the database has for every collection is not a collection's to delete.
+    indexes.retain(|index| scope.collection.is_none() || !index["collection"].is_null());
     indexes.retain(|index| check(caller, Permission::IndexRead, index).is_ok());
     indexes.iter().try_for_each(|index| check(caller, Permission::IndexWrite, index))?;
     if !scope.dry_run && !scope.confirm {
-        let text =
-            format!("this deletes {} indexes; add confirm=true to do it, or dry_run=true to see which", indexes.len());
-        return Err(Failure::invalid(text));
+        let of = match &scope.collection {
+            Some(collection) => format!("collection '{collection}' of database '{home}' of tenant '{tenant}'"),
+            None if is_tenant => format!("tenant '{tenant}', in all of its databases"),
+            None => format!("database '{home}' of tenant '{tenant}', those of single collections included"),
+        };
+        return Err(Failure::invalid(format!(
+            "this deletes all {} metadata indexes of {of}; add confirm=true to do it, or dry_run=true to see which",
+            indexes.len()
+        )));
     }
     if !scope.dry_run {
         indexes.iter().try_for_each(|index| drop_index(database, index).map(drop))?;
@@ -390,27 +461,27 @@ fn show(call: &Call<'_>) -> Result<Answer, Failure> {
 fn replace(call: &Call<'_>) -> Result<Answer, Failure> {
     let (caller, database, name) = (call.caller(), call.database(), call.path("index_name"));
     let (body, home): (Json, Home) = (call.body()?, call.query()?);
-    if let Some(other) = body.get("index_name").filter(|other| **other != name) {
-        let text = format!("index_name: the path names {name:?} and the body {other}; an index keeps its name");
-        return Err(Failure::invalid(text));
-    }
     let home = [
         ("index_name", Some(&name.to_owned())),
         ("tenant", home.tenant.as_ref()),
         ("database", home.database.as_ref()),
     ];
     let new = definition(body, &home)?;
-    // Both where it is and where it shall be.
-    if let Ok(old) = database.metadata_index(&new.tenant, &new.database, name) {
-        check(caller, Permission::IndexWrite, &old).map_err(|_| taken(name))?;
-        if new.collection.is_empty() {
-            may_filter(caller, &new, old["collection"].as_str().unwrap_or_default())?;
+    // Both where it is and where it shall be, by its name and by its new one.
+    for taken_name in [name, &new.index_name] {
+        if let Ok(old) = database.metadata_index(&new.tenant, &new.database, taken_name) {
+            check(caller, Permission::IndexWrite, &old).map_err(|_| taken(taken_name))?;
+            if new.collection.is_none() {
+                may_filter(caller, &new, old["collection"].as_str())?;
+            }
+        } else if new.collection.is_none() && taken_name == name {
+            may_write(caller, database, &new)?;
         }
     }
-    if !new.collection.is_empty() {
+    if new.collection.is_some() {
         may_write(caller, database, &new)?;
     }
-    let (index, change) = database.put_metadata_index(&new)?;
+    let (index, change) = database.put_metadata_index(name, &new)?;
     let status = if change == IndexChange::Building { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok(Answer::from(with_change(index, change)).with_status(status))
 }
