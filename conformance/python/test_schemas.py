@@ -153,7 +153,7 @@ def test_a_schema_outlives_modifications_that_do_not_name_it(client, films):
     collection = films("lax")
     collection.modify(metadata={"owner": "me"})
     again = client.get_collection("films", embedding_function=None)
-    assert again.metadata["owner"] == "me" and again.metadata["chroma:schema"] == SCHEMA
+    assert again.metadata["owner"] == "me" and json.loads(again.metadata["chroma:schema"]) == SCHEMA
     with pytest.raises(chromadb.errors.InvalidArgumentError):
         add(again, "bad", {"year": "x"})
     again.modify(metadata={"chroma:schema": ""})
@@ -161,8 +161,14 @@ def test_a_schema_outlives_modifications_that_do_not_name_it(client, films):
     add(again, "bad", {"year": "x"})
 
 
-def test_an_object_is_shown_as_an_object_and_a_string_as_a_string(client, films):
-    assert films().metadata["chroma:schema"] == SCHEMA
+def test_a_schema_is_shown_as_a_string_so_that_metadata_can_be_sent_back(client, films):
+    collection = films()
+    assert json.loads(collection.metadata["chroma:schema"]) == SCHEMA
+    collection.modify(metadata={**collection.metadata, "owner": "me"})
+    again = client.get_collection("films", embedding_function=None)
+    assert again.metadata["owner"] == "me" and json.loads(again.metadata["chroma:schema"]) == SCHEMA
+    with pytest.raises(chromadb.errors.InvalidArgumentError):
+        add(again, "bad", {"year": "x"})
     client.create_collection("text", metadata={"chroma:schema": '{"a": "int"}'}, embedding_function=None)
     assert client.get_collection("text", embedding_function=None).metadata["chroma:schema"] == '{"a": "int"}'
 
@@ -175,8 +181,25 @@ def test_a_malformed_schema_is_refused_and_the_old_one_stays(client, raw, films)
         collection.modify(metadata={"chroma:schema_validation_type": "loose"})
     with pytest.raises(chromadb.errors.InvalidArgumentError, match="must not begin like"):
         client.create_collection("other", metadata={"chroma:schema_validation": "lax"})
-    status, _, body = raw("PUT", f"{V2}/films/schema", {"year": "integr"})
-    assert status == 400 and body["pointer"] == "/year" and "int" in body["message"]
+    for schema, pointer, words in [
+        ({"year": "integr"}, "/year", "int"), ([], "", "expected an object"), (5, "", "expected an object"), ({"schema": []}, "", "expected an object"),
+        ({"year": {"type": "int", "examples": [1999, "x"]}}, "/year/examples/1", "the example is string"),
+        ({"year": {"type": "int", "max": 1e30}}, "/year/max", "64 bits"), ({"year": {"type": "int", "min": -(10 ** 19)}}, "/year/min", "64 bits"),
+        ({"year": {"type": "int", "validators": [{"cel": "value + 1"}]}}, "/year/validators/0/cel", "never true or false"),
+        ({"$schema": "http://json-schema.org/draft-04/schema#", "properties": {"a": {"type": "string"}}}, "/$schema", "2020-12"),
+    ]:
+        status, _, body = raw("PUT", f"{V2}/films/schema", schema)
+        assert (status, body.get("pointer")) == (400, pointer) and words in body["message"], (schema, body)
+    status, _, body = raw("PUT", f"{V2}/films/schema", {"schema": {"a": "int"}, "validation_typ": "lax"})
+    assert status == 400 and "did you mean 'validation_type'?" in body["message"]
+    doubled = b'{"year": {"type": "int"}, "year": {"type": "string"}}'
+    for method, path, data in [
+        ("PUT", f"{V2}/films/schema", doubled), ("PUT", f"{V2}/films/schema", b'{"schema": ' + doubled + b"}"),
+        ("POST", V2, b'{"name": "twice", "metadata": {"chroma:schema": ' + doubled + b"}}"),
+        ("POST", V2, json.dumps({"name": "twice", "metadata": {"chroma:schema": doubled.decode()}}).encode()),
+    ]:
+        status, _, body = raw(method, path, data)
+        assert status == 400 and "stands twice" in body["message"] and body["pointer"].endswith("/year"), body
     assert raw("GET", f"{V2}/films/schema")[2]["schema"] == SCHEMA
 
 

@@ -1,35 +1,94 @@
 //! Asks a running server over HTTP.
 
-use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use reqwest::{Certificate, Client, Method, StatusCode};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use serde_json::Value as Json;
 
 use crate::run::Settings;
 
 /// The environment variable that holds the key to ask with.
 const TOKEN: &str = "OCHRE_TOKEN";
-/// How long the server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a connection may take.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the server may take for what it knows.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take for what has to read every record.
+const LONG_PATIENCE: Duration = Duration::from_secs(3600);
 
-/// A server that the settings name.
+/// Which server to ask, and how.
+#[derive(Clone, clap::Args)]
+pub(crate) struct Connection {
+    /// The server's address, such as https://db.example.com [default: by host and port].
+    #[arg(long, value_name = "URL", env = "OCHRE_URL")]
+    url: Option<String>,
+    /// The key to ask with. Others on the machine see arguments: the environment variable OCHRE_TOKEN is safer.
+    #[arg(long, value_name = "KEY")]
+    token: Option<String>,
+    /// A PEM file with the authority that signed the server's certificate.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// A server that can be asked.
 pub(crate) struct Server {
-    host: String,
-    port: u16,
+    url: String,
+    client: Client,
+    token: Option<String>,
+    patience: Duration,
 }
 
 impl Server {
-    pub(crate) fn named_by(settings: Settings) -> anyhow::Result<Self> {
-        let server = settings.resolve()?.server;
-        anyhow::ensure!(
-            server.tls_certificate.is_empty(),
-            "the server speaks TLS, which this command does not: ask it through its API, or use --offline where there is one"
-        );
-        // A server on every address is asked on this machine's own.
-        let host = if server.host == "0.0.0.0" || server.host == "::" { "127.0.0.1".to_owned() } else { server.host };
-        Ok(Self { host, port: server.port })
+    pub(crate) fn named_by(connection: Connection) -> anyhow::Result<Self> {
+        let Connection { url, token, ca, settings } = connection;
+        // Fails only if there is a provider already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = Client::builder().connect_timeout(CONNECT_PATIENCE).no_proxy();
+        let url = if let Some(url) = url.filter(|url| !url.is_empty()) {
+            let is_http = url.starts_with("http://") || url.starts_with("https://");
+            anyhow::ensure!(is_http, "--url: {url:?} is no address of a server; write it like https://db.example.com");
+            url.trim_end_matches('/').to_owned()
+        } else {
+            let server = settings.resolve()?.server;
+            // A server on every address is asked on this machine's own.
+            let host = match server.host.as_str() {
+                "0.0.0.0" | "::" => "127.0.0.1".to_owned(),
+                host if host.contains(':') => format!("[{host}]"),
+                host => host.to_owned(),
+            };
+            if server.tls_certificate.is_empty() {
+                format!("http://{host}:{}", server.port)
+            } else {
+                if ca.is_none() {
+                    builder = builder.tls_backend_preconfigured(pinned_to(Path::new(&server.tls_certificate))?);
+                }
+                format!("https://{host}:{}", server.port)
+            }
+        };
+        if let Some(file) = &ca {
+            let read = || format!("--ca: could not read {}", file.display());
+            let authorities =
+                Certificate::from_pem_bundle(&std::fs::read(file).with_context(read)?).with_context(read)?;
+            anyhow::ensure!(!authorities.is_empty(), "--ca: there is no certificate in {}", file.display());
+            builder = builder.tls_certs_merge(authorities);
+        }
+        let token = token.or_else(|| std::env::var(TOKEN).ok()).filter(|token| !token.is_empty());
+        Ok(Self { url, client: builder.build()?, token, patience: PATIENCE })
+    }
+
+    /// The same server, which may take its time.
+    pub(crate) fn patiently(self) -> Self {
+        Self { patience: LONG_PATIENCE, ..self }
     }
 
     /// The body of the answer to GET.
@@ -44,40 +103,57 @@ impl Server {
 
     /// The body of the answer to any request, with a body of JSON or none.
     pub(crate) fn ask(&self, method: &str, path: &str, body: Option<&str>) -> anyhow::Result<String> {
-        let Self { host, port } = self;
-        let address = (host.as_str(), *port).to_socket_addrs()?.next().context("the host has no address")?;
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)
-            .with_context(|| format!("could not ask the server at {self}; is it running? `ochre run` starts one"))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        // HTTP/1.0: the answer is not cut into chunks, and ends with the connection.
-        let body = body.unwrap_or_default();
-        // Given by the environment: arguments are seen by everyone on the machine.
-        let token = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
-        let token = token.map_or(String::new(), |token| format!("authorization: Bearer {token}\r\n"));
-        let length = body.len();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.0\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{token}\r\n{body}"
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("the answer is no HTTP")?;
-        let status = head.lines().next().unwrap_or_default();
-        if status.contains(" 200 ") || status.contains(" 201 ") || status.contains(" 202 ") {
-            return Ok(body.to_owned());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (status, body) = runtime.block_on(self.send(method, path, body)).map_err(|error| self.unasked(error))?;
+        if status.is_success() {
+            return Ok(body);
         }
         let message =
-            serde_json::from_str::<Json>(body).ok().and_then(|json| Some(json["message"].as_str()?.to_owned()));
-        let is_unauthorized = status.contains(" 401 ");
+            serde_json::from_str::<Json>(&body).ok().and_then(|json| Some(json["message"].as_str()?.to_owned()));
         match message {
-            Some(message) if is_unauthorized => {
-                anyhow::bail!("{self}: {message}; this command takes a key from {TOKEN}")
+            Some(message) if status == StatusCode::UNAUTHORIZED => {
+                anyhow::bail!("{self}: {message}; this command takes a key from {TOKEN} or --token")
             }
             Some(message) => anyhow::bail!(message),
-            None if status.contains(" 404 ") => anyhow::bail!(
+            None if status == StatusCode::NOT_FOUND => anyhow::bail!(
                 "{self} does not serve {path}: it is no Ochre server, or runs without the extension that does (`extensions.api`)"
             ),
             None => anyhow::bail!("{self} answered `{status}` {body}"),
+        }
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Option<&str>) -> reqwest::Result<(StatusCode, String)> {
+        let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
+        let mut request = self.client.request(method, format!("{}{path}", self.url)).timeout(self.patience);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_owned());
+        }
+        let answer = request.send().await?;
+        Ok((answer.status(), answer.text().await?))
+    }
+
+    /// Why there is no answer.
+    fn unasked(&self, error: reqwest::Error) -> anyhow::Error {
+        if error.is_timeout() && !error.is_connect() {
+            return anyhow::anyhow!(
+                "{self} did not answer within {} s; it may still do what was asked",
+                self.patience.as_secs()
+            );
+        }
+        let is_connect = error.is_connect();
+        let error = anyhow::Error::new(error.without_url());
+        let is_tls = error.chain().any(|cause| cause.to_string().contains("certificate"));
+        match (is_tls, is_connect) {
+            (true, _) => error.context(format!(
+                "could not trust the certificate of {self}; name the authority that signed it with --ca"
+            )),
+            (false, true) => {
+                error.context(format!("could not ask the server at {self}; is it running? `ochre run` starts one"))
+            }
+            (false, false) => error.context(format!("could not ask the server at {self}")),
         }
     }
 }
@@ -89,6 +165,50 @@ pub(crate) fn encoded(text: &str) -> String {
 
 impl std::fmt::Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        f.write_str(self.url.trim_start_matches("http://"))
+    }
+}
+
+/// Trusts just the certificate that a server on this machine is configured with: it is of a name, and asked by an address.
+#[derive(Debug)]
+struct Pinned {
+    certificate: CertificateDer<'static>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+fn pinned_to(file: &Path) -> anyhow::Result<ClientConfig> {
+    let certificate = CertificateDer::from_pem_file(file)
+        .with_context(|| format!("could not read the server's certificate {}", file.display()))?;
+    let provider = rustls::crypto::ring::default_provider();
+    let algorithms = provider.signature_verification_algorithms;
+    let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions()?;
+    let pinned = Arc::new(Pinned { certificate, algorithms });
+    Ok(config.dangerous().with_custom_certificate_verifier(pinned).with_no_client_auth())
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self, end_entity: &CertificateDer<'_>, _: &[CertificateDer<'_>], _: &ServerName<'_>, _: &[u8], _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if *end_entity == self.certificate {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(CertificateError::ApplicationVerificationFailure.into())
+    }
+
+    fn verify_tls12_signature(
+        &self, message: &[u8], certificate: &CertificateDer<'_>, signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self, message: &[u8], certificate: &CertificateDer<'_>, signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
     }
 }

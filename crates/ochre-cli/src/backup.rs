@@ -4,6 +4,7 @@ use anyhow::Context;
 use ochre_engine::{Manifest, Repository};
 use ochre_server::Config;
 
+use crate::ask::Connection;
 use crate::jobs::Start;
 use crate::output::{Exit, Output, table};
 use crate::run::Settings;
@@ -22,7 +23,7 @@ pub(crate) enum Backup {
 #[derive(clap::Args)]
 pub(crate) struct Now {
     #[command(flatten)]
-    settings: Settings,
+    connection: Connection,
     /// Only what changed since the last backup
     #[arg(long)]
     incremental: bool,
@@ -61,7 +62,7 @@ impl Backup {
         match self {
             Self::Now(now) => {
                 let job = if now.incremental { "backup-incremental" } else { "backup" };
-                Start::waiting_for(job, now.settings).run(output)
+                Start::waiting_for(job, now.connection).run(output)
             }
             Self::List(at) => {
                 let repository = at.repository()?;

@@ -1,19 +1,18 @@
 //! `ochre health`: asks a running server whether it serves.
 
-use crate::ask::Server;
+use crate::ask::{Connection, Server};
 use crate::output::{Exit, Output};
-use crate::run::Settings;
 
 /// Ask a running server whether it serves; for container health checks.
 #[derive(clap::Args)]
 pub(crate) struct Health {
     #[command(flatten)]
-    settings: Settings,
+    connection: Connection,
 }
 
 impl Health {
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
-        let server = Server::named_by(self.settings)?;
+        let server = Server::named_by(self.connection)?;
         match server.get("/api/v2/healthcheck") {
             Ok(body) => {
                 output.data(&body)?;

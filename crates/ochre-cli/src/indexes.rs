@@ -3,9 +3,8 @@
 use anyhow::Context;
 use serde_json::{Value as Json, json};
 
-use crate::ask::{Server, encoded};
+use crate::ask::{Connection, Server, encoded};
 use crate::output::{Exit, Output, table, text};
-use crate::run::Settings;
 
 /// Declare, list, rebuild, verify and delete the metadata indexes of a running server
 #[derive(clap::Subcommand)]
@@ -40,7 +39,7 @@ pub(crate) struct Home {
     #[arg(long, default_value = "default_database")]
     database: String,
     #[command(flatten)]
-    settings: Settings,
+    connection: Connection,
 }
 
 #[derive(clap::Args)]
@@ -139,7 +138,7 @@ impl List {
     ) -> anyhow::Result<Exit> {
         let collection = self.collection.map_or(String::new(), |name| format!("&collection={}", encoded(&name)));
         let path = format!("/_admin/metadata_indexes{under}?{}{collection}", self.home.query());
-        let body = Server::named_by(self.home.settings)?.get(&path)?;
+        let body = Server::named_by(self.home.connection)?.get(&path)?;
         if self.json {
             output.data(&body)?;
         } else {
@@ -152,7 +151,7 @@ impl List {
 impl Named {
     fn ask(self, method: &str, under: &str) -> anyhow::Result<Json> {
         let path = format!("/_admin/metadata_index/{}{under}?{}", encoded(&self.name), self.home.query());
-        let body = Server::named_by(self.home.settings)?.ask(method, &path, None)?;
+        let body = Server::named_by(self.home.connection)?.patiently().ask(method, &path, None)?;
         serde_json::from_str(&body).context("the answer is no JSON")
     }
 
@@ -168,7 +167,7 @@ impl Rename {
     fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let Self { named: Named { name, home }, new_name } = self;
         let path = format!("/_admin/metadata_index/{}?{}", encoded(&name), home.query());
-        let server = Server::named_by(home.settings)?;
+        let server = Server::named_by(home.connection)?.patiently();
         let shown: Json = serde_json::from_str(&server.get(&path)?).context("the answer is no JSON")?;
         let mut body = json!({"index_name": new_name});
         for member in ["columns", "where", "hidden", "comment", "kind"] {
@@ -203,7 +202,8 @@ impl Create {
             body["where"] = serde_json::from_str(filter).context("--where is no JSON")?;
         }
         let path = format!("/_admin/metadata_indexes?dry_run={}", self.dry_run);
-        let answer = Server::named_by(self.home.settings)?.ask("POST", &path, Some(&body.to_string()))?;
+        let server = Server::named_by(self.home.connection)?.patiently();
+        let answer = server.ask("POST", &path, Some(&body.to_string()))?;
         let answer: Json = serde_json::from_str(&answer).context("the answer is no JSON")?;
         if self.dry_run {
             output.data(&serde_json::to_string_pretty(&answer)?)?;

@@ -3,9 +3,11 @@
 use anyhow::Context;
 use serde_json::Value as Json;
 
-use crate::ask::{Server, encoded};
+use crate::ask::{Connection, Server, encoded};
 use crate::output::{Exit, Output, table, text};
-use crate::run::Settings;
+
+/// So many ids of offending records are shown of a key.
+const OFFENDERS_SHOWN: usize = 10;
 
 /// Show what the records of a collection look like: keys, types, values, and what is wrong with them
 #[derive(clap::Args)]
@@ -42,6 +44,9 @@ pub(crate) struct Introspect {
     /// List so many of the most frequent values for each key
     #[arg(long, value_name = "VALUES")]
     top: Option<usize>,
+    /// Types of the suggested schema: the one that most records have, or the union of all: majority, union
+    #[arg(long, default_value = "majority")]
+    types: String,
     /// Show no values
     #[arg(long)]
     no_values: bool,
@@ -52,13 +57,14 @@ pub(crate) struct Introspect {
     #[arg(long)]
     markdown: bool,
     #[command(flatten)]
-    settings: Settings,
+    connection: Connection,
 }
 
 impl Introspect {
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.append_pair("mode", &self.mode);
+        query.append_pair("types", &self.types);
         query.append_pair("values", if self.no_values { "false" } else { "true" });
         query.append_pair("format", if self.markdown { "markdown" } else { "json" });
         if let Some(keys) = &self.keys {
@@ -84,7 +90,7 @@ impl Introspect {
             encoded(&self.collection),
             query.finish()
         );
-        let body = Server::named_by(self.settings)?.get(&path)?;
+        let body = Server::named_by(self.connection)?.patiently().get(&path)?;
         if self.json || self.markdown {
             output.data(&body)?;
             return Ok(Exit::Ok);
@@ -105,6 +111,13 @@ fn print(report: &Json, output: &mut Output) -> anyhow::Result<()> {
     ));
     let rows: Vec<[String; 6]> = report["keys"].as_array().into_iter().flatten().map(row).collect();
     table(["key", "type", "present", "types", "distinct", "range or frequent values"], &rows, output)?;
+    let offending =
+        report["keys"].as_array().into_iter().flatten().filter(|key| key["offender_count"].as_u64() > Some(0));
+    let offending: Vec<[String; 4]> = offending.map(offenders).collect();
+    if !offending.is_empty() {
+        output.data("")?;
+        table(["key", "offending", "of type", "ids"], &offending, output)?;
+    }
     for warning in report["warnings"].as_array().into_iter().flatten() {
         output.data(&format!("{}: {}", text(&warning["level"]), text(&warning["message"])))?;
     }
@@ -112,6 +125,19 @@ fn print(report: &Json, output: &mut Output) -> anyhow::Result<()> {
         output.words(&format!("{:.2} % of the records satisfy the declared schema", rate * 100.0));
     }
     Ok(())
+}
+
+/// The records whose value of a key is not as the others'.
+fn offenders(key: &Json) -> [String; 4] {
+    let listed: Vec<&Json> = key["offenders"].as_array().into_iter().flatten().collect();
+    let mut types: Vec<String> = listed.iter().map(|offender| text(&offender["type"])).collect();
+    types.sort();
+    types.dedup();
+    let mut ids: Vec<String> = listed.iter().take(OFFENDERS_SHOWN).map(|offender| text(&offender["id"])).collect();
+    if key["offender_count"].as_u64() > Some(ids.len() as u64) {
+        ids.push("…".to_owned());
+    }
+    [text(&key["name"]), text(&key["offender_count"]), types.join(", "), ids.join(", ")]
 }
 
 fn row(key: &Json) -> [String; 6] {

@@ -4,11 +4,10 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
-use crate::ask::Server;
-use crate::output::{Exit, Output, table, text};
-use crate::run::Settings;
+use crate::ask::{Connection, Server, encoded};
+use crate::output::{Exit, Output, seconds, table, text};
 
 /// How often a run is asked how far it is.
 const ASK_EVERY: Duration = Duration::from_millis(200);
@@ -32,13 +31,17 @@ pub(crate) enum Jobs {
     Resume(AskFor),
     /// List a job's last runs, newest first
     History(AskFor),
+    /// Change when a job runs
+    Schedule(Reschedule),
+    /// Make a job's schedule, policies and knobs what the configuration says, or the defaults
+    Reset(AskFor),
 }
 
 /// Which server.
 #[derive(clap::Args)]
 pub(crate) struct Ask {
     #[command(flatten)]
-    settings: Settings,
+    connection: Connection,
     /// Print the server's answer as it is
     #[arg(long)]
     json: bool,
@@ -62,6 +65,27 @@ pub(crate) struct Start {
     detach: bool,
 }
 
+#[derive(clap::Args)]
+pub(crate) struct Reschedule {
+    #[command(flatten)]
+    of: AskFor,
+    /// Every so often: 30s, 5m, 2h, 7d
+    #[arg(long, value_name = "DURATION", group = "when")]
+    interval: Option<String>,
+    /// By calendar, such as "0 3 * * *"
+    #[arg(long, value_name = "EXPRESSION", group = "when")]
+    cron: Option<String>,
+    /// The time zone of the cron expression, such as Europe/Berlin
+    #[arg(long, value_name = "ZONE")]
+    zone: Option<String>,
+    /// Once, at a time to come (RFC 3339), beside its schedule
+    #[arg(long, value_name = "TIME", group = "when")]
+    once: Option<String>,
+    /// Once, so long from now, beside its schedule: 30s, 5m, 2h
+    #[arg(long, value_name = "DURATION", group = "when")]
+    delay: Option<String>,
+}
+
 impl Jobs {
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         match self {
@@ -69,6 +93,8 @@ impl Jobs {
             Self::Show(of) => of.show("", output, show),
             Self::History(of) => of.show("?history=100", output, history),
             Self::Run(start) => start.run(output),
+            Self::Schedule(change) => change.run(output),
+            Self::Reset(of) => of.reset(output),
             Self::Cancel(of) => of.tell("cancel", output),
             Self::Pause(of) => of.tell("pause", output),
             Self::Resume(of) => of.tell("resume", output),
@@ -78,14 +104,14 @@ impl Jobs {
 
 impl AskFor {
     fn path(&self) -> String {
-        format!("/_admin/jobs/{}", self.name)
+        format!("/_admin/jobs/{}", encoded(&self.name))
     }
 
     fn show(
         self, query: &str, output: &mut Output, show: fn(&Json, &mut Output) -> anyhow::Result<()>,
     ) -> anyhow::Result<Exit> {
         let path = self.path() + query;
-        let server = Server::named_by(self.ask.settings)?;
+        let server = Server::named_by(self.ask.connection)?;
         let body = server.get(&path)?;
         if self.ask.json {
             output.data(&body)?;
@@ -97,7 +123,7 @@ impl AskFor {
 
     fn tell(self, action: &str, output: &mut Output) -> anyhow::Result<Exit> {
         let path = format!("{}/{action}", self.path());
-        let server = Server::named_by(self.ask.settings)?;
+        let server = Server::named_by(self.ask.connection)?;
         let body = server.post(&path)?;
         if self.ask.json {
             output.data(&body)?;
@@ -110,7 +136,7 @@ impl AskFor {
 }
 
 fn list(ask: Ask, output: &mut Output) -> anyhow::Result<Exit> {
-    let server = Server::named_by(ask.settings)?;
+    let server = Server::named_by(ask.connection)?;
     let body = server.get("/_admin/jobs")?;
     if ask.json {
         output.data(&body)?;
@@ -128,7 +154,14 @@ fn list(ask: Ask, output: &mut Output) -> anyhow::Result<Exit> {
             let progress =
                 if job["progress"].is_null() { String::new() } else { format!(": {}", progress(&job["progress"])) };
             let next = text(&job["next_runs"][0]);
-            [text(&job["name"]), text(&job["state"]) + &progress, text(&job["trigger"]), seconds(&next), outcome]
+            let held = job["held"]["reason"].as_str().map_or(String::new(), |reason| format!(" ({reason})"));
+            [
+                text(&job["name"]),
+                text(&job["state"]) + &held + &progress,
+                text(&job["trigger"]),
+                seconds(&next),
+                outcome,
+            ]
         })
         .collect();
     table(["job", "state", "trigger", "next run", "last outcome"], &rows, output)?;
@@ -139,6 +172,10 @@ fn show(job: &Json, output: &mut Output) -> anyhow::Result<()> {
     output.data(&format!("{}: {}", text(&job["name"]), text(&job["about"])))?;
     let mut line = |name: &str, value: &str| output.data(&format!("  {name:18} {value}"));
     line("state", &text(&job["state"]))?;
+    if let Some(reason) = job["held"]["reason"].as_str() {
+        let until = job["held"]["until"].as_str().map_or(String::new(), |until| format!(", until {}", seconds(until)));
+        line("held", &format!("{reason}{until}"))?;
+    }
     line("trigger", &text(&job["trigger"]))?;
     if let Some(warning) = job["warning"].as_str() {
         line("warning", warning)?;
@@ -186,36 +223,39 @@ fn history(job: &Json, output: &mut Output) -> anyhow::Result<()> {
 
 impl Start {
     /// Of this job, to be waited for.
-    pub(crate) fn waiting_for(name: &str, settings: Settings) -> Self {
-        Self { of: AskFor { name: name.to_owned(), ask: Ask { settings, json: false } }, detach: false }
+    pub(crate) fn waiting_for(name: &str, connection: Connection) -> Self {
+        Self { of: AskFor { name: name.to_owned(), ask: Ask { connection, json: false } }, detach: false }
     }
 
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let (path, is_json) = (self.of.path(), self.of.ask.json);
-        let server = Server::named_by(self.of.ask.settings)?;
-        let ask = || -> anyhow::Result<(Json, String)> {
-            let body = server.get(&format!("{path}?history=1"))?;
-            Ok((serde_json::from_str(&body).context("the answer is no JSON")?, body))
-        };
-        let manual = |job: &Json| (job["history"][0]["kind"] == "manual").then(|| text(&job["history"][0]["started"]));
-        let (before, _) = ask()?;
-        let started = server.post(&format!("{path}/run"))?;
-        if self.detach && is_json {
-            output.data(&started)?;
-            return Ok(Exit::Ok);
-        }
+        let server = Server::named_by(self.of.ask.connection)?;
+        let started: Json =
+            serde_json::from_str(&server.post(&format!("{path}/run"))?).context("the answer is no JSON")?;
         if self.detach {
-            output.words(&format!("{} runs as soon as possible", self.of.name));
+            if is_json {
+                output.data(&started.to_string())?;
+            } else {
+                output.words(&format!("{} runs as soon as possible", self.of.name));
+            }
             return Ok(Exit::Ok);
         }
+        // Of runs by hand there are few, however often the schedule is due.
+        let nominal = text(&started["requested"]);
+        let of_it = |entry: &&Json| entry["kind"] == "manual" && text(&entry["nominal"]) == nominal;
         let (is_terminal, mut shown) = (std::io::stderr().is_terminal(), 0);
         loop {
             std::thread::sleep(ASK_EVERY);
-            let (job, body) = ask()?;
-            let last = &job["history"][0];
+            let body = server.get(&format!("{path}?kind=manual&history=20"))?;
+            let job: Json = serde_json::from_str(&body).context("the answer is no JSON")?;
+            let mut runs = job["history"].as_array().into_iter().flatten().filter(of_it);
             // A raised run goes on as the next one.
-            let is_over = !last["ended"].is_null() && last["status"] != "raised";
-            if manual(&job).is_some() && manual(&job) != manual(&before) && is_over {
+            let last = runs.next().filter(|run| !run["ended"].is_null() && run["status"] != "raised");
+            let is_to_come = || job["pending"].as_array().into_iter().flatten().any(|pending| of_it(&pending));
+            let is_under_way = || of_it(&&job["running"]);
+            if let Some(last) = last
+                && !is_to_come()
+            {
                 if shown > 0 {
                     output.redraw(&" ".repeat(shown));
                     output.redraw("");
@@ -224,13 +264,63 @@ impl Start {
                 output.data(if is_json { &body } else { &ended })?;
                 return Ok(if last["status"] == "succeeded" { Exit::Ok } else { Exit::Failed });
             }
+            anyhow::ensure!(
+                last.is_some()
+                    || is_to_come()
+                    || is_under_way()
+                    || job["history"].as_array().is_none_or(|runs| runs.iter().any(|run| of_it(&run))),
+                "the run of {nominal} ended, and how is not in the job's history any more: `history_max` is {}",
+                job["policies"]["history_max"]
+            );
             if is_terminal {
-                let line = format!("{} {}", text(&job["state"]), progress(&job["progress"]));
+                let held = job["held"]["reason"].as_str().map_or(String::new(), |reason| format!(" ({reason})"));
+                let line = format!("{}{held} {}", text(&job["state"]), progress(&job["progress"]));
                 output.redraw(&format!("{line:shown$}"));
                 shown = line.chars().count();
             }
         }
     }
+}
+
+impl Reschedule {
+    fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let given = [
+            ("interval", self.interval),
+            ("cron", self.cron),
+            ("zone", self.zone),
+            ("once", self.once),
+            ("delay", self.delay),
+        ];
+        let change: Map<String, Json> =
+            given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect();
+        anyhow::ensure!(!change.is_empty(), "say when: --interval, --cron, --once or --delay");
+        let path = self.of.path();
+        let server = Server::named_by(self.of.ask.connection)?;
+        let body = server.ask("PATCH", &path, Some(&Json::Object(change).to_string()))?;
+        scheduled(&body, self.of.ask.json, output)
+    }
+}
+
+impl AskFor {
+    fn reset(self, output: &mut Output) -> anyhow::Result<Exit> {
+        let path = format!("{}/schedule", self.path());
+        let body = Server::named_by(self.ask.connection)?.ask("DELETE", &path, None)?;
+        scheduled(&body, self.ask.json, output)
+    }
+}
+
+/// Says when a job runs from now on.
+fn scheduled(body: &str, is_json: bool, output: &mut Output) -> anyhow::Result<Exit> {
+    if is_json {
+        output.data(body)?;
+        return Ok(Exit::Ok);
+    }
+    let job: Json = serde_json::from_str(body).context("the answer is no JSON")?;
+    let next = job["next_runs"][0]
+        .as_str()
+        .map_or("it is not due any more".to_owned(), |next| format!("next {}", seconds(next)));
+    output.words(&format!("{} runs {}; {next}", text(&job["name"]), text(&job["trigger"])));
+    Ok(Exit::Ok)
 }
 
 /// A bar if the end is known, else a count.
@@ -243,9 +333,4 @@ fn progress(progress: &Json) -> String {
             format!("[{}{}] {done} of {total} {what}", "#".repeat(full), ".".repeat(BAR - full))
         }
     }
-}
-
-/// A time without its fractions of a second.
-fn seconds(time: &str) -> String {
-    time.split_once('.').map_or(time.to_owned(), |(whole, _)| format!("{whole}Z"))
 }

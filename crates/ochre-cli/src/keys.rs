@@ -5,8 +5,8 @@ use ochre_engine::{Database, Error, StoreError};
 use ochre_server::{Auth, Config, Extensions, NewKey};
 use serde_json::{Value as Json, json};
 
-use crate::ask::{Server, encoded};
-use crate::output::{Exit, Output, table, text};
+use crate::ask::{Connection, Server, encoded};
+use crate::output::{Exit, Output, seconds, table, text};
 use crate::run::{Settings, options};
 
 /// Make, list and revoke the keys that a server knows its clients by
@@ -20,11 +20,20 @@ pub(crate) enum Keys {
     Revoke(Revoke),
 }
 
+/// The limits of a key, and what they count.
+const LIMITS: [(&str, &str); 5] = [
+    ("requests_per_second", "requests/s"),
+    ("concurrent_requests", "at once"),
+    ("batch_records", "records a write"),
+    ("collections", "collections"),
+    ("collection_records", "records a collection"),
+];
+
 /// Of which server or directory.
 #[derive(clap::Args)]
 pub(crate) struct Of {
     #[command(flatten)]
-    settings: Settings,
+    connection: Connection,
     /// Work on the directory itself, while no server has it open: for the first key
     #[arg(long)]
     offline: bool,
@@ -96,7 +105,13 @@ fn offline<T>(
     let database = Database::open_with(&config.database.path, options).map_err(|error| {
         let is_in_use = matches!(error, Error::Store(StoreError::Locked { .. }));
         let error = anyhow::Error::new(error);
-        if is_in_use { error.context("with a running server, leave --offline out") } else { error }
+        if is_in_use {
+            error.context(
+                "a server has the directory open: leave --offline out and ask it, with a key of yours in OCHRE_TOKEN; for the first key stop it",
+            )
+        } else {
+            error
+        }
     })?;
     let auth = Auth::new(&config, &database, loaded.permissions()).map_err(|error| anyhow::anyhow!("{error}"))?;
     let done = work(&auth, &database);
@@ -126,15 +141,18 @@ impl Create {
             collection_records: self.collection_records,
         };
         let made: Json = if self.of.offline {
-            offline(self.of.settings, extensions, |auth, database| {
+            offline(self.of.connection.settings, extensions, |auth, database| {
                 Ok(auth.keys().create(database, auth.roles(), new)?)
             })?
         } else {
             let body = json!(new).to_string();
-            let answer = Server::named_by(self.of.settings)?.ask("POST", "/_admin/keys", Some(&body))?;
+            let answer = Server::named_by(self.of.connection)?.ask("POST", "/_admin/keys", Some(&body))?;
             serde_json::from_str(&answer).context("the answer is no JSON")?
         };
         output.words(&format!("made key {}: keep it, it is not shown again", text(&made["id"])));
+        if let Some(warning) = made["warning"].as_str() {
+            output.words(&format!("warning: {warning}"));
+        }
         output.data(&text(&made["key"]))?;
         Ok(Exit::Ok)
     }
@@ -143,16 +161,16 @@ impl Create {
 impl List {
     fn run(self, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
         let keys: Vec<Json> = if self.of.offline {
-            offline(self.of.settings, extensions, |auth, _| Ok(auth.keys().list()))?
+            offline(self.of.connection.settings, extensions, |auth, _| Ok(auth.keys().list()))?
         } else {
-            let answer: Json = serde_json::from_str(&Server::named_by(self.of.settings)?.get("/_admin/keys")?)?;
+            let answer: Json = serde_json::from_str(&Server::named_by(self.of.connection)?.get("/_admin/keys")?)?;
             answer["keys"].as_array().cloned().context("the answer names no keys")?
         };
         if self.json {
             output.data(&json!({"keys": keys}).to_string())?;
             return Ok(Exit::Ok);
         }
-        let rows: Vec<[String; 4]> = keys
+        let rows: Vec<[String; 7]> = keys
             .iter()
             .map(|key| {
                 let grants = key["grants"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(", ");
@@ -161,10 +179,15 @@ impl List {
                     (Json::Null, _) => "expired",
                     _ => "revoked",
                 };
-                [text(&key["id"]), text(&key["name"]), grants, state.to_owned()]
+                let at = |name: &str| key[name].as_str().map_or("-".to_owned(), seconds);
+                let limits =
+                    LIMITS.iter().filter_map(|(limit, words)| Some(format!("{} {words}", key[*limit].as_u64()?)));
+                let limits = limits.collect::<Vec<_>>().join(", ");
+                let (expires, used) = (at("expires_at"), at("last_used"));
+                [text(&key["id"]), text(&key["name"]), grants, state.to_owned(), expires, used, limits]
             })
             .collect();
-        table(["id", "name", "grants", "state"], &rows, output)?;
+        table(["id", "name", "grants", "state", "expires", "last used", "limits"], &rows, output)?;
         Ok(Exit::Ok)
     }
 }
@@ -173,12 +196,12 @@ impl Revoke {
     fn run(self, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
         let id = self.id.clone();
         if self.of.offline {
-            let is_known = offline(self.of.settings, extensions, |auth, database| {
+            let is_known = offline(self.of.connection.settings, extensions, |auth, database| {
                 Ok(auth.keys().revoke(database, auth.roles(), &id)?)
             })?;
             anyhow::ensure!(is_known, "there is no key '{id}'");
         } else {
-            Server::named_by(self.of.settings)?.ask("DELETE", &format!("/_admin/keys/{}", encoded(&id)), None)?;
+            Server::named_by(self.of.connection)?.ask("DELETE", &format!("/_admin/keys/{}", encoded(&id)), None)?;
         }
         output.words(&format!("key {id} is revoked"));
         Ok(Exit::Ok)

@@ -3,9 +3,8 @@
 use anyhow::Context;
 use serde_json::Value as Json;
 
-use crate::ask::Server;
+use crate::ask::{Connection, Server};
 use crate::output::{Exit, Output};
-use crate::run::Settings;
 
 /// The parts, as the server names them and in the order of the table.
 const PARTS: [&str; 8] = ["vectors", "codes", "links", "columns", "text", "indexes", "places", "total"];
@@ -14,7 +13,7 @@ const PARTS: [&str; 8] = ["vectors", "codes", "links", "columns", "text", "index
 #[derive(clap::Args)]
 pub(crate) struct Memory {
     #[command(flatten)]
-    settings: Settings,
+    connection: Connection,
     /// Print the server's answer as it is, in bytes
     #[arg(long)]
     json: bool,
@@ -22,7 +21,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
-        let server = Server::named_by(self.settings)?;
+        let server = Server::named_by(self.connection)?;
         let body = server.get("/_admin/memory")?;
         if self.json {
             output.data(&body)?;

@@ -107,3 +107,8 @@ pub(crate) fn text(value: &Json) -> String {
         other => other.to_string(),
     }
 }
+
+/// A time without its fractions of a second.
+pub(crate) fn seconds(time: &str) -> String {
+    time.split_once('.').map_or(time.to_owned(), |(whole, _)| format!("{whole}Z"))
+}

@@ -138,20 +138,12 @@ async fn serve(
         Some(server) => server,
         None => bind().await?,
     };
-    let auth = if config.auth.enabled {
-        let auth = Auth::new(&config, &database, loaded.permissions());
-        Some(auth.map_err(|error| match error.downcast::<ConfigError>() {
-            Ok(wrong) => anyhow::Error::new(*wrong),
-            Err(other) => anyhow::anyhow!("{other}"),
-        })?)
-    } else {
-        None
-    };
-    let app = App::new(database.clone(), config);
-    let app = match auth {
-        Some(auth) => app.with_auth(auth),
-        None => app,
-    };
+    let auth = Auth::new(&config, &database, loaded.permissions());
+    let auth = auth.map_err(|error| match error.downcast::<ConfigError>() {
+        Ok(wrong) => anyhow::Error::new(*wrong),
+        Err(other) => anyhow::anyhow!("{other}"),
+    })?;
+    let app = App::new(database.clone(), config).with_auth(auth);
     let url = format!("{}://{}", if server.is_secure() { "https" } else { "http" }, server.address()?);
     if is_exposed {
         tracing::warn!(

@@ -183,7 +183,7 @@ impl Schemas {
         {
             return Ok(Some(Arc::clone(&compiled.schema)));
         }
-        let schema = Arc::new(MetadataSchema::parse(written)?);
+        let schema = Arc::new(MetadataSchema::parse_stored(written)?);
         let compiled = Compiled { declaration: Arc::clone(declaration), schema: Arc::clone(&schema) };
         self.compiled.write().insert(row.number, compiled);
         Ok(Some(schema))

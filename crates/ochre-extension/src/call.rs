@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use http::StatusCode;
 use ochre_engine::model::budget;
+use ochre_engine::scheduler::unknown_member;
 use ochre_engine::{Collection, DEFAULT_DATABASE, DEFAULT_TENANT, Database};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
@@ -101,22 +102,33 @@ pub fn find_collection(database: &Database, tenant: &str, home: &str, name: &str
     }
 }
 
-/// Reads a JSON object into a struct; what is wrong is said with its place.
+/// Reads a JSON object into a struct, as Chroma does; what is wrong is said with its place.
 ///
 /// # Errors
-/// As [`parse_json`]; 422 for an array, which serde takes for the values of a struct in order.
+/// [`Failure`]: 400 if it is no JSON, 422 if it is not what is expected, an array among others, which serde takes for the
+/// values of a struct in order; 413 if it would take more memory than a request may.
 pub fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     if bytes.trim_ascii_start().starts_with(b"[") && serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
         return Err(unexpected(&"invalid type: sequence, expected an object"));
     }
-    parse_json(bytes)
+    parse(bytes, |error| unexpected(&error))
 }
 
-/// Reads a JSON document; what is wrong is said with its place.
+/// Reads a JSON document of Ochre's own interfaces; what is wrong is said with its place.
 ///
 /// # Errors
-/// [`Failure`]: 400 if it is no JSON, 422 if it is not what is expected, 413 if it would take more memory than a request may.
+/// [`Failure`]: 400 if it is no JSON, or has a member that nobody reads; 422 if it is not what is expected; 413 if it would
+/// take more memory than a request may.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    parse(bytes, |error| match unknown_member(&error.to_string()) {
+        Some(text) => Failure::invalid(format!("{text} Nothing was done")),
+        None => unexpected(&error),
+    })
+}
+
+type PathError = serde_path_to_error::Error<serde_json::Error>;
+
+fn parse<T: DeserializeOwned>(bytes: &[u8], unexpected: fn(PathError) -> Failure) -> Result<T, Failure> {
     budget::charge(bytes.len().saturating_add(parsed_bytes(bytes)))?;
     // Keeping track of where in the document an error would be costs more than reading it again.
     if let Ok(value) = serde_json::from_slice(bytes) {
@@ -125,7 +137,7 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut deserializer);
     let value = parsed.map_err(|error| match error.inner().classify() {
-        serde_json::error::Category::Data => unexpected(&error),
+        serde_json::error::Category::Data => unexpected(error),
         _ => malformed(&error),
     })?;
     deserializer.end().map_err(|error| malformed(&error))?;
@@ -221,12 +233,14 @@ pub struct Answer {
     pub content_type: &'static str,
     /// The body.
     pub body: Vec<u8>,
+    /// What the audit log says of it, beside the request: what was made, changed or deleted.
+    pub audited: Option<Value>,
 }
 
 impl Answer {
     /// A text, with its media type.
     pub fn text(content_type: &'static str, text: String) -> Self {
-        Self { status: StatusCode::OK, content_type, body: text.into_bytes() }
+        Self { status: StatusCode::OK, content_type, body: text.into_bytes(), audited: None }
     }
 
     /// JSON.
@@ -235,7 +249,13 @@ impl Answer {
     /// [`Failure`] with 500 if the value cannot be JSON.
     pub fn json(value: &impl serde::Serialize) -> Result<Self, Failure> {
         let body = serde_json::to_vec(value).map_err(|error| Failure::internal(error.to_string()))?;
-        Ok(Self { status: StatusCode::OK, content_type: "application/json", body })
+        Ok(Self { status: StatusCode::OK, content_type: "application/json", body, audited: None })
+    }
+
+    /// With what the audit log says of it.
+    #[must_use]
+    pub fn with_audited(self, audited: Value) -> Self {
+        Self { audited: Some(audited), ..self }
     }
 
     /// With another status than 200.
@@ -248,7 +268,8 @@ impl Answer {
 
 impl From<Value> for Answer {
     fn from(value: Value) -> Self {
-        Self { status: StatusCode::OK, content_type: "application/json", body: value.to_string().into_bytes() }
+        let body = value.to_string().into_bytes();
+        Self { status: StatusCode::OK, content_type: "application/json", body, audited: None }
     }
 }
 

@@ -49,6 +49,9 @@ pub enum Needs {
     All(Permission),
     /// A permission somewhere in the place that the path names; the handler asks for the part it acts on.
     Some(Permission),
+    /// The first of these permissions, or the second where what is asked for changes nothing, somewhere in the place that
+    /// the path names; the handler asks for the part it acts on.
+    Either(Permission, Permission),
 }
 
 /// A parameter of the query string.

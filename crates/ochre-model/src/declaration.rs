@@ -98,10 +98,12 @@ impl Declaration {
         if self.schema.is_some() { self.validation_type.unwrap_or_default() } else { ValidationType::None }
     }
 
-    /// The keys, to be shown among a collection's metadata.
+    /// The keys, to be shown among a collection's metadata. The schema is a string however it was written: clients refuse to
+    /// send metadata with an object back.
     pub fn to_metadata(&self) -> Map<String, Json> {
+        let text = |schema: &Json| schema.as_str().map_or_else(|| schema.to_string(), str::to_owned);
         let keys = [
-            (SCHEMA_KEY, self.schema.clone()),
+            (SCHEMA_KEY, self.schema.as_ref().map(|schema| text(schema).into())),
             (VALIDATION_TYPE_KEY, self.validation_type.map(|mode| mode.name().into())),
             (VALIDATING_PARTY_KEY, self.validating_party.map(|party| party.name().into())),
         ];

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, nearest};
-use crate::policy::Policies;
+use crate::error::Error;
+use crate::nearest::nearest;
+use crate::policy::{Overlap, Policies};
 use crate::scheduler::{JobState, JobStatus, ScheduleOptions};
 use crate::store::Tally;
 use crate::task::{Knobs, Task};
@@ -25,11 +26,14 @@ pub(crate) struct Definition {
     pub(crate) is_enabled: bool,
 }
 
+/// Tasks by name.
+pub(crate) type Tasks = BTreeMap<String, Arc<dyn Task>>;
+
 /// The tasks by name.
-pub(crate) fn collect_tasks(tasks: &[Arc<dyn Task>]) -> Result<BTreeMap<&'static str, Arc<dyn Task>>, Error> {
+pub(crate) fn collect_tasks(tasks: &[Arc<dyn Task>]) -> Result<Tasks, Error> {
     let mut by_name = BTreeMap::new();
     for task in tasks {
-        if by_name.insert(task.name(), Arc::clone(task)).is_some() {
+        if by_name.insert(task.name().to_owned(), Arc::clone(task)).is_some() {
             return Err(Error::Duplicate(task.name().to_owned()));
         }
     }
@@ -37,18 +41,18 @@ pub(crate) fn collect_tasks(tasks: &[Arc<dyn Task>]) -> Result<BTreeMap<&'static
 }
 
 /// The task of a name.
-pub(crate) fn find_task<'a>(
-    tasks: &'a BTreeMap<&'static str, Arc<dyn Task>>, name: &str,
-) -> Result<&'a Arc<dyn Task>, Error> {
-    tasks
-        .get(name)
-        .ok_or_else(|| Error::UnknownJob { name: name.to_owned(), nearest: nearest(name, tasks.keys().copied()) })
+pub(crate) fn find_task(tasks: &Tasks, name: &str) -> Result<Arc<dyn Task>, Error> {
+    tasks.get(name).cloned().ok_or_else(|| Error::UnknownJob {
+        name: name.to_owned(),
+        nearest: nearest(name, tasks.keys().map(String::as_str)),
+    })
 }
 
 impl Definition {
     pub(crate) fn new(task: &dyn Task, trigger: Trigger, options: ScheduleOptions) -> Result<Self, Error> {
         let knobs = Knobs::new(task, &options.knobs)?;
-        check_policies(&options.policies)?;
+        check_policies(task, &options.policies)?;
+        check_knobs(task, &knobs, options.knobs.keys())?;
         let (policies, set, is_enabled) = (options.policies, options.knobs, !options.is_disabled);
         Ok(Self { trigger, policies, set, knobs, is_enabled })
     }
@@ -60,7 +64,8 @@ impl Definition {
     }
 
     /// This definition with a change: any of `interval`, `cron` (with `zone`), `once` or `delay`; `enabled`;
-    /// `policies` and `knobs`, of which those named are changed, and `null` means the default.
+    /// `policies` and `knobs`, of which those named are changed, and `null` means the default. A time to run once
+    /// is the trigger of what this gives; that it comes beside a recurring one is the caller's to see to.
     pub(crate) fn changed(&self, task: &dyn Task, change: &Map<String, Value>, now: Time) -> Result<Self, Error> {
         const KEYS: [&str; 8] = ["interval", "cron", "zone", "once", "delay", "enabled", "policies", "knobs"];
         if let Some(key) = change.keys().find(|key| !KEYS.contains(&key.as_str())) {
@@ -76,7 +81,7 @@ impl Definition {
             changed.is_enabled = enabled.as_bool().ok_or_else(|| wrong("enabled", "true or false", enabled))?;
         }
         if let Some(policies) = change.get("policies") {
-            changed.policies = self.changed_policies(policies)?;
+            changed.policies = self.changed_policies(task, policies)?;
         }
         if let Some(knobs) = change.get("knobs") {
             for (name, value) in object("knobs", knobs)? {
@@ -87,13 +92,15 @@ impl Definition {
                 };
             }
             changed.knobs = Knobs::new(task, &changed.set)?;
+            check_knobs(task, &changed.knobs, object("knobs", knobs)?.keys())?;
         }
         Ok(changed)
     }
 
     fn changed_trigger(&self, change: &Map<String, Value>, now: Time) -> Result<Option<Trigger>, Error> {
         let text = |key: &'static str| {
-            change.get(key).map(|value| value.as_str().ok_or_else(|| wrong(key, "a text", value))).transpose()
+            let given = change.get(key).filter(|value| key != "once" || !value.is_null());
+            given.map(|value| value.as_str().ok_or_else(|| wrong(key, "a text", value))).transpose()
         };
         let (interval, cron, once, zone) = (text("interval")?, text("cron")?, text("once")?, text("zone")?);
         let delay = text("delay")?;
@@ -127,7 +134,7 @@ impl Definition {
         }
     }
 
-    fn changed_policies(&self, change: &Value) -> Result<Policies, Error> {
+    fn changed_policies(&self, task: &dyn Task, change: &Value) -> Result<Policies, Error> {
         let (mut all, defaults) = (json!(self.policies), json!(Policies::default()));
         for (name, value) in object("policies", change)? {
             let Some(default) = defaults.get(name) else {
@@ -145,7 +152,7 @@ impl Definition {
         }
         let policies: Policies = serde_json::from_value(all)
             .map_err(|error| Error::Invalid { what: "policy", reason: error.to_string() })?;
-        check_policies(&policies)?;
+        check_policies(task, &policies)?;
         Ok(policies)
     }
 
@@ -165,6 +172,8 @@ impl Definition {
             running: None,
             last_run: None,
             last_look: None,
+            held: None,
+            pending: Vec::new(),
             progress: None,
             tally: Tally::default(),
             failures: 0,
@@ -175,7 +184,21 @@ impl Definition {
     }
 }
 
-fn check_policies(policies: &Policies) -> Result<(), Error> {
+fn check_policies(task: &dyn Task, policies: &Policies) -> Result<(), Error> {
+    if policies.overlap == Overlap::Allow && !task.locks().is_empty() {
+        let reason = format!(
+            "overlap is allow, but two runs of job '{}' cannot work at once: both need {}; use queue, skip or cancel-running",
+            task.name(),
+            task.locks().join(", ")
+        );
+        return Err(Error::Invalid { what: "policy", reason });
+    }
+    if policies.catch_up == 0 {
+        let reason =
+            "catch_up is 0, so that misfire all would run none of the missed times; use at least 1, or misfire skip"
+                .into();
+        return Err(Error::Invalid { what: "policy", reason });
+    }
     if !(0.0..=1.0).contains(&policies.jitter) {
         let reason = format!("jitter is {}; it has to be between 0 and 1", policies.jitter);
         return Err(Error::Invalid { what: "policy", reason });
@@ -183,6 +206,20 @@ fn check_policies(policies: &Policies) -> Result<(), Error> {
     if policies.timeout.0.is_zero() {
         let reason = "timeout is 0s; it has to be longer, or no run ever succeeds".into();
         return Err(Error::Invalid { what: "policy", reason });
+    }
+    Ok(())
+}
+
+/// Refuses values of the knobs named that a task cannot work with.
+fn check_knobs<'a>(task: &dyn Task, knobs: &Knobs, named: impl Iterator<Item = &'a String>) -> Result<(), Error> {
+    for name in named {
+        if task.positive_knobs().contains(&name.as_str()) && knobs.count(name) == 0 {
+            let reason = format!(
+                "'{name}' of job '{}' is 0, so that no step would do anything; it has to be at least 1",
+                task.name()
+            );
+            return Err(Error::Invalid { what: "knob", reason });
+        }
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ mod error;
 mod governor;
 mod local;
 mod memory;
+mod nearest;
 mod off;
 mod policy;
 mod scheduler;
@@ -24,13 +25,16 @@ mod window;
 pub use clock::{Clock, SystemClock, VirtualClock};
 pub use context::Context;
 pub use cron::CronExpression;
-pub use error::{Error, nearest};
+pub use error::Error;
 pub use governor::{Admission, Governor, NoGovernor};
 pub use local::LocalScheduler;
 pub use memory::MemoryJobStore;
+pub use nearest::{nearest, unknown_member};
 pub use off::OffScheduler;
 pub use policy::{Class, Misfire, Overlap, Policies};
-pub use scheduler::{Implementations, JobHandle, JobState, JobStatus, Parts, ScheduleOptions, Scheduler, declare};
+pub use scheduler::{
+    Held, Implementations, JobHandle, JobState, JobStatus, Parts, ScheduleOptions, Scheduler, declare,
+};
 pub use store::{Finished, JobStore, Kind, LastLook, Pending, Progress, Run, Schedule, Status, Tally};
 pub use task::{Defaults, Failure, Knob, KnobValue, Knobs, Look, Stop, Task, When};
 pub use time::Time;

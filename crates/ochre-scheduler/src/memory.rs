@@ -125,4 +125,11 @@ impl JobStore for MemoryJobStore {
         gone.iter().for_each(|key| drop(state.runs.remove(key)));
         Ok(gone.len())
     }
+
+    fn remove(&self, job: &str) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        state.schedules.remove(job);
+        state.runs.retain(|_, run| run.job != job);
+        Ok(())
+    }
 }

@@ -1,13 +1,14 @@
 //! A scheduler that lists jobs and runs none.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use crate::definition::{Definition, collect_tasks, find_task};
+use crate::definition::{Definition, Tasks, collect_tasks, find_task};
 use crate::error::Error;
 use crate::scheduler::{JobHandle, JobState, JobStatus, Parts, ScheduleOptions, Scheduler};
 use crate::store::Run;
@@ -18,7 +19,7 @@ use crate::trigger::Trigger;
 /// Lists jobs and runs none.
 pub struct OffScheduler {
     parts: Parts,
-    tasks: BTreeMap<&'static str, Arc<dyn Task>>,
+    tasks: Mutex<Tasks>,
     jobs: Mutex<BTreeMap<String, Definition>>,
 }
 
@@ -28,11 +29,15 @@ impl OffScheduler {
     /// # Errors
     /// [`Error::Duplicate`] if two have one name.
     pub fn new(parts: Parts) -> Result<Self, Error> {
-        Ok(Self { tasks: collect_tasks(&parts.tasks)?, parts, jobs: Mutex::default() })
+        Ok(Self { tasks: Mutex::new(collect_tasks(&parts.tasks)?), parts, jobs: Mutex::default() })
+    }
+
+    fn task(&self, name: &str) -> Result<Arc<dyn Task>, Error> {
+        find_task(&self.tasks.lock(), name)
     }
 
     fn declare(&self, job: &str, trigger: Trigger, options: ScheduleOptions) -> Result<JobHandle<'_>, Error> {
-        let definition = Definition::new(&**find_task(&self.tasks, job)?, trigger, options)?;
+        let definition = Definition::new(&*self.task(job)?, trigger, options)?;
         let mut jobs = self.jobs.lock();
         if jobs.contains_key(job) {
             return Err(Error::Duplicate(job.to_owned()));
@@ -66,17 +71,17 @@ impl Scheduler for OffScheduler {
 
     fn jobs(&self) -> Vec<JobStatus> {
         let jobs = self.jobs.lock();
-        let status = |(name, definition): (&String, &Definition)| {
-            Some(definition.status(&**self.tasks.get(name.as_str())?, JobState::Off))
-        };
+        let tasks = self.tasks.lock();
+        let status =
+            |(name, definition): (&String, &Definition)| Some(definition.status(&**tasks.get(name)?, JobState::Off));
         jobs.iter().filter_map(status).collect()
     }
 
     fn job(&self, job: &str) -> Result<JobStatus, Error> {
-        let task = find_task(&self.tasks, job)?;
+        let task = self.task(job)?;
         let jobs = self.jobs.lock();
         let definition = jobs.get(job).ok_or_else(|| Error::UnknownJob { name: job.to_owned(), nearest: None })?;
-        Ok(definition.status(&**task, JobState::Off))
+        Ok(definition.status(&*task, JobState::Off))
     }
 
     fn next_times(&self, job: &str, _: usize) -> Result<Vec<Time>, Error> {
@@ -91,7 +96,7 @@ impl Scheduler for OffScheduler {
         self.job(job).and(Err(Error::Off))
     }
 
-    fn run_now(&self, job: &str) -> Result<(), Error> {
+    fn run_now(&self, job: &str) -> Result<Time, Error> {
         self.job(job).and(Err(Error::Off))
     }
 
@@ -108,6 +113,28 @@ impl Scheduler for OffScheduler {
 
     fn alter(&self, job: &str, _: &Map<String, Value>) -> Result<JobStatus, Error> {
         self.job(job).and(Err(Error::Off))
+    }
+
+    fn reset(&self, job: &str) -> Result<JobStatus, Error> {
+        self.job(job).and(Err(Error::Off))
+    }
+
+    fn add_task(&self, task: Arc<dyn Task>) -> Result<(), Error> {
+        match self.tasks.lock().entry(task.name().to_owned()) {
+            Entry::Occupied(_) => Err(Error::Duplicate(task.name().to_owned())),
+            Entry::Vacant(vacant) => {
+                vacant.insert(task);
+                Ok(())
+            }
+        }
+    }
+
+    fn remove(&self, job: &str) -> Result<(), Error> {
+        self.job(job)?;
+        self.parts.store.remove(job)?;
+        self.jobs.lock().remove(job);
+        self.tasks.lock().remove(job);
+        Ok(())
     }
 
     fn start(&self) -> Result<(), Error> {

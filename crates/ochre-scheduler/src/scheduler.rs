@@ -15,7 +15,7 @@ use crate::local::LocalScheduler;
 use crate::memory::MemoryJobStore;
 use crate::off::OffScheduler;
 use crate::policy::Policies;
-use crate::store::{JobStore, LastLook, Progress, Run, Tally};
+use crate::store::{JobStore, LastLook, Pending, Progress, Run, Tally};
 use crate::task::{Defaults, Task, When};
 use crate::time::Time;
 use crate::trigger::Trigger;
@@ -66,8 +66,9 @@ pub trait Scheduler: Send + Sync {
     /// Runs a paused or broken job again, from its next time on.
     fn resume(&self, job: &str) -> Result<(), Error>;
 
-    /// Runs a job as soon as possible, whatever its schedule and its precondition say.
-    fn run_now(&self, job: &str) -> Result<(), Error>;
+    /// Runs a job as soon as possible, whatever its schedule and its precondition say; the nominal time of the run. Asking
+    /// again before it begins is asking once.
+    fn run_now(&self, job: &str) -> Result<Time, Error>;
 
     /// Stops a run under way at its next step.
     fn cancel(&self, job: &str) -> Result<(), Error>;
@@ -78,8 +79,21 @@ pub trait Scheduler: Send + Sync {
     /// The last runs of a job, newest first.
     fn history(&self, job: &str, limit: usize) -> Result<Vec<Run>, Error>;
 
-    /// Changes schedule, policies or knobs. Nothing is changed if anything about it is wrong.
+    /// Changes schedule, policies or knobs. Nothing is changed if anything about it is wrong. A time to run once comes
+    /// beside a recurring schedule, and `"once": null` takes such times back.
     fn alter(&self, job: &str, change: &Map<String, Value>) -> Result<JobStatus, Error>;
+
+    /// Makes schedule, policies and knobs of a job what they were declared to be.
+    fn reset(&self, job: &str) -> Result<JobStatus, Error>;
+
+    /// Adds a task, which can be scheduled from then on.
+    ///
+    /// # Errors
+    /// [`Error::Duplicate`] if there is one of its name.
+    fn add_task(&self, task: Arc<dyn Task>) -> Result<(), Error>;
+
+    /// Removes a job with its task and its history. A run under way is told to stop.
+    fn remove(&self, job: &str) -> Result<(), Error>;
 
     /// Begins to run jobs.
     ///
@@ -150,7 +164,7 @@ impl<'a> JobHandle<'a> {
     ///
     /// # Errors
     /// As there.
-    pub fn run_now(&self) -> Result<(), Error> {
+    pub fn run_now(&self) -> Result<Time, Error> {
         self.scheduler.run_now(&self.name)
     }
 
@@ -194,6 +208,10 @@ pub struct JobStatus {
     pub last_run: Option<Run>,
     /// The last look that found nothing to do.
     pub last_look: Option<LastLook>,
+    /// Why it is due and does not run.
+    pub held: Option<Held>,
+    /// Runs that are due besides the schedule, now or later.
+    pub pending: Vec<Pending>,
     /// How far the run under way is.
     pub progress: Option<Progress>,
     /// What became of its nominal times.
@@ -208,12 +226,23 @@ pub struct JobStatus {
     pub knobs_about: BTreeMap<&'static str, &'static str>,
 }
 
+/// What keeps a job that is due from running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// Why.
+    pub reason: String,
+    /// Until when at least, if that is known.
+    pub until: Option<Time>,
+}
+
 /// Whether a job runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum JobState {
     /// It waits for its next time.
     Scheduled,
+    /// It is due, and something keeps it from running.
+    Held,
     /// A run is under way.
     Running,
     /// A run is under way and gives way to requests.

@@ -101,6 +101,8 @@ pub enum Kind {
     Manual,
     /// Something that happened.
     Signalled,
+    /// A time of its own, beside its schedule.
+    Once,
 }
 
 /// One run of a job, identified by job, nominal time, kind and attempt.
@@ -201,6 +203,8 @@ pub trait JobStore: Send + Sync {
     /// Forgets ended runs of a job that ended before `before`, and all but `max`; never the last run nor the
     /// last failure. Returns how many, at most `step`.
     fn prune(&self, job: &str, before: Time, max: usize, step: usize) -> Result<usize, Error>;
+    /// Forgets a job: its schedule and its runs, those under way too.
+    fn remove(&self, job: &str) -> Result<(), Error>;
 }
 
 /// What came of ending a run.

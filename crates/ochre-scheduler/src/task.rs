@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use crate::context::Context;
-use crate::error::{Error, nearest};
+use crate::error::Error;
+use crate::nearest::nearest;
 use crate::policy::Policies;
 use crate::trigger::Span;
 
@@ -13,13 +14,17 @@ use crate::trigger::Span;
 /// does it in bounded steps with a [`Context::step`] before each, and may be killed anywhere.
 pub trait Task: Send + Sync {
     /// Its name, in kebab-case.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
     /// What it does, in a sentence.
-    fn about(&self) -> &'static str;
+    fn about(&self) -> &str;
     /// When it runs unless configured otherwise.
     fn defaults(&self) -> Defaults;
     /// What can be set about it.
     fn knobs(&self) -> &'static [Knob] {
+        &[]
+    }
+    /// Those of its knobs that count what a step does, and so cannot be 0.
+    fn positive_knobs(&self) -> &'static [&'static str] {
         &[]
     }
     /// Names of what it must have to itself: tasks that share one never run at once.

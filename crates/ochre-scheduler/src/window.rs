@@ -40,6 +40,29 @@ impl Window {
     }
 }
 
+impl Window {
+    /// The next times, within eight days, at which it begins.
+    pub(crate) fn beginnings(&self, after: Time) -> impl Iterator<Item = Time> {
+        self.times(self.from, after)
+    }
+
+    /// The next times, within eight days, at which it ends.
+    pub(crate) fn ends(&self, after: Time) -> impl Iterator<Item = Time> {
+        self.times(self.to, after)
+    }
+
+    /// A minute of each of the next days.
+    fn times(&self, minute: u16, after: Time) -> impl Iterator<Item = Time> {
+        let today = after.timestamp().to_zoned(self.zone.clone()).date();
+        (0..=8_i64).filter_map(move |days| {
+            let midnight = today.checked_add(jiff::Span::new().days(days)).ok()?.at(0, 0, 0, 0);
+            let time = midnight.checked_add(jiff::Span::new().minutes(i64::from(minute))).ok()?;
+            let time = Time::from(time.to_zoned(self.zone.clone()).ok()?.timestamp());
+            (time > after).then_some(time)
+        })
+    }
+}
+
 impl FromStr for Window {
     type Err = Error;
 

@@ -27,14 +27,32 @@ pub struct IndexSuggestion {
     pub reason: String,
 }
 
-/// A schema that accepts every record the reports were made from. `formats` are those that all values of a key have.
-/// What `declared` calls sensitive stays so.
+/// Which types a suggested schema gives to a key whose values are of several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SuggestedTypes {
+    /// The one that most records have; the others break the schema. Integers beside floats are floats.
+    #[default]
+    Majority,
+    /// All of them: every record satisfies the schema.
+    Union,
+}
+
+/// The schema that the reports suggest. `formats` are those that all values of a key have. What `declared` calls sensitive
+/// stays so.
 pub fn suggest_schema(
     keys: &[KeyReport], records: u64, formats: &BTreeMap<String, Format>, declared: Option<&MetadataSchema>,
+    of: SuggestedTypes,
 ) -> Json {
     let mut properties = Map::new();
     for key in keys {
-        let types: Vec<&str> = key.types.keys().copied().collect();
+        let is_suggested = |name: &&str| match (of, key.majority) {
+            (SuggestedTypes::Union, _) => true,
+            (SuggestedTypes::Majority, "int" | "float") => matches!(*name, "int" | "float"),
+            (SuggestedTypes::Majority, "list[int]" | "list[float]") => matches!(*name, "list[int]" | "list[float]"),
+            (SuggestedTypes::Majority, majority) => *name == majority,
+        };
+        let types: Vec<&str> = key.types.keys().copied().filter(is_suggested).collect();
         // Integers are floats, so float alone takes both.
         let types: Vec<&str> =
             types.iter().copied().filter(|name| *name != "int" || !types.contains(&"float")).collect();
@@ -55,8 +73,15 @@ pub fn suggest_schema(
         if declared.and_then(|declared| declared.property(&key.name)).is_some_and(|property| property.sensitive) {
             property.insert("sensitive".into(), true.into());
         }
-        let examples: Vec<Json> =
-            key.top.iter().take(EXAMPLES_MAX).filter_map(|top| top.get("value").cloned()).collect();
+        let takes = |value: &Json| match value {
+            Json::Bool(_) => types.contains(&"bool"),
+            Json::Number(number) if number.is_f64() => types.contains(&"float"),
+            Json::Number(_) => types.contains(&"int") || types.contains(&"float"),
+            Json::String(_) => types.contains(&"string"),
+            _ => false,
+        };
+        let values = key.top.iter().filter_map(|top| top.get("value")).filter(|value| takes(value));
+        let examples: Vec<Json> = values.take(EXAMPLES_MAX).cloned().collect();
         if !examples.is_empty() {
             property.insert("examples".into(), examples.into());
         }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue};
 use cel::objects::Key;
 use cel::{Context, Env, Program};
 use ochre_model::{Metadata, Value};
@@ -114,6 +114,11 @@ impl Expression {
         }
         Growth::check(program.expression())?;
         Ok(Self { text: text.to_owned(), program, names_value: walk.names_value })
+    }
+
+    /// What it gives if that can be no boolean, whatever the record is.
+    pub(crate) fn gives_instead_of_a_boolean(&self) -> Option<&'static str> {
+        gives_instead(self.program.expression(), &[])
     }
 
     /// Whether it names the value of a key.
@@ -229,6 +234,41 @@ impl Walk {
             }
             _ => {}
         }
+    }
+}
+
+/// What an expression gives if that can be no boolean; `bound` are names with what they stand for.
+fn gives_instead(expression: &IdedExpr, bound: &[(&str, &IdedExpr)]) -> Option<&'static str> {
+    let is_operator = |name: &str| !name.starts_with(|c: char| c.is_ascii_alphabetic());
+    match &expression.expr {
+        Expr::Literal(LiteralValue::Boolean(_)) => None,
+        Expr::Literal(_) => Some("a constant"),
+        Expr::List(_) => Some("a list"),
+        Expr::Map(_) | Expr::Struct(_) => Some("a map"),
+        Expr::Ident(name) => match bound.iter().find(|(own, _)| own == name) {
+            Some((_, value)) => gives_instead(value, &[]),
+            None => match name.as_str() {
+                "id" | "document" => Some("a string"),
+                "record" => Some("the whole record"),
+                name if TYPES.contains(&name) => Some("a type"),
+                _ => None,
+            },
+        },
+        Expr::Call(call) => match (call.func_name.as_str(), &call.args[..]) {
+            ("_?_:_", [_, yes, no]) => gives_instead(yes, bound).and(gives_instead(no, bound)),
+            ("_+_" | "_-_" | "_*_" | "_/_" | "_%_" | "-_" | "size" | "int" | "uint" | "double", _) => {
+                Some("a number or a text")
+            }
+            ("string" | "bytes", _) => Some("a text"),
+            ("type", _) => Some("a type"),
+            // What is looked up may be anything; every other operator compares.
+            (name, _) => {
+                debug_assert!(is_operator(name) || FUNCTIONS.contains(&name), "{name} passed");
+                None
+            }
+        },
+        Expr::Comprehension(inner) => gives_instead(&inner.result, &[(&inner.accu_var, &inner.accu_init)]),
+        _ => None,
     }
 }
 
@@ -392,6 +432,44 @@ mod tests {
             "value in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]",
         ] {
             check(text, true);
+        }
+    }
+
+    #[test]
+    fn expressions_that_can_be_no_boolean_are_known() {
+        for text in [
+            "size(value)",
+            "value + 1",
+            "'x'",
+            "record",
+            "document",
+            "[1]",
+            "{'a': 1}",
+            "record.a.map(x, x > 1)",
+            "record.a.filter(x, x > 1)",
+            "has(record.a) ? 1 : 2",
+            "type(value)",
+            "-value",
+            "string(value)",
+        ] {
+            assert!(Expression::parse(text).unwrap().gives_instead_of_a_boolean().is_some(), "{text}");
+        }
+        for text in [
+            "value",
+            "record.seen",
+            "record['seen']",
+            "true",
+            "has(record.a)",
+            "!value",
+            "value in [1]",
+            "record.a.all(x, x > 1)",
+            "record.a.exists_one(x, x > 1)",
+            "has(record.a) ? 1 : true",
+            "bool(value)",
+            "document.contains('x')",
+            "value ? record.a : record.b",
+        ] {
+            assert_eq!(Expression::parse(text).unwrap().gives_instead_of_a_boolean(), None, "{text}");
         }
     }
 

@@ -74,7 +74,7 @@ impl App {
         Self { database, config, running, writing, requests, embedding_function, auth, arriving, memory, request_bytes }
     }
 
-    /// Asks every request who it is from.
+    /// Knows the keys of the database; asks every request who it is from if the configuration wants that.
     #[must_use]
     pub fn with_auth(self, auth: Auth) -> Self {
         Self { auth: Some(Arc::new(auth)), ..self }
@@ -82,6 +82,11 @@ impl App {
 
     /// Who may do what, if that is asked.
     pub(crate) fn auth(&self) -> Option<&Arc<Auth>> {
+        self.auth.as_ref().filter(|_| self.config.auth.enabled)
+    }
+
+    /// The keys of the database, and roles, whether anybody is asked for them or not.
+    pub(crate) fn keys(&self) -> Option<&Arc<Auth>> {
         self.auth.as_ref()
     }
 
@@ -107,7 +112,7 @@ impl App {
 
     /// Without authentication, administration and tools are only for this machine.
     pub(crate) fn check_local(&self) -> Result<(), ApiError> {
-        if self.auth.is_some() {
+        if self.auth().is_some() {
             return Ok(());
         }
         let host = self.config.server.host.as_str();

@@ -101,7 +101,10 @@ pub(crate) fn document(extensions: &[Arc<dyn ApiExtension>]) -> Json {
                 "type": "array", "minItems": 1, "items": {"type": "string"},
                 "description": "role:tenant/database/collection, with * for any characters",
             },
-            "expires_at": {"type": "integer", "description": "Seconds since 1970"},
+            "expires_at": {
+                "type": ["string", "integer"], "format": "date-time",
+                "description": "From then on it is refused: RFC 3339, or seconds since 1970",
+            },
             "requests_per_second": {"type": "integer", "minimum": 1},
             "concurrent_requests": {"type": "integer", "minimum": 1},
             "batch_records": {"type": "integer", "minimum": 1},
@@ -176,9 +179,12 @@ fn describe(operation: &Description) -> Json {
     match operation.needs {
         Needs::Nothing => {}
         Needs::Identity => described["security"] = security(),
-        Needs::All(permission) | Needs::Some(permission) => {
+        Needs::All(permission) | Needs::Some(permission) | Needs::Either(permission, _) => {
             described["security"] = security();
             described["x-permission"] = permission.name().into();
+            if let Needs::Either(_, instead) = operation.needs {
+                described["x-permission-to-change-nothing"] = instead.name().into();
+            }
         }
     }
     if let Some(request) = operation.request {

@@ -17,6 +17,7 @@ use ochre_engine::Database;
 use ochre_extension::{Answer, ApiExtension, Call, Description, Handler, Method, Needs, Operation, Work};
 
 use crate::app::App;
+use crate::auth::Audited;
 use crate::auth::Caller;
 use crate::body::JsonBytes;
 use crate::error::ApiError;
@@ -208,8 +209,12 @@ async fn serve(
     };
     let answered = if description.is_write { app.run_write(answer).await } else { app.run(answer).await };
     match answered {
-        Ok(Answer { status, content_type, body }) => {
-            (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
+        Ok(Answer { status, content_type, body, audited }) => {
+            let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();
+            if let Some(audited) = audited {
+                response.extensions_mut().insert(Audited(audited));
+            }
+            response
         }
         Err(error) => error.into_response(),
     }

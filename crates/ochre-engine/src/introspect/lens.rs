@@ -19,7 +19,7 @@ const AGGREGATES_MAX: usize = 10_000;
 /// Offending values that are listed.
 const AGGREGATES_LISTED: usize = 20;
 /// Below this share of the majority's type a key is called mixed up rather than having a few slips.
-const CONFIDENT: f64 = 0.95;
+const CONFIDENT: f64 = 0.8;
 
 /// Feeds the values of a column into statistics, and counts them.
 struct Gather<'a> {

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use ochre_index::{Bitmap, TypeCounts};
 use ochre_model::{Filter, HIDDEN_PREFIX};
 use ochre_schema::{
-    Compliance, DocumentReport, Format, KeyReport, MetadataSchema, Offender, Report, Sample, Warning, similar_names,
-    suggest_indexes, suggest_schema,
+    Compliance, DocumentReport, Format, KeyReport, MetadataSchema, Offender, Report, Sample, SuggestedTypes, Warning,
+    similar_names, suggest_indexes, suggest_schema,
 };
 use ochre_store::{CollectionRow, Parts};
 use serde_json::Value as Json;
@@ -93,6 +93,8 @@ pub struct IntrospectRequest {
     /// Whether quantiles are among the statistics of numbers.
     pub quantiles: bool,
     pub against: Against,
+    /// Which types the suggested schema has.
+    pub types: SuggestedTypes,
 }
 
 impl Default for IntrospectRequest {
@@ -111,6 +113,7 @@ impl Default for IntrospectRequest {
             top: 10,
             quantiles: true,
             against: Against::Declared,
+            types: SuggestedTypes::default(),
         }
     }
 }
@@ -406,7 +409,8 @@ impl Inspection<'_> {
         }
         let gravity = |warning: &Warning| ["error", "warning", "info"].iter().position(|level| *level == warning.level);
         report.warnings.sort_by_key(gravity);
-        report.suggested_schema = suggest_schema(&report.keys, report.records, &self.formats, self.schema.as_deref());
+        let (schema, types) = (self.schema.as_deref(), self.request.types);
+        report.suggested_schema = suggest_schema(&report.keys, report.records, &self.formats, schema, types);
         report.index_suggestions = {
             let looked_at = report.sample.map_or(report.records, |sample| sample.records);
             suggest_indexes(&report.keys, report.records, looked_at)

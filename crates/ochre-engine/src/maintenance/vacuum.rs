@@ -39,6 +39,10 @@ impl Task for Vacuum {
         ]
     }
 
+    fn positive_knobs(&self) -> &'static [&'static str] {
+        &["step_pages"]
+    }
+
     fn look(&self, knobs: &Knobs) -> Result<Look, Failure> {
         let sizes = self.0.open()?.store.statistics()?;
         let share = sizes.free_bytes as f64 / sizes.database_bytes.max(1) as f64;

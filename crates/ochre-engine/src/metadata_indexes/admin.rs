@@ -136,7 +136,7 @@ impl Database {
             return Ok((inner.describe(&made)?, IndexChange::Building));
         }
         let is_built = !before.has_same_entries(&definition);
-        inner.redefine(&existing, definition)?;
+        inner.redefine(&existing, &definition)?;
         Ok((inner.describe(&existing)?, if is_built { IndexChange::Building } else { IndexChange::Changed }))
     }
 
@@ -350,13 +350,13 @@ impl Inner {
     }
 
     /// Changes what an index of the same collections is declared to be. The caller holds `changing`.
-    fn redefine(&self, index: &Declared, definition: IndexDefinition) -> Result<(), Error> {
+    fn redefine(&self, index: &Declared, definition: &IndexDefinition) -> Result<(), Error> {
         let before = index.definition();
-        let (old, new) = (Indexes::place(&before), Indexes::place(&definition));
+        let (old, new) = (Indexes::place(&before), Indexes::place(definition));
         match index {
             Declared::Collection(entry) => {
                 let mut state = entry.state.lock().clone();
-                if before.has_same_entries(&definition) {
+                if before.has_same_entries(definition) {
                     state.describe(definition.clone());
                 } else {
                     let shape = definition.shape(entry.id)?;
@@ -371,7 +371,7 @@ impl Inner {
                     definition: Mutex::new(definition.clone()),
                 };
                 self.change_entries(Vec::new(), Some(&changed))?;
-                *own.definition.lock() = definition.clone();
+                own.definition.lock().clone_from(definition);
             }
         }
         {

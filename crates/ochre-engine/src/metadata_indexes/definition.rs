@@ -84,7 +84,11 @@ impl IndexDefinition {
                 "an index is an object such as {\"index_name\": \"by_year\", \"columns\": [\"year\"], \"collection\": \"films\"}",
             );
         }
-        serde_json::from_value(json).map_err(|error| Error::Invalid(format!("the index is not valid: {error}")))
+        serde_json::from_value(json).map_err(|error| {
+            let text = error.to_string();
+            let text = ochre_scheduler::unknown_member(&text).unwrap_or(text);
+            Error::Invalid(format!("the index is not valid: {text}"))
+        })
     }
 
     /// Whether another definition has the same entries: if not, the index is built anew.

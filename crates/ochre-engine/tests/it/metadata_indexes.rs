@@ -267,7 +267,7 @@ fn bad_definitions_are_refused_with_what_is_wrong_and_nothing_is_made() {
     for (json, words) in [
         (json!([]), "an index is an object"),
         (json!({"columns": ["year"], "collection": "films"}), "index_name"),
-        (with(json!({"colums": []})), "unknown field `colums`"),
+        (with(json!({"colums": []})), "did you mean 'columns'?"),
         (with(json!({"index_name": ""})), "1 to 128"),
         (with(json!({"index_name": "../etc"})), "letters, digits"),
         (with(json!({"index_name": "a/b"})), "letters, digits"),
@@ -610,8 +610,7 @@ fn an_index_that_gets_another_collection_is_never_lost_on_the_way() {
     database.create_metadata_index(&with(json!("first"), "by_year")).unwrap();
     database.create_metadata_index(&with(json!("second"), "taken")).unwrap();
     database.maintain().unwrap();
-    let used =
-        || [answered_by(&database, "first"), answered_by(&database, "second")].map(|name| name.unwrap_or_default());
+    let used = || [answered_by(&database, "first"), answered_by(&database, "second")].map(Option::unwrap_or_default);
     assert_eq!(used(), ["by_year", "taken"]);
     // What is refused leaves everything as it is.
     for (refused, words) in [

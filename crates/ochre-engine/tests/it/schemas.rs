@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ochre_engine::model::{DeclarationChange, Metadata, Space, ValidationType, Value};
+use ochre_engine::schema::SuggestedTypes;
 use ochre_engine::{
     Alteration, BackupTargets, Collection, Database, Error, IntrospectMode, IntrospectRequest, NewRecords, Options,
     Repository, RestoreAt, RestoreOptions, Validation,
@@ -87,14 +88,43 @@ fn a_suggested_schema_accepts_the_records_it_came_from_in_every_mode() {
         for _ in 0..30 {
             apply(&tests, &mut oracle, generator.operation(60)).unwrap();
         }
-        let report = tests.introspect(&IntrospectRequest::default()).unwrap();
+        let union = IntrospectRequest { types: SuggestedTypes::Union, ..IntrospectRequest::default() };
+        let report = tests.introspect(&union).unwrap();
         for mode in ValidationType::ALL {
             let validation =
                 Validation { schema: Some(report.suggested_schema.clone()), mode: Some(mode), batch: None };
             let found = tests.validate(&validation).unwrap();
             assert_eq!((found.judged, found.compliant), (report.records, report.records), "{:?}", found.rules);
         }
+        // By the majority's types, the records that are refused are those of another type: the offenders.
+        let report =
+            tests.introspect(&IntrospectRequest { offenders: 100_000, ..IntrospectRequest::default() }).unwrap();
+        let schema = Some(report.suggested_schema.clone());
+        let found = tests.validate(&Validation { schema, mode: Some(ValidationType::Strict), batch: None }).unwrap();
+        let offending: std::collections::BTreeSet<&str> =
+            report.keys.iter().flat_map(|key| &key.offenders).map(|offender| offender.id.as_str()).collect();
+        assert_eq!(found.judged - found.compliant, offending.len() as u64, "{:?}", found.rules);
+        for key in &report.keys {
+            let types = &report.suggested_schema["properties"][&key.name]["type"];
+            assert!(types.is_string(), "one type is meant by {}: {types}", key.name);
+        }
     }
+}
+
+#[test]
+fn one_wrong_in_ten_leaves_no_doubt_what_is_meant() {
+    let database = Database::ephemeral_with(small()).unwrap();
+    let tests = collection(&database, Space::L2);
+    for n in 0..100 {
+        let value = if n % 10 == 0 { Value::Str("1999".into()) } else { Value::Int(1900 + n) };
+        add(&tests, &format!("r{n}"), "year", value).unwrap();
+    }
+    let report = tests.introspect(&IntrospectRequest::default()).unwrap();
+    assert_eq!(report.suggested_schema["properties"]["year"]["type"], "int");
+    let warning = report.warnings.iter().find(|warning| warning.code == "mixed-types").unwrap();
+    assert!(warning.message.contains("int is meant most likely"), "{}", warning.message);
+    assert_eq!(report.suggested_schema["properties"]["year"]["examples"].as_array().unwrap().len(), 5);
+    declare(&tests, &report.suggested_schema, ValidationType::Strict).unwrap();
 }
 
 fn declare(collection: &Collection, schema: &Json, mode: ValidationType) -> Result<(), Error> {

@@ -9,9 +9,11 @@ use crate::context::Control;
 use crate::error::Error;
 use crate::local::run::Ready;
 use crate::policy::{Class, Misfire, Overlap, Policies};
+use crate::scheduler::Held;
 use crate::store::{Finished, Kind, LastLook, Pending, Run, Schedule, Status};
 use crate::task::{Look, Stop};
 use crate::time::Time;
+use crate::window::Window;
 
 /// How often a job is looked at that would have to wait for others to end, in case it became urgent.
 const HELD_LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -25,6 +27,13 @@ struct Due {
     coalesced: u64,
     /// It stands in the schedule's list of pending runs.
     is_pending: bool,
+}
+
+impl Due {
+    /// Whether it is a nominal time that ends up in the tally.
+    fn is_counted(&self) -> bool {
+        matches!(self.kind, Kind::Scheduled | Kind::Once) && self.attempt == 1
+    }
 }
 
 impl Inner {
@@ -202,9 +211,47 @@ impl State {
                 job.schedule.next = job.schedule.trigger.next(now);
             }
             job.schedule.last_nominal = job.schedule.last_nominal.map(|nominal| nominal.min(now));
-            job.schedule.pending.iter_mut().for_each(|pending| pending.not_before = pending.not_before.min(now));
+            let again = job.schedule.pending.iter_mut().filter(|pending| pending.kind != Kind::Once);
+            again.for_each(|pending| pending.not_before = pending.not_before.min(now));
             job.is_unsaved = true;
         }
+    }
+
+    /// What keeps a job from running that is due, or its run from going on.
+    pub(super) fn held(&self, job: &Job, now: Time, running_max: usize) -> Option<Held> {
+        let soon = |reason: String| Some(Held { reason, until: None });
+        if let Some(active) = job.running.last() {
+            return match active.control.is_waiting() {
+                true => soon("requests come first: it goes on when they leave room".into()),
+                false => None,
+            };
+        }
+        let since = job.due_since(now).filter(|since| *since <= now)?;
+        let policies = &job.schedule.policies;
+        if !is_allowed(policies, now) {
+            let quiet = policies.quiet_hours.iter().find(|window| window.contains(now));
+            let reason = match quiet {
+                Some(window) => format!("due since {since}, within its quiet hours {window}"),
+                None => format!("due since {since}, outside its windows {}", list(&policies.windows)),
+            };
+            return Some(Held { reason, until: next_allowed(policies, now) });
+        }
+        let is_mine = |other: &&Job| other.task.locks().iter().any(|lock| job.task.locks().contains(lock));
+        let running = || self.jobs.values().filter(|other| !other.running.is_empty());
+        if let Some(other) = running().find(is_mine) {
+            return soon(format!(
+                "due since {since}, waits for job '{}', which works on the same",
+                other.schedule.name
+            ));
+        }
+        if self.is_full(running_max) {
+            let names: Vec<&str> = running().map(|other| &*other.schedule.name).collect();
+            return soon(format!(
+                "due since {since}, waits for one of {} to end: {running_max} run at once",
+                names.join(", ")
+            ));
+        }
+        None
     }
 
     fn locks_taken(&self) -> BTreeSet<&'static str> {
@@ -243,6 +290,7 @@ impl Job {
     fn take_due(&mut self, now: Time) -> Option<Due> {
         let may_overlap = self.running.is_empty() || self.schedule.policies.overlap == Overlap::Allow;
         let is_on = self.is_on();
+        self.skip_missed_once(now);
         let ready = |pending: &&Pending| pending.not_before <= now && (is_on || pending.kind == Kind::Manual);
         if may_overlap && let Some(pending) = self.schedule.pending.iter().filter(ready).min_by_key(|p| p.not_before) {
             let Pending { nominal, kind, attempt, .. } = *pending;
@@ -255,7 +303,11 @@ impl Job {
             if may_overlap {
                 return Some(due);
             }
-            self.overlapped(&due, now);
+            // Times that were missed are run one after another, not at once.
+            let is_caught_up = self.running.iter().any(|active| active.run.started >= due.nominal);
+            if self.schedule.policies.misfire != Misfire::All || !is_caught_up {
+                self.overlapped(&due, now);
+            }
         }
         (self.is_signalled && may_overlap).then_some(Due {
             nominal: now,
@@ -264,6 +316,22 @@ impl Job {
             coalesced: 0,
             is_pending: false,
         })
+    }
+
+    /// Drops times to run once that passed too long ago, if that is the policy.
+    fn skip_missed_once(&mut self, now: Time) {
+        let schedule = &mut self.schedule;
+        if schedule.policies.misfire != Misfire::Skip {
+            return;
+        }
+        let is_late = |pending: &Pending| {
+            pending.kind == Kind::Once && pending.attempt == 1 && now.since(pending.nominal) > schedule.policies.grace.0
+        };
+        let before = schedule.pending.len();
+        schedule.pending.retain(|pending| !is_late(pending));
+        let missed = before - schedule.pending.len();
+        schedule.tally.missed += missed as u64;
+        self.is_unsaved |= missed > 0;
     }
 
     fn take_scheduled(&mut self, now: Time) -> Option<Due> {
@@ -322,7 +390,7 @@ impl Job {
 
     fn note_nothing(&mut self, due: &Due, now: Time, reason: String) {
         let mut schedule = moved_on(&self.schedule, due);
-        if due.kind == Kind::Scheduled && due.attempt == 1 {
+        if due.is_counted() {
             schedule.tally.nothing_to_do += 1;
             schedule.tally.coalesced += due.coalesced;
         }
@@ -352,7 +420,7 @@ fn moved_on(schedule: &Schedule, due: &Due) -> Schedule {
 /// The schedule after a run was begun for this time.
 fn advanced(schedule: &Schedule, due: &Due) -> Schedule {
     let mut schedule = moved_on(schedule, due);
-    if due.kind == Kind::Scheduled && due.attempt == 1 {
+    if due.is_counted() {
         schedule.tally.ran += 1;
         schedule.tally.coalesced += due.coalesced;
     }
@@ -396,4 +464,15 @@ fn jitter(schedule: &Schedule, nominal: Time) -> Duration {
 fn is_allowed(policies: &Policies, now: Time) -> bool {
     let is_open = policies.windows.is_empty() || policies.windows.iter().any(|window| window.contains(now));
     is_open && !policies.quiet_hours.iter().any(|window| window.contains(now))
+}
+
+/// When runs may begin again, within about a week.
+fn next_allowed(policies: &Policies, now: Time) -> Option<Time> {
+    let opened = policies.windows.iter().flat_map(|window| window.beginnings(now));
+    let over = policies.quiet_hours.iter().flat_map(|window| window.ends(now));
+    opened.chain(over).filter(|time| is_allowed(policies, *time)).min()
+}
+
+fn list(windows: &[Window]) -> String {
+    windows.iter().map(Window::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -11,6 +11,7 @@
 mod due;
 mod run;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +22,7 @@ use parking_lot::{Condvar, Mutex};
 use serde_json::{Map, Value};
 
 use crate::context::Control;
-use crate::definition::{Definition, collect_tasks, find_task};
+use crate::definition::{Definition, Tasks, collect_tasks, find_task};
 use crate::error::Error;
 use crate::scheduler::{JobHandle, JobState, JobStatus, Parts, ScheduleOptions, Scheduler};
 use crate::store::{Kind, Pending, Run, Schedule, Tally};
@@ -37,6 +38,8 @@ const HELD_SLEEP_MAX: Duration = Duration::from_secs(1);
 const BACKWARD_MAX: Duration = Duration::from_secs(3 * 3600);
 /// How long a run is held without a step before another process may take it over.
 const LEASE: Duration = Duration::from_secs(30);
+/// A job has at most so many times to run once, beside its schedule.
+const ONCE_MAX: usize = 100;
 /// Next times shown of a job.
 const SHOWN: usize = 5;
 
@@ -49,7 +52,7 @@ pub struct LocalScheduler {
 struct Inner {
     name: &'static str,
     parts: Parts,
-    tasks: BTreeMap<&'static str, Arc<dyn Task>>,
+    tasks: Mutex<Tasks>,
     state: Mutex<State>,
     /// What wakes the scheduler has a lock of its own, taken last and for a moment: whoever signals may hold
     /// any lock, the job store's among them.
@@ -75,6 +78,8 @@ struct State {
 
 struct Job {
     task: Arc<dyn Task>,
+    /// As it was declared: by the configuration, or by whoever made it.
+    origin: Definition,
     schedule: Schedule,
     knobs: Knobs,
     running: Vec<Active>,
@@ -102,7 +107,7 @@ impl LocalScheduler {
     pub fn new(name: &'static str, parts: Parts) -> Result<Self, Error> {
         let inner = Inner {
             name,
-            tasks: collect_tasks(&parts.tasks)?,
+            tasks: Mutex::new(collect_tasks(&parts.tasks)?),
             parts,
             state: Mutex::default(),
             wake: Mutex::default(),
@@ -140,6 +145,18 @@ impl Inner {
         self.stopping.load(Ordering::SeqCst)
     }
 
+    fn task(&self, name: &str) -> Result<Arc<dyn Task>, Error> {
+        find_task(&self.tasks.lock(), name)
+    }
+
+    /// How a job stands.
+    fn status(&self, state: &State, job: &Job) -> JobStatus {
+        let held = state.held(job, self.now(), self.parts.running_max);
+        let is_due = held.is_some() && job.running.is_empty();
+        let status = job.status();
+        JobStatus { state: if is_due { JobState::Held } else { status.state }, held, ..status }
+    }
+
     fn wake(&self) {
         self.wake.lock().is_woken = true;
         self.woken.notify_all();
@@ -147,8 +164,9 @@ impl Inner {
 
     /// Adds a job: as the store has it, unless it was declared differently then.
     fn declare(&self, name: &str, trigger: Trigger, options: ScheduleOptions) -> Result<(), Error> {
-        let task = Arc::clone(find_task(&self.tasks, name)?);
+        let task = self.task(name)?;
         let definition = Definition::new(&*task, trigger, options)?;
+        let origin = definition.clone();
         let declared = definition.declared();
         let mut state = self.state.lock();
         if state.jobs.contains_key(name) {
@@ -162,11 +180,18 @@ impl Inner {
             Some((stored, knobs))
         });
         let is_new = kept.is_none();
+        let now = self.now();
+        if is_new
+            && let Trigger::Once(at) = definition.trigger
+            && at < now
+        {
+            return Err(passed(name, at, now));
+        }
         let (schedule, knobs) = kept.unwrap_or_else(|| {
-            // A time that is right now, or was, still counts if there is no other.
+            // A time that is right now still counts if there is no other.
             let next = match definition.trigger {
                 Trigger::Once(at) => Some(at),
-                _ => definition.trigger.next(self.now()),
+                _ => definition.trigger.next(now),
             };
             let schedule = Schedule {
                 name: name.to_owned(),
@@ -190,6 +215,7 @@ impl Inner {
         });
         let mut job = Job {
             task,
+            origin,
             schedule,
             knobs,
             running: Vec::new(),
@@ -230,7 +256,7 @@ impl Inner {
 
     /// Changes a job and saves it, again and again while someone else is faster.
     fn change<T>(&self, name: &str, mut change: impl FnMut(&mut Job) -> Result<T, Error>) -> Result<T, Error> {
-        find_task(&self.tasks, name)?;
+        self.task(name)?;
         let mut state = self.state.lock();
         let missing = || Error::UnknownJob { name: name.to_owned(), nearest: None };
         let job = state.jobs.get_mut(name).ok_or_else(missing)?;
@@ -251,7 +277,7 @@ impl Inner {
     }
 
     fn read<T>(&self, name: &str, read: impl FnOnce(&Job) -> T) -> Result<T, Error> {
-        find_task(&self.tasks, name)?;
+        self.task(name)?;
         let state = self.state.lock();
         let missing = || Error::UnknownJob { name: name.to_owned(), nearest: None };
         state.jobs.get(name).map(read).ok_or_else(missing)
@@ -341,6 +367,7 @@ impl Job {
             running: running.map(|active| Run { progress: progress.clone(), ..active.run.clone() }),
             last_run: self.schedule.last_run.clone(),
             last_look: self.schedule.last_look.clone(),
+            pending: self.schedule.pending.clone(),
             progress,
             tally: self.schedule.tally,
             failures: self.schedule.failures,
@@ -350,7 +377,14 @@ impl Job {
 
     fn next_times(&self, count: usize) -> Vec<Time> {
         let trigger = &self.schedule.trigger;
-        std::iter::successors(self.schedule.next, |time| trigger.next(*time)).take(count).collect()
+        let mut times: Vec<Time> =
+            std::iter::successors(self.schedule.next, |time| trigger.next(*time)).take(count).collect();
+        let once = self.schedule.pending.iter().filter(|pending| pending.kind == Kind::Once);
+        times.extend(once.map(|pending| pending.nominal));
+        times.sort_unstable();
+        times.dedup();
+        times.truncate(count);
+        times
     }
 
     /// Begins anew from now: what passed meanwhile was missed.
@@ -361,7 +395,29 @@ impl Job {
             schedule.last_nominal = Some(schedule.trigger.latest(due, now));
             schedule.next = schedule.trigger.next(now);
         }
+        let before = schedule.pending.len();
+        schedule.pending.retain(|pending| pending.kind != Kind::Once || pending.nominal > now);
+        schedule.tally.missed += (before - schedule.pending.len()) as u64;
     }
+}
+
+/// A time that is no time to come.
+fn passed(job: &str, at: Time, now: Time) -> Error {
+    let reason = format!("job '{job}': {at} has passed, it is {now}: give a time to come, or a delay");
+    Error::Invalid { what: "schedule", reason }
+}
+
+/// Adds a time to run once, beside the schedule.
+fn add_once(schedule: &mut Schedule, at: Time) -> Result<(), Error> {
+    let mut own = schedule.pending.iter().filter(|pending| pending.kind == Kind::Once);
+    if own.clone().count() >= ONCE_MAX {
+        let reason = format!("job '{}' has {ONCE_MAX} times to run once already, the limit", schedule.name);
+        return Err(Error::Invalid { what: "schedule", reason });
+    }
+    if own.all(|pending| pending.nominal != at) {
+        schedule.pending.push(Pending { nominal: at, kind: Kind::Once, attempt: 1, not_before: at });
+    }
+    Ok(())
 }
 
 impl Scheduler for LocalScheduler {
@@ -387,11 +443,15 @@ impl Scheduler for LocalScheduler {
     }
 
     fn jobs(&self) -> Vec<JobStatus> {
-        self.inner.state.lock().jobs.values().map(Job::status).collect()
+        let state = self.inner.state.lock();
+        state.jobs.values().map(|job| self.inner.status(&state, job)).collect()
     }
 
     fn job(&self, job: &str) -> Result<JobStatus, Error> {
-        self.inner.read(job, Job::status)
+        self.inner.task(job)?;
+        let state = self.inner.state.lock();
+        let missing = || Error::UnknownJob { name: job.to_owned(), nearest: None };
+        Ok(self.inner.status(&state, state.jobs.get(job).ok_or_else(missing)?))
     }
 
     fn next_times(&self, job: &str, count: usize) -> Result<Vec<Time>, Error> {
@@ -414,15 +474,15 @@ impl Scheduler for LocalScheduler {
         })
     }
 
-    fn run_now(&self, job: &str) -> Result<(), Error> {
+    fn run_now(&self, job: &str) -> Result<Time, Error> {
         let now = self.inner.now();
         self.inner.change(job, |job| {
-            let manual = Pending { nominal: now, kind: Kind::Manual, attempt: 1, not_before: now };
-            // Asking twice before it begins is asking once.
-            if !job.schedule.pending.iter().any(|pending| pending.kind == Kind::Manual) {
-                job.schedule.pending.push(manual);
+            let pending = &mut job.schedule.pending;
+            if let Some(manual) = pending.iter().find(|pending| pending.kind == Kind::Manual) {
+                return Ok(manual.nominal);
             }
-            Ok(())
+            pending.push(Pending { nominal: now, kind: Kind::Manual, attempt: 1, not_before: now });
+            Ok(now)
         })
     }
 
@@ -436,21 +496,28 @@ impl Scheduler for LocalScheduler {
     }
 
     fn history(&self, job: &str, limit: usize) -> Result<Vec<Run>, Error> {
-        find_task(&self.inner.tasks, job)?;
+        self.inner.task(job)?;
         self.inner.parts.store.history(job, limit)
     }
 
     fn alter(&self, job: &str, change: &Map<String, Value>) -> Result<JobStatus, Error> {
         let now = self.inner.now();
         self.inner.change(job, |job| {
-            let changed = job.definition().changed(&*job.task, change, now)?;
+            let mut changed = job.definition().changed(&*job.task, change, now)?;
             let schedule = &mut job.schedule;
+            if change.get("once").is_some_and(Value::is_null) {
+                schedule.pending.retain(|pending| pending.kind != Kind::Once);
+            }
             if let Trigger::Once(at) = changed.trigger
-                && at < now
                 && changed.trigger != schedule.trigger
             {
-                let reason = format!("{at} has passed, it is {now}: give a time to come, or a delay");
-                return Err(Error::Invalid { what: "schedule", reason });
+                if at < now {
+                    return Err(passed(&schedule.name, at, now));
+                }
+                if !matches!(schedule.trigger, Trigger::Once(_)) {
+                    changed.trigger = schedule.trigger.clone();
+                    add_once(schedule, at)?;
+                }
             }
             if changed.trigger != schedule.trigger {
                 schedule.next = changed.trigger.next(now);
@@ -463,8 +530,43 @@ impl Scheduler for LocalScheduler {
             schedule.knobs = changed.set;
             schedule.is_enabled = changed.is_enabled;
             job.knobs = changed.knobs;
-            Ok(job.status())
-        })
+            Ok(())
+        })?;
+        self.job(job)
+    }
+
+    fn reset(&self, job: &str) -> Result<JobStatus, Error> {
+        let now = self.inner.now();
+        self.inner.change(job, |job| {
+            let (origin, schedule) = (job.origin.clone(), &mut job.schedule);
+            schedule.next = origin.trigger.next(now);
+            schedule.pending.retain(|pending| pending.kind != Kind::Once);
+            (schedule.trigger, schedule.policies, schedule.knobs) = (origin.trigger, origin.policies, origin.set);
+            (schedule.is_enabled, job.knobs) = (origin.is_enabled, origin.knobs);
+            Ok(())
+        })?;
+        self.job(job)
+    }
+
+    fn add_task(&self, task: Arc<dyn Task>) -> Result<(), Error> {
+        match self.inner.tasks.lock().entry(task.name().to_owned()) {
+            Entry::Occupied(_) => Err(Error::Duplicate(task.name().to_owned())),
+            Entry::Vacant(vacant) => {
+                vacant.insert(task);
+                Ok(())
+            }
+        }
+    }
+
+    fn remove(&self, job: &str) -> Result<(), Error> {
+        self.inner.task(job)?;
+        let mut state = self.inner.state.lock();
+        self.inner.parts.store.remove(job)?;
+        if let Some(gone) = state.jobs.remove(job) {
+            gone.running.iter().for_each(|active| active.control.stop(Stop::Cancelled));
+        }
+        self.inner.tasks.lock().remove(job);
+        Ok(())
     }
 
     fn start(&self) -> Result<(), Error> {

@@ -62,6 +62,10 @@ impl Task for Scripted {
         ]
     }
 
+    fn positive_knobs(&self) -> &'static [&'static str] {
+        &["step_bytes"]
+    }
+
     fn locks(&self) -> &'static [&'static str] {
         self.locks
     }
@@ -148,6 +152,10 @@ impl JobStore for Mortal {
 
     fn prune(&self, job: &str, before: Time, max: usize, step: usize) -> Result<usize, Error> {
         self.call(|store| store.prune(job, before, max, step))
+    }
+
+    fn remove(&self, job: &str) -> Result<(), Error> {
+        self.call(|store| store.remove(job))
     }
 }
 

@@ -106,6 +106,142 @@ fn an_overlapping_time_is_skipped_queued_replaces_or_runs_beside() {
 }
 
 #[test]
+fn missed_times_are_caught_up_one_after_another_however_long_each_takes() {
+    let world = Arc::new(World::new(true));
+    let task = Scripted::new("slow", |_| Ok("done".into()));
+    let scheduler = world.scheduler(std::slice::from_ref(&task));
+    every_minute(&scheduler, "slow", |_| {});
+    drop(scheduler);
+    world.clock.advance(Duration::from_secs(3600));
+    let reach: Arc<Mutex<Option<Arc<ochre_scheduler::LocalScheduler>>>> = Arc::default();
+    let inner = Arc::clone(&reach);
+    // Asked what is due while it runs, as the scheduler's own thread is.
+    let task = Scripted::new("slow", move |_| {
+        if let Some(scheduler) = inner.lock().clone() {
+            scheduler.poll().expect("the store works");
+        }
+        Ok("done".into())
+    });
+    let scheduler = Arc::new(world.scheduler(&[task]));
+    every_minute(&scheduler, "slow", |policies| (policies.misfire, policies.catch_up) = (Misfire::All, 3));
+    world.clock.advance(Duration::from_secs(3600));
+    *reach.lock() = Some(Arc::clone(&scheduler));
+    scheduler.poll().expect("the store works");
+    reach.lock().take();
+    let tally = scheduler.job("slow").expect("listed").tally;
+    assert_eq!((tally.ran, tally.missed, tally.overlapped), (3, 57, 0));
+}
+
+#[test]
+fn a_time_to_run_once_comes_beside_the_schedule_and_is_never_dropped_in_silence() {
+    let change = |text: &str| serde_json::from_str(text).expect(text);
+    let world = World::new(true);
+    let task = Scripted::idle("tidy");
+    let scheduler = world.scheduler(std::slice::from_ref(&task));
+    scheduler.schedule_interval("tidy", Duration::from_secs(3600), options(|_| {})).expect("schedules");
+    scheduler.alter("tidy", &change(r#"{"delay": "10m"}"#)).expect("a time to come");
+    scheduler.alter("tidy", &change(r#"{"once": "2026-11-21T00:20:00Z"}"#)).expect("a time to come");
+    let status = scheduler.job("tidy").expect("listed");
+    assert_eq!(status.trigger, "every 1h");
+    let next: Vec<_> = status.next_runs.iter().take(3).map(|time| time.since(world.now()).as_secs() / 60).collect();
+    assert_eq!(next, [10, 20, 60]);
+    let refused = scheduler.alter("tidy", &change(r#"{"once": "2026-11-20T00:00:00Z"}"#)).expect_err("it has passed");
+    assert!(refused.to_string().contains("has passed"), "{refused}");
+    world.pass(&scheduler, 3600);
+    assert_eq!(minutes(&world.runs("tidy")), [10, 20, 60]);
+    assert_eq!(scheduler.job("tidy").expect("listed").tally.ran, 3);
+    // Missed while nobody could run it, it follows the misfire policy.
+    for (misfire, ran, missed) in [("latest", 5, 0), ("skip", 4, 1)] {
+        let world = World::new(true);
+        let scheduler = world.scheduler(&[Scripted::idle("tidy")]);
+        let often = |policies: &mut ochre_scheduler::Policies| policies.grace = Span(Duration::from_secs(60));
+        scheduler.schedule_interval("tidy", Duration::from_secs(3600), options(often)).expect("schedules");
+        scheduler.alter("tidy", &change(&format!(r#"{{"policies": {{"misfire": "{misfire}"}}}}"#))).expect("a policy");
+        world.pass(&scheduler, 3 * 3600);
+        scheduler.alter("tidy", &change(r#"{"delay": "10m"}"#)).expect("a time to come");
+        drop(scheduler);
+        world.clock.advance(Duration::from_secs(3600 - 30));
+        let scheduler = world.scheduler(&[Scripted::idle("tidy")]);
+        scheduler.schedule_interval("tidy", Duration::from_secs(3600), options(often)).expect("schedules");
+        world.pass(&scheduler, 60);
+        let tally = scheduler.job("tidy").expect("listed").tally;
+        assert_eq!((tally.ran, tally.missed), (ran, missed), "{misfire}");
+    }
+    // Taken back, and gone with everything else that was changed.
+    scheduler.alter("tidy", &change(r#"{"delay": "10m", "policies": {"priority": 7}}"#)).expect("a time to come");
+    assert!(scheduler.alter("tidy", &change(r#"{"once": null}"#)).expect("taken back").pending.is_empty());
+    scheduler.alter("tidy", &change(r#"{"delay": "10m", "policies": {"priority": 7}}"#)).expect("a time to come");
+    scheduler.alter("tidy", &change(r#"{"interval": "5m"}"#)).expect("an interval");
+    let status = scheduler.reset("tidy").expect("known");
+    assert_eq!((status.trigger.as_str(), status.policies.priority, status.pending.len()), ("every 1h", 0, 0));
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_the_reason() {
+    let world = World::new(true);
+    let mut task = Scripted::idle("tidy");
+    Arc::get_mut(&mut task).expect("nobody else has it").locks = &["segments"];
+    let scheduler = world.scheduler(&[task]);
+    let overlapping = scheduler.schedule_interval(
+        "tidy",
+        Duration::from_secs(60),
+        options(|policies| policies.overlap = Overlap::Allow),
+    );
+    let error = overlapping.err().expect("it needs its lock").to_string();
+    assert!(error.contains("both need segments"), "{error}");
+    let early = scheduler.schedule_once("tidy", None, Some(world.now() - Duration::from_secs(1)), options(|_| {}));
+    let error = early.err().expect("it has passed").to_string();
+    assert!(error.contains("has passed"), "{error}");
+    every_minute(&scheduler, "tidy", |_| {});
+    for (change, words) in [
+        (r#"{"policies": {"overlap": "allow"}}"#, "both need segments"),
+        (r#"{"policies": {"catch_up": 0}}"#, "catch_up is 0"),
+        (r#"{"knobs": {"step_bytes": 0}}"#, "at least 1"),
+    ] {
+        let change = serde_json::from_str(change).expect(change);
+        let error = scheduler.alter("tidy", &change).expect_err(words).to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn a_job_that_is_due_and_does_not_run_says_what_holds_it_and_until_when() {
+    let (world, task) = (World::new(true), Scripted::idle("tidy"));
+    let scheduler = world.scheduler(&[Arc::clone(&task)]);
+    let held = || scheduler.job("tidy").expect("listed");
+    every_minute(&scheduler, "tidy", |policies| policies.windows = vec!["02:00-04:00".parse().expect("a window")]);
+    world.pass(&scheduler, 120);
+    let status = held();
+    assert_eq!(status.state, JobState::Held);
+    let Some(why) = status.held else { panic!("it says why") };
+    assert!(why.reason.contains("outside its windows 02:00-04:00"), "{why:?}");
+    assert_eq!(why.until, Some(at("2026-11-21T02:00:00Z")));
+    let quiet = r#"{"policies": {"windows": null, "quiet_hours": ["23:00-00:30", "00:15-01:00"]}}"#;
+    scheduler.alter("tidy", &serde_json::from_str(quiet).expect(quiet)).expect("policies");
+    let Some(why) = held().held else { panic!("it says why") };
+    assert!(why.reason.contains("quiet hours 23:00-00:30"), "{why:?}");
+    assert_eq!(why.until, Some(at("2026-11-21T01:00:00Z")));
+    world.pass(&scheduler, 3600);
+    assert_eq!((held().state, held().held, task.ran() > 0), (JobState::Scheduled, None, true));
+}
+
+#[test]
+fn a_job_can_be_added_and_removed_with_all_that_is_known_of_it() {
+    let (world, first, later) = (World::new(true), Scripted::idle("first"), Scripted::idle("later"));
+    let scheduler = world.scheduler(&[first]);
+    assert!(scheduler.schedule_interval("later", Duration::from_secs(60), options(|_| {})).is_err());
+    scheduler.add_task(Arc::clone(&later) as _).expect("its name is free");
+    assert!(scheduler.add_task(Arc::clone(&later) as _).is_err(), "a name is one task's");
+    every_minute(&scheduler, "later", |_| {});
+    world.pass(&scheduler, 60);
+    assert_eq!((later.ran(), world.runs("later").len()), (1, 1));
+    scheduler.remove("later").expect("known");
+    assert!(scheduler.job("later").is_err() && scheduler.remove("later").is_err());
+    world.pass(&scheduler, 600);
+    assert_eq!((later.ran(), world.runs("later").len()), (1, 0));
+}
+
+#[test]
 fn a_failure_is_tried_again_later_and_later_until_the_job_is_broken() {
     let (world, task) = (World::new(true), Scripted::new("fails", |_| Err(Failure::Failed("no disk".into()))));
     let scheduler = world.scheduler(&[Arc::clone(&task)]);

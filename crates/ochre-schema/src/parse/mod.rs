@@ -1,6 +1,7 @@
 //! From `chroma:schema` to a [`MetadataSchema`]: the shorthand, the full form, and the subset of JSON Schema 2020-12
 //! that can be honoured. What cannot be is refused, with the place and the remedy.
 
+mod doubled;
 mod members;
 mod property;
 mod types;
@@ -9,6 +10,7 @@ mod validators;
 use ochre_model::{ValueType, check_key};
 use serde_json::{Map, Value as Json};
 
+pub use self::doubled::doubled_member;
 use self::members::{ANNOTATIONS, count, flag, kind, refuse_unknown, text};
 use self::property::{PROPERTY_MEMBERS, property};
 use self::validators::validators;
@@ -20,6 +22,9 @@ const SCHEMA_BYTES_MAX: usize = 1 << 20;
 
 /// How many patterns a schema has at most.
 const PATTERNS_MAX: usize = 200;
+
+/// What is said of a member that stands twice.
+const DOUBLED: &str = "it stands twice in its object, and only one of them could count: keep one";
 
 /// Why a schema was refused: where, what, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,13 +43,17 @@ type Parsed<T> = Result<T, InvalidSchema>;
 struct At<'a> {
     parent: Option<&'a At<'a>>,
     name: &'a str,
+    /// It was declared before, maybe by a version that refused less.
+    is_stored: bool,
 }
 
 impl<'a> At<'a> {
-    const ROOT: At<'static> = At { parent: None, name: "" };
+    const fn root(is_stored: bool) -> Self {
+        Self { parent: None, name: "", is_stored }
+    }
 
     fn to(&'a self, name: &'a str) -> Self {
-        Self { parent: Some(self), name }
+        Self { parent: Some(self), name, is_stored: self.is_stored }
     }
 
     fn pointer(&self) -> String {
@@ -57,19 +66,42 @@ impl<'a> At<'a> {
     }
 }
 
+impl InvalidSchema {
+    /// Of a document that has a member twice, with where.
+    pub fn doubled(pointer: String) -> Self {
+        Self { pointer, problem: DOUBLED.into() }
+    }
+}
+
 impl MetadataSchema {
     /// Parses what stands under `chroma:schema`: a JSON object, or a string that holds one.
     ///
     /// # Errors
     /// [`InvalidSchema`] names the place, the problem and the remedy.
     pub fn parse(written: &Json) -> Parsed<Self> {
-        let at = At::ROOT;
+        Self::read(written, At::root(false))
+    }
+
+    /// As [`MetadataSchema::parse`], of one that was declared before: what only newer versions refuse is let pass.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parse_stored(written: &Json) -> Parsed<Self> {
+        Self::read(written, At::root(true))
+    }
+
+    fn read(written: &Json, at: At<'_>) -> Parsed<Self> {
         let parsed;
         let json = match written {
             Json::String(text) if text.len() > SCHEMA_BYTES_MAX => {
                 return at.error(format!("it has {} bytes, more than the limit of {SCHEMA_BYTES_MAX}", text.len()));
             }
             Json::String(text) => {
+                if !at.is_stored
+                    && let Some(pointer) = doubled_member(text.as_bytes())
+                {
+                    return Err(InvalidSchema::doubled(pointer));
+                }
                 parsed = match serde_json::from_str::<Json>(text) {
                     Ok(json) => json,
                     Err(error) => return at.error(format!("the string holds no JSON: {error}")),
@@ -110,6 +142,8 @@ fn is_full_form(members: &Map<String, Json>) -> bool {
     members.contains_key("$schema") || is_object || has_properties
 }
 
+/// What the names of dialects of JSON Schema contain that mean other things by some members.
+const OLD_DIALECTS: [&str; 4] = ["draft-04", "draft-03", "draft-02", "draft-01"];
 /// Members of the full form.
 const ROOT_MEMBERS: [&str; 8] =
     ["description", "properties", "required", "additional", "additionalProperties", "version", "validators", "type"];
@@ -121,6 +155,14 @@ fn shorthand(members: &Map<String, Json>, at: At<'_>) -> Parsed<MetadataSchema> 
 }
 
 fn full(members: &Map<String, Json>, at: At<'_>) -> Parsed<MetadataSchema> {
+    if let Some(Json::String(dialect)) = members.get("$schema")
+        && !at.is_stored
+        && OLD_DIALECTS.iter().any(|old| dialect.contains(old))
+    {
+        return at.to("$schema").error(format!(
+            "{dialect} means other things by required and exclusiveMinimum: write the schema in 2020-12 (required as a list of keys beside properties, exclusiveMinimum as a number)"
+        ));
+    }
     refuse_unknown(members, &ROOT_MEMBERS, at)?;
     let mut schema = MetadataSchema {
         description: text(members, "description", at)?,

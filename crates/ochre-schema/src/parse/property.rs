@@ -143,6 +143,18 @@ fn property_object(members: &Map<String, Json>, at: At<'_>) -> Parsed<Property> 
         let Json::Array(list) = given else {
             return at.to("examples").error(format!("expected a list, found {}", kind(given)));
         };
+        for (index, example) in list.iter().enumerate() {
+            let (examples, index) = (at.to("examples"), index.to_string());
+            let here = examples.to(&index);
+            if at.is_stored {
+                break;
+            }
+            let ty = value(example, here)?.value_type();
+            if !property.takes(ty) {
+                let text = format!("the example is {}, and the type is {}", type_name(ty), types_text(&property));
+                return here.error(text);
+            }
+        }
         property.examples.clone_from(list);
     }
     if let Some(given) = members.get("default") {
@@ -248,6 +260,17 @@ fn bounds(property: &mut Property, members: &Map<String, Json>, at: At<'_>) -> P
             if !fits {
                 let text = format!("the bound {given} cannot be compared with the type {}", types_text(property));
                 return here.error(text);
+            }
+            // Of an integer beyond 64 bits JSON keeps the nearest float.
+            let is_integers = !property.types.is_empty()
+                && property.types.iter().all(|ty| element_of(*ty).unwrap_or(*ty) == ValueType::Int);
+            if let Scalar::Float(float) = value
+                && is_integers
+                && !at.is_stored
+                && float.abs() >= 2f64.powi(63)
+            {
+                return here
+                    .error(format!("the bound {given} is beyond the integers of 64 bits, so it would bound nothing"));
             }
             *slot = Some(Bound { value, exclusive: is_exclusive });
         }

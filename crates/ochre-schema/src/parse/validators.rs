@@ -37,7 +37,14 @@ fn validator(given: &Json, at: At<'_>, of_key: bool) -> Parsed<Validator> {
             Ok(expression) if !of_key && expression.names_value() => {
                 return here.error("value is the value of a key; here name it through record, such as record.year");
             }
-            Ok(expression) => Test::Cel(expression.into()),
+            Ok(expression) => match expression.gives_instead_of_a_boolean() {
+                Some(instead) if !at.is_stored => {
+                    return here.error(format!(
+                        "the expression gives {instead}, never true or false: compare it with something, such as size(value) > 0"
+                    ));
+                }
+                _ => Test::Cel(expression.into()),
+            },
             Err(problem) => return here.error(problem),
         },
         (_, function) => Test::Function(function),

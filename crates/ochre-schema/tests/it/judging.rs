@@ -152,10 +152,10 @@ fn the_judge_finds_what_a_naive_one_finds() {
 }
 
 fn check_cel(expression: &str, expected: &[&str]) {
-    let schema = MetadataSchema::parse(&json!({
+    let written = json!({
         "properties": {"n": {"type": "int", "validators": [{"cel": expression}]}, "tags": "list[string]"},
-    }))
-    .unwrap();
+    });
+    let schema = MetadataSchema::parse_stored(&written).unwrap();
     let metadata: Metadata =
         [("n", Value::Int(7)), ("tags", Value::Strs(vec!["a".into(), "b".into()]))].into_iter().collect();
     let subject = Subject { id: "id-7", metadata: Some(&metadata), document: Some("text"), embedding: None };
@@ -171,6 +171,19 @@ fn cel_sees_the_value_the_record_the_id_and_the_document() {
     check_cel("'missing' in record", &["cel"]);
     check_cel("record.missing == 1", &["validator"]);
     check_cel("value + 1", &["validator"]);
+}
+
+#[test]
+fn what_only_newer_versions_refuse_goes_on_where_it_is_stored() {
+    for schema in [
+        json!({"n": {"type": "int", "examples": ["x"], "max": 1e30}}),
+        json!({"n": {"validators": [{"cel": "value + 1"}]}}),
+        json!({"$schema": "http://json-schema.org/draft-04/schema#", "properties": {"n": "int"}}),
+        json!("{\"n\": \"int\", \"n\": \"string\"}"),
+    ] {
+        assert!(MetadataSchema::parse(&schema).is_err(), "{schema}");
+        assert!(MetadataSchema::parse_stored(&schema).is_ok(), "{schema}");
+    }
 }
 
 #[test]

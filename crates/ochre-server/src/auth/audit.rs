@@ -20,6 +20,8 @@ pub(super) struct Entry {
     pub(super) method: String,
     pub(super) path: String,
     pub(super) permission: &'static str,
+    /// What was made, changed or deleted.
+    pub(super) detail: Option<serde_json::Value>,
 }
 
 /// Where it is noted, if it is.
@@ -56,7 +58,7 @@ impl Audit {
         let now = ochre_engine::scheduler::Clock::now(&ochre_engine::scheduler::SystemClock);
         let mut line = json!({
             "time": now, "who": entry.who, "address": entry.address, "method": entry.method, "path": entry.path,
-            "permission": entry.permission, "status": status,
+            "permission": entry.permission, "status": status, "detail": entry.detail,
         })
         .to_string();
         line.push('\n');

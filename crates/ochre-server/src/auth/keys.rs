@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ochre_auth::{ApiKey, KeyHash, KeySecret, Principal, Roles};
+use ochre_engine::scheduler::Time;
 use ochre_engine::tables::params;
 use ochre_engine::{Database, ExtensionTables};
 use parking_lot::RwLock;
@@ -39,8 +40,8 @@ pub struct NewKey {
     pub name: String,
     /// `role:tenant/database/collection`, with patterns; nothing else is allowed.
     pub grants: Vec<String>,
-    /// Seconds since 1970 from which on it is refused.
-    #[serde(default)]
+    /// From then on it is refused.
+    #[serde(default, with = "times")]
     pub expires_at: Option<i64>,
     /// Requests a second; more are answered with 429.
     #[serde(default)]
@@ -57,6 +58,44 @@ pub struct NewKey {
     /// Records in a collection after a write; more are refused.
     #[serde(default)]
     pub collection_records: Option<u32>,
+}
+
+/// A time in RFC 3339, of seconds since 1970.
+fn time(seconds: i64) -> Time {
+    Time::from_micros(seconds.saturating_mul(1_000_000))
+}
+
+/// Times that are written in RFC 3339, and read as that or as seconds since 1970.
+mod times {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Time, time};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Given {
+        Seconds(i64),
+        Text(String),
+    }
+
+    #[expect(clippy::ref_option, reason = "as serde calls it")]
+    pub(super) fn serialize<S: Serializer>(seconds: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
+        seconds.map(time).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+        let given = Option::<Given>::deserialize(deserializer)
+            .map_err(|_| D::Error::custom("expected a time such as 2030-01-31T00:00:00Z, or seconds since 1970"))?;
+        match given {
+            None => Ok(None),
+            Some(Given::Seconds(seconds)) => Ok(Some(seconds)),
+            Some(Given::Text(text)) => {
+                let time: Time = text.parse().map_err(D::Error::custom)?;
+                Ok(Some(time.as_micros().div_euclid(1_000_000)))
+            }
+        }
+    }
 }
 
 /// What is kept of a key beside its hash.
@@ -167,7 +206,9 @@ impl Keys {
             roles.grant(grant).map_err(|error| KeyError::Invalid(format!("grants: {error}")))?;
         }
         if new.expires_at.is_some_and(|at| at <= now()) {
-            return Err(KeyError::Invalid("expires_at: that is in the past; give seconds since 1970".into()));
+            return Err(KeyError::Invalid(
+                "expires_at: that is in the past; give a time to come, such as 2030-01-31T00:00:00Z".into(),
+            ));
         }
         for (name, limit) in [
             ("requests_per_second", new.requests_per_second),
@@ -203,8 +244,9 @@ impl Keys {
         let key = self.all.read().get(id).cloned()?;
         let mut shown = serde_json::to_value(&key.kept.key).unwrap_or_default();
         let more = json!({
-            "id": id, "created_at": key.kept.created_at, "revoked_at": key.kept.revoked_at, "valid": key.is_valid(),
-            "last_used": Some(key.last_used.load(Ordering::Relaxed)).filter(|at| *at > 0),
+            "id": id, "created_at": time(key.kept.created_at), "revoked_at": key.kept.revoked_at.map(time),
+            "valid": key.is_valid(),
+            "last_used": Some(key.last_used.load(Ordering::Relaxed)).filter(|at| *at > 0).map(time),
         });
         if let (Some(shown), Json::Object(more)) = (shown.as_object_mut(), more) {
             shown.extend(more);

@@ -53,6 +53,10 @@ const AUDITED_PATH_MAX: usize = 512;
 /// So many passwords are looked at at once: each takes a processor for a while.
 const PASSWORDS_AT_ONCE: usize = 2;
 
+/// What the audit log says of an answer beside the request: which key, index or schema.
+#[derive(Clone)]
+pub(crate) struct Audited(pub(crate) serde_json::Value);
+
 /// Why nobody is let in.
 enum Refusal {
     /// The credentials are wrong or missing.
@@ -70,6 +74,8 @@ pub struct Auth {
     users: HashMap<String, Arc<Principal>>,
     keys: Keys,
     secret: KeySecret,
+    /// The environment variable that a key of everything is taken from.
+    root_key_variable: String,
     passwords: Mutex<HashMap<(String, [u8; 32]), Instant>>,
     /// Room for passwords that are being looked at.
     verifying: Arc<Semaphore>,
@@ -185,6 +191,10 @@ impl Caller {
             Some(Needs::Some(permission)) => {
                 let allows = place.targets().iter().all(|target| who.may_somewhere(permission, *target));
                 if allows { Ok(()) } else { refused(permission) }
+            }
+            Some(Needs::Either(permission, instead)) => {
+                let allows = |permission| place.targets().iter().all(|target| who.may_somewhere(permission, *target));
+                if allows(permission) || allows(instead) { Ok(()) } else { refused(permission) }
             }
             // What is in no table is for those who may do everything.
             None if Permission::ALL.into_iter().all(|permission| who.may(permission, Target::default())) => Ok(()),
@@ -305,12 +315,6 @@ impl Auth {
             }
         }
         let keys = Keys::load(database, &roles)?;
-        if given.enabled && tokens.is_empty() && htpasswd.users().next().is_none() && !keys.has_any() {
-            tracing::warn!(
-                "authentication is on and there is no key: make one with `ochre keys create NAME --grant admin --offline` while the server is stopped, or set {}",
-                given.root_key_variable
-            );
-        }
         if !given.enabled && keys.has_any() {
             tracing::warn!("the database has keys, but authentication is off: set auth.enabled = true");
         }
@@ -318,7 +322,33 @@ impl Auth {
         let failures = Failures::new(given.failures_per_minute);
         let passwords = Mutex::default();
         let (verifying, usage) = (Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)), Usage::default());
-        Ok(Self { roles, tokens, htpasswd, users, keys, secret, passwords, verifying, failures, usage, audit })
+        let root_key_variable = given.root_key_variable.clone();
+        let auth = Self {
+            roles,
+            tokens,
+            htpasswd,
+            users,
+            keys,
+            secret,
+            root_key_variable,
+            passwords,
+            verifying,
+            failures,
+            usage,
+            audit,
+        };
+        if given.enabled && auth.is_nobody_known() {
+            tracing::warn!(
+                "authentication is on and there is no key: make one with `ochre keys create NAME --grant admin --offline` while the server is stopped, or set {}",
+                given.root_key_variable
+            );
+        }
+        Ok(auth)
+    }
+
+    /// Whether there is nothing that anybody could be let in with.
+    fn is_nobody_known(&self) -> bool {
+        self.tokens.is_empty() && self.htpasswd.users().next().is_none() && !self.keys.has_any()
     }
 
     /// The keys of the database.
@@ -366,6 +396,12 @@ impl Auth {
                 let (user, password) = text.split_once(':').unwrap_or_default();
                 let found = self.by_password(user, password).await?;
                 found.ok_or_else(|| wrong("user or password is not valid"))?
+            }
+            (_, None, None) if self.is_nobody_known() => {
+                return Err(wrong(&format!(
+                    "there is no key yet: stop the server, run `ochre keys create NAME --grant admin --offline` with its --path or --config, and start it again; or start it with a key of your own in {}",
+                    self.root_key_variable
+                )));
             }
             (_, None, None) => {
                 return Err(wrong(
@@ -462,7 +498,7 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
     let address =
         request.extensions().get::<ConnectInfo<SocketAddr>>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
     let permission = match needs {
-        Some(Needs::All(permission) | Needs::Some(permission)) => Some(permission),
+        Some(Needs::All(permission) | Needs::Some(permission) | Needs::Either(permission, _)) => Some(permission),
         _ => None,
     };
     let entry = permission.filter(|permission| permission.is_audited()).map(|permission| Entry {
@@ -471,6 +507,7 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
         method: request.method().to_string(),
         path: request.uri().path().chars().take(AUDITED_PATH_MAX).collect(),
         permission: permission.name(),
+        detail: None,
     });
     let caller = match auth.authenticate(request.headers(), address).await {
         Ok(caller) => caller,
@@ -515,7 +552,8 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
             }
             Err(error) => error.into_response(),
         };
-        auth.audit.note(&entry, response.status().as_u16());
+        let detail = response.extensions().get::<Audited>().map(|audited| audited.0.clone());
+        auth.audit.note(&Entry { detail, ..entry }, response.status().as_u16());
         response
     });
     answered.await.unwrap_or_else(|error| ApiError::internal(format!("the request failed: {error}")).into_response())

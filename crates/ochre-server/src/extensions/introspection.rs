@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ochre_engine::schema::SuggestedTypes;
 use ochre_engine::{Against, IntrospectMode, IntrospectRequest};
 use ochre_extension::{Answer, ApiExtension, Call, Description, Failure, Needs, Operation, Parameter, Permission};
 use ochre_wire::metadata_filter;
@@ -25,6 +26,7 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::flag("quantiles"),
     Parameter::text("format"),
     Parameter::one_of("against", &["declared", "majority"]),
+    Parameter::one_of("types", &["majority", "union"]),
     Parameter::text("tenant"),
     Parameter::text("database"),
 ];
@@ -104,6 +106,8 @@ pub(super) struct Parameters {
     format: Form,
     #[serde(default)]
     against: Against,
+    #[serde(default)]
+    types: SuggestedTypes,
     #[serde(rename = "tenant")]
     _tenant: Option<String>,
     #[serde(rename = "database")]
@@ -163,6 +167,7 @@ impl Parameters {
             top: self.top,
             quantiles: self.quantiles,
             against: self.against,
+            types: self.types,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ochre_engine::scheduler::{Error as ScheduleError, JobState, JobStatus, Run, Scheduler};
+use ochre_engine::scheduler::{Error as ScheduleError, JobState, JobStatus, Kind, Run, Scheduler};
 use ochre_extension::{
     Answer, ApiExtension, Call, Description, Failure, Needs, Operation, Parameter, Permission, StatusCode,
 };
@@ -13,6 +13,8 @@ use serde_json::{Map, Value as Json, json};
 const HISTORY: usize = 20;
 /// Runs that are shown at most.
 const HISTORY_MAX: usize = 1000;
+/// What asks for runs.
+const KINDS: [&str; 4] = ["scheduled", "manual", "signalled", "once"];
 const READ: Needs = Needs::All(Permission::JobRead);
 const WRITE: Needs = Needs::All(Permission::JobWrite);
 
@@ -33,14 +35,20 @@ impl ApiExtension for Jobs {
             Description::get("/_admin/jobs", "Every job: its state, when it is due, how its last run ended", READ)
                 .does(list),
             Description::get("/_admin/jobs/{name}", "A job: its definition, next times, progress and history", READ)
-                .query(const { &[Parameter::count("history")] })
+                .query(const { &[Parameter::count("history"), Parameter::one_of("kind", &KINDS)] })
                 .does(show),
             Description::patch("/_admin/jobs/{name}", "Change a job's schedule, policies or knobs", WRITE)
                 .takes("JobChange")
                 .does(change),
+            Description::delete(
+                "/_admin/jobs/{name}/schedule",
+                "Make a job's schedule, policies and knobs what the configuration says, or the defaults",
+                WRITE,
+            )
+            .does(|call: &Call<'_>| Ok(whole(&call.database().scheduler().reset(call.path("name"))?).into())),
             Description::post("/_admin/jobs/{name}/run", "Run a job as soon as possible", WRITE)
                 .answers(202, "object")
-                .does(tell(StatusCode::ACCEPTED, |scheduler, name| scheduler.run_now(name))),
+                .does(run_now),
             Description::post("/_admin/jobs/{name}/cancel", "Stop a run under way at its next step", WRITE)
                 .answers(202, "object")
                 .does(tell(StatusCode::ACCEPTED, |scheduler, name| scheduler.cancel(name))),
@@ -62,8 +70,11 @@ impl ApiExtension for Jobs {
                 "interval": {"type": "string", "description": "Every so often: 30s, 5m, 2h, 7d"},
                 "cron": {"type": "string", "description": "By calendar: five fields, six with seconds first, seven with a year last"},
                 "zone": {"type": "string", "description": "The IANA time zone of the cron expression; that of the one before, else UTC"},
-                "once": {"type": "string", "format": "date-time", "description": "A time to come"},
-                "delay": {"type": "string", "description": "Once, counted from now: 30s, 5m, 2h"},
+                "once": {
+                    "type": ["string", "null"], "format": "date-time",
+                    "description": "A time to come, beside a recurring schedule; null takes such times back",
+                },
+                "delay": {"type": "string", "description": "As once, counted from now: 30s, 5m, 2h"},
                 "enabled": {"type": "boolean"},
                 "policies": {"type": "object", "description": "Those named are changed; null means the default"},
                 "knobs": {"type": "object", "description": "Those named are changed; null means the default"},
@@ -76,6 +87,7 @@ impl ApiExtension for Jobs {
 #[derive(Deserialize)]
 struct Shown {
     history: Option<usize>,
+    kind: Option<Kind>,
 }
 
 fn list(call: &Call<'_>) -> Result<Answer, Failure> {
@@ -88,7 +100,10 @@ fn list(call: &Call<'_>) -> Result<Answer, Failure> {
 fn show(call: &Call<'_>) -> Result<Answer, Failure> {
     let (scheduler, name, given) = (call.database().scheduler(), call.path("name"), call.query::<Shown>()?);
     let status = scheduler.job(name)?;
-    let history = scheduler.history(name, given.history.unwrap_or(HISTORY).min(HISTORY_MAX))?;
+    let count = given.history.unwrap_or(HISTORY).min(HISTORY_MAX);
+    let mut history = scheduler.history(name, if given.kind.is_some() { HISTORY_MAX } else { count })?;
+    history.retain(|run| given.kind.is_none_or(|kind| run.kind == kind));
+    history.truncate(count);
     let mut shown = whole(&status);
     shown["history"] = history.iter().map(run).collect();
     Ok(shown.into())
@@ -96,7 +111,8 @@ fn show(call: &Call<'_>) -> Result<Answer, Failure> {
 
 fn change(call: &Call<'_>) -> Result<Answer, Failure> {
     let change: Map<String, Json> = call.body()?;
-    Ok(whole(&call.database().scheduler().alter(call.path("name"), &change)?).into())
+    let changed = whole(&call.database().scheduler().alter(call.path("name"), &change)?);
+    Ok(Answer::from(changed).with_audited(json!({"job": call.path("name"), "change": change})))
 }
 
 /// Tells the scheduler to do something with a job, and shows what became of it.
@@ -108,6 +124,14 @@ fn tell(
         act(scheduler, name)?;
         Ok(Answer::from(summary(&scheduler.job(name)?)).with_status(status))
     }
+}
+
+fn run_now(call: &Call<'_>) -> Result<Answer, Failure> {
+    let (scheduler, name) = (call.database().scheduler(), call.path("name"));
+    let requested = scheduler.run_now(name)?;
+    let mut shown = summary(&scheduler.job(name)?);
+    shown["requested"] = json!(requested);
+    Ok(Answer::from(shown).with_status(StatusCode::ACCEPTED))
 }
 
 fn unknown_action(call: &Call<'_>) -> Result<Answer, Failure> {
@@ -126,6 +150,7 @@ fn summary(status: &JobStatus) -> Json {
         "last_outcome": status.last_run.as_ref().map(|run| run.status),
         "last_message": status.last_run.as_ref().map(|run| &run.message),
         "last_look": status.last_look,
+        "held": status.held,
         "progress": status.progress,
     })
 }
@@ -140,6 +165,7 @@ fn whole(status: &JobStatus) -> Json {
     shown["enabled"] = json!(status.state != JobState::Off);
     shown["schedule"] = json!(status.schedule);
     shown["warning"] = json!(status.warning);
+    shown["pending"] = json!(status.pending);
     shown["policies"] = json!(status.policies);
     shown["knobs"] = Json::Object(knobs);
     shown["tally"] = json!(status.tally);

@@ -269,7 +269,12 @@ fn create(call: &Call<'_>) -> Result<Answer, Failure> {
     let list = match body {
         Json::Array(list) => list,
         Json::Object(mut members) if members.contains_key("indexes") => match members.remove("indexes") {
-            Some(Json::Array(list)) => list,
+            Some(Json::Array(list)) if members.is_empty() => list,
+            Some(Json::Array(_)) => {
+                let others: Vec<&str> = members.keys().map(String::as_str).collect();
+                let text = format!("indexes: there is nothing beside the list, found {}", others.join(", "));
+                return Err(Failure::invalid(text));
+            }
             _ => return Err(Failure::invalid("indexes: expected a list of indexes")),
         },
         one => vec![one],
@@ -333,6 +338,7 @@ fn create(call: &Call<'_>) -> Result<Answer, Failure> {
         shown.push(with_change(index, change));
     }
     let status = if is_building { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let audited = json!({"indexes": shown.iter().map(audited).collect::<Vec<_>>(), "deleted": names(&gone)});
     let shown = if is_list {
         json!({"indexes": shown, "deleted": names(&gone)})
     } else {
@@ -342,7 +348,13 @@ fn create(call: &Call<'_>) -> Result<Answer, Failure> {
         }
         shown
     };
-    Ok(Answer::from(shown).with_status(status))
+    Ok(Answer::from(shown).with_status(status).with_audited(audited))
+}
+
+/// What the audit log says of an index.
+fn audited(index: &Json) -> Json {
+    let names = ["index_name", "tenant", "database", "collection", "columns", "change"];
+    names.iter().map(|name| ((*name).to_owned(), index[*name].clone())).collect()
 }
 
 /// The collection, or the database as a whole, that an index is of: tenant, database, name of the collection.
@@ -442,7 +454,8 @@ fn delete_many(call: &Call<'_>) -> Result<Answer, Failure> {
     }
     let verb = if scope.dry_run { "would_delete" } else { "deleted" };
     indexes.sort_by_key(|index| index["index_name"].to_string());
-    Ok(json!({verb: names(&indexes)}).into())
+    let audited = json!({verb: names(&indexes), "tenant": tenant, "database": home, "collection": scope.collection});
+    Ok(Answer::from(json!({verb: names(&indexes)})).with_audited(audited))
 }
 
 fn suggest(call: &Call<'_>) -> Result<Answer, Failure> {
@@ -483,7 +496,8 @@ fn replace(call: &Call<'_>) -> Result<Answer, Failure> {
     }
     let (index, change) = database.put_metadata_index(name, &new)?;
     let status = if change == IndexChange::Building { StatusCode::ACCEPTED } else { StatusCode::OK };
-    Ok(Answer::from(with_change(index, change)).with_status(status))
+    let (audited, shown) = (audited(&index), with_change(index, change));
+    Ok(Answer::from(shown).with_status(status).with_audited(audited))
 }
 
 fn delete(call: &Call<'_>) -> Result<Answer, Failure> {
@@ -491,7 +505,7 @@ fn delete(call: &Call<'_>) -> Result<Answer, Failure> {
     let (tenant, home) = home.parts();
     find(call, Permission::IndexWrite, (tenant, home), name)?;
     let index = call.database().delete_metadata_index(tenant, home, name)?;
-    Ok(json!({"deleted": index["index_name"]}).into())
+    Ok(Answer::from(json!({"deleted": index["index_name"]})).with_audited(audited(&index)))
 }
 
 fn rebuild(call: &Call<'_>) -> Result<Answer, Failure> {

@@ -3,6 +3,8 @@
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
+use ochre_engine::model::SCHEMA_KEY;
+use ochre_engine::schema::{InvalidSchema, doubled_member};
 use ochre_engine::{Alteration, CollectionOptions, CollectionRow, Database, Page, Resource};
 use ochre_extension::{Description, Needs, Parameter as P, Permission, Target};
 use ochre_wire::{
@@ -27,7 +29,7 @@ pub(super) const OPERATIONS: &[Description] = &[
     Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections",
         "Make a collection",
-        Needs::Some(Permission::CollectionWrite),
+        Needs::Either(Permission::CollectionWrite, Permission::CollectionRead),
     )
     .takes("CreateCollectionPayload")
     .answers(200, "Collection"),
@@ -125,7 +127,17 @@ async fn create(
     app.run(move |database| {
         let _counting = counting;
         let payload: CreateCollectionPayload = body.parse()?;
+        check_doubled(&body)?;
         let name = payload.name.clone();
+        let existing = database.collection_in(&path.tenant, &path.database, &name);
+        if payload.get_or_create
+            && caller.may(Permission::CollectionRead, &path.tenant, &path.database, &name)
+            && let Ok(existing) = existing.and_then(|collection| collection.info())
+        {
+            // What is there is only read.
+            create_options(payload)?;
+            return Ok(Json(shown(&existing)));
+        }
         caller.check(Permission::CollectionWrite, &path.tenant, &path.database, &name)?;
         // The name is judged first, as Chroma does.
         ochre_engine::model::check_collection_name(&name)
@@ -144,6 +156,16 @@ async fn create(
         Ok(Json(shown(&row)))
     })
     .await
+}
+
+/// Refuses a schema in a body that has a member twice: only one of them would count.
+fn check_doubled(body: &JsonBytes) -> Result<(), ApiError> {
+    let names_schema = memchr::memmem::find(body.bytes(), SCHEMA_KEY.as_bytes()).is_some();
+    let doubled = doubled_member(body.bytes()).filter(|_| names_schema);
+    match doubled.as_ref().and_then(|pointer| pointer.split_once(&format!("/{SCHEMA_KEY}"))) {
+        Some((_, pointer)) => Err(ochre_engine::Error::from(InvalidSchema::doubled(pointer.to_owned())).into()),
+        None => Ok(()),
+    }
 }
 
 async fn count(State(app): State<App>, caller: Caller, Path(path): Path<DatabasePath>) -> Result<Json<u64>, ApiError> {
@@ -217,6 +239,7 @@ async fn update(
 ) -> Result<Json<Json_>, ApiError> {
     app.run(move |database| {
         let mut payload: UpdateCollectionPayload = body.parse()?;
+        check_doubled(&body)?;
         path.uuid()?;
         if let Some(name) = &payload.new_name {
             ochre_engine::model::check_collection_name(name)

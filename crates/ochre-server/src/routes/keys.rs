@@ -2,13 +2,14 @@
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use ochre_extension::{Description, Needs, Permission};
 use serde_json::{Value as Json_, json};
 
 use crate::app::App;
-use crate::auth::{Auth, Caller, NewKey};
+use crate::auth::{Audited, Auth, Caller, NewKey};
 use crate::body::JsonBytes;
 use crate::error::ApiError;
 
@@ -33,13 +34,15 @@ pub(super) fn router() -> Router<App> {
     Router::new().route("/_admin/keys", get(list).post(create)).route("/_admin/keys/{id}", get(show).delete(revoke))
 }
 
-/// The keys, where there is authentication.
+/// The keys; there are some before anybody is asked for them.
 fn auth(app: &App) -> Result<&std::sync::Arc<Auth>, ApiError> {
-    app.auth().ok_or_else(|| {
-        ApiError::invalid(
-            "authentication is off: set auth.enabled = true, or make keys with `ochre keys create NAME --offline`",
-        )
-    })
+    app.keys().ok_or_else(|| ApiError::internal("the server was started without its keys"))
+}
+
+/// Notes in the audit log which key it was.
+fn audited(mut response: Response, key: &Json_) -> Response {
+    response.extensions_mut().insert(Audited(json!({"key": key["id"], "name": key["name"], "grants": key["grants"]})));
+    response
 }
 
 fn missing(id: &str) -> ApiError {
@@ -54,27 +57,32 @@ async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Jso
     auth(&app)?.keys().show(&id).map(Json).ok_or_else(|| missing(&id))
 }
 
-async fn create(
-    State(app): State<App>, caller: Caller, body: JsonBytes,
-) -> Result<(StatusCode, Json<Json_>), ApiError> {
-    let auth = auth(&app)?.clone();
+async fn create(State(app): State<App>, caller: Caller, body: JsonBytes) -> Result<Response, ApiError> {
+    let (auth, is_asked) = (auth(&app)?.clone(), app.auth().is_some());
     app.run(move |database| {
-        let new: NewKey = body.parse()?;
+        let new: NewKey = body.parse_own()?;
         caller.check_grants(auth.roles(), &new.grants)?;
-        let made = auth.keys().create(database, auth.roles(), new)?;
+        let mut made = auth.keys().create(database, auth.roles(), new)?;
+        if !is_asked {
+            made["warning"] =
+                "authentication is off, so nobody is asked for a key: set auth.enabled = true and restart the server"
+                    .into();
+        }
         tracing::info!(key = %made["id"], by = caller.principal().name, "made a key");
-        Ok((StatusCode::CREATED, Json(made)))
+        let shown = made.clone();
+        Ok(audited((StatusCode::CREATED, Json(made)).into_response(), &shown))
     })
     .await
 }
 
-async fn revoke(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Json_>, ApiError> {
+async fn revoke(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let auth = auth(&app)?.clone();
     app.run(move |database| {
         if !auth.keys().revoke(database, auth.roles(), &id)? {
             return Err(missing(&id));
         }
-        Ok(Json(json!({"revoked": id})))
+        let key = auth.keys().show(&id).unwrap_or_default();
+        Ok(audited(Json(json!({"revoked": id})).into_response(), &key))
     })
     .await
 }

@@ -8,14 +8,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use ochre_engine::model::{DeclarationChange, Metadata, ValidatingParty, ValidationType, Value, check_key};
-use ochre_engine::schema::Compliance;
+use ochre_engine::scheduler::nearest;
+use ochre_engine::schema::{Compliance, InvalidSchema, doubled_member};
 use ochre_engine::{Alteration, Candidate, CollectionRow, Error, IntrospectMode, StoreError, Validation};
-use ochre_extension::{Description, Needs, Parameter as P, Permission};
+use ochre_extension::{Description, Needs, Parameter as P, Permission, parse_json};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json_, json};
 
 use crate::app::{App, Named};
-use crate::auth::Caller;
+use crate::auth::{Audited, Caller};
 use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
 use crate::finder;
@@ -146,10 +147,19 @@ const RULES_MAX: usize = 20;
 fn change(body: Map<String, Json_>) -> Result<DeclarationChange, ApiError> {
     const MEMBERS: [&str; 3] = ["schema", "validation_type", "validating_party"];
     let is_mode = |value: &Json_| value.as_str().is_some_and(|name| ValidationType::from_name(name).is_some());
-    let says_how = body.get("validation_type").is_some_and(is_mode) || body.contains_key("schema");
-    let is_envelope = says_how && body.keys().all(|name| MEMBERS.contains(&name.as_str()));
+    let is_envelope = body.contains_key("schema")
+        || body.get("validation_type").is_some_and(is_mode) && body.keys().all(|name| MEMBERS.contains(&name.as_str()));
     if !is_envelope {
         return Ok(DeclarationChange { schema: Some(Some(body.into())), ..DeclarationChange::default() });
+    }
+    if let Some(unknown) = body.keys().find(|name| !MEMBERS.contains(&name.as_str())) {
+        let hint = nearest(unknown, MEMBERS.into_iter()).map(|near| format!("; did you mean '{near}'?"));
+        let text = format!(
+            "there is no member '{unknown}' beside the schema{} There are {}. Nothing was done",
+            hint.unwrap_or_else(|| ".".to_owned()),
+            MEMBERS.join(", ")
+        );
+        return Err(ApiError::invalid(text));
     }
     let refused = |name: &str, known: &str, found: &Json_| {
         ApiError::invalid(format!("{name}: expected one of {known}, found {found}"))
@@ -180,9 +190,16 @@ fn sees_values(caller: &Caller, row: &CollectionRow) -> bool {
 
 async fn declare(
     State(app): State<App>, caller: Caller, named: Named, Query(declaring): Query<Declaring>, body: JsonBytes,
-) -> Result<Json<Map<String, Json_>>, ApiError> {
+) -> Result<Response, ApiError> {
     app.run_write(move |database| {
-        let change = change(body.parse()?)?;
+        if let Some(pointer) = doubled_member(body.bytes()) {
+            return Err(Error::from(InvalidSchema::doubled(pointer)).into());
+        }
+        let change = match parse_json(body.bytes())? {
+            Json_::Object(members) => change(members)?,
+            // What is no object is refused like any other schema, with its place.
+            other => DeclarationChange { schema: Some(Some(other)), ..DeclarationChange::default() },
+        };
         let collection = named.find(database)?;
         let after = change.apply(collection.info()?.declaration.as_deref().unwrap_or(&Default::default()));
         if after.schema.is_none() {
@@ -195,7 +212,7 @@ async fn declare(
                 caller.check(Permission::IntrospectValues, &row.tenant, &row.database, &row.name)?;
             }
             let row = collection.alter(Alteration { declaration: change, ..Alteration::default() })?;
-            return Ok(Json(shown(&row)));
+            return Ok(audited(&row, shown(&row)));
         }
         let validation = Validation { schema: after.schema.clone(), mode: Some(after.mode()), batch: None };
         for _ in 0..TRIES_MAX {
@@ -207,12 +224,25 @@ async fn declare(
             let at = declaring.require_clean.then_some(found.position);
             match collection.alter(Alteration { declaration: change.clone(), at, ..Alteration::default() }) {
                 Err(Error::Store(StoreError::Stale { .. })) => {}
-                row => return Ok(Json(declared(&*row?, found))),
+                Err(error) => return Err(error.into()),
+                Ok(row) => return Ok(audited(&row, declared(&row, found))),
             }
         }
         Err(ApiError::unavailable("the collection is written to faster than it can be judged; try again later"))
     })
     .await
+}
+
+/// An answer, with what the audit log says of it.
+fn audited(row: &CollectionRow, answer: Map<String, Json_>) -> Response {
+    let audited = json!({
+        "tenant": row.tenant, "database": row.database, "collection": row.name,
+        "validation_type": answer.get("validation_type"),
+        "schema": row.declaration.as_ref().and_then(|declaration| declaration.schema.as_ref()),
+    });
+    let mut response = Json(answer).into_response();
+    response.extensions_mut().insert(Audited(audited));
+    response
 }
 
 /// What is answered to a declaration.
@@ -236,12 +266,12 @@ fn not_clean(found: &Compliance) -> ApiError {
     ))
 }
 
-async fn remove(State(app): State<App>, named: Named) -> Result<Json<Json_>, ApiError> {
+async fn remove(State(app): State<App>, named: Named) -> Result<Response, ApiError> {
     app.run_write(move |database| {
         let declaration =
             DeclarationChange { schema: Some(None), validation_type: Some(None), validating_party: Some(None) };
-        named.find(database)?.alter(Alteration { declaration, ..Alteration::default() })?;
-        Ok(Json(json!({})))
+        let row = named.find(database)?.alter(Alteration { declaration, ..Alteration::default() })?;
+        Ok(audited(&row, Map::new()))
     })
     .await
 }
@@ -288,7 +318,7 @@ impl Validating {
 
 async fn validate(State(app): State<App>, named: Named, body: JsonBytes) -> Result<Response, ApiError> {
     app.run(move |database| {
-        let given: Validating = body.parse()?;
+        let given: Validating = body.parse_own()?;
         let batch = given.batch()?;
         let validation = Validation { schema: given.schema, mode: given.validation_type, batch };
         let found = named.find(database)?.validate(&validation)?;

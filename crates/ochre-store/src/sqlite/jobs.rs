@@ -166,4 +166,11 @@ impl JobStore for SqliteStore {
             statement.execute(params![job, before.as_micros(), number(max), number(step)])
         })
     }
+
+    fn remove(&self, job: &str) -> Result<()> {
+        self.change_jobs(|connection| {
+            connection.execute("DELETE FROM jobs WHERE name = ?1", [job])?;
+            connection.execute("DELETE FROM job_runs WHERE job = ?1", [job]).map(drop)
+        })
+    }
 }
