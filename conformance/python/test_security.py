@@ -245,8 +245,6 @@ def test_nobody_grants_or_takes_over_more_than_they_have(guarded, films):
     status, _, body = guarded.ask("POST", "/_admin/keys", {"name": "x", "grants": ["admin"]}, guarded.key("keeper"))
     assert status == 403 and "do not have" in body["message"]
     assert guarded.ask("POST", "/_admin/keys", {"name": "x", "grants": ["keeper"]}, guarded.key("keeper"))[0] == 201
-    hello = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
-    assert guarded.ask("POST", "/mcp", hello, guarded.key("keeper"))[0] == 403
 
 
 def test_pages_of_other_sites_are_refused(guarded, films, server):
@@ -396,6 +394,50 @@ def test_keys_are_made_listed_limited_revoked_and_expire(guarded, films):
                         ({"name": "x", "grants": ["reader"], "expires_at": 5}, "in the past"), ({"name": "x", "grants": ["reader"], "batch_records": 0}, "at least 1")]:
         status, _, answer = guarded.ask("POST", "/_admin/keys", body)
         assert status in (400, 422) and words in answer["message"], answer
+
+
+class McpSession:
+    """A session of the Model Context Protocol over HTTP, under a name that the server is reached by from elsewhere."""
+
+    def __init__(self, server, key):
+        self.server, self.key, self.session = server, key, {}
+        about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+        self.ask("initialize", about)
+        self.ask("notifications/initialized", None)
+
+    def ask(self, method, params):
+        body = {"jsonrpc": "2.0", "method": method} | ({} if method.startswith("notifications/") else {"id": 1, "params": params or {}})
+        headers = {"host": "db.example.com", **self.session}
+        status, headers, answer = self.server.ask("POST", "/mcp", body, self.key, headers)
+        assert status in (200, 202), answer
+        if "mcp-session-id" in headers:
+            self.session = {"mcp-session-id": headers["mcp-session-id"]}
+        if isinstance(answer, str) and "data: {" in answer:
+            answer = json.loads(answer[answer.index("data: {") + 6:].splitlines()[0])
+        return answer
+
+    def tools(self):
+        return {tool["name"] for tool in self.ask("tools/list", None)["result"]["tools"]}
+
+    def call(self, name):
+        result = self.ask("tools/call", {"name": name, "arguments": {}})["result"]
+        return result.get("isError", False), result["content"][0]["text"]
+
+
+def test_a_key_of_one_collection_has_its_tools_and_no_others(guarded, films):
+    everything = McpSession(guarded, guarded.key("reader"))
+    assert everything.tools() >= {"find_films-1", "describe_films-1", "find_books"}
+    one = McpSession(guarded, guarded.key("reader:default_tenant/default_database/films-1"))
+    assert one.tools() == {"find_films-1", "describe_films-1"}
+    assert one.call("describe_films-1")[0] is False
+    refused, text = one.call("find_books")
+    assert refused and "there is no tool" in text
+    # A session says nothing of who asks: each request does.
+    stolen = McpSession(guarded, guarded.key("reader:default_tenant/default_database/films-2"))
+    stolen.session = everything.session
+    assert stolen.tools() == {"find_films-2", "describe_films-2"}
+    # Finding and describing records needs what reading them needs.
+    assert McpSession(guarded, guarded.key("keeper")).tools() == set()
 
 
 def test_a_key_s_end_is_given_and_shown_in_rfc_3339(guarded):

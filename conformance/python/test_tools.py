@@ -9,6 +9,7 @@ import re
 import subprocess
 import threading
 import urllib.parse
+import urllib.request
 
 import pytest
 from server import OCHRE, ROOT, Server
@@ -100,6 +101,32 @@ def test_the_forms_for_other_tools_say_the_same(raw, films):
     assert {"name", "type", "description"} == set(llama["metadata_info"][0]) and llama["content_info"] == "Films"
     assert {tool["name"] for tool in form("mcp")["tools"]} == {"find_films", "describe_films"}
     assert raw("GET", f"{V2}/films/schema?format=xml")[0] == 400
+
+
+def test_dates_are_bounded_by_parameters_and_documents_name_the_public_address(films, tmp_path):
+    import chromadb
+
+    server = Server(extra=("--config", str(tmp_path / "ochre.toml")))
+    (tmp_path / "ochre.toml").write_text('[server]\npublic_url = "https://db.example.com/"\n')
+    server.start()
+    try:
+        films = fill(chromadb.HttpClient(port=server.port))
+        films.update(ids=["b", "c"], metadatas=[{"released": "1995-03-01"}, {"released": "2001-12-31"}])
+
+        def ask(path):
+            with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{V2}/films/{path}", timeout=60) as answer:
+                return json.loads(answer.read())
+
+        document = ask("schema?format=openapi")
+        assert document["servers"] == [{"url": "https://db.example.com"}]
+        parameters = {p["name"]: p["schema"] for p in next(iter(document["paths"].values()))["get"]["parameters"]}
+        assert parameters["released_gte"]["format"] == "date" and parameters["released_lte"]["type"] == "string"
+        assert "genre_gte" not in parameters
+        ids = lambda query: [record["id"] for record in ask(f"find?{query}")["records"]]
+        assert ids("released_gte=1990-01-01") == ["b", "c"] and ids("released_gte=1977-05-25&released_lte=1995-03-01") == ["a", "b"]
+        assert ids("released_lte=1977-05-24") == []
+    finally:
+        server.remove()
 
 
 def tools(*arguments, **options):

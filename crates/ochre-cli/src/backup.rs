@@ -75,10 +75,11 @@ impl Backup {
                         format!("{} in {}", records, manifest.collections.len()),
                         manifest.bytes.to_string(),
                         manifest.shipped_bytes.to_string(),
+                        manifest.database.clone().unwrap_or_else(|| "-".to_owned()),
                     ]
                 };
-                let rows: Vec<[String; 5]> = manifests.iter().map(row).collect();
-                table(["backup", "position", "records in collections", "bytes", "shipped"], &rows, output)?;
+                let rows: Vec<[String; 6]> = manifests.iter().map(row).collect();
+                table(["backup", "position", "records in collections", "bytes", "shipped", "database"], &rows, output)?;
                 if rows.is_empty() {
                     output.words(&format!("there are no backups at {}", repository.describe()));
                 }

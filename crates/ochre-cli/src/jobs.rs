@@ -154,7 +154,8 @@ fn list(ask: Ask, output: &mut Output) -> anyhow::Result<Exit> {
             let progress =
                 if job["progress"].is_null() { String::new() } else { format!(": {}", progress(&job["progress"])) };
             let next = text(&job["next_runs"][0]);
-            let held = job["held"]["reason"].as_str().map_or(String::new(), |reason| format!(" ({reason})"));
+            let held = job["held"]["reason"].as_str().or(job["warning"].as_str());
+            let held = held.map_or(String::new(), |reason| format!(" ({reason})"));
             [
                 text(&job["name"]),
                 text(&job["state"]) + &held + &progress,

@@ -99,6 +99,7 @@ pub(crate) fn options(config: &Config, loaded: &Loaded) -> anyhow::Result<Option
         scheduler: config.scheduler.implementation.clone(),
         backup_targets: Arc::new(ochre_server::backup_targets()),
         backup_target: Some(config.backup.target.clone()).filter(|target| !target.is_empty()),
+        backup_accept_foreign: config.backup.accept_foreign,
         backup_trust: config.backup.trust(),
         jobs: config.jobs().context("the section [jobs] of the configuration")?,
         extensions: loaded.store().to_vec(),

@@ -15,7 +15,7 @@ use ochre_store::{
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
-use crate::backup::Repository;
+use crate::backup::{Backups, Repository, UNFINISHED_RESTORE};
 use crate::collection::Collection;
 use crate::error::Error;
 use crate::extension::{self, Commit, WeakDatabase};
@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) residence: Residence,
     pub(crate) schemas: Arc<Schemas>,
     pub(crate) indexes: Indexes,
+    /// What is known of the backups that were taken, and of where they go.
+    pub(crate) backups: Backups,
     /// The backups at the target, once it was opened.
     pub(crate) repository: OnceLock<Repository>,
     /// Tables that are kept beside those of extensions.
@@ -97,10 +99,18 @@ impl Database {
     /// # Errors
     /// As [`Database::open`].
     pub fn open_with(directory: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
-        Self::open_directory(directory.as_ref(), options)
+        let directory = directory.as_ref();
+        if directory.join(UNFINISHED_RESTORE).exists() {
+            return Err(Error::Invalid(format!(
+                "{} is what an interrupted restore left, and not a whole database: remove it, and restore again",
+                directory.display()
+            )));
+        }
+        Self::open_unfinished(directory, options)
     }
 
-    fn open_directory(directory: &Path, options: Options) -> Result<Self, Error> {
+    /// As [`Database::open_with`], of a directory that a restore may still be making.
+    pub(crate) fn open_unfinished(directory: &Path, options: Options) -> Result<Self, Error> {
         check_places(directory, options.backup_target.as_deref())?;
         let sqlite = SqliteOptions {
             disk: Arc::clone(&options.disk),
@@ -171,6 +181,7 @@ impl Database {
             scheduler: OnceLock::new(),
             schemas,
             indexes: Indexes::default(),
+            backups: Backups::default(),
             repository: OnceLock::new(),
             tables: Mutex::default(),
             segments: Mutex::new(()),
@@ -186,6 +197,9 @@ impl Database {
         inner.remove_strays();
         inner.remove_unfinished_backups();
         database.maintenance.iter().try_for_each(|maintenance| maintenance.start())?;
+        if inner.options.background {
+            crate::backup::examine_target(inner);
+        }
         Ok(database)
     }
 
@@ -433,6 +447,11 @@ impl Database {
             held.filter_map(|loaded| Some((self.inner.row(loaded.id).ok()?, loaded.memory()))).collect();
         held.sort_by_key(|(row, memory)| (std::cmp::Reverse(memory.total()), row.id));
         held
+    }
+
+    /// When the last backup was taken that is known of, in seconds since 1970.
+    pub fn last_backup(&self) -> Option<i64> {
+        self.inner.backups.last_taken().map(|at| at.as_micros() / 1_000_000)
     }
 
     /// How many vectors of the collections in memory wait for a graph, and how many walks of theirs were found to miss.

@@ -50,6 +50,8 @@ pub struct Options {
     pub backup_target: Option<String>,
     /// The kinds of backup targets there are.
     pub backup_targets: Arc<BackupTargets>,
+    /// Take backups although the target holds another database's, whose place this one takes.
+    pub backup_accept_foreign: bool,
     /// Which backups there are believed; new ones are signed with its key.
     pub backup_trust: BackupTrust,
     /// Validators that schemas may name.
@@ -86,6 +88,7 @@ impl Default for Options {
             jobs: BTreeMap::new(),
             backup_target: None,
             backup_targets: Arc::default(),
+            backup_accept_foreign: false,
             backup_trust: BackupTrust::default(),
             validators: ochre_schema::Functions::default(),
             unindexed_filters: UnindexedFilters::default(),

@@ -525,6 +525,14 @@ impl Dictionary {
         show(std::str::from_utf8(strings.get(code)).expect("only whole strings were added"));
     }
 
+    /// Shows each string with its code, those that no record has any more included.
+    pub(crate) fn each_code(&self, show: &mut dyn FnMut(u32, &str)) {
+        let strings = self.0.read();
+        for code in 0..u32::try_from(strings.ends.len()).expect("codes are u32") {
+            show(code, std::str::from_utf8(strings.get(code)).expect("only whole strings were added"));
+        }
+    }
+
     /// Shows each string whose code has a count, with that.
     fn each(&self, counts: &[u64], show: &mut dyn FnMut(&str, u64)) {
         let strings = self.0.read();

@@ -329,6 +329,15 @@ impl<'a> Scanner<'a> {
             Test::Eq(Scalar::Bool(b)) => Self::Bool(*b),
             Test::Eq(Scalar::Str(s)) => column.dictionary().find(s).map_or(Self::Nothing, Self::String),
             Test::Eq(operand) => Self::Number { orders: &[Ordering::Equal], operand },
+            Test::Compare(orders, Scalar::Str(operand)) => {
+                let mut strings = CodeSet::default();
+                column.dictionary().each_code(&mut |code, text| {
+                    if orders.contains(&text.cmp(operand)) {
+                        strings.insert(code);
+                    }
+                });
+                Self::Set { bools: [false; 2], ints: HashSet::new(), floats: HashSet::new(), strings }
+            }
             Test::Compare(orders, operand) => Self::Number { orders, operand },
             Test::In(list) => Self::set(column, list),
             Test::Contains(operand) => Self::ListContains(operand),

@@ -39,7 +39,8 @@ pub enum Test {
     Eq(Scalar),
     /// Not equal; also when the key is missing or holds another type.
     Ne(Scalar),
-    /// A number on this side of the operand: the ordering of value to operand must be one of the list.
+    /// A number on this side of a number, or a string on this side of a string, byte by byte: the ordering of value to
+    /// operand must be one of the list.
     Compare(&'static [Ordering], Scalar),
     /// Equal to one of the list.
     In(Vec<Scalar>),
@@ -127,13 +128,14 @@ impl Scalar {
         }
     }
 
-    /// How `value` stands to this operand, if both are numbers.
+    /// How `value` stands to this operand, if both are numbers or both strings.
     fn order(&self, value: &Value) -> Option<Ordering> {
         match (value, self) {
             (Value::Int(a), Self::Int(b)) => Some(a.cmp(b)),
             (Value::Int(a), Self::Float(b)) => compare_int_float(*a, *b),
             (Value::Float(a), Self::Int(b)) => compare_int_float(*b, *a).map(Ordering::reverse),
             (Value::Float(a), Self::Float(b)) => a.partial_cmp(b),
+            (Value::Str(a), Self::Str(b)) => Some(a.as_str().cmp(b)),
             _ => None,
         }
     }

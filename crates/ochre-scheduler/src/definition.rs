@@ -161,6 +161,8 @@ impl Definition {
             Trigger::Cron(cron) => cron.warning().map(str::to_owned),
             _ => None,
         };
+        let warnings: Vec<String> = task.warning().into_iter().chain(warning).collect();
+        let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
         JobStatus {
             name: task.name().to_owned(),
             about: task.about().to_owned(),

@@ -198,7 +198,7 @@ pub struct JobStatus {
     pub trigger: String,
     /// When it is due, as it is stored.
     pub schedule: Option<Trigger>,
-    /// Something about the schedule that a reader may not expect.
+    /// Something about the schedule that a reader may not expect, or what keeps the task from working.
     pub warning: Option<String>,
     /// The next times it is due, five at most.
     pub next_runs: Vec<Time>,

@@ -54,6 +54,15 @@ pub struct Schedule {
     pub version: u64,
 }
 
+impl Schedule {
+    /// Goes on from a time, in another place: what was due or under way before is not any more.
+    pub fn begin_from(&mut self, now: Time) {
+        self.next = self.trigger.next(now);
+        self.pending.retain(|pending| pending.kind == Kind::Once && pending.nominal > now);
+        self.last_nominal = None;
+    }
+}
+
 /// When a look found nothing to do, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastLook {

@@ -31,6 +31,10 @@ pub trait Task: Send + Sync {
     fn locks(&self) -> &'static [&'static str] {
         &[]
     }
+    /// Something that keeps it from working, as far as is known before it is due.
+    fn warning(&self) -> Option<String> {
+        None
+    }
     /// Whether there is anything to do. Cheap.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use ochre_model::ValueType;
 use serde_json::{Value as Json, json};
 
 use crate::export::{Field, Fields, MAXIMUM, MINIMUM, bound, cut, demand, json_type};
+use crate::format::Format;
 use crate::property::element_of;
 
 /// A search has at most so many parameters of a collection's own: those of the first keys.
@@ -20,9 +21,9 @@ const RESERVED: [&str; 3] = ["q", "n", "offset"];
 pub enum Comparison {
     /// The value is equal to the operand.
     Equal,
-    /// The number is at least the operand.
+    /// The number or date is at least the operand.
     AtLeast,
-    /// The number is at most the operand.
+    /// The number or date is at most the operand.
     AtMost,
     /// The list has the operand as an element.
     Contains,
@@ -57,7 +58,11 @@ impl Fields {
                 field.types.iter().copied().filter(|ty| wanted.contains(ty)).collect()
             };
             let scalars = of(&[ValueType::Bool, ValueType::Int, ValueType::Float, ValueType::Str]);
-            let numbers = of(&[ValueType::Int, ValueType::Float]);
+            let mut ordered = of(&[ValueType::Int, ValueType::Float]);
+            if matches!(field.format, Some(Format::Date | Format::DateTime)) && field.types == [ValueType::Str] {
+                // Dates in one notation sort as their texts do.
+                ordered = vec![ValueType::Str];
+            }
             let mut elements: Vec<ValueType> = field.types.iter().filter_map(|ty| element_of(*ty)).collect();
             if elements.contains(&ValueType::Float) && !elements.contains(&ValueType::Int) {
                 // A list of integers may stand where floats are declared, and elements are compared by their type.
@@ -65,8 +70,8 @@ impl Fields {
             }
             let wanted = [
                 ("", Comparison::Equal, scalars, ""),
-                ("_gte", Comparison::AtLeast, numbers.clone(), "At least this. "),
-                ("_lte", Comparison::AtMost, numbers, "At most this. "),
+                ("_gte", Comparison::AtLeast, ordered.clone(), "At least this. "),
+                ("_lte", Comparison::AtMost, ordered, "At most this. "),
                 ("_contains", Comparison::Contains, elements, "An element of the list. "),
             ];
             for (suffix, comparison, operands, words) in wanted {
@@ -118,7 +123,11 @@ impl Field {
         // Values that were merely seen are no promise that there are no others.
         let sentence = self.sentence(!self.is_closed && is_text);
         let mut schema = json!({"type": ty, "description": cut(&format!("{words}{sentence}"))});
-        if self.is_closed && is_text {
+        let is_range = matches!(comparison, Comparison::AtLeast | Comparison::AtMost);
+        if is_range && is_text {
+            // Of a point in time a bound may be the day alone.
+            schema["format"] = if self.format == Some(Format::Date) { "date" } else { "date-time" }.into();
+        } else if self.is_closed && is_text {
             schema["enum"] = self.values.iter().filter(|value| value.is_string()).cloned().collect();
         }
         if let Some(property) = &self.property {

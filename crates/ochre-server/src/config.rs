@@ -48,6 +48,7 @@ pub struct ServerConfig {
     pub max_payload_size_bytes: usize,
     pub cors_allow_origins: Vec<String>,
     pub allowed_hosts: Vec<String>,
+    pub public_url: String,
     pub concurrent_requests_max: usize,
     pub request_timeout_ms: u64,
     pub read_timeout_ms: u64,
@@ -89,6 +90,7 @@ pub struct AuthConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct BackupConfig {
     pub target: String,
+    pub accept_foreign: bool,
     pub key: String,
     pub accept_unsigned: bool,
 }
@@ -310,6 +312,10 @@ impl Config {
             if is_set && !auth.enabled {
                 return Err(wrong(key, "is set, but auth.enabled is false: set it to true"));
             }
+        }
+        let public = &self.server.public_url;
+        if !public.is_empty() && !public.starts_with("http://") && !public.starts_with("https://") {
+            return Err(wrong("server.public_url", "must begin with http:// or https://, or be empty"));
         }
         if self.server.tls_certificate.is_empty() != self.server.tls_key.is_empty() {
             return Err(wrong("server.tls_certificate", "and server.tls_key are given together or not at all"));

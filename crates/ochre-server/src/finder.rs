@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ochre_engine::model::{Filter, Scalar, Test, ValueType};
-use ochre_engine::schema::{Comparison, Fields, Parameter};
+use ochre_engine::schema::{Comparison, Fields, Format, Parameter};
 use ochre_engine::{Collection, GetRequest, Include, IntrospectMode, IntrospectRequest, QueryRequest, Record};
 use serde_json::{Map, Value as Json, json};
 
@@ -128,6 +128,12 @@ fn filter(parameter: &Parameter, value: &Json) -> Result<Filter, ApiError> {
     if known.is_some_and(|known| !known.contains(value)) {
         let known = Json::from(known.cloned().unwrap_or_default());
         return Err(ApiError::invalid(format!("{}: expected one of {known}, found {value}", parameter.name)));
+    }
+    if let Some(format) = parameter.schema["format"].as_str().and_then(Format::from_name)
+        && let Some(text) = value.as_str().filter(|text| !format.matches(text))
+    {
+        let text: String = text.chars().take(100).collect();
+        return Err(ApiError::invalid(format!("{}: expected {}, found {text:?}", parameter.name, format.about())));
     }
     let test = |operand: Scalar| match parameter.comparison {
         Comparison::Equal => Test::Eq(operand),

@@ -270,6 +270,11 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn database_id(&self) -> Result<u64> {
+        // It cannot be backed up, and so needs no id.
+        Ok(0)
+    }
+
     fn epoch(&self) -> u64 {
         self.state.read().epoch
     }

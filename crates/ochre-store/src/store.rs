@@ -409,6 +409,8 @@ pub struct Copy {
     pub position: u64,
     /// The database's epoch.
     pub epoch: u64,
+    /// The database's id: another one after a restore.
+    pub database_id: u64,
     /// The id that the next new vector gets.
     pub next_vector_id: u64,
     /// Where each collection stands.
@@ -481,6 +483,8 @@ pub trait Store: Send + Sync {
     fn reset(&self) -> Result<()>;
     /// A number that changes when history does; snapshots of another epoch are worthless.
     fn epoch(&self) -> u64;
+    /// The database's id, the same for as long as it lives; a restored one has another.
+    fn database_id(&self) -> Result<u64>;
     /// Lets the judge of a write see what it would leave behind, on what is committed now and without keeping anybody from
     /// writing; what comes of it is not told. The judge is asked again when the write is committed.
     fn preview(&self, write: &Write) -> Result<()>;

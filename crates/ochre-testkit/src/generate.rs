@@ -101,14 +101,19 @@ impl Generator {
         if self.rng.bool() { Scalar::Int(self.int()) } else { Scalar::Float(self.float()) }
     }
 
+    /// What a range begins or ends with: a number mostly, or a string.
+    fn bound(&mut self) -> Scalar {
+        if self.rng.u8(0..5) == 0 { Scalar::Str(self.text()) } else { self.number() }
+    }
+
     fn test(&mut self) -> Test {
         match self.rng.u8(0..10) {
             0 => Test::Eq(self.scalar()),
             1 => Test::Ne(self.scalar()),
-            2 => Test::Compare(Test::GREATER, self.number()),
-            3 => Test::Compare(Test::GREATER_OR_EQUAL, self.number()),
-            4 => Test::Compare(Test::LESS, self.number()),
-            5 => Test::Compare(Test::LESS_OR_EQUAL, self.number()),
+            2 => Test::Compare(Test::GREATER, self.bound()),
+            3 => Test::Compare(Test::GREATER_OR_EQUAL, self.bound()),
+            4 => Test::Compare(Test::LESS, self.bound()),
+            5 => Test::Compare(Test::LESS_OR_EQUAL, self.bound()),
             6 => Test::In(vec![self.scalar(), self.number(), self.number()]),
             7 => Test::NotIn(vec![self.scalar(), self.scalar()]),
             8 => Test::Contains(self.scalar()),

@@ -142,8 +142,8 @@ fn test_matches(test: &Test, value: Option<&Value>) -> bool {
         Test::In(list) => list.iter().any(equals),
         Test::NotIn(list) => !list.iter().any(equals),
         Test::Compare(orders, operand) => {
-            let number = matches!(operand, Scalar::Int(_) | Scalar::Float(_));
-            number && value.and_then(|value| order(value, operand)).is_some_and(|order| orders.contains(&order))
+            let has_order = !matches!(operand, Scalar::Bool(_));
+            has_order && value.and_then(|value| order(value, operand)).is_some_and(|order| orders.contains(&order))
         }
         Test::Contains(operand) => contains(value, operand),
         Test::NotContains(operand) => !contains(value, operand),
@@ -164,7 +164,7 @@ fn contains(value: Option<&Value>, operand: &Scalar) -> bool {
 fn order(value: &Value, operand: &Scalar) -> Option<Ordering> {
     match (value, operand) {
         (Value::Bool(a), Scalar::Bool(b)) => (a == b).then_some(Ordering::Equal),
-        (Value::Str(a), Scalar::Str(b)) => (a == b).then_some(Ordering::Equal),
+        (Value::Str(a), Scalar::Str(b)) => Some(a.as_bytes().cmp(b.as_bytes())),
         (Value::Int(a), Scalar::Int(b)) => Some(a.cmp(b)),
         (Value::Float(a), Scalar::Float(b)) => a.partial_cmp(b),
         (Value::Int(a), Scalar::Float(b)) => exact(*a, *b),

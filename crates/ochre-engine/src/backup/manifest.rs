@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// The version of the format of backups.
-pub const BACKUP_VERSION: u32 = 1;
+///
+/// 2: increments have the schedules of jobs; manifests name the database.
+pub const BACKUP_VERSION: u32 = 2;
 /// Bytes of a chunk before it is compressed; only a file's last chunk is shorter.
 pub(super) const CHUNK_BYTES: usize = 4 << 20;
 /// The largest manifest that is read, in bytes.
@@ -38,6 +40,9 @@ pub struct Manifest {
     pub position: u64,
     /// The database's epoch.
     pub epoch: u64,
+    /// The database's id, in hexadecimal; backups of version 1 have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     /// The id that the next new vector would have got.
     pub next_vector_id: u64,
     /// Where each collection stood.
@@ -285,6 +290,7 @@ impl Manifest {
             ochre: "0.1.0 \"x\\".into(),
             position: 12,
             epoch: u64::MAX,
+            database: None,
             next_vector_id: 1,
             collections: Vec::new(),
             files: vec![
@@ -346,7 +352,7 @@ mod tests {
         check(|manifest| manifest.files[0].bytes = u64::MAX, "cannot have 1 chunks");
         check(|manifest| manifest.files[0].bytes = 0, "cannot have 1 chunks");
         check(|manifest| manifest.bytes = 1, "not 1");
-        check(|manifest| manifest.format = 2, "a newer ochre");
+        check(|manifest| manifest.format = BACKUP_VERSION + 1, "a newer ochre");
         let piece_bytes: Vec<usize> = Manifest::sample().files[1].pieces().map(|(_, bytes)| bytes).collect();
         assert_eq!(piece_bytes, [CHUNK_BYTES, 1]);
     }

@@ -10,9 +10,12 @@ mod beneath;
 mod manifest;
 mod repository;
 mod restore;
+mod state;
 mod target;
 mod write;
 
+pub(crate) use restore::UNFINISHED_RESTORE;
+pub(crate) use state::{Backups, examine_target};
 pub(crate) use write::RESTORING;
 
 pub use manifest::{BACKUP_VERSION, BackedUpFile, BackupKind, BackupTrust, Manifest};

@@ -15,6 +15,7 @@ use crate::error::Error;
 const MANIFESTS: &str = "manifests/";
 const CHUNKS: &str = "chunks/";
 const VERIFIED: &str = "verified/";
+const PROBES: &str = "probes/";
 /// Manifests at one target that are read, in bytes of all of them.
 const MANIFESTS_BYTES_MAX: u64 = 1 << 30;
 /// A chunk as it is kept is no larger than this: what does not compress grows a little.
@@ -99,6 +100,16 @@ impl Repository {
     /// Reads manifests anew from now on, whether they look as they did or not.
     pub(crate) fn forget_manifests(&self) {
         self.read.lock().clear();
+    }
+
+    /// Puts an object there and removes it again.
+    ///
+    /// # Errors
+    /// [`Error::Backup`] if either fails.
+    pub(super) fn try_writing(&self, name: &str) -> Result<(), Error> {
+        let name = format!("{PROBES}{name}");
+        self.target.put(&name, b"written to see whether it can be")?;
+        self.target.delete(&name)
     }
 
     pub(super) fn put_manifest(&self, manifest: &Manifest) -> Result<(), Error> {

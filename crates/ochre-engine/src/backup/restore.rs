@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::BufWriter;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ochre_scheduler::Time;
@@ -13,6 +13,9 @@ use crate::database::Database;
 use crate::error::Error;
 use crate::extension::{StoreExtension, tables_known};
 use crate::options::Options;
+
+/// The file that says that a directory is not whole yet: such a database is not opened.
+pub(crate) const UNFINISHED_RESTORE: &str = "restore.unfinished";
 
 /// Which backup to restore.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,7 +74,8 @@ impl Default for RestoreOptions {
 
 impl Repository {
     /// Makes a database in `directory`, which has to be empty or not there, out of a backup. It holds exactly
-    /// what was committed at that backup's position. If anything fails, what was written is removed.
+    /// what was committed at that backup's position. It is made in `directory.partial` and renamed once it is whole: if
+    /// anything fails, that is removed, and whatever becomes of the process, nothing else is taken for a database.
     ///
     /// # Errors
     /// [`Error::Backup`]: there is no such backup, or the directory is not empty. [`Error::DamagedBackup`]: a chunk is
@@ -82,10 +86,20 @@ impl Repository {
             let text = format!("{} is not empty; restore into a new directory", directory.display());
             return Err(Error::Backup(text));
         }
-        let restored = self.restore_into(options, directory);
+        let partial = partial(directory);
+        if partial.join(UNFINISHED_RESTORE).exists() {
+            // One that was interrupted.
+            std::fs::remove_dir_all(&partial).map_err(|error| failed("remove", &partial, &error))?;
+        } else if partial.exists() {
+            let text = format!("{} is in the way: a restore is made there first; move it away", partial.display());
+            return Err(Error::Backup(text));
+        }
+        let restored = begin(&partial).and_then(|()| self.restore_into(options, &partial)).and_then(|manifest| {
+            finish(&partial, directory)?;
+            Ok(manifest)
+        });
         if restored.is_err() {
-            // Half a database must not be taken for one.
-            let _ = std::fs::remove_dir_all(directory);
+            let _ = std::fs::remove_dir_all(&partial);
         }
         restored
     }
@@ -137,6 +151,43 @@ impl Repository {
     }
 }
 
+/// Where a directory is restored before it is whole.
+pub(super) fn partial(directory: &Path) -> PathBuf {
+    let mut name = directory.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    directory.with_file_name(name)
+}
+
+/// Makes a directory that nobody takes for a database.
+fn begin(partial: &Path) -> Result<(), Error> {
+    let mark = partial.join(UNFINISHED_RESTORE);
+    std::fs::create_dir_all(partial)
+        .and_then(|()| std::fs::write(&mark, "a restore was interrupted: remove this directory\n"))
+        .map_err(|error| failed("create", &mark, &error))
+}
+
+/// Lets a database that is whole have its name.
+fn finish(partial: &Path, directory: &Path) -> Result<(), Error> {
+    let renamed = || {
+        std::fs::remove_file(partial.join(UNFINISHED_RESTORE))?;
+        sync(partial)?;
+        // It is empty, if it is there.
+        match std::fs::remove_dir(directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::fs::rename(partial, directory)?;
+        sync(directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    };
+    renamed().map_err(|error| failed("rename to", directory, &error))
+}
+
+/// Makes what was changed in a directory outlive a power failure.
+fn sync(directory: &Path) -> std::io::Result<()> {
+    // Elsewhere directories cannot be opened, and renames are as durable as they are.
+    if cfg!(unix) { std::fs::File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
 /// Refuses what cannot fit: a backup may claim any size. What increments replace is not counted off.
 fn check_space(chain: &[&Manifest], directory: &Path) -> Result<(), Error> {
     let needed = chain.iter().fold(0u64, |bytes, manifest| bytes.saturating_add(manifest.bytes));
@@ -167,7 +218,7 @@ fn choose<'a>(manifests: &'a [Manifest], at: &RestoreAt) -> Option<&'a Manifest>
 /// Removes every collection but one from a database.
 fn keep_only(directory: &Path, wanted: &str, extensions: &[Arc<dyn StoreExtension>]) -> Result<(), Error> {
     let options = Options { background: false, extensions: extensions.to_vec(), ..Options::default() };
-    let database = Database::open_with(directory, options)?;
+    let database = Database::open_unfinished(directory, options)?;
     let all = database.all_collections()?;
     let is_wanted = |row: &ochre_store::CollectionRow| row.name == wanted || row.id.to_string() == wanted;
     if !all.iter().any(is_wanted) {

@@ -8,6 +8,7 @@ use ochre_scheduler::{Clock, Context, Failure, Progress, SystemClock, Time};
 use ochre_store::{CopiedFile, Copy, free_bytes};
 
 use super::manifest::CHUNK_BYTES;
+use super::restore::partial;
 use super::{BACKUP_VERSION, BackedUpFile, BackupKind, Manifest, Repository};
 use crate::database::Inner;
 
@@ -38,9 +39,8 @@ impl Inner {
         &self, folder: &Path, repository: &Repository, kind: BackupKind, context: &Context<'_>,
     ) -> Result<Manifest, Failure> {
         context.step(Progress { done: 0, total: None, what: "copying the catalog and records".into() })?;
-        // Compaction would remove what is still to be copied.
-        let _segments = self.segments.lock();
         let (manifests, faults) = repository.manifests()?;
+        self.check_target(repository, &manifests)?;
         if let Some(fault) = faults.0.first() {
             tracing::warn!(fault, "a backup cannot be read; the next one does not continue it");
         }
@@ -58,9 +58,21 @@ impl Inner {
             )));
         }
         let taken_at = later_than_all(&manifests, SystemClock.now());
-        let copy = match parent {
+        // Compaction would remove what is to be copied: until it is kept under names of its own.
+        let segments = self.segments.lock();
+        let mut copy = match parent {
             Some(parent) => self.store.copy_changes(&as_copy(parent), folder)?,
             None => self.store.copy_whole(folder)?,
+        };
+        let _unpinned = match pin(&mut copy, folder) {
+            Ok(()) => {
+                drop(segments);
+                None
+            }
+            Err(error) => {
+                tracing::debug!(%error, "files cannot be linked here: compaction waits until they are backed up");
+                Some(segments)
+            }
         };
         let mut there = repository.chunks()?;
         let (mut files, mut shipped) = (Vec::new(), 0);
@@ -86,6 +98,7 @@ impl Inner {
             ochre: env!("CARGO_PKG_VERSION").into(),
             position: copy.position,
             epoch: copy.epoch,
+            database: Some(database_text(copy.database_id)),
             next_vector_id: copy.next_vector_id,
             collections: copy.collections.clone(),
             bytes: all,
@@ -98,6 +111,7 @@ impl Inner {
             ));
         }
         repository.put_manifest(&manifest)?;
+        self.backups.note_taken(taken_at);
         let positions: Vec<(u32, u64)> = copy.collections.iter().map(|row| (row.number, row.position)).collect();
         self.store.hold_log(HOLDER, &positions)?;
         Ok(manifest)
@@ -109,6 +123,7 @@ impl Inner {
             if let Some(directory) = &self.directory {
                 // It is tried again at the next start.
                 let _ = std::fs::remove_dir_all(directory.join(folder));
+                let _ = std::fs::remove_dir_all(partial(&directory.join(folder)));
             }
         }
     }
@@ -117,6 +132,23 @@ impl Inner {
     pub(crate) fn changes_since(&self, last: &Manifest) -> Result<u64, Failure> {
         Ok(self.store.position()?.saturating_sub(last.position))
     }
+}
+
+/// Keeps files that may be removed under names of their own beside the copy: up to the lengths it records they never change.
+fn pin(copy: &mut Copy, folder: &Path) -> std::io::Result<()> {
+    let pinned = folder.join("pinned");
+    std::fs::create_dir_all(&pinned)?;
+    for file in copy.files.iter_mut().filter(|file| !file.path.starts_with(folder)) {
+        let own = pinned.join(file.path.file_name().unwrap_or_default());
+        std::fs::hard_link(&file.path, &own)?;
+        file.path = own;
+    }
+    Ok(())
+}
+
+/// A database's id as manifests have it.
+pub(crate) fn database_text(id: u64) -> String {
+    format!("{id:016x}")
 }
 
 /// Now, or a second after the last backup if the clock was put back: the newest one is the last that was taken.
@@ -157,6 +189,7 @@ fn as_copy(manifest: &Manifest) -> Copy {
     Copy {
         position: manifest.position,
         epoch: manifest.epoch,
+        database_id: 0,
         next_vector_id: manifest.next_vector_id,
         collections: manifest.collections.clone(),
         files: Vec::new(),

@@ -33,6 +33,10 @@ impl Task for BackupIncremental {
         LOCKS
     }
 
+    fn warning(&self) -> Option<String> {
+        self.0.open().ok()?.backups.problem()
+    }
+
     fn look(&self, _: &Knobs) -> Result<Look, Failure> {
         let inner = self.0.open()?;
         let manifests = manifests(&inner)?;

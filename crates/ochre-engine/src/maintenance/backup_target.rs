@@ -6,21 +6,12 @@ use super::Home;
 use crate::backup::{Manifest, Repository};
 use crate::database::Inner;
 
-/// Backups exclude each other, and compaction, which removes what they copy.
-pub(super) const LOCKS: &[&str] = &["backup", "segments"];
+/// Backups exclude each other.
+pub(super) const LOCKS: &[&str] = &["backup"];
 
 /// Where backups go.
 pub(super) fn repository(inner: &Inner) -> Result<&Repository, Failure> {
-    if let Some(repository) = inner.repository.get() {
-        return Ok(repository);
-    }
-    let target = inner.options.backup_target.as_deref().filter(|target| !target.is_empty());
-    let Some(target) = target else {
-        return Err(Failure::Failed("no target is configured: set `target` in the section [backup]".into()));
-    };
-    let trust = inner.options.backup_trust.clone();
-    let repository = Repository::new(inner.options.backup_targets.open(target)?).trusting(trust);
-    Ok(inner.repository.get_or_init(|| repository))
+    inner.backup_repository()
 }
 
 /// The backups there are, oldest first.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ochre_index::{IndexColumn, IndexShape, View};
-use ochre_model::{Filter, Test, ValueType};
+use ochre_model::{Filter, Scalar, Test, ValueType};
 use ochre_store::{CollectionNumber, CollectionRow};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
@@ -123,7 +123,8 @@ fn gather(filter: &Filter, clauses: &mut Vec<Clause>) {
                 Test::Eq(_) => Kind::Equal,
                 Test::In(_) => Kind::In,
                 Test::Contains(_) => Kind::Contains,
-                Test::Compare(..) => Kind::Range,
+                // No index answers ranges of strings.
+                Test::Compare(_, operand) if !matches!(operand, Scalar::Str(_)) => Kind::Range,
                 _ => return,
             };
             clauses.push(Clause { key: key.clone(), kind });

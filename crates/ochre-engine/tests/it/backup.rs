@@ -347,9 +347,14 @@ fn retention_keeps_the_last_chain_and_the_last_that_was_verified() {
 #[test]
 fn bad_targets_and_requests_say_what_is_wrong() {
     let scene = Scene::new();
+    std::fs::write(scene.target(), "a file, where a directory should be").unwrap();
     let database = scene.open();
     fill(&database.create_collection("notes").unwrap(), 0..5);
-    std::fs::write(scene.target(), "a file, where a directory should be").unwrap();
+    let patience = Instant::now() + PATIENCE;
+    while database.scheduler().job("backup").unwrap().warning.is_none_or(|warning| !warning.contains("target")) {
+        assert!(Instant::now() < patience, "nothing is said of the target before a backup is due");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let failed = run(&database, "backup");
     assert!(failed.status == Status::Failed && failed.message.contains("target"), "{}", failed.message);
     std::fs::remove_file(scene.target()).unwrap();
@@ -382,4 +387,180 @@ fn bad_targets_and_requests_say_what_is_wrong() {
         Database::open_with(scene.folder.path().join("plain"), Options { background: true, ..small() }).unwrap();
     let message = run(&plain, "backup").message;
     assert!(message.contains("[backup]"), "{message}");
+}
+
+#[test]
+fn a_restore_that_is_interrupted_leaves_nothing_that_is_taken_for_a_database() {
+    let scene = Scene::new();
+    let database = scene.open();
+    let tests = collection(&database, Space::L2);
+    tests.add(NewRecords::new(["a"], [[1.0, 2.0]])).unwrap();
+    succeed(&database, "backup");
+    // What one that was killed leaves: part of the files, and the mark.
+    let partial = scene.folder.path().join("restored.partial");
+    std::fs::create_dir_all(&partial).unwrap();
+    std::fs::copy(scene.home().join("ochre.sqlite3"), partial.join("ochre.sqlite3")).unwrap();
+    std::fs::write(partial.join("restore.unfinished"), "").unwrap();
+    let error = Database::open_with(&partial, small()).err().expect("it is refused").to_string();
+    assert!(error.contains("interrupted restore") && error.contains("restore again"), "{error}");
+    // The next one begins again, and gives it its name when it is whole.
+    let restored = scene.restore("restored", RestoreAt::Latest).unwrap();
+    assert_eq!(restored.collection("tests").unwrap().count().unwrap(), 1);
+    assert!(!partial.exists() && !scene.folder.path().join("restored/restore.unfinished").exists());
+    // A directory of somebody's is not touched, and one that fails leaves nothing.
+    std::fs::create_dir_all(scene.folder.path().join("other.partial")).unwrap();
+    let error = scene.restore("other", RestoreAt::Latest).err().expect("it is refused").to_string();
+    assert!(error.contains("is in the way"), "{error}");
+    std::fs::remove_dir_all(scene.target().join("chunks")).unwrap();
+    assert!(scene.restore("third", RestoreAt::Latest).is_err());
+    assert!(!scene.folder.path().join("third").exists() && !scene.folder.path().join("third.partial").exists());
+    // An empty directory that is there may be restored into.
+    let empty = scene.folder.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    succeed(&database, "backup");
+    scene.restore("empty", RestoreAt::Latest).unwrap();
+}
+
+#[test]
+fn a_restored_copy_does_not_go_on_with_the_backups_of_the_original() {
+    let scene = Scene::new();
+    let database = scene.open();
+    let tests = collection(&database, Space::L2);
+    tests.add(NewRecords::new(["a"], [[1.0, 2.0]])).unwrap();
+    succeed(&database, "backup");
+    let own = scene.manifests()[0].database.clone().unwrap();
+    scene.restore("copy", RestoreAt::Latest).unwrap().close();
+    let copy = |accept: bool| {
+        let options = Options { backup_accept_foreign: accept, ..scene.options() };
+        Database::open_with(scene.folder.path().join("copy"), options).unwrap()
+    };
+    let foreign = copy(false);
+    collection_of(&foreign).add(NewRecords::new(["b"], [[1.0, 2.0]])).unwrap();
+    for job in ["backup", "backup-incremental"] {
+        let run = run(&foreign, job);
+        assert_eq!(run.status, Status::Failed);
+        assert!(run.message.contains(&own) && run.message.contains("backup.accept_foreign"), "{}", run.message);
+    }
+    // It is said before a job is due.
+    let patience = Instant::now() + PATIENCE;
+    while foreign.scheduler().job("backup").unwrap().warning.is_none_or(|warning| !warning.contains(&own)) {
+        assert!(Instant::now() < patience, "nothing is said of the target");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    foreign.close();
+    // The original goes on; whoever says that it is gone goes on in its place, with a chain of its own.
+    succeed(&database, "backup-incremental");
+    database.close();
+    let successor = copy(true);
+    assert!(succeed(&successor, "backup-incremental").contains("-full"));
+    let last = scene.manifests().pop().unwrap();
+    assert!(last.kind == BackupKind::Full && last.database.is_some_and(|id| id != own));
+    assert_eq!(successor.scheduler().job("backup").unwrap().warning, None);
+    assert!(successor.last_backup().is_some());
+}
+
+fn collection_of(database: &Database) -> Collection {
+    database.collection("tests").unwrap()
+}
+
+#[test]
+fn schedules_that_were_changed_are_restored_from_any_backup() {
+    let scene = Scene::new();
+    let database = scene.open();
+    let tests = collection(&database, Space::L2);
+    tests.add(NewRecords::new(["a"], [[1.0, 2.0]])).unwrap();
+    let every = |interval: &str| {
+        let change = json!({"interval": interval, "policies": {"priority": 7}}).as_object().unwrap().clone();
+        database.scheduler().alter("vacuum", &change).unwrap();
+    };
+    every("7m");
+    succeed(&database, "backup");
+    every("11m");
+    tests.add(NewRecords::new(["b"], [[1.0, 2.0]])).unwrap();
+    succeed(&database, "backup-incremental");
+    let [full, increment] = &scene.manifests()[..] else { panic!("two backups") };
+    for (name, manifest, trigger) in [("full", full, "every 7m"), ("increment", increment, "every 11m")] {
+        let directory = scene.folder.path().join(name);
+        let options = RestoreOptions { at: RestoreAt::Id(manifest.id.clone()), ..RestoreOptions::default() };
+        scene.repository().restore(&options, &directory).unwrap();
+        let restored = Database::open_with(&directory, Options { backup_target: None, ..scene.options() }).unwrap();
+        let status = restored.scheduler().job("vacuum").unwrap();
+        assert_eq!((status.trigger.as_str(), status.policies.priority), (trigger, 7));
+        let now = ochre_engine::scheduler::Clock::now(&ochre_engine::scheduler::SystemClock);
+        assert!(status.next_runs[0] > now, "nothing is due that was due before");
+    }
+}
+
+/// A target that holds up each piece until it is told to go on.
+struct Slow {
+    inner: DirectoryTarget,
+    is_held: Arc<AtomicBool>,
+    puts: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl ochre_engine::BackupTarget for Slow {
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        if name.starts_with("chunks/") {
+            self.puts.fetch_add(1, Ordering::SeqCst);
+            while self.is_held.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        self.inner.put(name, bytes)
+    }
+
+    fn get(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+        self.inner.get(name, limit)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, Error> {
+        self.inner.list(prefix)
+    }
+
+    fn delete(&self, name: &str) -> Result<(), Error> {
+        self.inner.delete(name)
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[test]
+fn compaction_goes_on_while_a_backup_is_uploaded_and_the_backup_is_whole() {
+    let scene = Scene::new();
+    let (is_held, puts) = (Arc::new(AtomicBool::new(true)), Arc::default());
+    let (held, counted, target) = (Arc::clone(&is_held), Arc::clone(&puts), scene.target());
+    let mut targets = ochre_engine::BackupTargets::default();
+    targets.register("slow", move |_| {
+        let (is_held, puts) = (Arc::clone(&held), Arc::clone(&counted));
+        Ok(Arc::new(Slow { inner: DirectoryTarget::new(&target), is_held, puts }))
+    });
+    let options =
+        Options { backup_targets: Arc::new(targets), backup_target: Some("slow://x".into()), ..scene.options() };
+    let database = Database::open_with(scene.home(), options).unwrap();
+    let tests = collection(&database, Space::L2);
+    let ids = |from: usize| (from..from + 2000).map(|n| format!("r{n}")).collect::<Vec<_>>();
+    for from in (0..8000).step_by(2000) {
+        tests.add(NewRecords::new(ids(from), (0..2000).map(|n| [n as f32, from as f32]))).unwrap();
+    }
+    database.scheduler().run_now("backup").unwrap();
+    let patience = Instant::now() + PATIENCE;
+    while puts.load(Ordering::SeqCst) == 0 {
+        assert!(Instant::now() < patience, "no upload began");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // While a chunk is on its way most records go, and their vectors with them.
+    for from in (0..6000).step_by(2000) {
+        tests.delete(DeleteRequest { ids: Some(ids(from)), ..DeleteRequest::default() }).unwrap();
+    }
+    succeed(&database, "compact");
+    assert!(database.scheduler().job("backup").unwrap().running.is_some(), "the backup is still under way");
+    is_held.store(false, Ordering::SeqCst);
+    while database.scheduler().job("backup").unwrap().running.is_some() {
+        assert!(Instant::now() < patience, "the backup does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let restored = scene.restore("restored", RestoreAt::Latest).unwrap();
+    assert_eq!((restored.collection("tests").unwrap().count().unwrap(), tests.count().unwrap()), (8000, 2000));
 }

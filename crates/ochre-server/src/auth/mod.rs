@@ -44,8 +44,6 @@ const PASSWORD_MEMORY: Duration = Duration::from_secs(300);
 /// So many right passwords are remembered.
 const PASSWORDS_MAX: usize = 1000;
 
-/// What tools may be used for: they find and describe records of every collection.
-const TOOLS_NEED: [Permission; 2] = [Permission::RecordRead, Permission::IntrospectValues];
 /// What the names of roles begin with that come from an older server's file.
 const AUTHZ_ROLE: &str = "authz.";
 /// Of a path so many characters are noted.
@@ -181,12 +179,8 @@ impl Caller {
         match needs {
             Some(Needs::Nothing | Needs::Identity) => Ok(()),
             Some(Needs::All(permission)) => {
-                let also: &[Permission] = if permission == Permission::ToolUse { &TOOLS_NEED } else { &[] };
-                let allows = |permission| place.targets().iter().all(|target| who.may(permission, *target));
-                match std::iter::once(&permission).chain(also).find(|permission| !allows(**permission)) {
-                    None => Ok(()),
-                    Some(permission) => refused(*permission),
-                }
+                let allows = place.targets().iter().all(|target| who.may(permission, *target));
+                if allows { Ok(()) } else { refused(permission) }
             }
             Some(Needs::Some(permission)) => {
                 let allows = place.targets().iter().all(|target| who.may_somewhere(permission, *target));

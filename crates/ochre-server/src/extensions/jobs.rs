@@ -151,6 +151,7 @@ fn summary(status: &JobStatus) -> Json {
         "last_message": status.last_run.as_ref().map(|run| &run.message),
         "last_look": status.last_look,
         "held": status.held,
+        "warning": status.warning,
         "progress": status.progress,
     })
 }
@@ -164,7 +165,6 @@ fn whole(status: &JobStatus) -> Json {
         .collect();
     shown["enabled"] = json!(status.state != JobState::Off);
     shown["schedule"] = json!(status.schedule);
-    shown["warning"] = json!(status.warning);
     shown["pending"] = json!(status.pending);
     shown["policies"] = json!(status.policies);
     shown["knobs"] = Json::Object(knobs);

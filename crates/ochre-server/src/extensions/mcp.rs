@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use axum::http::{Request, Response, header};
 use http_body_util::{BodyExt, Full};
+use ochre_auth::Roles;
 use ochre_engine::schema::Fields;
 use ochre_engine::{CollectionRow, DEFAULT_DATABASE, DEFAULT_TENANT, Database, IntrospectMode, IntrospectRequest};
 use ochre_extension::{
-    ApiExtension, Body, Description, Failure, Method, Needs, Operation, Permission, StatusCode, Streamed,
+    ApiExtension, Body, Caller, Description, Failure, Method, Needs, Operation, Permission, StatusCode, Streamed,
 };
 use rmcp::handler::server::ServerHandler;
 use rmcp::model::{
@@ -45,17 +46,31 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const INSTRUCTIONS: &str = "Each collection has a tool that finds its records, find_…, and one that tells what they look like, \
     describe_…: call that first if a filter finds nothing.";
 
+/// What a caller needs of a collection to use its tools, which find and describe its records.
+const TOOLS_NEED: [Permission; 3] = [Permission::ToolUse, Permission::RecordRead, Permission::IntrospectValues];
+
 /// The tools of one server.
 #[derive(Clone)]
 pub(crate) struct Tools {
     app: App,
+    /// Whether whoever uses them started the process: nobody is asked who they are.
+    is_local: bool,
     /// Told when the tools changed; looked for only while somebody listens.
     changes: watch::Sender<u64>,
 }
 
 impl Tools {
-    fn new(app: App) -> Self {
-        Self { app, changes: watch::Sender::new(0) }
+    fn new(app: App, is_local: bool) -> Self {
+        Self { app, is_local, changes: watch::Sender::new(0) }
+    }
+
+    /// Who asks. Each request of a session says it anew.
+    fn caller(&self, context: &RequestContext<RoleServer>) -> Caller {
+        if self.is_local {
+            return Caller::anybody(&Roles::default());
+        }
+        let parts = context.extensions.get::<axum::http::request::Parts>();
+        parts.and_then(|parts| parts.extensions.get::<Caller>().cloned()).unwrap_or_else(Caller::nobody)
     }
 
     /// Listens for changes; whoever is the first begins to look for them.
@@ -124,7 +139,8 @@ impl ApiExtension for Mcp {
     }
 
     fn operations(self: Arc<Self>) -> Vec<Operation> {
-        let needs = Needs::All(Permission::ToolUse);
+        // Of which collections is asked for each tool.
+        let needs = Needs::Some(Permission::ToolUse);
         [Method::Get, Method::Post, Method::Delete]
             .map(|method| {
                 let mcp = Arc::clone(&self);
@@ -140,7 +156,7 @@ impl ApiExtension for Mcp {
         // Browsers on this machine must not be talked into using it: no origin is allowed. Under which names it is reached is
         // looked at before any handler runs.
         let config = StreamableHttpServerConfig::default().enforce_origin_validation().disable_allowed_hosts();
-        let (stop, tools) = (config.cancellation_token.clone(), Tools::new(app.clone()));
+        let (stop, tools) = (config.cancellation_token.clone(), Tools::new(app.clone(), false));
         let sessions = Arc::new(LocalSessionManager::default());
         let http = StreamableHttpService::new(move || Ok(tools.clone()), Arc::clone(&sessions), config);
         let stop = Box::new(move || stop.cancel());
@@ -167,7 +183,7 @@ fn refuse(failure: &Failure) -> Response<Body> {
 /// Why the client could not be served.
 pub async fn serve_standard(app: App) -> std::io::Result<()> {
     let failed = |error: &dyn std::fmt::Display| std::io::Error::other(error.to_string());
-    let running = Tools::new(app).serve(rmcp::transport::io::stdio()).await.map_err(|error| failed(&error))?;
+    let running = Tools::new(app, true).serve(rmcp::transport::io::stdio()).await.map_err(|error| failed(&error))?;
     running.waiting().await.map(drop).map_err(|error| failed(&error))
 }
 
@@ -227,10 +243,13 @@ fn plain(name: &str) -> String {
     plain.take(NAME_MAX - "describe_".len() - 4).collect()
 }
 
-/// Collections with the names of their tools, without the prefix.
-fn named(database: &Database) -> Result<Vec<(String, CollectionRow)>, ApiError> {
+/// Collections whose tools a caller may use, with the names of those, without the prefix.
+fn named(database: &Database, caller: &Caller) -> Result<Vec<(String, CollectionRow)>, ApiError> {
     let mut named: Vec<(String, CollectionRow)> = Vec::new();
-    for row in database.all_collections()?.into_iter().take(COLLECTIONS_MAX) {
+    let may_use = |row: &CollectionRow| {
+        TOOLS_NEED.iter().all(|permission| caller.may(*permission, &row.tenant, &row.database, &row.name))
+    };
+    for row in database.all_collections()?.into_iter().filter(may_use).take(COLLECTIONS_MAX) {
         let is_default = row.tenant == DEFAULT_TENANT && row.database == DEFAULT_DATABASE;
         let whole = if is_default { row.name.clone() } else { format!("{}_{}_{}", row.tenant, row.database, row.name) };
         let whole = plain(&whole);
@@ -248,7 +267,7 @@ fn named(database: &Database) -> Result<Vec<(String, CollectionRow)>, ApiError> 
 /// Changes when the tools do: collections, schemas and the types of keys.
 fn fingerprint(database: &Database) -> Result<u64, ApiError> {
     let mut hasher = DefaultHasher::new();
-    for (name, row) in named(database)? {
+    for (name, row) in named(database, &Caller::anybody(&Roles::default()))? {
         name.hash(&mut hasher);
         row.schema.to_text().hash(&mut hasher);
         row.declaration.map(|declaration| format!("{declaration:?}")).hash(&mut hasher);
@@ -257,11 +276,11 @@ fn fingerprint(database: &Database) -> Result<u64, ApiError> {
 }
 
 impl Tools {
-    async fn list(&self) -> Result<Vec<Tool>, ApiError> {
+    async fn list(&self, caller: Caller) -> Result<Vec<Tool>, ApiError> {
         self.app
-            .run(|database| {
+            .run(move |database| {
                 let mut tools = Vec::new();
-                for (name, row) in named(database)? {
+                for (name, row) in named(database, &caller)? {
                     // One that was deleted meanwhile, or cannot be read, has no tools.
                     let Ok(collection) = database.collection_by_id(row.id) else { continue };
                     let Ok(fields) = finder::fields(&collection, IntrospectMode::Auto) else { continue };
@@ -272,11 +291,11 @@ impl Tools {
             .await
     }
 
-    async fn call(&self, name: String, given: Map<String, Json>) -> Result<CallToolResult, ApiError> {
+    async fn call(&self, caller: Caller, name: String, given: Map<String, Json>) -> Result<CallToolResult, ApiError> {
         let found = self
             .app
             .run(move |database| {
-                let all = named(database)?;
+                let all = named(database, &caller)?;
                 let of = |does: Does| name.strip_prefix(does.prefix()).and_then(|name| name.strip_prefix('_'));
                 for does in Does::ALL {
                     if let Some((_, row)) = all.iter().find(|(known, _)| of(does) == Some(known)) {
@@ -326,16 +345,20 @@ impl ServerHandler for Tools {
     }
 
     async fn list_tools(
-        &self, _: Option<PaginatedRequestParams>, _: RequestContext<RoleServer>,
+        &self, _: Option<PaginatedRequestParams>, context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let tools = self.list().await.map_err(|error| ErrorData::internal_error(error.to_string(), None))?;
+        let tools = self
+            .list(self.caller(&context))
+            .await
+            .map_err(|error| ErrorData::internal_error(error.to_string(), None))?;
         Ok(ListToolsResult::with_all_items(tools))
     }
 
     async fn call_tool(
-        &self, request: CallToolRequestParams, _: RequestContext<RoleServer>,
+        &self, request: CallToolRequestParams, context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let called = self.call(request.name.into_owned(), request.arguments.unwrap_or_default()).await;
+        let (caller, given) = (self.caller(&context), request.arguments.unwrap_or_default());
+        let called = self.call(caller, request.name.into_owned(), given).await;
         // A model reads what went wrong and tries again: that is a result, not a failure of the protocol.
         let result = called.unwrap_or_else(|error| CallToolResult::error(vec![ContentBlock::text(error.to_string())]));
         Ok(result.into())

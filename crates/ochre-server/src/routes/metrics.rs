@@ -1,5 +1,7 @@
 //! `/metrics`: numbers for Prometheus, made when they are asked for.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::header;
@@ -74,6 +76,11 @@ fn render(database: &Database) -> Result<String, ApiError> {
         "Vectors of loaded collections that walks of the graph were found to miss; they are scanned",
         unreachable as f64,
     );
+    if let Some(taken) = database.last_backup() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let age = now.saturating_sub(taken.cast_unsigned());
+        out.single("ochre_backup_age_seconds", "gauge", "How long ago the last backup was taken", age as f64);
+    }
     let (resident, limit) = database.resident();
     out.single(
         "ochre_resident_bytes",
@@ -102,8 +109,9 @@ type OfJob = fn(&JobStatus) -> Option<f64>;
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only floats")]
 fn jobs(out: &mut Exposition, jobs: &[JobStatus]) {
-    const STATES: [(&str, JobState); 8] = [
+    const STATES: [(&str, JobState); 9] = [
         ("scheduled", JobState::Scheduled),
+        ("held", JobState::Held),
         ("running", JobState::Running),
         ("waiting", JobState::Waiting),
         ("stuck", JobState::Stuck),

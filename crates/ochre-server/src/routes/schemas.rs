@@ -106,8 +106,14 @@ enum Form {
 async fn read(
     State(app): State<App>, caller: Caller, named: Named, Query(reading): Query<Reading>, headers: HeaderMap,
 ) -> Result<Json<Json_>, ApiError> {
-    // Where the client found this server is where the tool that reads the document will find it.
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost").to_owned();
+    let server = &app.config().server;
+    let url = if server.public_url.is_empty() {
+        // Where the client found this server is where the tool that reads the document will find it.
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+        format!("{}://{host}", if server.tls_certificate.is_empty() { "http" } else { "https" })
+    } else {
+        server.public_url.trim_end_matches('/').to_owned()
+    };
     app.run(move |database| {
         let collection = named.find(database)?;
         if matches!(reading.format, Form::Declared) {
@@ -119,7 +125,7 @@ async fn read(
             Form::JsonSchema => fields.json_schema(),
             Form::AttributeInfo => fields.attribute_info(),
             Form::MetadataInfo => fields.metadata_info(),
-            Form::Openapi => super::find::document(&fields, named.home(), &format!("http://{host}")),
+            Form::Openapi => super::find::document(&fields, named.home(), &url),
             Form::Mcp => json!({"tools": crate::extensions::tools_of(&fields)}),
             Form::Declared => unreachable!("answered above"),
         }))

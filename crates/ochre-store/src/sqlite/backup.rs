@@ -74,6 +74,8 @@ impl SqliteStore {
         for table in CATALOG {
             connection.execute_batch(&format!("CREATE TABLE increment.{table} AS SELECT * FROM main.{table}"))?;
         }
+        // Schedules that were changed by hand.
+        connection.execute_batch("CREATE TABLE increment.jobs AS SELECT * FROM main.jobs")?;
         // With their definitions: they may be newer than what the increment is applied to.
         connection.execute_batch("CREATE TABLE increment.definitions (name TEXT, sql TEXT)")?;
         for table in extension::tables(connection, "main")? {
@@ -213,6 +215,7 @@ fn describe(connection: &Connection) -> rusqlite::Result<Copy> {
     Ok(Copy {
         position: position(connection)?,
         epoch: read_meta(connection, "epoch")?.cast_unsigned(),
+        database_id: read_meta(connection, "database_id")?.cast_unsigned(),
         next_vector_id: read_meta(connection, "next_vector_id")?.cast_unsigned(),
         collections: collections.collect::<rusqlite::Result<_>>()?,
         files: Vec::new(),

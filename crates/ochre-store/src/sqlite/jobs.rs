@@ -39,6 +39,25 @@ fn save(connection: &Connection, schedule: &Schedule) -> rusqlite::Result<bool> 
     Ok(true)
 }
 
+/// Lets every schedule begin at a time: what was due before is neither due nor missed. One that cannot be read is made anew
+/// from the configuration.
+pub(super) fn begin_from(connection: &Connection, now: Time) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("SELECT name, schedule FROM jobs")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let rows: Vec<(String, String)> = rows.collect::<rusqlite::Result<_>>()?;
+    for (name, text) in rows {
+        match serde_json::from_str::<Schedule>(&text) {
+            Ok(mut schedule) => {
+                schedule.begin_from(now);
+                connection
+                    .execute("UPDATE jobs SET schedule = ?2 WHERE name = ?1", params![name, to_json(&schedule)?])?;
+            }
+            Err(_) => drop(connection.execute("DELETE FROM jobs WHERE name = ?1", [name])?),
+        }
+    }
+    Ok(())
+}
+
 fn is_held(connection: &Connection, run: &Run) -> rusqlite::Result<bool> {
     let mut statement =
         connection.prepare_cached("SELECT 1 FROM job_runs WHERE fence = ?1 AND job = ?2 AND ended IS NULL")?;

@@ -297,6 +297,11 @@ impl Store for SqliteStore {
         Ok(())
     }
 
+    fn database_id(&self) -> Result<u64> {
+        let reader = self.reader()?;
+        reader.ask("read the database's id", |connection| read_meta(connection, "database_id").map(i64::cast_unsigned))
+    }
+
     fn epoch(&self) -> u64 {
         *self.epoch.read()
     }
@@ -437,6 +442,21 @@ fn connect(path: &Path, vfs: Option<&str>) -> Result<Connection> {
         .map_err(sqlite)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// Gives a database an id of its own, if an older version made it without one.
+fn name_database(connection: &Connection) -> rusqlite::Result<()> {
+    let has_id: bool =
+        connection.query_row("SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'database_id')", [], |row| row.get(0))?;
+    if has_id {
+        return Ok(());
+    }
+    rename_database(connection)
+}
+
+/// Gives a database another id: it goes its own way from now on.
+fn rename_database(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('database_id', ?1)", [catalog::new_epoch()]).map(drop)
 }
 
 fn read_meta(connection: &Connection, key: &str) -> rusqlite::Result<i64> {

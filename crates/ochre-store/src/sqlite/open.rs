@@ -242,6 +242,7 @@ impl SqliteStore {
         } else {
             add_checksums(&connection, &path, vfs.as_deref())?;
         }
+        super::name_database(&connection).map_err(sqlite)?;
         if examined.lost.is_some() {
             begin_anew(&mut connection, &examined, known).map_err(sqlite)?;
         }

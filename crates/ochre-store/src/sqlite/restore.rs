@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use ochre_scheduler::{Clock, SystemClock};
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, params};
@@ -102,6 +103,10 @@ impl SqliteStore {
         self.append_vectors(connection, next)?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
         replace_extensions(connection, &names, known)?;
+        // Increments of older versions have no schedules.
+        if definitions::definitions(connection, "increment")?.iter().any(|found| found.name == "jobs") {
+            replace_table(connection, "jobs")?;
+        }
         let mut weight = BTreeMap::new();
         for (collection, ids) in replace_rows(connection)? {
             for (segment, bytes) in self.segments.weigh(collection, &ids) {
@@ -172,20 +177,21 @@ impl SqliteStore {
         })
     }
 
-    /// Makes a restored database one of its own: its history differs from now on, its jobs are not under way.
+    /// Makes a restored database one of its own: its history differs from now on, it has another id, and its jobs are not
+    /// under way. Schedules stay, and begin from now: what was due while nobody ran is not due.
     ///
     /// # Errors
     /// As [`SqliteStore::open`].
     pub fn finish_restore(directory: &Path) -> Result<()> {
         let store = Self::open(directory, SqliteOptions::default())?;
-        let epoch = super::catalog::new_epoch();
+        let (epoch, now) = (super::catalog::new_epoch(), SystemClock.now());
         store.change_catalog(|connection| {
             super::write_meta(connection, "previous_epoch", read_meta(connection, "epoch")?)?;
             super::write_meta(connection, "epoch", epoch)?;
+            super::rename_database(connection)?;
             connection.execute("DELETE FROM job_runs WHERE ended IS NULL", [])?;
             connection.execute("DELETE FROM log_holds", [])?;
-            // Schedules are made anew: what was due while nobody ran is not due now.
-            connection.execute("DELETE FROM jobs", [])?;
+            super::jobs::begin_from(connection, now)?;
             Ok::<(), Failure>(())
         })?;
         store.adopt_epoch(epoch.cast_unsigned());
@@ -250,7 +256,7 @@ fn check_increment(connection: &Connection) -> std::result::Result<BTreeMap<Stri
     if let Some(name) = names.keys().find(|name| !crate::extension::is_name(name)) {
         return foreign(format!("the increment names an extension '{name}', which is no name of one"));
     }
-    let own = ["meta", "touched", "whole", "vectors", "records", "definitions", "extensions"];
+    let own = ["meta", "touched", "whole", "vectors", "records", "jobs", "definitions", "extensions"];
     for found in &found {
         let is_table = found.kind == "table" && found.sql.starts_with("CREATE TABLE ");
         let name = found.name.as_str();

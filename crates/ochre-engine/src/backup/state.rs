@@ -1,0 +1,100 @@
+//! What is known of the backups that were taken, and of the target they go to.
+
+use std::sync::Arc;
+
+use ochre_scheduler::{Failure, Time};
+use parking_lot::Mutex;
+
+use super::write::database_text;
+use super::{Manifest, Repository};
+use crate::database::Inner;
+
+/// What is known of backups.
+#[derive(Default)]
+pub(crate) struct Backups(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    last_taken: Option<Time>,
+    /// Why none can be taken to the target.
+    problem: Option<String>,
+}
+
+impl Backups {
+    /// Notes that a backup was taken.
+    pub(super) fn note_taken(&self, at: Time) {
+        *self.0.lock() = State { last_taken: Some(at), problem: None };
+    }
+
+    /// When the last one was taken that can be read.
+    pub(crate) fn last_taken(&self) -> Option<Time> {
+        self.0.lock().last_taken
+    }
+
+    /// Why none can be taken to the target, as far as is known.
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.0.lock().problem.clone()
+    }
+}
+
+impl Inner {
+    /// The backups at the configured target.
+    pub(crate) fn backup_repository(&self) -> Result<&Repository, Failure> {
+        if let Some(repository) = self.repository.get() {
+            return Ok(repository);
+        }
+        let target = self.options.backup_target.as_deref().filter(|target| !target.is_empty());
+        let Some(target) = target else {
+            return Err(Failure::Failed("no target is configured: set `target` in the section [backup]".into()));
+        };
+        let trust = self.options.backup_trust.clone();
+        let repository = Repository::new(self.options.backup_targets.open(target)?).trusting(trust);
+        Ok(self.repository.get_or_init(|| repository))
+    }
+
+    /// Fails if the last backup at a target is another database's: this one would go on with its history.
+    pub(super) fn check_target(&self, repository: &Repository, manifests: &[Manifest]) -> Result<(), Failure> {
+        let own = database_text(self.store.database_id()?);
+        let Some(last) = manifests.last() else { return Ok(()) };
+        match &last.database {
+            Some(other) if *other != own && !self.options.backup_accept_foreign => Err(Failure::Failed(format!(
+                "{} holds backups of another database ({other}, and this one is {own}; the last is {}): choose another target, or set backup.accept_foreign if this database takes its place, as after a restore",
+                repository.describe(),
+                last.id
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn examine_target(&self) -> Result<(), Failure> {
+        let repository = self.backup_repository()?;
+        let (manifests, faults) = repository.manifests()?;
+        if let Some(last) = manifests.last().and_then(|last| last.taken_at.parse().ok()) {
+            self.backups.0.lock().last_taken = Some(last);
+        }
+        if let Some(fault) = faults.0.first() {
+            tracing::warn!(fault, "a backup cannot be read");
+        }
+        self.check_target(repository, &manifests)?;
+        Ok(repository.try_writing(&database_text(self.store.database_id()?))?)
+    }
+}
+
+/// Looks whether backups can be taken to the target, if one is configured, on a thread of its own: it may be far away. What is
+/// wrong is logged, and told of the jobs.
+pub(crate) fn examine_target(inner: &Arc<Inner>) {
+    if inner.options.backup_target.as_deref().is_none_or(str::is_empty) {
+        return;
+    }
+    let weak = Arc::downgrade(inner);
+    let examine = move || {
+        let Some(inner) = weak.upgrade() else { return };
+        if let Err(Failure::Failed(problem)) = inner.examine_target() {
+            tracing::warn!(problem, "backups cannot be taken");
+            inner.backups.0.lock().problem = Some(problem);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("ochre-backup-target".into()).spawn(examine) {
+        tracing::warn!(%error, "could not look whether backups can be taken");
+    }
+}
