@@ -602,7 +602,7 @@ fn too_large(what: &str, bytes: usize, limit: usize) -> Error {
 }
 
 /// Refuses to open what is no directory, and backups that would be lost with what they are of.
-fn check_places(directory: &Path, backup_target: Option<&str>) -> Result<(), Error> {
+pub(crate) fn check_places(directory: &Path, backup_target: Option<&str>) -> Result<(), Error> {
     let shown = directory.display();
     if directory.exists() && !directory.is_dir() {
         return Err(Error::Options(format!("{shown} is a file; a database is a directory: choose another path")));

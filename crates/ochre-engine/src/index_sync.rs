@@ -75,6 +75,7 @@ impl Inner {
         let hnsw = row.schema.hnsw();
         let parameters = GraphParameters::new(&hnsw, dimension);
         let FoundGraph { graph, is_unverified } = self.snapshots.read(self.store.epoch(), row.id, parameters)?;
+        tracing::info!(collection = row.name, nodes = graph.len(), "loaded the graph from its snapshot");
         self.signals.remember(row.number, |remembered| {
             (remembered.snapshot, remembered.gauged, remembered.searched) = (graph.len(), graph.len(), graph.len());
             remembered.is_unverified = is_unverified;
@@ -204,7 +205,7 @@ impl Inner {
             context.step(Progress { done, total: Some(all), what: "bytes of the graph's snapshot read through".into() })
         })?;
         if let Err(error) = sound {
-            tracing::warn!(collection = %row.id, %error, "a graph snapshot is damaged; the graph is built anew");
+            tracing::warn!(collection = row.name, %error, "a graph snapshot is damaged; the graph is built anew");
             self.snapshots.remove_graph(row.id);
             loaded.change(|view| view.set_graph(None));
             self.signals.remember(loaded.number, |remembered| remembered.snapshot = 0);
@@ -276,7 +277,7 @@ impl Inner {
             }
         }
         let recall = found as f64 / there.max(1) as f64;
-        tracing::debug!(collection = %row.id, recall, "sampled the recall of a graph");
+        tracing::debug!(collection = row.name, recall, "sampled the recall of a graph");
         self.signals.remember(number, |remembered| remembered.sampled = nodes);
         Ok(if there == 0 { 1.0 } else { recall })
     }
@@ -524,7 +525,7 @@ impl Inner {
         match self.snapshots.write(&header, graph, capacity) {
             Ok(()) => self.signals.remember(row.number, |remembered| remembered.snapshot = graph.len()),
             Err(error) => {
-                tracing::warn!(collection = %row.id, %error, "could not write a graph snapshot; the next start rebuilds the graph")
+                tracing::warn!(collection = row.name, %error, "could not write a graph snapshot; the next start rebuilds the graph")
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ochre_scheduler::Implementations;
+use ochre_scheduler::{Implementations, JobObserver};
 use ochre_store::{Disk, RealDisk};
 use serde_json::{Map, Value};
 
@@ -43,6 +43,8 @@ pub struct Options {
     pub scheduler: String,
     /// The scheduler implementations there are.
     pub schedulers: Arc<Implementations>,
+    /// Told of jobs that fail, break and recover.
+    pub job_observer: Option<JobObserver>,
     /// What differs from the defaults of jobs, by their names, in the form of
     /// [`Scheduler::alter`](ochre_scheduler::Scheduler::alter).
     pub jobs: BTreeMap<String, Map<String, Value>>,
@@ -85,6 +87,7 @@ impl Default for Options {
             memory_limit: None,
             scheduler: "local".into(),
             schedulers: Arc::default(),
+            job_observer: None,
             jobs: BTreeMap::new(),
             backup_target: None,
             backup_targets: Arc::default(),

@@ -20,6 +20,8 @@ use crate::error::Error;
 use crate::loaded::{Positions, read_view, read_view_since};
 use crate::metadata_indexes::{Explain, Indexes, Measured};
 
+/// Of a request with many query embeddings so many searches are logged.
+const LOGGED_PLANS: usize = 3;
 /// How often a read starts over because its snapshot was too old for any view that is kept.
 const RETRIES_MAX: usize = 100;
 
@@ -239,7 +241,7 @@ impl Inner {
         if let Some(stored) = self.snapshots.read_records(self.store.epoch(), row.id, space) {
             let position = stored.view.position();
             if let Some((view, positions, changed)) = read_view_since(reader, row, stored)? {
-                tracing::info!(collection = %row.id, position, changed, "loaded records from their snapshot");
+                tracing::info!(collection = row.name, position, changed, "loaded records from their snapshot");
                 self.slot(row).note_changes(changed as u64);
                 self.signals.remember(row.number, |remembered| {
                     (remembered.records, remembered.records_position) = (0, position);
@@ -303,6 +305,7 @@ impl Inner {
         let mut records = Vec::with_capacity(offsets.len());
         pinned.fetch(&offsets, request.include, &mut |_, record| records.push(record))?;
         let matched = matches.as_ref().unwrap_or_else(|| pinned.view.live()).len();
+        log_decision(row, &trace, request.filter.is_some(), matched, &[]);
         let (view, filter, search_time) = (&*pinned.view, request.filter.as_ref(), Duration::ZERO);
         let explain = explained.then(|| {
             Explain::new(&Measured { view, filter, trace: &trace, matched, filter_time, search_time, plans: &[] })
@@ -368,8 +371,9 @@ impl Inner {
             found.push(hits);
             answer.plans.push(plan);
         }
+        let matched = matches.as_ref().unwrap_or_else(|| pinned.view.live()).len();
+        log_decision(row, &trace, request.filter.is_some(), matched, &answer.plans);
         if explained {
-            let matched = matches.as_ref().unwrap_or_else(|| pinned.view.live()).len();
             answer.explain = Some(Explain::new(&Measured {
                 view: &pinned.view,
                 filter: request.filter.as_ref(),
@@ -464,6 +468,37 @@ impl Inner {
         });
         refused.map_or(Ok(()), |text| Err(Error::NotFilterable(text)))
     }
+}
+
+/// For support: how a request was answered, and why indexes were used or not.
+fn log_decision(row: &CollectionRow, trace: &Trace, has_filter: bool, matched: usize, plans: &[Plan]) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let indexes: Vec<String> = trace
+        .considered
+        .iter()
+        .map(|considered| format!("{}: {}", considered.index, considered.reason.text()))
+        .collect();
+    let search: Vec<String> = plans
+        .iter()
+        .take(LOGGED_PLANS)
+        .map(|plan| {
+            let Plan { strategy, visited, scanned, measured, .. } = plan;
+            format!("{strategy:?}: {visited} nodes visited, {scanned} codes scanned, {measured} vectors measured")
+        })
+        .collect();
+    tracing::debug!(
+        collection = row.name,
+        has_filter,
+        matched,
+        by_trigram = trace.by_trigram,
+        by_column = trace.by_column,
+        by_document = trace.by_document,
+        indexes = indexes.join("; "),
+        search = search.join("; "),
+        "planned a read"
+    );
 }
 
 fn operand_type(test: &Test) -> ValueType {

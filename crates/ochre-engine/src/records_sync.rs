@@ -107,7 +107,7 @@ impl Inner {
         match written {
             Ok(()) => Ok(self.store.hold_log_for_snapshot(row.number, Some(position))?),
             Err(error) => {
-                tracing::warn!(collection = %row.id, %error, "could not write a snapshot of records; the next start reads them");
+                tracing::warn!(collection = row.name, %error, "could not write a snapshot of records; the next start reads them");
                 // It may hold what was deleted since, and takes room.
                 self.snapshots.remove_records(row.id);
                 Ok(())
@@ -124,7 +124,7 @@ impl Inner {
             && is_worth_it
             && let Err(error) = self.write_records_snapshot(loaded, row)
         {
-            tracing::warn!(collection = %row.id, %error, "could not write a snapshot of records; the next start reads them");
+            tracing::warn!(collection = row.name, %error, "could not write a snapshot of records; the next start reads them");
         }
     }
 }

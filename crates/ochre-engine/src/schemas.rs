@@ -223,8 +223,16 @@ impl Schemas {
         noted.recent.truncate(REMEMBERED_MAX);
         noted.unlogged += violations.total();
         if noted.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
-            let example = violations.listed.first().map_or("", |first| &first.violation.message);
-            tracing::warn!(collection = row.name, violations = noted.unlogged, example, "records break their schema");
+            let first = violations.listed.first();
+            let example = first.map_or("", |first| &first.violation.message);
+            let record = first.map_or("", |first| &first.id);
+            tracing::warn!(
+                collection = row.name,
+                violations = noted.unlogged,
+                record,
+                example,
+                "records break their schema"
+            );
             (noted.logged, noted.unlogged) = (Some(Instant::now()), 0);
         }
     }

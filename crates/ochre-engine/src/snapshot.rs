@@ -70,7 +70,7 @@ impl Snapshots {
         let mut file = File::open(&path).ok()?;
         match self.open_graph(epoch, collection, parameters, &mut file) {
             Ok((found, position)) => {
-                tracing::info!(%collection, position, nodes = found.graph.len(), "loaded the graph from its snapshot");
+                tracing::debug!(%collection, position, nodes = found.graph.len(), "read a snapshot of a graph");
                 Some(found)
             }
             Err(error) => {

@@ -76,7 +76,7 @@ impl Inner {
             self.discard(loaded, &new);
             return Ok(());
         }
-        tracing::debug!(collection = %row.id, documents = outside.len(), "indexed the text of documents");
+        tracing::debug!(collection = row.name, documents = outside.len(), "indexed the text of documents");
         Ok(())
     }
 
@@ -130,7 +130,7 @@ impl Inner {
         let finished =
             failed.map_or(Ok(()), Err).and_then(|()| if builder.is_empty() { Ok(()) } else { finish(&mut builder) });
         if let Err(error) = finished {
-            tracing::warn!(collection = %row.id, %error, "could not write a text segment; documents are read instead");
+            tracing::warn!(collection = row.name, %error, "could not write a text segment; documents are read instead");
             return Ok(false);
         }
         Ok(true)

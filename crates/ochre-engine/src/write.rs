@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ochre_model::{Embeddings, Filter, Metadata, MetadataPatch, RecordBatch, WriteKind};
+use ochre_model::{Embeddings, Filter, Metadata, MetadataPatch, RecordBatch, Value, WriteKind};
 use ochre_store::{Error as StoreError, Idempotency, Operation, Outcome, Selection, Write};
 use uuid::Uuid;
 
@@ -44,6 +44,18 @@ impl NewRecords {
             records.batch.embeddings = Some(Embeddings::from_rows(dimension, values));
         }
         records
+    }
+
+    /// Whether its metadata holds a number that no integer of 64 bits is as large as: of larger JSON integers the nearest
+    /// float is taken.
+    pub fn has_numbers_beyond_64_bits(&self) -> bool {
+        let is_beyond = |float: &f64| float.abs() >= 2f64.powi(63);
+        let patches = self.batch.metadatas.iter().flatten().flatten();
+        patches.flat_map(MetadataPatch::iter).any(|(_, value)| match value {
+            Some(Value::Float(float)) => is_beyond(float),
+            Some(Value::Floats(list)) => list.iter().any(is_beyond),
+            _ => false,
+        })
     }
 
     /// Ids alone: for updates that leave embeddings as they are.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::clock::{Clock, SystemClock};
 use crate::definition::Definition;
 use crate::error::Error;
+use crate::event::JobObserver;
 use crate::governor::{Governor, NoGovernor};
 use crate::local::LocalScheduler;
 use crate::memory::MemoryJobStore;
@@ -274,6 +275,8 @@ pub struct Parts {
     pub owner: String,
     /// Runs under way at once, at most; urgent ones not counted.
     pub running_max: usize,
+    /// Told of jobs that fail, break and recover.
+    pub observer: Option<JobObserver>,
 }
 
 impl Parts {
@@ -281,7 +284,7 @@ impl Parts {
     pub fn new(tasks: Vec<Arc<dyn Task>>, owner: String) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = Arc::new(MemoryJobStore::new(Arc::clone(&clock), true));
-        Self { tasks, store, clock, governor: Arc::new(NoGovernor), owner, running_max: 2 }
+        Self { tasks, store, clock, governor: Arc::new(NoGovernor), owner, running_max: 2, observer: None }
     }
 }
 

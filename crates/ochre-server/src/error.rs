@@ -85,6 +85,7 @@ pub(crate) fn failure(refused: Refused) -> Failure {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        tracing::debug!(status = self.0.status().as_u16(), reason = %self, "refused a request");
         let mut response = (self.0.status(), axum::Json(self.0.body())).into_response();
         if self.0.is_transient() {
             response.headers_mut().insert("retry-after", HeaderValue::from_static("1"));

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use ochre_scheduler::{Failure, Time};
+use ochre_scheduler::{Context, Failure, Time};
 use parking_lot::Mutex;
 
 use super::write::database_text;
-use super::{Manifest, Repository};
-use crate::database::Inner;
+use super::{BackupKind, Manifest, Repository};
+use crate::database::{Database, Inner, check_places};
 
 /// What is known of backups.
 #[derive(Default)]
@@ -34,6 +34,22 @@ impl Backups {
     /// Why none can be taken to the target, as far as is known.
     pub(crate) fn problem(&self) -> Option<String> {
         self.0.lock().problem.clone()
+    }
+}
+
+impl Database {
+    /// Takes a full backup to another target than the configured one, in steps of a job.
+    ///
+    /// # Errors
+    /// [`Failure`]: why it could not be taken, or that the job is to stop.
+    pub fn back_up_to(&self, target: &str, context: &Context<'_>) -> Result<Manifest, Failure> {
+        let inner = &self.inner;
+        if let Some(directory) = &inner.directory {
+            check_places(directory, Some(target))?;
+        }
+        let options = &inner.options;
+        let repository = Repository::new(options.backup_targets.open(target)?).trusting(options.backup_trust.clone());
+        inner.back_up(&repository, BackupKind::Full, context)
     }
 }
 

@@ -111,9 +111,12 @@ impl Inner {
             ));
         }
         repository.put_manifest(&manifest)?;
-        self.backups.note_taken(taken_at);
-        let positions: Vec<(u32, u64)> = copy.collections.iter().map(|row| (row.number, row.position)).collect();
-        self.store.hold_log(HOLDER, &positions)?;
+        // The next increment goes to the configured target.
+        if self.repository.get().is_some_and(|own| std::ptr::eq(own, repository)) {
+            self.backups.note_taken(taken_at);
+            let positions: Vec<(u32, u64)> = copy.collections.iter().map(|row| (row.number, row.position)).collect();
+            self.store.hold_log(HOLDER, &positions)?;
+        }
         Ok(manifest)
     }
 

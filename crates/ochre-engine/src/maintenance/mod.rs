@@ -74,6 +74,7 @@ impl Maintenance {
         let mut parts = Parts::new(tasks.clone(), owner);
         parts.governor = Arc::clone(&inner.governor) as Arc<dyn ochre_scheduler::Governor>;
         parts.clock = Arc::new(SystemClock);
+        parts.observer.clone_from(&options.job_observer);
         if let Some(store) = store {
             parts.store = store;
         }

@@ -181,7 +181,8 @@ impl Inner {
             (state.outcome, state.built_at) = (BuildOutcome::Ready, Some(unix_seconds()));
         })?;
         self.keep_statistics(entry)?;
-        tracing::info!(index = shape.name, collection = %entry.collection, "built a metadata index");
+        let collection = self.row(entry.collection).map(|row| row.name.clone()).unwrap_or_default();
+        tracing::info!(index = shape.name, collection, "built a metadata index");
         Ok(())
     }
 

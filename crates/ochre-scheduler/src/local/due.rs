@@ -107,6 +107,7 @@ impl Inner {
         job.is_signalled &= due.kind != Kind::Signalled;
         let (message, is_urgent, failure) = match look {
             Ok(Look::Nothing(reason)) => {
+                tracing::debug!(job = name, reason, "a job has nothing to do");
                 job.note_nothing(&due, now, reason);
                 return Ok(None);
             }
@@ -119,8 +120,10 @@ impl Inner {
             Err(failure) => ("could not tell whether there is anything to do".to_owned(), false, Some(failure)),
         };
         if !is_urgent && due.kind != Kind::Manual && !is_allowed(&job.schedule.policies, now) {
+            tracing::debug!(job = name, reason = message, "a job waits for its windows to open");
             return Ok(None);
         }
+        tracing::debug!(job = name, reason = message, urgent = is_urgent, attempt = due.attempt, "a job begins");
         let schedule = advanced(&job.schedule, &due);
         let run = Run {
             job: name.to_owned(),

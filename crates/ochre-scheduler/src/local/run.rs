@@ -6,6 +6,7 @@ use super::due::after_run;
 use super::{Active, Inner, Job, LEASE};
 use crate::context::{Context, Control};
 use crate::error::Error;
+use crate::event::JobEvent;
 use crate::policy::Class;
 use crate::store::{Finished, Run, Schedule, Status};
 use crate::task::{Failure, Knobs, Stop, Task};
@@ -91,6 +92,7 @@ impl Ready {
         if status == Status::Failed || status == Status::TimedOut {
             tracing::warn!(job = run.job, attempt = run.attempt, reason = message, "a job failed");
         }
+        tracing::debug!(job = run.job, ?status, message, "a job ended");
         inner.end(Run { status, message, progress: control.progress(), ..run });
     }
 }
@@ -124,9 +126,11 @@ impl Inner {
     fn end(&self, run: Run) {
         let now = self.now();
         let ended = Run { ended: Some(now), ..run };
+        let observed = ended.clone();
         let mut state = self.state.lock();
         let Some(job) = state.jobs.get_mut(&ended.job) else { return };
         job.running.retain(|active| active.run.fence != ended.fence);
+        let before = job.schedule.clone();
         if let Err(error) = self.record_end(job, &ended, now) {
             // Until that works the store has it as running: after a restart it would count as lost, and be tried again.
             tracing::warn!(%error, job = ended.job, "could not record the end of a run; it is recorded later");
@@ -136,6 +140,11 @@ impl Inner {
             if job.unrecorded.len() > UNRECORDED_MAX {
                 job.unrecorded.pop_front();
             }
+        }
+        let (event, observer) = (JobEvent::of(&observed, &before, &job.schedule), self.parts.observer.clone());
+        drop(state);
+        if let (Some(event), Some(observer)) = (event, observer) {
+            observer(&event);
         }
     }
 

@@ -96,6 +96,11 @@ pub(super) const OPERATIONS: &[Description] = &[
     .query(&[P::text("read_level")]),
 ];
 
+/// Tells that an integer was stored as a float.
+const ROUNDED_HEADER: HeaderName = HeaderName::from_static("x-metadata-warnings");
+/// Of such an integer so many characters are shown.
+const ROUNDED_CHARACTERS_MAX: usize = 60;
+
 pub(super) fn router() -> Router<App> {
     let base = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}";
     Router::new()
@@ -118,11 +123,12 @@ async fn add(
         caller.check_batch(payload.ids.len())?;
         let ids = caller.limits_records().then(|| payload.ids.clone());
         let records = NewRecords::from(payload.into_batch()?);
+        let rounded = rounded_integers(&records, &body);
         let collection = collection(database, &path)?;
         ids.map_or(Ok(()), |ids| caller.check_records(&collection, &ids))?;
         let written = collection.write_and_report(WriteKind::Add, records, body.idempotency());
         let (_, violations) = told_to(&caller, &path, &collection, written)?;
-        Ok(written_response(StatusCode::CREATED, &violations))
+        Ok(with_rounded(written_response(StatusCode::CREATED, &violations), rounded))
     })
     .await
 }
@@ -134,10 +140,11 @@ async fn update(
         let payload: UpdateCollectionRecordsPayload = body.parse()?;
         caller.check_batch(payload.ids.len())?;
         let records = NewRecords::from(payload.into_batch()?);
+        let rounded = rounded_integers(&records, &body);
         let collection = collection(database, &path)?;
         let written = collection.write_and_report(WriteKind::Update, records, body.idempotency());
         let (_, violations) = told_to(&caller, &path, &collection, written)?;
-        Ok(written_response(StatusCode::OK, &violations))
+        Ok(with_rounded(written_response(StatusCode::OK, &violations), rounded))
     })
     .await
 }
@@ -152,11 +159,12 @@ async fn upsert(
         caller.check_batch(payload.ids.len())?;
         let ids = caller.limits_records().then(|| payload.ids.clone());
         let records = NewRecords::from(payload.into_batch()?);
+        let rounded = rounded_integers(&records, &body);
         let collection = collection(database, &path)?;
         ids.map_or(Ok(()), |ids| caller.check_records(&collection, &ids))?;
         let written = collection.write_and_report(WriteKind::Upsert, records, body.idempotency());
         let (_, violations) = told_to(&caller, &path, &collection, written)?;
-        Ok(written_response(StatusCode::OK, &violations))
+        Ok(with_rounded(written_response(StatusCode::OK, &violations), rounded))
     })
     .await
 }
@@ -193,6 +201,50 @@ fn written_response(status: StatusCode, violations: &Violations) -> Response {
     let body = json!({"warnings": listed.unwrap_or(Json_::Null), "counts": members.remove("counts")});
     let header = [(VIOLATIONS_HEADER, violations.total().to_string())];
     (status, header, Json(body)).into_response()
+}
+
+/// The first integer of a body's metadata that is beyond 64 bits, as it stands there: of it the nearest float is stored.
+fn rounded_integers(records: &NewRecords, body: &JsonBytes) -> Option<String> {
+    // Only a number that large can be one; then the body is looked through, where floats are written otherwise.
+    records.has_numbers_beyond_64_bits().then(|| integer_beyond_64_bits(body.bytes())).flatten()
+}
+
+/// The first number in a JSON document that is written as an integer and is none of 64 bits.
+fn integer_beyond_64_bits(json: &[u8]) -> Option<String> {
+    let mut at = 0;
+    while let Some(sign) = json.get(at) {
+        match sign {
+            b'"' => {
+                at += 1;
+                while json.get(at).is_some_and(|sign| *sign != b'"') {
+                    at += if json[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+            }
+            b'-' | b'0'..=b'9' => {
+                let is_part = |sign: &u8| matches!(sign, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
+                let end = json[at..].iter().position(|sign| !is_part(sign)).map_or(json.len(), |length| at + length);
+                let number = std::str::from_utf8(&json[at..end]).ok()?;
+                if !number.contains(['.', 'e', 'E']) && number.parse::<i64>().is_err() {
+                    return Some(number.chars().take(ROUNDED_CHARACTERS_MAX).collect());
+                }
+                at = end;
+            }
+            _ => at += 1,
+        }
+    }
+    None
+}
+
+/// Tells beside the answer to a write that an integer was stored as a float.
+fn with_rounded(mut response: Response, rounded: Option<String>) -> Response {
+    let text = rounded.map(|number| {
+        format!("metadata: {number} is beyond the integers of 64 bits and was stored as the nearest float; store it as a string to keep it exact")
+    });
+    if let Some(text) = text.and_then(|text| HeaderValue::from_str(&text).ok()) {
+        response.headers_mut().insert(ROUNDED_HEADER, text);
+    }
+    response
 }
 
 /// Tells beside an answer what in the filter can never match, and that no index answers it.
