@@ -1,16 +1,23 @@
 """Jobs, backups and metrics as a user meets them: over HTTP, on the command line, through the official client."""
 
+import base64
+import hashlib
+import hmac
+import http.server
 import json
 import os
 import pathlib
 import re
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 
 import chromadb
 import pytest
+from test_security import ROOT as ROOT_KEY
+from test_security import Guarded
 from server import OCHRE, ROOT, Server, free_port
 
 pytestmark = pytest.mark.ochre_only("Chroma has no jobs, backups or metrics")
@@ -236,3 +243,181 @@ def test_a_body_that_nobody_wants_does_not_end_the_connection(server):
             answer = connection.recv(1 << 16)
             assert answer.startswith(b"HTTP/1.1 "), (path, answer)
             connection.sendall(b"null")
+
+
+def wait_until(condition, patience=60):
+    deadline = time.monotonic() + patience
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
+    return found
+
+
+class Endpoint(http.server.BaseHTTPRequestHandler):
+    """Takes webhooks; the first as many as it is told to it answers with 500."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.seen.append((dict(self.headers), body))
+        self.server.refusing -= 1
+        self.send_response(500 if self.server.refusing >= 0 else 204)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def endpoint():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    server.seen, server.refusing = [], 0
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+def signed(headers, body, secret):
+    text = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    expected = base64.b64encode(hmac.new(base64.b64decode(secret), text, hashlib.sha256).digest()).decode()
+    return headers["webhook-signature"] == f"v1,{expected}"
+
+
+SECRET = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
+V2 = "/api/v2/tenants/default_tenant/databases/default_database/collections"
+
+
+@pytest.fixture
+def hooked(tmp_path, monkeypatch, endpoint):
+    monkeypatch.setenv("OCHRE_WEBHOOK_SECRET", f"whsec_{SECRET}")
+    server = Guarded(f"""
+[backup]
+targets = ["offsite={tmp_path}/offsite"]
+[webhooks]
+endpoints = ["ops=http://127.0.0.1:{endpoint.server_port}/hook"]
+jobs = "ops"
+""")
+    server.start()
+    yield server
+    server.remove()
+
+
+def test_users_make_jobs_that_run_with_what_they_may(hooked, endpoint, tmp_path):
+    ask, films = hooked.ask, {}
+    for name in ["films", "books"]:
+        films[name] = ask("POST", V2, {"name": name})[2]["id"]
+        records = {"ids": [f"r{n}" for n in range(2500)], "embeddings": [[n, 1.0] for n in range(2500)],
+                   "metadatas": [{"old": n % 2 == 0} for n in range(2500)]}
+        assert ask("POST", f"{V2}/{films[name]}/add", records)[0] == 201
+    delete = {"name": "tidy", "task": "delete", "arguments": {"collection": "films", "where": {"old": True}}, "trigger": {"interval": "1d"}}
+    status, _, made = ask("POST", "/_admin/jobs", delete)
+    assert status == 201 and made["trigger"] == "every 24h" and made["made_by"] == "root" and made["task"] == "delete"
+    assert ask("POST", "/_admin/jobs/tidy/run")[0] == 202
+    done = lambda name: wait_until(lambda: next((run for run in ask("GET", f"/_admin/jobs/{name}")[2]["history"] if run["ended"]), None))
+    assert done("tidy")["message"] == "deleted 1250 records"
+    assert ask("GET", f"{V2}/{films['films']}/count")[2] == 1250 and ask("GET", f"{V2}/{films['books']}/count")[2] == 2500
+    # A backup goes to a target that the configuration names.
+    assert ask("POST", "/_admin/jobs", {"name": "away", "task": "backup", "arguments": {"target": "offsite"}, "trigger": {"delay": "200ms"}})[0] == 201
+    assert done("away")["status"] == "succeeded" and list((tmp_path / "offsite/manifests").iterdir())
+    # A webhook is signed.
+    ask("POST", "/_admin/jobs", {"name": "ping", "task": "webhook", "arguments": {"webhook": "ops", "body": {"a": 1}}, "trigger": {"delay": "100ms"}})
+    assert done("ping")["status"] == "succeeded"
+    headers, body = endpoint.seen[-1]
+    assert json.loads(body) == {"type": "job.due", "data": {"job": "ping", "body": {"a": 1}}} and signed(headers, body, SECRET)
+    # They are there after a crash, and listed with what is said of them.
+    hooked.stop(9)
+    hooked.start()
+    listed = {job["name"]: job for job in ask("GET", "/_admin/jobs")[2]["jobs"]}
+    assert listed["tidy"]["arguments"] == delete["arguments"] and listed["tidy"]["state"] == "scheduled"
+    assert listed["away"]["state"] == listed["ping"]["state"] == "finished"
+    assert ask("PATCH", "/_admin/jobs/tidy", {"interval": "48h"})[2]["trigger"] == "every 48h"
+    assert ask("DELETE", "/_admin/jobs/tidy")[2] == {"deleted": "tidy"}
+    assert ask("GET", "/_admin/jobs/tidy")[0] == 404
+    assert ask("POST", "/_admin/jobs", delete)[0] == 201, "its name is free again"
+
+
+def test_what_a_job_cannot_be_is_refused_and_nothing_is_made(hooked):
+    ask = hooked.ask
+    ask("POST", V2, {"name": "films"})
+    good = {"name": "x", "task": "delete", "arguments": {"collection": "films", "where": {"old": True}}, "trigger": {"interval": "1d"}}
+    for change, status, words in [
+        ({"name": "X y"}, 400, "no name of a job"), ({"name": "vacuum"}, 409, "there is a job 'vacuum' already"), ({"task": "delte"}, 400, "did you mean 'delete'?"),
+        ({"arguments": {"collection": "films"}}, 400, "every record would be deleted"), ({"arguments": {"collection": "films", "where": {"$and": []}}}, 400, "every record"),
+        ({"arguments": {"collection": "films", "wher": {}}}, 400, "did you mean 'where'?"), ({"arguments": {"collection": "flims", "where": {"a": 1}}}, 404, "flims"),
+        ({"trigger": {}}, 400, "say when"), ({"trigger": {"interval": "0s"}}, 400, "interval"), ({"trigger": {"once": "2020-01-01T00:00:00Z"}}, 400, "has passed"),
+        ({"trigger": {"intervall": "1d"}}, 400, "did you mean 'interval'?"), ({"trigger": {"interval": "1d", "cron": "@daily"}}, 400, "one of"), ({"taks": 1}, 400, "did you mean 'task'?"),
+        ({"task": "backup", "arguments": {"target": "ofsite"}}, 400, "did you mean 'offsite'?"), ({"task": "backup", "arguments": {"target": "s3://evil/x"}}, 400, "no target"),
+        ({"task": "webhook", "arguments": {"webhook": "http://evil.example"}}, 400, "no webhook"),
+    ]:
+        found, _, answer = ask("POST", "/_admin/jobs", {**good, **change})
+        assert (found, words in answer["message"]) == (status, True), (change, answer)
+    assert ask("GET", "/_admin/jobs/x")[0] == 404
+    status, _, answer = ask("DELETE", "/_admin/jobs/vacuum")
+    assert status == 400 and "switch it off" in answer["message"]
+    # Whoever may not write records deletes none, now or later.
+    keeper = hooked.key("operator")
+    found, _, answer = ask("POST", "/_admin/jobs", good, keeper)
+    assert found == 404 or found == 403, answer
+    made = ask("POST", "/_admin/keys", {"name": "app", "grants": ["admin"]})[2]
+    assert ask("POST", "/_admin/jobs", {**good, "name": "theirs"}, made["key"])[0] == 201
+    ask("DELETE", f"/_admin/keys/{made['id']}")
+    ask("POST", "/_admin/jobs/theirs/run")
+    ended = wait_until(lambda: next((run for run in ask("GET", "/_admin/jobs/theirs")[2]["history"] if run["ended"]), None))
+    assert ended["status"] == "failed" and "revoked" in ended["message"]
+
+
+def test_a_webhook_is_told_of_jobs_that_fail_break_and_recover(hooked, endpoint):
+    ask = hooked.ask
+    ask("POST", V2, {"name": "films"})
+    job = {"name": "tidy", "task": "delete", "arguments": {"collection": "films", "where": {"old": True}}, "trigger": {"interval": "1d"}}
+    ask("POST", "/_admin/jobs", job)
+    ask("PATCH", "/_admin/jobs/tidy", {"policies": {"broken_after": 2}})
+    ask("DELETE", f"{V2}/films")
+    endpoint.refusing = 1
+    events = lambda: [json.loads(body) for _, body in endpoint.seen]
+    kinds = lambda: [event["type"] for event in events()]
+    ask("POST", "/_admin/jobs/tidy/run")
+    # Refused once, it is posted again, under the same id.
+    wait_until(lambda: kinds() == ["job.failed"] * 2)
+    ids = {headers["webhook-id"] for headers, _ in endpoint.seen}
+    assert len(ids) == 1 and all(signed(headers, body, SECRET) for headers, body in endpoint.seen)
+    assert events()[0]["data"]["job"] == "tidy" and "films" in events()[0]["data"]["message"]
+    ask("POST", "/_admin/jobs/tidy/run")
+    wait_until(lambda: kinds()[2:] == ["job.broken"])
+    ask("POST", V2, {"name": "films"})
+    # It counts from the failures, as long as nobody resumed it.
+    ask("POST", "/_admin/jobs/tidy/run")
+    wait_until(lambda: kinds()[3:] == ["job.recovered"])
+
+
+def test_the_command_line_changes_schedules_and_waits_beside_a_fast_one(server, raw):
+    port = ["--port", server.port]
+    changed = ochre("jobs", "schedule", "sweep", "--interval", "10ms", *port)
+    assert changed.returncode == 0 and "every 10ms" in changed.stderr
+    started = time.monotonic()
+    ran = ochre("jobs", "run", "sweep", *port, timeout=60)
+    assert ran.returncode == 0 and "succeeded" in ran.stdout and time.monotonic() - started < 30
+    once = ochre("jobs", "schedule", "vacuum", "--delay", "10m", *port)
+    assert once.returncode == 0 and raw("GET", "/_admin/jobs/vacuum")[2]["pending"][0]["kind"] == "once"
+    past = ochre("jobs", "schedule", "vacuum", "--once", "2020-01-01T00:00:00Z", *port)
+    assert past.returncode == 1 and "has passed" in past.stderr
+    for name in ("sweep", "vacuum"):
+        assert ochre("jobs", "reset", name, *port).returncode == 0
+    assert raw("GET", "/_admin/jobs/vacuum")[2]["pending"] == []
+    assert raw("DELETE", "/_admin/jobs/sweep/schedule")[0] == 200
+
+
+def test_a_time_that_has_passed_in_the_configuration_stops_the_start(tmp_path):
+    (tmp_path / "ochre.toml").write_text('[jobs.vacuum]\nonce = "2020-01-01T00:00:00Z"\n')
+    run = ochre("run", "--path", tmp_path / "data", "--port", free_port(), cwd=tmp_path, timeout=30)
+    assert run.returncode == 2 and "has passed" in run.stderr and "vacuum" in run.stderr, run.stderr
+
+
+def test_a_target_that_cannot_be_used_is_said_at_the_start_and_in_the_jobs(tmp_path):
+    (tmp_path / "target").write_text("a file")
+    server = filled(tmp_path / "target")[0]
+    try:
+        jobs = lambda: {job["name"]: job for job in json.loads(urllib.request.urlopen(f"http://127.0.0.1:{server.port}/_admin/jobs").read())["jobs"]}
+        wait_until(lambda: str(tmp_path) in (jobs()["backup"]["warning"] or ""))
+        assert "backups cannot be taken" in server.log()
+    finally:
+        server.remove()

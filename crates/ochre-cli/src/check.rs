@@ -24,7 +24,7 @@ const LISTED_MAX: usize = 10;
 
 impl Check {
     pub(crate) fn run(self, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
-        let tables = [ochre_server::key_tables()];
+        let tables = [ochre_server::key_tables(), ochre_server::user_job_tables()];
         let report = ochre_engine::check_with(&self.path, &extensions.all_of_store(), &tables)?;
         for (file, problems) in by_kind(&report.findings) {
             let listed = if self.all { problems.len() } else { problems.len().min(LISTED_MAX) };

@@ -37,7 +37,7 @@ impl Restore {
         let config = self.settings.resolve()?;
         let repository = repository(&config, self.from, self.accept_unsigned)?;
         let extensions = extensions.load(&config)?.store().to_vec();
-        let tables = vec![ochre_server::key_tables()];
+        let tables = vec![ochre_server::key_tables(), ochre_server::user_job_tables()];
         let options = RestoreOptions { at, collection: self.collection, extensions, tables };
         let manifest = repository.restore(&options, &self.into)?;
         output.data(&format!(

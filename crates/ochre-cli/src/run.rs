@@ -1,11 +1,10 @@
 //! `ochre run`: the server.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Context;
 use ochre_engine::{Database, Options, give_back_large_buffers};
-use ochre_server::{App, Auth, Config, ConfigError, Extensions, Loaded, Server, Source};
+use ochre_server::{App, Auth, Config, ConfigError, Extensions, Loaded, Server, Source, Webhooks};
 use tracing_subscriber::EnvFilter;
 
 use crate::output::{Exit, Output};
@@ -88,7 +87,7 @@ impl Run {
 
 /// How the configuration wants the database opened.
 pub(crate) fn options(config: &Config, loaded: &Loaded) -> anyhow::Result<Options> {
-    Ok(Options {
+    let mut options = Options {
         map_segments: config.database.map_segments,
         segment_bytes: config.database.segment_bytes,
         graph_records_min: config.database.graph_records_min,
@@ -97,14 +96,15 @@ pub(crate) fn options(config: &Config, loaded: &Loaded) -> anyhow::Result<Option
         unindexed_records_max: config.database.unindexed_records_max,
         memory_limit: Some(config.memory.limit_bytes).filter(|bytes| *bytes > 0),
         scheduler: config.scheduler.implementation.clone(),
-        backup_targets: Arc::new(ochre_server::backup_targets()),
         backup_target: Some(config.backup.target.clone()).filter(|target| !target.is_empty()),
         backup_accept_foreign: config.backup.accept_foreign,
         backup_trust: config.backup.trust(),
         jobs: config.jobs().context("the section [jobs] of the configuration")?,
         extensions: loaded.store().to_vec(),
         ..Options::default()
-    })
+    };
+    loaded.register(&mut options);
+    Ok(options)
 }
 
 async fn serve(
@@ -112,7 +112,8 @@ async fn serve(
 ) -> anyhow::Result<Exit> {
     let path = config.database.path.clone();
     let loaded = extensions.load(&config)?;
-    let options = Options { accept_loss, ..options(&config, &loaded)? };
+    let webhooks = Webhooks::new(&config.webhooks)?;
+    let options = Options { accept_loss, job_observer: webhooks.observer(), ..options(&config, &loaded)? };
     if let Some(kind) = network_file_system(&path) {
         tracing::warn!(path = %path.display(), kind, "the data directory is on a network file system, where locks and mapped files are not safe; use a local disk, or at least set database.map_segments = false");
     }
@@ -145,6 +146,11 @@ async fn serve(
         Err(other) => anyhow::anyhow!("{other}"),
     })?;
     let app = App::new(database.clone(), config).with_auth(auth);
+    let app = app.with_embedding_function(&loaded)?;
+    let app = app.with_user_jobs(&webhooks).map_err(|error| match error.downcast::<ConfigError>() {
+        Ok(wrong) => anyhow::Error::new(*wrong),
+        Err(other) => anyhow::anyhow!("{other}"),
+    })?;
     let url = format!("{}://{}", if server.is_secure() { "https" } else { "http" }, server.address()?);
     if is_exposed {
         tracing::warn!(

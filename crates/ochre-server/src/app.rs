@@ -18,10 +18,13 @@ use uuid::Uuid;
 use crate::arriving::Arriving;
 use crate::auth::Auth;
 use crate::body::Query;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::embedding::EmbeddingFunction;
 use crate::error::ApiError;
+use crate::extensions::Loaded;
 use crate::requests::Requests;
+use crate::user_jobs::{Reach, UserJobs};
+use crate::webhooks::Webhooks;
 
 /// The server's state. Cheap to clone.
 #[derive(Clone)]
@@ -33,6 +36,7 @@ pub struct App {
     requests: Requests,
     embedding_function: Option<Arc<EmbeddingFunction>>,
     auth: Option<Arc<Auth>>,
+    user_jobs: Option<Arc<UserJobs>>,
     arriving: Arc<Arriving>,
     memory: Arc<RequestMemory>,
     /// What one request may have of it, in bytes.
@@ -67,17 +71,64 @@ impl App {
         let arriving = arriving.max(config.server.max_payload_size_bytes);
         let embedding_function = EmbeddingFunction::new(&config.embedding).map(Arc::new);
         let (config, arriving) = (Arc::new(config), Arriving::new(arriving));
-        let (requests, auth) = (Requests::default(), None);
+        let (requests, auth, user_jobs) = (Requests::default(), None, None);
         let (_, memory_limit) = database.resident();
         let memory = RequestMemory::new(memory_limit / ALL_REQUESTS_SHARE);
         let request_bytes = (memory_limit / REQUEST_SHARE).min(REQUEST_BYTES_MAX);
-        Self { database, config, running, writing, requests, embedding_function, auth, arriving, memory, request_bytes }
+        Self {
+            database,
+            config,
+            running,
+            writing,
+            requests,
+            embedding_function,
+            auth,
+            user_jobs,
+            arriving,
+            memory,
+            request_bytes,
+        }
     }
 
     /// Knows the keys of the database; asks every request who it is from if the configuration wants that.
     #[must_use]
     pub fn with_auth(self, auth: Auth) -> Self {
         Self { auth: Some(Arc::new(auth)), ..self }
+    }
+
+    /// Makes embeddings of texts by a function that the program registers, if the configuration names one.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a name that none has.
+    pub fn with_embedding_function(self, loaded: &Loaded) -> Result<Self, ConfigError> {
+        let name = self.config.embedding.function.clone();
+        if name.is_empty() {
+            return Ok(self);
+        }
+        let embed = loaded.embedding_function(&name)?;
+        Ok(Self { embedding_function: Some(Arc::new(EmbeddingFunction::Own { name, embed })), ..self })
+    }
+
+    /// Reads the jobs that users made, and schedules them. After [`App::with_auth`], within the runtime that serves.
+    ///
+    /// # Errors
+    /// The configuration names what cannot be used, or the database cannot be read.
+    pub fn with_user_jobs(self, webhooks: &Arc<Webhooks>) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let reach = Reach {
+            database: self.database.downgrade(),
+            auth: self.auth().cloned(),
+            webhooks: Arc::clone(webhooks),
+            targets: self.config.backup.targets()?,
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let jobs = UserJobs::open(&self.database, Arc::new(reach))?;
+        webhooks.start();
+        Ok(Self { user_jobs: Some(Arc::new(jobs)), ..self })
+    }
+
+    /// The jobs that users made.
+    pub(crate) fn user_jobs(&self) -> Option<&Arc<UserJobs>> {
+        self.user_jobs.as_ref()
     }
 
     /// Who may do what, if that is asked.

@@ -25,6 +25,7 @@ pub struct Config {
     pub memory: MemoryConfig,
     pub auth: AuthConfig,
     pub backup: BackupConfig,
+    pub webhooks: WebhooksConfig,
     pub embedding: EmbeddingConfig,
     pub scheduler: SchedulerConfig,
     pub extensions: ExtensionsConfig,
@@ -90,21 +91,49 @@ pub struct AuthConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct BackupConfig {
     pub target: String,
+    pub targets: Vec<String>,
     pub accept_foreign: bool,
     pub key: String,
     pub accept_unsigned: bool,
 }
 
 impl BackupConfig {
+    /// The targets that jobs may name, by name.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for one that is not `name=target`.
+    pub fn targets(&self) -> Result<BTreeMap<String, String>, ConfigError> {
+        let parsed = self.targets.iter().map(|target| match target.split_once('=') {
+            Some((name, place)) if !name.trim().is_empty() && !place.trim().is_empty() => {
+                Ok((name.trim().to_owned(), place.trim().to_owned()))
+            }
+            _ => Err(ConfigError::Value {
+                source_name: "the configuration".into(),
+                key: "backup.targets".into(),
+                reason: format!("holds \"{target}\"; expected \"name=directory\" or \"name=s3://bucket/prefix\""),
+            }),
+        });
+        parsed.collect()
+    }
+
     /// Which backups are believed.
     pub fn trust(&self) -> BackupTrust {
         BackupTrust::with_key(&self.key).accepting_unsigned(self.accept_unsigned)
     }
 }
 
+/// `[webhooks]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub struct WebhooksConfig {
+    pub endpoints: Vec<String>,
+    pub secret_variable: String,
+    pub jobs: String,
+}
+
 /// `[embedding]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct EmbeddingConfig {
+    pub function: String,
     pub url: String,
     pub model: String,
     pub key_variable: String,
@@ -321,6 +350,9 @@ impl Config {
             return Err(wrong("server.tls_certificate", "and server.tls_key are given together or not at all"));
         }
         let embedding = &self.embedding;
+        if !embedding.function.is_empty() && !embedding.url.is_empty() {
+            return Err(wrong("embedding.function", "and embedding.url are both set: keep one of them"));
+        }
         if !embedding.url.is_empty() {
             if !embedding.url.starts_with("http://") && !embedding.url.starts_with("https://") {
                 return Err(wrong("embedding.url", "must begin with http:// or https://, or be empty"));

@@ -1,5 +1,6 @@
 //! Texts become embeddings: asks an endpoint that speaks OpenAI's API (`POST …/embeddings`), such as Ollama.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -7,14 +8,21 @@ use serde_json::json;
 
 use crate::config::EmbeddingConfig;
 use crate::error::ApiError;
+use crate::extensions::Embed;
 
 /// How long the endpoint may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-/// The endpoint.
-pub(crate) struct EmbeddingFunction {
+/// What makes embeddings of texts: a function of the program's own, or an endpoint.
+pub(crate) enum EmbeddingFunction {
+    Own { name: String, embed: Arc<Embed> },
+    Endpoint(Endpoint),
+}
+
+/// An endpoint that speaks OpenAI's API.
+pub(crate) struct Endpoint {
     url: String,
     model: String,
     key: Option<String>,
@@ -34,6 +42,28 @@ struct Embedding {
 impl EmbeddingFunction {
     /// The configured endpoint, if there is one.
     pub(crate) fn new(config: &EmbeddingConfig) -> Option<Self> {
+        Endpoint::new(config).map(Self::Endpoint)
+    }
+
+    /// The embedding of a text.
+    pub(crate) async fn embed(&self, text: &str) -> Result<Vec<f32>, ApiError> {
+        match self {
+            Self::Endpoint(endpoint) => endpoint.embed(text).await,
+            Self::Own { name, embed } => {
+                let (embed, text) = (Arc::clone(embed), text.to_owned());
+                // It may take long.
+                let made = tokio::task::spawn_blocking(move || embed(&text)).await;
+                let made = made.unwrap_or_else(|_| Err("it panicked".into()));
+                made.map_err(|reason| {
+                    ApiError::bad_gateway(format!("the embedding function '{name}' failed: {reason}"))
+                })
+            }
+        }
+    }
+}
+
+impl Endpoint {
+    fn new(config: &EmbeddingConfig) -> Option<Self> {
         if config.url.is_empty() {
             return None;
         }
@@ -45,8 +75,7 @@ impl EmbeddingFunction {
         Some(Self { url, model: config.model.clone(), key, client })
     }
 
-    /// The embedding of a text.
-    pub(crate) async fn embed(&self, text: &str) -> Result<Vec<f32>, ApiError> {
+    async fn embed(&self, text: &str) -> Result<Vec<f32>, ApiError> {
         let failed = |reason: &dyn std::fmt::Display| {
             let text = format!("the embedding endpoint {} failed: {reason}; check [embedding]", self.url);
             tracing::warn!("{text}");

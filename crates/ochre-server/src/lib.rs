@@ -26,6 +26,8 @@ mod s3;
 mod sending;
 mod serve;
 mod tls;
+mod user_jobs;
+mod webhooks;
 
 pub use app::App;
 pub use auth::{Auth, KeyError, Keys, NewKey, key_tables};
@@ -34,6 +36,8 @@ pub use extensions::{ExtensionOptions, Extensions, Loaded, serve_mcp};
 pub use openapi::built_in_document as openapi_document;
 pub use s3::backup_targets;
 pub use serve::Server;
+pub use user_jobs::user_job_tables;
+pub use webhooks::Webhooks;
 
 /// The version of Chroma's API that is spoken; clients only show it.
 pub const API_VERSION: &str = "1.0.0";

@@ -192,6 +192,13 @@ impl Keys {
         Some(key)
     }
 
+    /// What a valid key with this name of its principal may do.
+    pub(crate) fn principal_named(&self, name: &str) -> Option<Arc<Principal>> {
+        let all = self.all.read();
+        let mut named = all.values().filter(|key| key.is_valid() && key.principal.name == name);
+        named.next().map(|key| Arc::clone(&key.principal))
+    }
+
     /// Makes a key; it is in the answer, and never shown again.
     pub fn create(&self, database: &Database, roles: &Roles, new: NewKey) -> Result<Json, KeyError> {
         if new.name.trim().is_empty() || new.name.chars().count() > NAME_MAX || new.name.chars().any(char::is_control) {

@@ -345,6 +345,13 @@ impl Auth {
         self.tokens.is_empty() && self.htpasswd.users().next().is_none() && !self.keys.has_any()
     }
 
+    /// Whoever has this name now: a key that is valid, a user, or whoever a token of the configuration stands for.
+    pub(crate) fn principal_named(&self, name: &str) -> Option<Arc<Principal>> {
+        let tokens = self.tokens.iter().map(|(_, principal)| principal);
+        let known = tokens.chain(self.users.values()).find(|principal| principal.name == name).cloned();
+        known.or_else(|| self.keys.principal_named(name))
+    }
+
     /// The keys of the database.
     pub fn keys(&self) -> &Keys {
         &self.keys

@@ -1,6 +1,6 @@
 //! Administration of jobs: what maintenance does, when, and what became of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ochre_engine::scheduler::{Error as ScheduleError, JobState, JobStatus, Kind, Run, Scheduler};
 use ochre_extension::{
@@ -8,6 +8,9 @@ use ochre_extension::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
+
+use crate::app::App;
+use crate::user_jobs::UserJobs;
 
 /// Runs that are shown unless asked for more.
 const HISTORY: usize = 20;
@@ -19,7 +22,64 @@ const READ: Needs = Needs::All(Permission::JobRead);
 const WRITE: Needs = Needs::All(Permission::JobWrite);
 
 /// The extension.
-pub(super) struct Jobs;
+pub(super) struct Jobs {
+    app: Arc<OnceLock<App>>,
+}
+
+impl Jobs {
+    pub(super) const fn new(app: Arc<OnceLock<App>>) -> Self {
+        Self { app }
+    }
+
+    fn made_by_users(&self) -> Result<&UserJobs, Failure> {
+        let jobs = self.app.get().and_then(|app| app.user_jobs());
+        jobs.map(Arc::as_ref).ok_or_else(|| Failure::internal("the server was started without jobs of users"))
+    }
+
+    fn list(&self, call: &Call<'_>) -> Answer {
+        let scheduler = call.database().scheduler();
+        let jobs: Vec<Json> = scheduler.jobs().iter().map(|status| self.with_user_job(summary(status))).collect();
+        let pressure = call.database().pressure();
+        json!({"jobs": jobs, "implementation": scheduler.implementation(), "pressure": pressure}).into()
+    }
+
+    fn create(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+        let job = self.made_by_users()?.create(call.database(), call.caller(), call.body()?)?;
+        tracing::info!(job = job.name, task = job.task, by = job.made_by, "made a job");
+        let shown = self.with_user_job(whole(&call.database().scheduler().job(&job.name)?));
+        let audited = json!({"job": job.name, "task": job.task, "arguments": job.arguments, "trigger": job.trigger});
+        Ok(Answer::from(shown).with_status(StatusCode::CREATED).with_audited(audited))
+    }
+
+    fn delete(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+        let job = self.made_by_users()?.delete(call.database(), call.path("name"))?;
+        Ok(Answer::from(json!({"deleted": job.name})).with_audited(json!({"job": job.name, "task": job.task})))
+    }
+
+    fn show(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+        let (scheduler, name, given) = (call.database().scheduler(), call.path("name"), call.query::<Shown>()?);
+        let status = scheduler.job(name)?;
+        let count = given.history.unwrap_or(HISTORY).min(HISTORY_MAX);
+        let mut history = scheduler.history(name, if given.kind.is_some() { HISTORY_MAX } else { count })?;
+        history.retain(|run| given.kind.is_none_or(|kind| run.kind == kind));
+        history.truncate(count);
+        let mut shown = self.with_user_job(whole(&status));
+        shown["history"] = history.iter().map(run).collect();
+        Ok(shown.into())
+    }
+
+    /// What is shown of a job, with what a user said of it.
+    fn with_user_job(&self, mut shown: Json) -> Json {
+        let jobs = self.app.get().and_then(|app| app.user_jobs());
+        let job = jobs.and_then(|jobs| jobs.find(shown["name"].as_str().unwrap_or_default()));
+        if let (Some(job), Some(shown)) = (job, shown.as_object_mut())
+            && let Json::Object(members) = job.shown()
+        {
+            shown.extend(members);
+        }
+        shown
+    }
+}
 
 impl ApiExtension for Jobs {
     fn name(&self) -> &'static str {
@@ -31,12 +91,19 @@ impl ApiExtension for Jobs {
     }
 
     fn operations(self: Arc<Self>) -> Vec<Operation> {
+        let [lists, creates, deletes] = [&self, &self, &self].map(Arc::clone);
         vec![
             Description::get("/_admin/jobs", "Every job: its state, when it is due, how its last run ended", READ)
-                .does(list),
+                .does(move |call: &Call<'_>| Ok(lists.list(call))),
+            Description::post("/_admin/jobs", "Make a job: a task with arguments, and when it is due", WRITE)
+                .takes("NewJob")
+                .answers(201, "object")
+                .does(move |call: &Call<'_>| creates.create(call)),
+            Description::delete("/_admin/jobs/{name}", "Delete a job that a user made, with its history", WRITE)
+                .does(move |call: &Call<'_>| deletes.delete(call)),
             Description::get("/_admin/jobs/{name}", "A job: its definition, next times, progress and history", READ)
                 .query(const { &[Parameter::count("history"), Parameter::one_of("kind", &KINDS)] })
-                .does(show),
+                .does(move |call: &Call<'_>| self.show(call)),
             Description::patch("/_admin/jobs/{name}", "Change a job's schedule, policies or knobs", WRITE)
                 .takes("JobChange")
                 .does(change),
@@ -80,7 +147,24 @@ impl ApiExtension for Jobs {
                 "knobs": {"type": "object", "description": "Those named are changed; null means the default"},
             },
         });
-        Map::from_iter([("JobChange".to_owned(), schema)])
+        let new = json!({
+            "type": "object",
+            "required": ["name", "task", "trigger"],
+            "additionalProperties": false,
+            "properties": {
+                "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$"},
+                "task": {"enum": ["backup", "delete", "webhook"]},
+                "arguments": {
+                    "type": "object",
+                    "description": "backup: target; delete: collection, where, where_document, tenant, database; webhook: webhook, body. Targets and webhooks by the names that the configuration declares",
+                },
+                "trigger": {
+                    "type": "object",
+                    "description": "interval, cron with zone, once or delay, as in JobChange",
+                },
+            },
+        });
+        Map::from_iter([("JobChange".to_owned(), schema), ("NewJob".to_owned(), new)])
     }
 }
 
@@ -88,25 +172,6 @@ impl ApiExtension for Jobs {
 struct Shown {
     history: Option<usize>,
     kind: Option<Kind>,
-}
-
-fn list(call: &Call<'_>) -> Result<Answer, Failure> {
-    let scheduler = call.database().scheduler();
-    let jobs: Vec<Json> = scheduler.jobs().iter().map(summary).collect();
-    let pressure = call.database().pressure();
-    Ok(json!({"jobs": jobs, "implementation": scheduler.implementation(), "pressure": pressure}).into())
-}
-
-fn show(call: &Call<'_>) -> Result<Answer, Failure> {
-    let (scheduler, name, given) = (call.database().scheduler(), call.path("name"), call.query::<Shown>()?);
-    let status = scheduler.job(name)?;
-    let count = given.history.unwrap_or(HISTORY).min(HISTORY_MAX);
-    let mut history = scheduler.history(name, if given.kind.is_some() { HISTORY_MAX } else { count })?;
-    history.retain(|run| given.kind.is_none_or(|kind| run.kind == kind));
-    history.truncate(count);
-    let mut shown = whole(&status);
-    shown["history"] = history.iter().map(run).collect();
-    Ok(shown.into())
 }
 
 fn change(call: &Call<'_>) -> Result<Answer, Failure> {

@@ -7,8 +7,10 @@ mod metadata_indexes;
 
 use std::sync::{Arc, OnceLock};
 
-use ochre_engine::StoreExtension;
-use ochre_engine::scheduler::nearest;
+use ochre_engine::model::Value as MetadataValue;
+use ochre_engine::scheduler::{Error as ScheduleError, Implementations, Parts as SchedulerParts, Scheduler, nearest};
+use ochre_engine::schema::{Functions, Subject};
+use ochre_engine::{BackupTarget, Error, Options, StoreExtension};
 use ochre_extension::{ApiExtension, OwnPermission};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -28,7 +30,22 @@ type Make<T> = Box<dyn Fn(&ExtensionOptions, &Server) -> Result<Arc<T>, String> 
 pub struct Extensions {
     api: Vec<(&'static str, Make<dyn ApiExtension>)>,
     store: Vec<(&'static str, Make<dyn StoreExtension>)>,
+    parts: Parts,
 }
+
+/// What else an embedder registers: parts that the configuration or a schema names.
+#[derive(Clone, Default)]
+struct Parts {
+    schedulers: Vec<(&'static str, MakeScheduler)>,
+    targets: Vec<(&'static str, OpenTarget)>,
+    validators: Functions,
+    embedding_functions: Vec<(&'static str, Arc<Embed>)>,
+}
+
+type MakeScheduler = Arc<dyn Fn(SchedulerParts) -> Result<Arc<dyn Scheduler>, ScheduleError> + Send + Sync>;
+type OpenTarget = Arc<dyn Fn(&str) -> Result<Arc<dyn BackupTarget>, Error> + Send + Sync>;
+/// The embedding of a text, or why there is none.
+pub(crate) type Embed = dyn Fn(&str) -> Result<Vec<f32>, String> + Send + Sync;
 
 /// The options of an extension: its section of the configuration.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +73,7 @@ impl ExtensionOptions {
 pub struct Loaded {
     api: Vec<Arc<dyn ApiExtension>>,
     store: Vec<Arc<dyn StoreExtension>>,
+    parts: Parts,
     server: Server,
 }
 
@@ -63,6 +81,38 @@ impl Loaded {
     /// Those of the store: for [`Options::extensions`](ochre_engine::Options).
     pub fn store(&self) -> &[Arc<dyn StoreExtension>] {
         &self.store
+    }
+
+    /// Gives a database the schedulers, backup targets and validators that there are.
+    pub fn register(&self, options: &mut Options) {
+        let mut schedulers = Implementations::default();
+        for (name, make) in &self.parts.schedulers {
+            let make = Arc::clone(make);
+            schedulers.register(name, move |parts| make(parts));
+        }
+        let mut targets = crate::backup_targets();
+        for (scheme, open) in &self.parts.targets {
+            let open = Arc::clone(open);
+            targets.register(scheme, move |url| open(url));
+        }
+        options.schedulers = Arc::new(schedulers);
+        options.backup_targets = Arc::new(targets);
+        options.validators = self.parts.validators.clone();
+    }
+
+    /// The embedding function of this name.
+    pub(crate) fn embedding_function(&self, name: &str) -> Result<Arc<Embed>, ConfigError> {
+        let functions = &self.parts.embedding_functions;
+        let found = functions.iter().find(|(known, _)| *known == name).map(|(_, embed)| Arc::clone(embed));
+        found.ok_or_else(|| {
+            let names: Vec<&str> = functions.iter().map(|(name, _)| *name).collect();
+            let known = if names.is_empty() { "none is".to_owned() } else { format!("there are {}", names.join(", ")) };
+            ConfigError::Value {
+                source_name: "the configuration".into(),
+                key: "embedding.function".into(),
+                reason: format!("names '{name}', which this program does not register; {known}"),
+            }
+        })
     }
 
     /// Those of the API.
@@ -84,15 +134,17 @@ impl Loaded {
 impl Extensions {
     /// Those that are built in.
     pub fn built_in() -> Self {
-        let mut built_in = Self { api: Vec::new(), store: Vec::new() }
+        let mut built_in = Self { api: Vec::new(), store: Vec::new(), parts: Parts::default() }
             .with_api("introspection", |options| options.none().map(|()| Arc::new(introspection::Introspection) as _))
-            .with_api("jobs", |options| options.none().map(|()| Arc::new(jobs::Jobs) as _))
             .with_api("metadata-indexes", |options| {
                 options.none().map(|()| Arc::new(metadata_indexes::MetadataIndexes) as _)
             })
             .with_store("metadata-indexes", |options| options.none().map(|()| ochre_engine::metadata_indexes()));
         let tools: Make<dyn ApiExtension> =
             Box::new(|options, server| options.none().map(|()| Arc::new(mcp::Mcp::new(Arc::clone(server))) as _));
+        let jobs: Make<dyn ApiExtension> =
+            Box::new(|options, server| options.none().map(|()| Arc::new(jobs::Jobs::new(Arc::clone(server))) as _));
+        built_in.api.push(("jobs", jobs));
         built_in.api.push(("mcp", tools));
         built_in
     }
@@ -114,6 +166,45 @@ impl Extensions {
         make: impl Fn(&ExtensionOptions) -> Result<Arc<dyn StoreExtension>, String> + Send + Sync + 'static,
     ) -> Self {
         self.store.push((name, Box::new(move |options, _| make(options))));
+        self
+    }
+
+    /// Adds an implementation of the scheduler, under the name that `[scheduler] implementation` has it by.
+    #[must_use]
+    pub fn with_scheduler(
+        mut self, name: &'static str,
+        make: impl Fn(SchedulerParts) -> Result<Arc<dyn Scheduler>, ScheduleError> + Send + Sync + 'static,
+    ) -> Self {
+        self.parts.schedulers.push((name, Arc::new(make)));
+        self
+    }
+
+    /// Adds a kind of backup target: those whose URLs begin with `scheme://`.
+    #[must_use]
+    pub fn with_backup_target(
+        mut self, scheme: &'static str,
+        open: impl Fn(&str) -> Result<Arc<dyn BackupTarget>, Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.parts.targets.push((scheme, Arc::new(open)));
+        self
+    }
+
+    /// Adds a function that schemas may name as a validator: what is wrong with a record, or nothing.
+    #[must_use]
+    pub fn with_validator(
+        mut self, name: &str,
+        function: impl Fn(&Subject<'_>, Option<&MetadataValue>) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.parts.validators.register(name, function);
+        self
+    }
+
+    /// Adds a function that makes embeddings of texts, under the name that `[embedding] function` has it by.
+    #[must_use]
+    pub fn with_embedding_function(
+        mut self, name: &'static str, embed: impl Fn(&str) -> Result<Vec<f32>, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.parts.embedding_functions.push((name, Arc::new(embed)));
         self
     }
 
@@ -146,7 +237,7 @@ impl Extensions {
             }
         }
         crate::operations::check(&api).map_err(|text| wrong("api", text))?;
-        Ok(Loaded { api, store, server })
+        Ok(Loaded { api, store, parts: self.parts.clone(), server })
     }
 }
 
