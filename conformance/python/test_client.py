@@ -277,3 +277,27 @@ def test_a_deleted_collection_is_not_found_by_its_handle(client, notes):
         notes.count()
     with pytest.raises(NotFoundError):
         notes.add(ids=["a"], embeddings=[[1, 2, 3]])
+
+
+@pytest.mark.ochre_only("Chroma says nothing of it")
+def test_integers_beyond_64_bits_are_told_and_refused_where_integers_are_declared(raw, client):
+    numbers = client.create_collection("numbers", embedding_function=None)
+    base = f"/api/v2/tenants/default_tenant/databases/default_database/collections/{numbers.id}"
+    record = {"ids": ["a"], "embeddings": [[1.0, 1.0]]}
+    for kind in ("add", "upsert", "update"):
+        for metadata, told in [({"n": 10 ** 19}, str(10 ** 19)), ({"n": -(10 ** 30)}, str(-(10 ** 30))), ({"n": [1, 10 ** 20]}, str(10 ** 20)),
+                               ({"n": 2 ** 63 - 1}, None), ({"n": -(2 ** 63)}, None), ({"n": 1e30}, None), ({"n": str(10 ** 30)}, None)]:
+            status, headers, body = raw("POST", f"{base}/{kind}", {**record, "metadatas": [metadata]})
+            assert status in (200, 201), body
+            warning = {name.lower(): value for name, value in headers.items()}.get("x-metadata-warnings")
+            assert (told is None) == (warning is None) and (told is None or told in warning), (metadata, warning)
+    assert numbers.get("a")["metadatas"][0]["n"] == str(10 ** 30)
+    for mode in ("strict", "lax"):
+        assert raw("PUT", f"{base.rsplit('/', 1)[0]}/numbers/schema", {"schema": {"n": "int"}, "validation_type": mode})[0] == 200
+        status, _, body = raw("POST", f"{base}/upsert", {**record, "metadatas": [{"n": 10 ** 19}]})
+        assert status == 400 and "n" in body["message"]
+    # NaN is no JSON: the client sends null, which removes the key.
+    raw("DELETE", f"{base.rsplit('/', 1)[0]}/numbers/schema")
+    numbers.upsert(ids=["a"], embeddings=[[1.0, 1.0]], metadatas=[{"n": 1, "m": 2}])
+    assert raw("POST", f"{base}/update", {"ids": ["a"], "metadatas": [{"n": None}]})[0] == 200
+    assert numbers.get("a")["metadatas"][0] == {"m": 2}

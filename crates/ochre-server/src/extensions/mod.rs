@@ -269,3 +269,51 @@ fn load<T: ?Sized>(
     };
     given.iter().enumerate().map(make).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use ochre_engine::model::{Declaration, Metadata, Value as MetadataValue};
+    use ochre_engine::scheduler::OffScheduler;
+    use ochre_engine::{CollectionOptions, Database, DirectoryTarget, NewRecords};
+
+    use super::*;
+
+    #[test]
+    fn parts_that_a_program_registers_are_found_by_their_names() {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let folder = std::env::temp_dir().join(format!("ochre-parts-{}", std::process::id()));
+        let target = folder.clone();
+        let extensions = Extensions::built_in()
+            .with_scheduler("mine", |parts| {
+                MADE.fetch_add(1, Ordering::SeqCst);
+                Ok(Arc::new(OffScheduler::new(parts)?))
+            })
+            .with_backup_target("memo", move |_| Ok(Arc::new(DirectoryTarget::new(&target))))
+            .with_validator("even", |_, value| match value {
+                Some(MetadataValue::Int(n)) if n % 2 == 0 => Ok(()),
+                _ => Err("it is odd".into()),
+            })
+            .with_embedding_function("length", |text| Ok(vec![text.len() as f32]));
+        let loaded = extensions.load(&Config::default()).unwrap();
+        let mut options = Options { scheduler: "mine".into(), ..Options::default() };
+        loaded.register(&mut options);
+        assert!(options.backup_targets.open("memo://x").is_ok() && options.backup_targets.open("memory://x").is_err());
+        assert_eq!(loaded.embedding_function("length").unwrap()("abc"), Ok(vec![3.0]));
+        let unknown = loaded.embedding_function("lenght").err().unwrap().to_string();
+        assert!(unknown.contains("embedding.function") && unknown.contains("there are length"), "{unknown}");
+        let database = Database::ephemeral_with(options).unwrap();
+        assert_eq!(MADE.load(Ordering::SeqCst), 1);
+        let schema = serde_json::json!({"n": {"validators": [{"function": "even"}]}});
+        let declaration = Declaration { schema: Some(schema), ..Declaration::default() };
+        let options = CollectionOptions { declaration, ..CollectionOptions::default() };
+        let numbers = database.create_collection_in("default_tenant", "default_database", "numbers", options).unwrap();
+        let add = |id: &str, n: i64| {
+            let metadata = Metadata::from_iter([("n", MetadataValue::Int(n))]);
+            numbers.add(NewRecords::new([id], [[1.0]]).metadatas([metadata]))
+        };
+        assert!(add("two", 2).is_ok());
+        assert!(add("three", 3).unwrap_err().to_string().contains("it is odd"));
+    }
+}
