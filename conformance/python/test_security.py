@@ -432,10 +432,12 @@ def test_a_key_of_one_collection_has_its_tools_and_no_others(guarded, films):
     assert one.call("describe_films-1")[0] is False
     refused, text = one.call("find_books")
     assert refused and "there is no tool" in text
-    # A session says nothing of who asks: each request does.
-    stolen = McpSession(guarded, guarded.key("reader:default_tenant/default_database/films-2"))
-    stolen.session = everything.session
-    assert stolen.tools() == {"find_films-2", "describe_films-2"}
+    # Nobody goes on with another's session, nor ends it.
+    other = guarded.key("reader:default_tenant/default_database/films-2")
+    for method in ("POST", "GET", "DELETE"):
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}} if method == "POST" else None
+        assert guarded.ask(method, "/mcp", body, other, everything.session)[0] == 404, method
+    assert McpSession(guarded, other).tools() == {"find_films-2", "describe_films-2"} and everything.tools()
     # Finding and describing records needs what reading them needs.
     assert McpSession(guarded, guarded.key("keeper")).tools() == set()
 

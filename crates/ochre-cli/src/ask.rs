@@ -15,6 +15,8 @@ use serde_json::Value as Json;
 
 use crate::run::Settings;
 
+/// The environment variable that holds the server's address.
+const URL: &str = "OCHRE_URL";
 /// The environment variable that holds the key to ask with.
 const TOKEN: &str = "OCHRE_TOKEN";
 /// How long a connection may take.
@@ -28,7 +30,8 @@ const LONG_PATIENCE: Duration = Duration::from_secs(3600);
 #[derive(Clone, clap::Args)]
 pub(crate) struct Connection {
     /// The server's address, such as https://db.example.com [default: by host and port].
-    #[arg(long, value_name = "URL", env = "OCHRE_URL")]
+    /// Also OCHRE_URL, unless --host or --port is given.
+    #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// The key to ask with. Others on the machine see arguments: the environment variable OCHRE_TOKEN is safer.
     #[arg(long, value_name = "KEY")]
@@ -53,7 +56,10 @@ impl Server {
         let Connection { url, token, ca, settings } = connection;
         // Fails only if there is a provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = Client::builder().connect_timeout(CONNECT_PATIENCE).no_proxy();
+        // A redirect would send the key elsewhere, and turn a POST into a GET.
+        let redirect = reqwest::redirect::Policy::none();
+        let mut builder = Client::builder().connect_timeout(CONNECT_PATIENCE).no_proxy().redirect(redirect);
+        let url = url.or_else(|| if settings.names_server() { None } else { std::env::var(URL).ok() });
         let url = if let Some(url) = url.filter(|url| !url.is_empty()) {
             let is_http = url.starts_with("http://") || url.starts_with("https://");
             anyhow::ensure!(is_http, "--url: {url:?} is no address of a server; write it like https://db.example.com");
@@ -118,6 +124,9 @@ impl Server {
             None if status == StatusCode::NOT_FOUND => anyhow::bail!(
                 "{self} does not serve {path}: it is no Ochre server, or runs without the extension that does (`extensions.api`)"
             ),
+            None if status.is_redirection() => {
+                anyhow::bail!("{self} answered `{status}`: it sends elsewhere; name the address that it sends to")
+            }
             None => anyhow::bail!("{self} answered `{status}` {body}"),
         }
     }

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use ochre_engine::{Manifest, Repository};
-use ochre_server::Config;
+use ochre_server::{Config, Extensions};
 
 use crate::ask::Connection;
 use crate::jobs::Start;
@@ -43,29 +43,31 @@ pub(crate) struct At {
 }
 
 impl At {
-    fn repository(self) -> anyhow::Result<Repository> {
-        repository(&self.settings.resolve()?, self.from, self.accept_unsigned)
+    fn repository(self, extensions: &Extensions) -> anyhow::Result<Repository> {
+        repository(&self.settings.resolve()?, extensions, self.from, self.accept_unsigned)
     }
 }
 
 /// The backups at a target.
-pub(crate) fn repository(config: &Config, from: Option<String>, accept_unsigned: bool) -> anyhow::Result<Repository> {
+pub(crate) fn repository(
+    config: &Config, extensions: &Extensions, from: Option<String>, accept_unsigned: bool,
+) -> anyhow::Result<Repository> {
     let target = from.unwrap_or_else(|| config.backup.target.clone());
     anyhow::ensure!(!target.is_empty(), "no target is configured: name one with --from, or set `target` in [backup]");
     let trust = config.backup.trust();
     let trust = if accept_unsigned { trust.accepting_unsigned(true) } else { trust };
-    Ok(Repository::new(ochre_server::backup_targets().open(&target)?).trusting(trust))
+    Ok(Repository::new(extensions.backup_targets().open(&target)?).trusting(trust))
 }
 
 impl Backup {
-    pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
+    pub(crate) fn run(self, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
         match self {
             Self::Now(now) => {
                 let job = if now.incremental { "backup-incremental" } else { "backup" };
                 Start::waiting_for(job, now.connection).run(output)
             }
             Self::List(at) => {
-                let repository = at.repository()?;
+                let repository = at.repository(extensions)?;
                 let (manifests, faults) = repository.manifests()?;
                 let row = |manifest: &Manifest| {
                     let records: u64 = manifest.collections.iter().map(|collection| collection.records).sum();
@@ -87,7 +89,7 @@ impl Backup {
                 Ok(if faults.0.is_empty() { Exit::Ok } else { Exit::DamageFound })
             }
             Self::Verify(at) => {
-                let repository = at.repository()?;
+                let repository = at.repository(extensions)?;
                 let (count, faults) = repository.verify_all().context("could not verify the backups")?;
                 for fault in &faults.0 {
                     output.data(fault)?;

@@ -71,7 +71,7 @@ pub fn main(extensions: &Extensions) -> std::process::ExitCode {
         Command::Indexes(indexes) => indexes.run(&mut output),
         Command::Jobs(jobs) => jobs.run(&mut output),
         Command::Keys(keys) => keys.run(extensions, &mut output),
-        Command::Backup(backup) => backup.run(&mut output),
+        Command::Backup(backup) => backup.run(extensions, &mut output),
         Command::Restore(restore) => restore.run(extensions, &mut output),
         Command::Config(config) => config.run(&mut output),
         Command::Version => output.data(&format!("ochre {}", env!("CARGO_PKG_VERSION"))).map(|()| Exit::Ok),

@@ -24,9 +24,10 @@ impl Mcp {
             "there is no database in {}; name its directory with --path",
             path.display()
         );
-        let database = Database::open_with(&path, options(&config, &extensions.load(&config)?)?)
+        let loaded = extensions.load(&config)?;
+        let database = Database::open_with(&path, options(&config, &loaded)?)
             .context("a server that has the directory open offers the same tools at /mcp")?;
-        let app = App::new(database.clone(), config);
+        let app = App::new(database.clone(), config).with_embedding_function(&loaded)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let served = runtime.block_on(ochre_server::serve_mcp(app));
         // Standard input may still be waited for by a thread of its own.

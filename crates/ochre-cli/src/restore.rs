@@ -35,7 +35,7 @@ impl Restore {
     pub(crate) fn run(self, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
         let at: RestoreAt = self.at.parse()?;
         let config = self.settings.resolve()?;
-        let repository = repository(&config, self.from, self.accept_unsigned)?;
+        let repository = repository(&config, extensions, self.from, self.accept_unsigned)?;
         let extensions = extensions.load(&config)?.store().to_vec();
         let tables = vec![ochre_server::key_tables(), ochre_server::user_job_tables()];
         let options = RestoreOptions { at, collection: self.collection, extensions, tables };

@@ -43,6 +43,11 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Whether a server was named as typed.
+    pub(crate) const fn names_server(&self) -> bool {
+        self.host.is_some() || self.port.is_some()
+    }
+
     /// The configuration that these settings, the environment and the file amount to.
     pub(crate) fn resolve(self) -> anyhow::Result<Config> {
         let usual = PathBuf::from("ochre.toml");

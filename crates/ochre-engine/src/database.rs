@@ -20,6 +20,7 @@ use crate::collection::Collection;
 use crate::error::Error;
 use crate::extension::{self, Commit, WeakDatabase};
 use crate::governor::TrafficGovernor;
+use crate::introspect::parsed;
 use crate::loaded::Loaded;
 use crate::maintenance::Maintenance;
 use crate::metadata_indexes::Indexes;
@@ -449,6 +450,14 @@ impl Database {
         held
     }
 
+    /// The database's id, in hexadecimal: the same for as long as it lives, and another one after a restore.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn id(&self) -> Result<String, Error> {
+        Ok(format!("{:016x}", self.inner.store.database_id()?))
+    }
+
     /// When the last backup was taken that is known of, in seconds since 1970.
     pub fn last_backup(&self) -> Option<i64> {
         self.inner.backups.last_taken().map(|at| at.as_micros() / 1_000_000)
@@ -639,6 +648,12 @@ impl Inner {
 
     /// Changes a collection's catalog row.
     pub(crate) fn alter(&self, id: Uuid, mut alteration: Alteration) -> Result<Arc<CollectionRow>, Error> {
+        // Metadata that is sent back has the schema in it, as a string: nothing of it changes.
+        let stored = self.row(id)?.declaration.as_ref().and_then(|declaration| parsed(declaration.schema.as_ref()?));
+        let given = alteration.declaration.schema.as_ref().and_then(Option::as_ref).and_then(parsed);
+        if given.is_some() && given == stored {
+            alteration.declaration.schema = None;
+        }
         if let Some(Some(written)) = &alteration.declaration.schema {
             let schema = self.schemas.parse(written)?;
             alteration.keys.extend(schema.scalar_types().map(|(key, ty)| (key.to_owned(), ty)));

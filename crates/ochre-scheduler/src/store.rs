@@ -17,6 +17,9 @@ use crate::policy::Policies;
 use crate::time::Time;
 use crate::trigger::Trigger;
 
+/// A stored schedule has at most so many pending runs.
+const PENDING_MAX: usize = 1000;
+
 /// A job's schedule and where it stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
@@ -55,6 +58,15 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// Whether it is one that could have been made here: a stored one may come from anywhere.
+    pub fn is_sound(&self) -> bool {
+        let is_trigger = match &self.trigger {
+            Trigger::Interval { every, .. } => Trigger::interval(every.0, Time::default()).is_ok(),
+            Trigger::Cron(_) | Trigger::Once(_) => true,
+        };
+        is_trigger && self.pending.len() <= PENDING_MAX
+    }
+
     /// Goes on from a time, in another place: what was due or under way before is not any more.
     pub fn begin_from(&mut self, now: Time) {
         self.next = self.trigger.next(now);

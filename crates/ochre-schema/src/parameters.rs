@@ -125,7 +125,6 @@ impl Field {
         let mut schema = json!({"type": ty, "description": cut(&format!("{words}{sentence}"))});
         let is_range = matches!(comparison, Comparison::AtLeast | Comparison::AtMost);
         if is_range && is_text {
-            // Of a point in time a bound may be the day alone.
             schema["format"] = if self.format == Some(Format::Date) { "date" } else { "date-time" }.into();
         } else if self.is_closed && is_text {
             schema["enum"] = self.values.iter().filter(|value| value.is_string()).cloned().collect();

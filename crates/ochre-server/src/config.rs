@@ -404,6 +404,8 @@ impl Config {
         if !shown.backup.key.is_empty() {
             shown.backup.key = "(set, not shown)".into();
         }
+        let endpoints = &mut shown.webhooks.endpoints;
+        endpoints.iter_mut().for_each(|endpoint| *endpoint = crate::webhooks::without_path(endpoint));
         toml::to_string(&shown).unwrap_or_default()
     }
 }

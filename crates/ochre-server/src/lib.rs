@@ -34,7 +34,6 @@ pub use auth::{Auth, KeyError, Keys, NewKey, key_tables};
 pub use config::{Config, ConfigError, DEFAULT_TOML, Source};
 pub use extensions::{ExtensionOptions, Extensions, Loaded, serve_mcp};
 pub use openapi::built_in_document as openapi_document;
-pub use s3::backup_targets;
 pub use serve::Server;
 pub use user_jobs::user_job_tables;
 pub use webhooks::Webhooks;

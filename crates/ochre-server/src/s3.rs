@@ -26,7 +26,7 @@ struct S3Target {
 }
 
 /// The kinds of backup targets that the server and the command know.
-pub fn backup_targets() -> BackupTargets {
+pub(crate) fn backup_targets() -> BackupTargets {
     let mut targets = BackupTargets::default();
     targets.register("s3", |url| Ok(Arc::new(S3Target::open(url)?)));
     targets

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use ochre_engine::scheduler::{JobEvent, JobObserver, nearest};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::{ConfigError, WebhooksConfig};
 
@@ -28,6 +28,10 @@ const AGAIN_AFTER: [Duration; 5] = [
 ];
 /// Events that wait to be posted; more are dropped, and logged.
 const WAITING_MAX: usize = 1000;
+/// Events that were not taken and are posted again; more are dropped, and logged.
+const AGAIN_MAX: usize = 100;
+/// The shortest secret, in bytes, as Standard Webhooks has it.
+const SECRET_BYTES_MIN: usize = 24;
 /// What the secret of Standard Webhooks begins with, before base64.
 const SECRET_PREFIX: &str = "whsec_";
 
@@ -63,7 +67,7 @@ impl Webhooks {
                     endpoints.insert(name.to_owned(), url.to_owned());
                 }
                 _ => {
-                    let reason = format!("holds \"{endpoint}\"; expected \"name=https://…\"");
+                    let reason = format!("holds \"{}\"; expected \"name=https://…\"", without_path(endpoint));
                     return Err(wrong("endpoints", reason));
                 }
             }
@@ -86,6 +90,11 @@ impl Webhooks {
                         wrong("secret_variable", reason)
                     })?,
                 };
+                if bytes.len() < SECRET_BYTES_MIN {
+                    let reason =
+                        format!("names {}, whose value has less than {SECRET_BYTES_MIN} bytes", config.secret_variable);
+                    return Err(wrong("secret_variable", reason));
+                }
                 Some(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &bytes))
             }
         };
@@ -111,38 +120,43 @@ impl Webhooks {
         }))
     }
 
-    /// Posts events of jobs from now on, in the order in which they came.
+    /// Posts events of jobs from now on: each once in the order in which they came, and those that are not taken again later,
+    /// without holding up others.
     pub(crate) fn start(self: &Arc<Self>) {
         let (Some(name), Some(mut waiting)) = (self.of_jobs.clone(), self.waiting.lock().take()) else { return };
-        let webhooks = Arc::clone(self);
+        let (webhooks, again) = (Arc::clone(self), Arc::new(Semaphore::new(AGAIN_MAX)));
         tokio::spawn(async move {
             while let Some(event) = waiting.recv().await {
-                webhooks.post_event(&name, &event).await;
+                let (id, body) = message(&event);
+                let Err(reason) = webhooks.post(&name, &id, &body).await else { continue };
+                tracing::warn!(webhook = name, job = event.job, reason, "a webhook was not taken; it is posted again");
+                let Ok(room) = Arc::clone(&again).try_acquire_owned() else {
+                    tracing::error!(
+                        webhook = name,
+                        job = event.job,
+                        "too many webhooks were not taken; this event is dropped"
+                    );
+                    continue;
+                };
+                let (webhooks, name) = (Arc::clone(&webhooks), name.clone());
+                tokio::spawn(async move {
+                    let _room = room;
+                    webhooks.post_again(&name, &event.job, &id, &body).await;
+                });
             }
         });
     }
 
-    async fn post_event(&self, name: &str, event: &JobEvent) {
-        let kind = serde_json::to_value(event.kind).unwrap_or_default();
-        let body = json!({"type": format!("job.{}", kind.as_str().unwrap_or_default()), "data": event});
-        let id = uuid::Uuid::new_v4().to_string();
+    async fn post_again(&self, name: &str, job: &str, id: &str, body: &Json) {
+        let mut last = String::new();
         for wait in AGAIN_AFTER {
-            match self.post(name, &id, &body).await {
-                Ok(()) => return,
-                Err(reason) => {
-                    tracing::warn!(
-                        webhook = name,
-                        job = event.job,
-                        reason,
-                        "a webhook was not taken; it is posted again"
-                    );
-                }
-            }
             tokio::time::sleep(wait).await;
+            match self.post(name, id, body).await {
+                Ok(()) => return,
+                Err(reason) => last = reason,
+            }
         }
-        if let Err(reason) = self.post(name, &id, &body).await {
-            tracing::error!(webhook = name, job = event.job, reason, "a webhook was never taken; the event is dropped");
-        }
+        tracing::error!(webhook = name, job, reason = last, "a webhook was never taken; the event is dropped");
     }
 
     /// Fails unless an endpoint of this name is configured.
@@ -175,8 +189,30 @@ impl Webhooks {
             request = request.header("webhook-signature", format!("v1,{}", STANDARD.encode(signature.as_ref())));
         }
         // Addresses may hold secrets, so errors do not repeat them.
-        let answer = request.body(body).send().await.map_err(|error| error.without_url().to_string())?;
+        let answer = request.body(body).send().await.map_err(|error| causes(&error.without_url()))?;
         let status = answer.status();
         if status.is_success() { Ok(()) } else { Err(format!("the endpoint answered {status}")) }
     }
+}
+
+/// The id and the body of what is posted of an event.
+fn message(event: &JobEvent) -> (String, Json) {
+    let kind = serde_json::to_value(event.kind).unwrap_or_default();
+    let body = json!({"type": format!("job.{}", kind.as_str().unwrap_or_default()), "data": event});
+    (uuid::Uuid::new_v4().to_string(), body)
+}
+
+/// An error with what caused it.
+fn causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// An endpoint as it is shown: what comes after the host may be a secret.
+pub(crate) fn without_path(endpoint: &str) -> String {
+    let end = endpoint.find("://").and_then(|scheme| {
+        let host = scheme + 3;
+        endpoint[host..].find('/').map(|path| host + path)
+    });
+    end.map_or_else(|| endpoint.to_owned(), |end| format!("{}/…", &endpoint[..end]))
 }

@@ -1,7 +1,7 @@
 //! Making a database directory out of a backup.
 
-use std::fs::OpenOptions;
-use std::io::BufWriter;
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -74,32 +74,30 @@ impl Default for RestoreOptions {
 
 impl Repository {
     /// Makes a database in `directory`, which has to be empty or not there, out of a backup. It holds exactly
-    /// what was committed at that backup's position. It is made in `directory.partial` and renamed once it is whole: if
-    /// anything fails, that is removed, and whatever becomes of the process, nothing else is taken for a database.
+    /// what was committed at that backup's position. A directory that is not there is made as `directory.partial` and renamed
+    /// once it is whole; one that is there has a mark until then, with which it is not opened. If anything fails, what was
+    /// written is removed.
     ///
     /// # Errors
     /// [`Error::Backup`]: there is no such backup, or the directory is not empty. [`Error::DamagedBackup`]: a chunk is
     /// missing or damaged.
     pub fn restore(&self, options: &RestoreOptions, directory: &Path) -> Result<Manifest, Error> {
-        let is_empty = std::fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none());
+        let is_interrupted = directory.join(UNFINISHED_RESTORE).exists();
+        let is_empty =
+            is_interrupted || std::fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none());
         if !is_empty {
             let text = format!("{} is not empty; restore into a new directory", directory.display());
             return Err(Error::Backup(text));
         }
-        let partial = partial(directory);
-        if partial.join(UNFINISHED_RESTORE).exists() {
-            // One that was interrupted.
-            std::fs::remove_dir_all(&partial).map_err(|error| failed("remove", &partial, &error))?;
-        } else if partial.exists() {
-            let text = format!("{} is in the way: a restore is made there first; move it away", partial.display());
-            return Err(Error::Backup(text));
-        }
-        let restored = begin(&partial).and_then(|()| self.restore_into(options, &partial)).and_then(|manifest| {
-            finish(&partial, directory)?;
+        let place = Place::of(directory)?;
+        let (path, mark) = (place.path(), place.begin()?);
+        let restored = self.restore_into(options, path).and_then(|manifest| {
+            place.finish()?;
             Ok(manifest)
         });
+        drop(mark);
         if restored.is_err() {
-            let _ = std::fs::remove_dir_all(&partial);
+            place.give_up();
         }
         restored
     }
@@ -158,28 +156,86 @@ pub(super) fn partial(directory: &Path) -> PathBuf {
     directory.with_file_name(name)
 }
 
-/// Makes a directory that nobody takes for a database.
-fn begin(partial: &Path) -> Result<(), Error> {
-    let mark = partial.join(UNFINISHED_RESTORE);
-    std::fs::create_dir_all(partial)
-        .and_then(|()| std::fs::write(&mark, "a restore was interrupted: remove this directory\n"))
-        .map_err(|error| failed("create", &mark, &error))
+/// Where a database is made before it is whole: in the directory itself if that is there, which may be where a disk is
+/// mounted; else beside it, to be renamed.
+enum Place {
+    Within(PathBuf),
+    Beside { partial: PathBuf, directory: PathBuf },
 }
 
-/// Lets a database that is whole have its name.
-fn finish(partial: &Path, directory: &Path) -> Result<(), Error> {
-    let renamed = || {
-        std::fs::remove_file(partial.join(UNFINISHED_RESTORE))?;
-        sync(partial)?;
-        // It is empty, if it is there.
-        match std::fs::remove_dir(directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+impl Place {
+    fn of(directory: &Path) -> Result<Self, Error> {
+        if directory.exists() {
+            let canonical = directory.canonicalize().map_err(|error| failed("open", directory, &error))?;
+            return Ok(Self::Within(canonical));
         }
-        std::fs::rename(partial, directory)?;
-        sync(directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
-    };
-    renamed().map_err(|error| failed("rename to", directory, &error))
+        let partial = partial(directory);
+        if partial.exists() && !partial.join(UNFINISHED_RESTORE).exists() {
+            let text = format!("{} is in the way: a restore is made there first; move it away", partial.display());
+            return Err(Error::Backup(text));
+        }
+        Ok(Self::Beside { partial, directory: directory.to_owned() })
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Within(path) | Self::Beside { partial: path, .. } => path,
+        }
+    }
+
+    /// Makes the directory one that nobody takes for a database; the mark is locked as long as it is worked on.
+    fn begin(&self) -> Result<File, Error> {
+        let path = self.path();
+        let mark = path.join(UNFINISHED_RESTORE);
+        let opened = std::fs::create_dir_all(path)
+            .and_then(|()| OpenOptions::new().write(true).create(true).truncate(false).open(&mark));
+        let mut file = opened.map_err(|error| failed("create", &mark, &error))?;
+        if file.try_lock().is_err() {
+            return Err(Error::Backup(format!("another restore into {} is under way", path.display())));
+        }
+        // What one that was interrupted left.
+        empty(path)
+            .and_then(|()| file.write_all(b"a restore was interrupted: remove this directory\n"))
+            .map_err(|error| failed("empty", path, &error))?;
+        Ok(file)
+    }
+
+    /// Lets a database that is whole be one.
+    fn finish(&self) -> Result<(), Error> {
+        let done = || {
+            let path = self.path();
+            std::fs::remove_file(path.join(UNFINISHED_RESTORE))?;
+            sync(path)?;
+            let Self::Beside { partial, directory } = self else { return Ok(()) };
+            std::fs::rename(partial, directory)?;
+            sync(directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+        };
+        done().map_err(|error| failed("finish", self.path(), &error))
+    }
+
+    /// Removes what was written.
+    fn give_up(&self) {
+        let _ = match self {
+            Self::Within(path) => empty(path).and_then(|()| std::fs::remove_file(path.join(UNFINISHED_RESTORE))),
+            Self::Beside { partial, .. } => std::fs::remove_dir_all(partial),
+        };
+    }
+}
+
+/// Removes everything in a directory but the mark.
+fn empty(directory: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name() == UNFINISHED_RESTORE {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?
+        } else {
+            std::fs::remove_file(entry.path())?
+        }
+    }
+    Ok(())
 }
 
 /// Makes what was changed in a directory outlive a power failure.

@@ -11,29 +11,35 @@ use crate::database::{Database, Inner, check_places};
 
 /// What is known of backups.
 #[derive(Default)]
-pub(crate) struct Backups(Mutex<State>);
+pub(crate) struct Backups {
+    /// Held while a backup is taken: there is one place to prepare one.
+    pub(super) alone: Mutex<()>,
+    state: Mutex<State>,
+}
 
 #[derive(Default)]
 struct State {
     last_taken: Option<Time>,
     /// Why none can be taken to the target.
     problem: Option<String>,
+    /// Whether the target was looked at, or a backup taken.
+    is_examined: bool,
 }
 
 impl Backups {
     /// Notes that a backup was taken.
     pub(super) fn note_taken(&self, at: Time) {
-        *self.0.lock() = State { last_taken: Some(at), problem: None };
+        *self.state.lock() = State { last_taken: Some(at), problem: None, is_examined: true };
     }
 
     /// When the last one was taken that can be read.
     pub(crate) fn last_taken(&self) -> Option<Time> {
-        self.0.lock().last_taken
+        self.state.lock().last_taken
     }
 
     /// Why none can be taken to the target, as far as is known.
     pub(crate) fn problem(&self) -> Option<String> {
-        self.0.lock().problem.clone()
+        self.state.lock().problem.clone()
     }
 }
 
@@ -71,46 +77,60 @@ impl Inner {
     /// Fails if the last backup at a target is another database's: this one would go on with its history.
     pub(super) fn check_target(&self, repository: &Repository, manifests: &[Manifest]) -> Result<(), Failure> {
         let own = database_text(self.store.database_id()?);
-        let Some(last) = manifests.last() else { return Ok(()) };
-        match &last.database {
-            Some(other) if *other != own && !self.options.backup_accept_foreign => Err(Failure::Failed(format!(
-                "{} holds backups of another database ({other}, and this one is {own}; the last is {}): choose another target, or set backup.accept_foreign if this database takes its place, as after a restore",
-                repository.describe(),
-                last.id
-            ))),
-            _ => Ok(()),
-        }
+        if self.options.backup_accept_foreign { Ok(()) } else { check_owner(&own, repository, manifests) }
     }
+}
 
-    fn examine_target(&self) -> Result<(), Failure> {
-        let repository = self.backup_repository()?;
-        let (manifests, faults) = repository.manifests()?;
-        if let Some(last) = manifests.last().and_then(|last| last.taken_at.parse().ok()) {
-            self.backups.0.lock().last_taken = Some(last);
-        }
-        if let Some(fault) = faults.0.first() {
-            tracing::warn!(fault, "a backup cannot be read");
-        }
-        self.check_target(repository, &manifests)?;
-        Ok(repository.try_writing(&database_text(self.store.database_id()?))?)
+/// Fails if the last backup at a target is not of this database.
+fn check_owner(own: &str, repository: &Repository, manifests: &[Manifest]) -> Result<(), Failure> {
+    let Some(last) = manifests.last() else { return Ok(()) };
+    match &last.database {
+        Some(other) if *other != own => Err(Failure::Failed(format!(
+            "{} holds backups of another database ({other}, and this one is {own}; the last is {}): choose another target, or set backup.accept_foreign if this database takes its place, as after a restore",
+            repository.describe(),
+            last.id
+        ))),
+        _ => Ok(()),
     }
 }
 
 /// Looks whether backups can be taken to the target, if one is configured, on a thread of its own: it may be far away. What is
-/// wrong is logged, and told of the jobs.
+/// wrong is logged, and told of the jobs. The database can be closed meanwhile.
 pub(crate) fn examine_target(inner: &Arc<Inner>) {
-    if inner.options.backup_target.as_deref().is_none_or(str::is_empty) {
-        return;
-    }
+    let options = &inner.options;
+    let Some(target) = options.backup_target.clone().filter(|target| !target.is_empty()) else { return };
+    let (targets, trust) = (Arc::clone(&options.backup_targets), options.backup_trust.clone());
+    let (own, accepts_foreign) = (inner.store.database_id().map(database_text), options.backup_accept_foreign);
+    let examine = move || -> Result<Option<Time>, Failure> {
+        let own = own?;
+        let repository = Repository::new(targets.open(&target)?).trusting(trust);
+        let (manifests, faults) = repository.manifests()?;
+        if let Some(fault) = faults.0.first() {
+            tracing::warn!(fault, "a backup cannot be read");
+        }
+        if !accepts_foreign {
+            check_owner(&own, &repository, &manifests)?;
+        }
+        repository.try_writing(&own)?;
+        Ok(manifests.last().and_then(|last| last.taken_at.parse().ok()))
+    };
     let weak = Arc::downgrade(inner);
-    let examine = move || {
-        let Some(inner) = weak.upgrade() else { return };
-        if let Err(Failure::Failed(problem)) = inner.examine_target() {
+    let note = move || {
+        let examined = examine();
+        let problem = match &examined {
+            Err(Failure::Failed(problem)) => Some(problem.clone()),
+            _ => None,
+        };
+        if let Some(problem) = &problem {
             tracing::warn!(problem, "backups cannot be taken");
-            inner.backups.0.lock().problem = Some(problem);
+        }
+        let Some(inner) = weak.upgrade() else { return };
+        let mut state = inner.backups.state.lock();
+        if !state.is_examined {
+            *state = State { last_taken: examined.ok().flatten(), problem, is_examined: true };
         }
     };
-    if let Err(error) = std::thread::Builder::new().name("ochre-backup-target".into()).spawn(examine) {
+    if let Err(error) = std::thread::Builder::new().name("ochre-backup-target".into()).spawn(note) {
         tracing::warn!(%error, "could not look whether backups can be taken");
     }
 }

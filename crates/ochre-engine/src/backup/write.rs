@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ochre_scheduler::{Clock, Context, Failure, Progress, SystemClock, Time};
 use ochre_store::{CopiedFile, Copy, free_bytes};
+use parking_lot::MutexGuard;
 
 use super::manifest::CHUNK_BYTES;
 use super::restore::partial;
@@ -16,10 +18,22 @@ use crate::database::Inner;
 pub(crate) const FOLDER: &str = "backup.preparing";
 /// The folder, within the database directory, where a backup is restored to be checked.
 pub(crate) const RESTORING: &str = "backup.restoring";
+/// How long locks are waited for without a step.
+const WAIT: Duration = Duration::from_millis(200);
 /// Who holds the log for the next increment.
 pub(crate) const HOLDER: &str = "backup";
 
 impl Inner {
+    /// Keeps everybody else from removing segment files, or from reading those that may be removed.
+    pub(crate) fn hold_segments(&self, context: &Context<'_>, what: &str) -> Result<MutexGuard<'_, ()>, Failure> {
+        loop {
+            if let Some(guard) = self.segments.try_lock_for(WAIT) {
+                return Ok(guard);
+            }
+            context.step(Progress { done: 0, total: None, what: what.to_owned() })?;
+        }
+    }
+
     /// Takes a backup. An incremental one becomes a full one if there is nothing that it could continue.
     pub(crate) fn back_up(
         &self, repository: &Repository, kind: BackupKind, context: &Context<'_>,
@@ -28,6 +42,12 @@ impl Inner {
             .directory
             .as_deref()
             .ok_or_else(|| Failure::Failed("a database in memory cannot be backed up: it has no files".into()))?;
+        let _alone = loop {
+            if let Some(guard) = self.backups.alone.try_lock_for(WAIT) {
+                break guard;
+            }
+            context.step(Progress { done: 0, total: None, what: "waiting for another backup".into() })?;
+        };
         let folder = directory.join(FOLDER);
         let manifest = self.back_up_in(&folder, repository, kind, context);
         // What is left of it is removed at the next start at the latest.
@@ -59,7 +79,7 @@ impl Inner {
         }
         let taken_at = later_than_all(&manifests, SystemClock.now());
         // Compaction would remove what is to be copied: until it is kept under names of its own.
-        let segments = self.segments.lock();
+        let segments = self.hold_segments(context, "waiting for compaction")?;
         let mut copy = match parent {
             Some(parent) => self.store.copy_changes(&as_copy(parent), folder)?,
             None => self.store.copy_whole(folder)?,

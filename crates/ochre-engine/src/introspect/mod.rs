@@ -209,7 +209,7 @@ impl Inner {
 }
 
 /// A declared schema as an object, however it was written.
-fn parsed(written: &Json) -> Option<Json> {
+pub(crate) fn parsed(written: &Json) -> Option<Json> {
     match written {
         Json::String(text) => serde_json::from_str(text).ok(),
         json => Some(json.clone()),

@@ -33,7 +33,7 @@ impl Task for Check {
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
         let inner = self.0.open()?;
-        let _segments = inner.segments.lock();
+        let _segments = inner.hold_segments(context, "waiting for a backup")?;
         let mut stopped = None;
         let report = inner.store.scrub(&mut |what, done| {
             let step = context.step(Progress { done, total: None, what: format!("{what} checked") });

@@ -25,7 +25,7 @@ impl Task for Checkpoint {
             Knob {
                 name: "wal_bytes",
                 about: "copy once the write-ahead log has this many bytes",
-                default: KnobValue::Count(4 << 20),
+                default: KnobValue::Count(1 << 20),
             },
             Knob {
                 name: "wal_bytes_urgent",

@@ -63,7 +63,7 @@ impl Task for Compact {
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
         let inner = self.0.open()?;
         let (dead_share, min_bytes) = (context.knobs().share("dead_share"), context.knobs().count("seal_bytes"));
-        let _segments = inner.segments.lock();
+        let _segments = inner.hold_segments(context, "waiting for a backup")?;
         context.step(at("sealing", 0))?;
         inner.store.upkeep(Upkeep::SealVectors { min_bytes, dead_share_max: dead_share })?;
         let before = inner.store.statistics()?;

@@ -29,7 +29,7 @@ impl Task for Erase {
     }
 
     fn locks(&self) -> &'static [&'static str] {
-        &["graphs", "segments", "metadata-indexes"]
+        &["graphs", "segments", "metadata-indexes", "backup"]
     }
 
     fn look(&self, _: &Knobs) -> Result<Look, Failure> {
@@ -53,7 +53,7 @@ impl Task for Erase {
             }
         }
         let segments = {
-            let _segments = inner.segments.lock();
+            let _segments = inner.hold_segments(context, "waiting for a backup")?;
             if inner.store.statistics()?.open_segment_dead_bytes > 0 {
                 inner.store.upkeep(Upkeep::SealVectors { min_bytes: 1, dead_share_max: 1.0 })?;
             }

@@ -10,7 +10,10 @@ use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use super::database_index::DatabaseIndex;
-use super::{BuildOutcome, Declared, Entry, IndexChange, IndexDefinition, IndexSelection, Indexes, METADATA_INDEXES};
+use super::{
+    BuildOutcome, Declared, Entry, INDEXES_PER_COLLECTION_MAX, IndexChange, IndexDefinition, IndexSelection, Indexes,
+    METADATA_INDEXES,
+};
 use crate::database::{Database, Inner};
 use crate::error::Error;
 use crate::schemas::unix_seconds;
@@ -39,17 +42,37 @@ impl Database {
     /// # Errors
     /// As [`Database::create_metadata_index`].
     pub fn check_metadata_indexes(&self, definitions: &[IndexDefinition]) -> Result<(), Error> {
+        for definition in definitions {
+            let (_, definition) = self.inner.prepare_index(definition)?;
+            self.inner.indexes.existing(&definition)?;
+        }
+        self.check_metadata_index_room(definitions, &[])
+    }
+
+    /// Whether there is room for these metadata indexes once those of these places (tenant, database, name) are gone.
+    ///
+    /// # Errors
+    /// As [`Database::create_metadata_index`].
+    pub fn check_metadata_index_room(
+        &self, definitions: &[IndexDefinition], gone: &[[String; 3]],
+    ) -> Result<(), Error> {
         let inner = &self.inner;
-        let mut more: BTreeMap<CollectionNumber, (Arc<CollectionRow>, usize)> = BTreeMap::new();
+        let mut more: BTreeMap<CollectionNumber, (Arc<CollectionRow>, usize, usize)> = BTreeMap::new();
         for definition in definitions {
             let (_, definition) = inner.prepare_index(definition)?;
-            if inner.indexes.existing(&definition)?.is_none() {
+            if inner.indexes.find(&definition.tenant, &definition.database, &definition.index_name).is_err() {
                 for row in inner.indexed_collections(&definition)? {
-                    more.entry(row.number).or_insert_with(|| (row, 0)).1 += 1;
+                    more.entry(row.number).or_insert_with(|| (row, 0, 0)).1 += 1;
                 }
             }
         }
-        more.values().try_for_each(|(row, more)| inner.check_room(row, *more))
+        for [tenant, database, name] in gone {
+            let definition = inner.indexes.find(tenant, database, name)?.definition();
+            for row in inner.indexed_collections(&definition)? {
+                more.entry(row.number).or_insert_with(|| (row, 0, 0)).2 += 1;
+            }
+        }
+        more.values().try_for_each(|(row, more, fewer)| inner.check_room_after(row, *more, *fewer))
     }
 
     /// What a definition would come to: size, time, and what is there already. Nothing is changed.
@@ -131,7 +154,8 @@ impl Database {
             return Ok((inner.describe(&existing)?, IndexChange::Nothing));
         }
         if before.collection != definition.collection {
-            inner.check_rooms(&definition, 1)?;
+            // One of the database counts among those of the collection already.
+            inner.check_rooms(&definition, usize::from(matches!(existing, Declared::Collection(_))))?;
             let made = inner.declare(Some(&existing), row.as_deref(), definition)?;
             return Ok((inner.describe(&made)?, IndexChange::Building));
         }
@@ -178,8 +202,8 @@ impl Database {
                 }
                 Some(served) => {
                     // What is defined is what serves again.
-                    let (hidden, comment) = (state.definition.hidden, state.definition.comment.clone());
-                    state.definition = IndexDefinition { hidden, comment, ..served };
+                    let IndexDefinition { index_name, hidden, comment, .. } = state.definition.clone();
+                    state.describe(IndexDefinition { index_name, hidden, comment, ..served });
                 }
                 None => state.outcome = BuildOutcome::Cancelled,
             }
@@ -285,6 +309,13 @@ impl Inner {
 
     /// Refuses more indexes than the collections of a definition may have.
     fn check_rooms(&self, definition: &IndexDefinition, more: usize) -> Result<(), Error> {
+        let of_database = self.indexes.of_database(&definition.tenant, &definition.database).len();
+        if definition.collection.is_none() && of_database + more > INDEXES_PER_COLLECTION_MAX {
+            return Err(Error::Invalid(format!(
+                "database '{}' would have more than {INDEXES_PER_COLLECTION_MAX} indexes for all its collections, the limit; delete some first",
+                definition.database
+            )));
+        }
         self.indexed_collections(definition)?.iter().try_for_each(|row| self.check_room(row, more))
     }
 
@@ -306,6 +337,8 @@ impl Inner {
             Declared::Database(index) => self.new_entries(index)?,
         };
         self.replace_declared(before, Some((&made, &entries)))?;
+        // A collection that was made meanwhile did not know of it.
+        self.indexes.has_unsettled.fetch_or(row.is_none(), Ordering::Relaxed);
         self.signals.wake(METADATA_INDEXES);
         tracing::info!(index = name, collection = row.map(|row| row.name.as_str()), "declared a metadata index");
         Ok(made)
@@ -427,8 +460,7 @@ impl Inner {
                 "a metadata index does not say what its records do; it is not used until it is rebuilt"
             );
         }
-        let kept = entry.state.lock().statistics.as_ref().and_then(|kept| kept["records_indexed"].as_u64());
-        let is_discarded = compared == 0 && outside > 0 && kept.is_some_and(|records| records > 0);
+        let is_discarded = compared == 0 && outside > 0 && entry.is_discarded.load(Ordering::Relaxed);
         Ok(Verified { collection: row.name.clone(), compared, wrong, outside, is_discarded })
     }
 }

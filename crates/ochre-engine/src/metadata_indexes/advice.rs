@@ -2,7 +2,7 @@
 //! records look like.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ochre_index::{IndexColumn, IndexShape, View};
@@ -242,7 +242,8 @@ impl Inner {
                 continue;
             }
             let entries = self.indexes.entries(&declared);
-            let seen = entries.iter().map(|entry| entry.usage.last_used.load(Ordering::Relaxed).cast_signed()).max();
+            let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed).cast_signed();
+            let seen = entries.iter().map(|entry| read(&entry.usage.last_used).max(read(&entry.usage.since))).max();
             let days = (unix_seconds() - seen.unwrap_or(0).max(index.created_at)) / 86_400;
             if days >= UNUSED_DAYS {
                 suggestions.push(json!({

@@ -180,6 +180,7 @@ impl Inner {
             (state.building, state.progress, state.error) = (None, None, None);
             (state.outcome, state.built_at) = (BuildOutcome::Ready, Some(unix_seconds()));
         })?;
+        entry.is_discarded.store(false, Ordering::Relaxed);
         self.keep_statistics(entry)?;
         let collection = self.row(entry.collection).map(|row| row.name.clone()).unwrap_or_default();
         tracing::info!(index = shape.name, collection, "built a metadata index");
@@ -356,10 +357,11 @@ impl Inner {
         let mut found = self.snapshots.read_indexes(self.store.epoch(), row.id);
         found.sort_by_key(|segment| std::cmp::Reverse(segment.header().position));
         for (mut index, serves) in wanted {
-            let (mut segments, mut seen) = (Vec::new(), Bitmap::new());
+            let (mut segments, mut seen, mut there) = (Vec::new(), Bitmap::new(), 0);
             for segment in found.iter().filter(|segment| {
                 segment.header().index == index.shape().id && segment.header().generation == index.generation()
             }) {
+                there += 1;
                 let at = segment.header().position;
                 let is_ahead = at > view.position();
                 let mut records = positions.iter().peekable();
@@ -376,6 +378,23 @@ impl Inner {
                     self.snapshots.remove_index_segments(row.id, &[Arc::clone(segment)], &[]);
                 } else {
                     segments.push((Arc::clone(segment), current));
+                }
+            }
+            if serves && there == 0 {
+                let entries = self.indexes.of(row.number);
+                let entry = entries.iter().find(|entry| entry.id.into_bytes() == index.shape().id);
+                // It had some: an empty collection has none.
+                let had_any = |entry: &Entry| {
+                    let state = entry.state.lock();
+                    state.statistics.as_ref().and_then(|kept| kept["segments"].as_u64()).is_some_and(|count| count > 0)
+                };
+                if let Some(entry) = entry.filter(|entry| had_any(entry)) {
+                    entry.is_discarded.store(true, Ordering::Relaxed);
+                    tracing::warn!(
+                        collection = row.name,
+                        index = index.shape().name,
+                        "the files of a metadata index are missing or damaged; filters are answered from columns until it is rebuilt"
+                    );
                 }
             }
             index.load(segments, view.live(), serves);

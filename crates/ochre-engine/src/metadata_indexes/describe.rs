@@ -69,7 +69,7 @@ impl Inner {
         let bytes_on_disk = self.snapshots.index_bytes(entry.collection, entry.id, generation);
         let served = generation.and_then(|generation| view?.index(entry.id.into_bytes(), generation));
         let Some(index) = served else {
-            let mut kept = state.statistics.clone().unwrap_or_else(|| json!({}));
+            let mut kept = state.statistics.clone().filter(Json::is_object).unwrap_or_else(|| json!({}));
             for name in SUMS.iter().filter(|name| kept.get(**name).is_none()).collect::<Vec<_>>() {
                 kept[*name] = Json::Null;
             }
@@ -110,7 +110,7 @@ impl Inner {
         }
         let all = |member: &'static str| collections.iter().map(move |one| &one[member]);
         let status = STATUSES.iter().find(|status| all("status").any(|own| own == **status)).unwrap_or(&"ready");
-        let sum = |name: &str| all("statistics").filter_map(|one| one[name].as_u64()).sum::<u64>();
+        let sum = |name: &str| all("statistics").filter_map(|one| one[name].as_u64()).fold(0, u64::saturating_add);
         let largest = all("statistics").filter_map(|one| one["largest_key"].as_u64()).max();
         let mut statistics: Json = SUMS.iter().map(|name| ((*name).to_owned(), json!(sum(name)))).collect();
         statistics["largest_key"] = json!(largest);

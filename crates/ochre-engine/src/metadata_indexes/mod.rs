@@ -116,6 +116,8 @@ pub(crate) struct Entry {
     usage: Usage,
     /// Records that stayed outside when it was brought up to date: they have too many keys.
     uncoverable: AtomicUsize,
+    /// Whether its files were missing or damaged when the collection was loaded.
+    is_discarded: AtomicBool,
 }
 
 /// What became of an index.
@@ -373,6 +375,7 @@ impl Entry {
             showing: Mutex::default(),
             usage: Usage { since: AtomicU64::new(now.cast_unsigned()), ..Usage::default() },
             uncoverable: AtomicUsize::new(0),
+            is_discarded: AtomicBool::new(false),
         })
     }
 
@@ -458,8 +461,14 @@ impl Inner {
 
     /// Refuses more indexes than a collection may have, its database's included.
     fn check_room(&self, row: &CollectionRow, more: usize) -> Result<(), Error> {
+        self.check_room_after(row, more, 0)
+    }
+
+    /// As [`Inner::check_room`], once so many are gone.
+    fn check_room_after(&self, row: &CollectionRow, more: usize, fewer: usize) -> Result<(), Error> {
         let own = self.indexes.of(row.number).iter().filter(|entry| entry.database_index.is_none()).count();
-        if own + self.indexes.of_database(&row.tenant, &row.database).len() + more > INDEXES_PER_COLLECTION_MAX {
+        let there = own + self.indexes.of_database(&row.tenant, &row.database).len();
+        if (there + more).saturating_sub(fewer) > INDEXES_PER_COLLECTION_MAX {
             return Err(Error::Invalid(format!(
                 "collection '{}' would have more than {INDEXES_PER_COLLECTION_MAX} indexes, the limit; delete some first",
                 row.name

@@ -1,7 +1,7 @@
 //! Where definitions and usage are kept: tables of their own beside everything else.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use ochre_store::rusqlite::{self, params};
 use parking_lot::Mutex;
@@ -85,7 +85,11 @@ impl Inner {
             }
         }
         self.indexes.is_open.store(true, Ordering::Relaxed);
-        self.settle_all()
+        if let Err(error) = self.settle_all() {
+            // The job tries again; what is stored can be read meanwhile.
+            tracing::warn!(%error, "some collections lack an index of their database yet");
+        }
+        Ok(())
     }
 
     /// Reads what indexes of databases are declared; their ids.
@@ -100,10 +104,17 @@ impl Inner {
         })?;
         let mut ids = Vec::new();
         for (id, created_at, text) in found {
-            let definition: IndexDefinition = match serde_json::from_str(&text) {
+            // Its entries stay, whatever can be read of it.
+            ids.push(id);
+            let read = serde_json::from_str::<IndexDefinition>(&text).map_err(|error| error.to_string());
+            let read = read.and_then(|definition| match definition.shape(id) {
+                Ok(_) => Ok(definition),
+                Err(error) => Err(error.to_string()),
+            });
+            let definition = match read {
                 Ok(definition) => definition,
                 Err(error) => {
-                    tracing::error!(index = %id, %error, "could not read the definition of a database's metadata index; it is not used");
+                    tracing::error!(index = %id, error, "could not read the definition of a database's metadata index; it is not used");
                     continue;
                 }
             };
@@ -114,7 +125,6 @@ impl Inner {
             let place = Indexes::place(&definition);
             let index = DatabaseIndex { id, created_at, definition: Mutex::new(definition) };
             self.indexes.declared.write().names.insert(place, Declared::Database(Arc::new(index)));
-            ids.push(id);
         }
         Ok(ids)
     }
@@ -265,5 +275,6 @@ fn entry(id: Uuid, row: &ochre_store::CollectionRow, kept: Kept, usage: [i64; 4]
         showing: Mutex::default(),
         usage: Usage { uses, rows, last_used, since, saved },
         uncoverable: AtomicUsize::new(0),
+        is_discarded: AtomicBool::new(false),
     })
 }

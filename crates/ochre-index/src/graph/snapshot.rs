@@ -17,7 +17,7 @@ use super::numbering::Numbering;
 use super::{Graph, GraphParameters, LEVEL_MAX, NO_ENTRY, Reached, Room, level_of, upper_starts};
 
 /// The version of the snapshot format.
-pub const SNAPSHOT_VERSION: u32 = 4;
+pub const SNAPSHOT_VERSION: u32 = 5;
 const MAGIC: [u8; 8] = *b"OCHREGRF";
 /// Refuses sizes that no graph has before memory is reserved for them.
 const NODES_MAX: u64 = (1 << 31) - 1;

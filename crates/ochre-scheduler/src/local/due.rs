@@ -51,7 +51,7 @@ impl Inner {
             let mut names: Vec<(i32, Time, String)> = Vec::new();
             for (name, job) in &state.jobs {
                 if let Some(since) = job.due_since(now).filter(|since| *since <= now) {
-                    names.push((-job.schedule.policies.priority, since, name.clone()));
+                    names.push((job.schedule.policies.priority.saturating_neg(), since, name.clone()));
                 }
             }
             // Ageing: who waits for a long time comes before who is more important.
@@ -231,7 +231,10 @@ impl State {
         }
         let since = job.due_since(now).filter(|since| *since <= now)?;
         let policies = &job.schedule.policies;
-        if !is_allowed(policies, now) {
+        // A run by hand waits for nothing but what it works on.
+        let is_by_hand =
+            job.schedule.pending.iter().any(|pending| pending.kind == Kind::Manual && pending.not_before <= now);
+        if !is_allowed(policies, now) && !is_by_hand {
             let quiet = policies.quiet_hours.iter().find(|window| window.contains(now));
             let reason = match quiet {
                 Some(window) => format!("due since {since}, within its quiet hours {window}"),
@@ -247,7 +250,7 @@ impl State {
                 other.schedule.name
             ));
         }
-        if self.is_full(running_max) {
+        if self.is_full(running_max) && !is_by_hand {
             let names: Vec<&str> = running().map(|other| &*other.schedule.name).collect();
             return soon(format!(
                 "due since {since}, waits for one of {} to end: {running_max} run at once",

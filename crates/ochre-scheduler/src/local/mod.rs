@@ -38,6 +38,9 @@ const HELD_SLEEP_MAX: Duration = Duration::from_secs(1);
 const BACKWARD_MAX: Duration = Duration::from_secs(3 * 3600);
 /// How long a run is held without a step before another process may take it over.
 const LEASE: Duration = Duration::from_secs(30);
+/// How often, and how many times, a job that is to be removed is looked at whether its runs have ended.
+const REMOVE_LOOK_EVERY: Duration = Duration::from_millis(20);
+const REMOVE_LOOKS: usize = 500;
 /// A job has at most so many times to run once, beside its schedule.
 const ONCE_MAX: usize = 100;
 /// Next times shown of a job.
@@ -380,7 +383,7 @@ impl Job {
         let mut times: Vec<Time> =
             std::iter::successors(self.schedule.next, |time| trigger.next(*time)).take(count).collect();
         let once = self.schedule.pending.iter().filter(|pending| pending.kind == Kind::Once);
-        times.extend(once.map(|pending| pending.nominal));
+        times.extend(once.map(|pending| pending.not_before));
         times.sort_unstable();
         times.dedup();
         times.truncate(count);
@@ -396,7 +399,7 @@ impl Job {
             schedule.next = schedule.trigger.next(now);
         }
         let before = schedule.pending.len();
-        schedule.pending.retain(|pending| pending.kind != Kind::Once || pending.nominal > now);
+        schedule.pending.retain(|pending| pending.kind != Kind::Once || pending.attempt > 1 || pending.nominal > now);
         schedule.tally.missed += (before - schedule.pending.len()) as u64;
     }
 }
@@ -560,13 +563,22 @@ impl Scheduler for LocalScheduler {
 
     fn remove(&self, job: &str) -> Result<(), Error> {
         self.inner.task(job)?;
-        let mut state = self.inner.state.lock();
-        self.inner.parts.store.remove(job)?;
-        if let Some(gone) = state.jobs.remove(job) {
-            gone.running.iter().for_each(|active| active.control.stop(Stop::Cancelled));
+        // A run that goes on works on what it has locked.
+        for _ in 0..REMOVE_LOOKS {
+            let mut state = self.inner.state.lock();
+            let running = state.jobs.get(job).map_or(&[][..], |job| &job.running);
+            if running.is_empty() {
+                self.inner.parts.store.remove(job)?;
+                state.jobs.remove(job);
+                self.inner.tasks.lock().remove(job);
+                return Ok(());
+            }
+            running.iter().for_each(|active| active.control.stop(Stop::Cancelled));
+            drop(state);
+            std::thread::sleep(REMOVE_LOOK_EVERY);
         }
-        self.inner.tasks.lock().remove(job);
-        Ok(())
+        let reason = format!("job '{job}' is running and was told to stop; remove it once it has");
+        Err(Error::Invalid { what: "removal", reason })
     }
 
     fn start(&self) -> Result<(), Error> {

@@ -38,7 +38,7 @@ impl Jobs {
 
     fn list(&self, call: &Call<'_>) -> Answer {
         let scheduler = call.database().scheduler();
-        let jobs: Vec<Json> = scheduler.jobs().iter().map(|status| self.with_user_job(summary(status))).collect();
+        let jobs: Vec<Json> = scheduler.jobs().iter().map(|status| self.with_user_job(call, summary(status))).collect();
         let pressure = call.database().pressure();
         json!({"jobs": jobs, "implementation": scheduler.implementation(), "pressure": pressure}).into()
     }
@@ -46,8 +46,8 @@ impl Jobs {
     fn create(&self, call: &Call<'_>) -> Result<Answer, Failure> {
         let job = self.made_by_users()?.create(call.database(), call.caller(), call.body()?)?;
         tracing::info!(job = job.name, task = job.task, by = job.made_by, "made a job");
-        let shown = self.with_user_job(whole(&call.database().scheduler().job(&job.name)?));
-        let audited = json!({"job": job.name, "task": job.task, "arguments": job.arguments, "trigger": job.trigger});
+        let shown = self.with_user_job(call, whole(&call.database().scheduler().job(&job.name)?));
+        let audited = job.audited();
         Ok(Answer::from(shown).with_status(StatusCode::CREATED).with_audited(audited))
     }
 
@@ -63,17 +63,17 @@ impl Jobs {
         let mut history = scheduler.history(name, if given.kind.is_some() { HISTORY_MAX } else { count })?;
         history.retain(|run| given.kind.is_none_or(|kind| run.kind == kind));
         history.truncate(count);
-        let mut shown = self.with_user_job(whole(&status));
+        let mut shown = self.with_user_job(call, whole(&status));
         shown["history"] = history.iter().map(run).collect();
         Ok(shown.into())
     }
 
     /// What is shown of a job, with what a user said of it.
-    fn with_user_job(&self, mut shown: Json) -> Json {
+    fn with_user_job(&self, call: &Call<'_>, mut shown: Json) -> Json {
         let jobs = self.app.get().and_then(|app| app.user_jobs());
         let job = jobs.and_then(|jobs| jobs.find(shown["name"].as_str().unwrap_or_default()));
         if let (Some(job), Some(shown)) = (job, shown.as_object_mut())
-            && let Json::Object(members) = job.shown()
+            && let Json::Object(members) = job.shown(call.caller())
         {
             shown.extend(members);
         }

@@ -4,12 +4,13 @@
 //! The tools are made from schemas and records whenever they are listed; a client with a session is told when they
 //! changed.
 
+use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::http::{Request, Response, header};
+use axum::http::{HeaderMap, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use ochre_auth::Roles;
 use ochre_engine::schema::Fields;
@@ -17,6 +18,7 @@ use ochre_engine::{CollectionRow, DEFAULT_DATABASE, DEFAULT_TENANT, Database, In
 use ochre_extension::{
     ApiExtension, Body, Caller, Description, Failure, Method, Needs, Operation, Permission, StatusCode, Streamed,
 };
+use parking_lot::Mutex;
 use rmcp::handler::server::ServerHandler;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, ListToolsResult,
@@ -34,6 +36,8 @@ use crate::error::ApiError;
 use crate::finder;
 use crate::routes::find::{common_parameters, found_schema};
 
+/// The header that names a session.
+const SESSION: &str = "mcp-session-id";
 /// Tools are made for so many collections, those made first.
 const COLLECTIONS_MAX: usize = 100;
 /// So many sessions are open at once.
@@ -105,6 +109,8 @@ pub(super) struct Mcp {
 struct Service {
     http: StreamableHttpService<Tools, LocalSessionManager>,
     sessions: Arc<LocalSessionManager>,
+    /// Who began each session: nobody else may go on with it.
+    owners: Mutex<HashMap<String, String>>,
     /// Ends its sessions.
     stop: Box<dyn Fn() + Send + Sync>,
 }
@@ -117,14 +123,30 @@ impl Mcp {
     fn serve(self: Arc<Self>, request: Request<Body>) -> Streamed {
         Box::pin(async move {
             let Some(service) = self.service.get() else { return refuse(&Failure::internal("tools are not started")) };
-            let is_new = !request.headers().contains_key("mcp-session-id");
+            let session =
+                |headers: &HeaderMap| headers.get(SESSION).and_then(|session| session.to_str().ok()).map(str::to_owned);
+            let given = session(request.headers());
+            let caller = request.extensions().get::<Caller>();
+            let name = caller.map(|caller| caller.principal().name.clone()).unwrap_or_default();
+            let is_foreign = |session: &String| service.owners.lock().get(session).is_some_and(|owner| *owner != name);
+            if given.as_ref().is_some_and(is_foreign) {
+                return refuse(&Failure::not_found("there is no such session; begin one with initialize"));
+            }
+            let is_new = given.is_none();
             // Those of clients that went away end by themselves.
             if is_new && service.sessions.sessions.read().await.len() >= SESSIONS_MAX {
                 let text =
                     format!("{SESSIONS_MAX} sessions are open; end one, or wait until an idle one ends by itself");
                 return refuse(&Failure::new(StatusCode::TOO_MANY_REQUESTS, "RateLimitError", text));
             }
-            service.http.handle(request).await.map(|body| body.map_err(|never| match never {}).boxed_unsync())
+            let answer = service.http.handle(request).await;
+            if let Some(begun) = session(answer.headers()).filter(|_| is_new) {
+                let open = service.sessions.sessions.read().await;
+                let mut owners = service.owners.lock();
+                owners.retain(|session, _| open.keys().any(|id| **id == **session));
+                owners.insert(begun, name);
+            }
+            answer.map(|body| body.map_err(|never| match never {}).boxed_unsync())
         })
     }
 }
@@ -160,7 +182,7 @@ impl ApiExtension for Mcp {
         let sessions = Arc::new(LocalSessionManager::default());
         let http = StreamableHttpService::new(move || Ok(tools.clone()), Arc::clone(&sessions), config);
         let stop = Box::new(move || stop.cancel());
-        let _ = self.service.set(Service { http, sessions, stop });
+        let _ = self.service.set(Service { http, sessions, owners: Mutex::default(), stop });
         Ok(())
     }
 
@@ -267,8 +289,8 @@ fn named(database: &Database, caller: &Caller) -> Result<Vec<(String, Collection
 /// Changes when the tools do: collections, schemas and the types of keys.
 fn fingerprint(database: &Database) -> Result<u64, ApiError> {
     let mut hasher = DefaultHasher::new();
-    for (name, row) in named(database, &Caller::anybody(&Roles::default()))? {
-        name.hash(&mut hasher);
+    for row in database.all_collections()? {
+        (&row.tenant, &row.database, &row.name).hash(&mut hasher);
         row.schema.to_text().hash(&mut hasher);
         row.declaration.map(|declaration| format!("{declaration:?}")).hash(&mut hasher);
     }

@@ -309,6 +309,10 @@ fn create(call: &Call<'_>) -> Result<Answer, Failure> {
     let gone = if scope.replace {
         let gone = replaced(database, &scope, &definitions)?;
         gone.iter().try_for_each(|index| check(caller, Permission::IndexWrite, index))?;
+        let part = |index: &Json, name: &str| index[name].as_str().unwrap_or_default().to_owned();
+        let places: Vec<[String; 3]> =
+            gone.iter().map(|index| ["tenant", "database", "index_name"].map(|name| part(index, name))).collect();
+        database.check_metadata_index_room(&definitions, &places)?;
         gone
     } else {
         database.check_metadata_indexes(&definitions)?;
@@ -454,7 +458,7 @@ fn delete_many(call: &Call<'_>) -> Result<Answer, Failure> {
     }
     let verb = if scope.dry_run { "would_delete" } else { "deleted" };
     indexes.sort_by_key(|index| index["index_name"].to_string());
-    let audited = json!({verb: names(&indexes), "tenant": tenant, "database": home, "collection": scope.collection});
+    let audited = json!({verb: indexes.iter().map(audited).collect::<Vec<_>>()});
     Ok(Answer::from(json!({verb: names(&indexes)})).with_audited(audited))
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use ochre_engine::model::Value as MetadataValue;
 use ochre_engine::scheduler::{Error as ScheduleError, Implementations, Parts as SchedulerParts, Scheduler, nearest};
 use ochre_engine::schema::{Functions, Subject};
-use ochre_engine::{BackupTarget, Error, Options, StoreExtension};
+use ochre_engine::{BackupTarget, BackupTargets, Error, Options, StoreExtension};
 use ochre_extension::{ApiExtension, OwnPermission};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -40,6 +40,18 @@ struct Parts {
     targets: Vec<(&'static str, OpenTarget)>,
     validators: Functions,
     embedding_functions: Vec<(&'static str, Arc<Embed>)>,
+}
+
+impl Parts {
+    /// The kinds of backup targets there are.
+    fn backup_targets(&self) -> BackupTargets {
+        let mut targets = crate::s3::backup_targets();
+        for (scheme, open) in &self.targets {
+            let open = Arc::clone(open);
+            targets.register(scheme, move |url| open(url));
+        }
+        targets
+    }
 }
 
 type MakeScheduler = Arc<dyn Fn(SchedulerParts) -> Result<Arc<dyn Scheduler>, ScheduleError> + Send + Sync>;
@@ -90,13 +102,8 @@ impl Loaded {
             let make = Arc::clone(make);
             schedulers.register(name, move |parts| make(parts));
         }
-        let mut targets = crate::backup_targets();
-        for (scheme, open) in &self.parts.targets {
-            let open = Arc::clone(open);
-            targets.register(scheme, move |url| open(url));
-        }
         options.schedulers = Arc::new(schedulers);
-        options.backup_targets = Arc::new(targets);
+        options.backup_targets = Arc::new(self.parts.backup_targets());
         options.validators = self.parts.validators.clone();
     }
 
@@ -167,6 +174,11 @@ impl Extensions {
     ) -> Self {
         self.store.push((name, Box::new(move |options, _| make(options))));
         self
+    }
+
+    /// The kinds of backup targets there are.
+    pub fn backup_targets(&self) -> BackupTargets {
+        self.parts.backup_targets()
     }
 
     /// Adds an implementation of the scheduler, under the name that `[scheduler] implementation` has it by.

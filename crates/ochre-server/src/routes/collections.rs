@@ -1,6 +1,7 @@
 //! Collections: made, listed, read, changed, deleted.
 
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use ochre_engine::model::SCHEMA_KEY;
@@ -14,7 +15,7 @@ use serde_json::{Value as Json_, json};
 use uuid::Uuid;
 
 use crate::app::{App, CollectionPath, DatabasePath, collection, gone};
-use crate::auth::Caller;
+use crate::auth::{Audited, Caller};
 use crate::body::{JsonBytes, PageQuery, Query};
 use crate::error::ApiError;
 
@@ -122,21 +123,24 @@ async fn list(
 
 async fn create(
     State(app): State<App>, caller: Caller, Path(path): Path<DatabasePath>, body: JsonBytes,
-) -> Result<Json<Collection>, ApiError> {
+) -> Result<Response, ApiError> {
     let counting = caller.count_collections().await;
     app.run(move |database| {
         let _counting = counting;
         let payload: CreateCollectionPayload = body.parse()?;
         check_doubled(&body)?;
         let name = payload.name.clone();
-        let existing = database.collection_in(&path.tenant, &path.database, &name);
-        if payload.get_or_create
-            && caller.may(Permission::CollectionRead, &path.tenant, &path.database, &name)
-            && let Ok(existing) = existing.and_then(|collection| collection.info())
-        {
-            // What is there is only read.
-            create_options(payload)?;
-            return Ok(Json(shown(&existing)));
+        let may = |permission| caller.may(permission, &path.tenant, &path.database, &name);
+        let is_reader = !may(Permission::CollectionWrite) && may(Permission::CollectionRead);
+        if payload.get_or_create && is_reader {
+            let existing = database.collection_in(&path.tenant, &path.database, &name);
+            if let Ok(existing) = existing.and_then(|collection| collection.info()) {
+                // What is there is only read.
+                create_options(payload)?;
+                let mut response = Json(shown(&existing)).into_response();
+                response.extensions_mut().insert(Audited(json!({"collection": name, "changed": false})));
+                return Ok(response);
+            }
         }
         caller.check(Permission::CollectionWrite, &path.tenant, &path.database, &name)?;
         // The name is judged first, as Chroma does.
@@ -153,17 +157,20 @@ async fn create(
             Some((Resource::Database, _)) => ApiError::invalid(error.to_string()),
             _ => error.into(),
         })?;
-        Ok(Json(shown(&row)))
+        Ok(Json(shown(&row)).into_response())
     })
     .await
 }
 
 /// Refuses a schema in a body that has a member twice: only one of them would count.
 fn check_doubled(body: &JsonBytes) -> Result<(), ApiError> {
-    let names_schema = memchr::memmem::find(body.bytes(), SCHEMA_KEY.as_bytes()).is_some();
-    let doubled = doubled_member(body.bytes()).filter(|_| names_schema);
-    match doubled.as_ref().and_then(|pointer| pointer.split_once(&format!("/{SCHEMA_KEY}"))) {
-        Some((_, pointer)) => Err(ochre_engine::Error::from(InvalidSchema::doubled(pointer.to_owned())).into()),
+    if memchr::memmem::find(body.bytes(), SCHEMA_KEY.as_bytes()).is_none() {
+        return Ok(());
+    }
+    let within = format!("/{SCHEMA_KEY}/");
+    let doubled = doubled_member(body.bytes(), &|pointer| pointer.contains(&within));
+    match doubled.as_ref().and_then(|pointer| pointer.split_once(&within)) {
+        Some((_, pointer)) => Err(ochre_engine::Error::from(InvalidSchema::doubled(format!("/{pointer}"))).into()),
         None => Ok(()),
     }
 }

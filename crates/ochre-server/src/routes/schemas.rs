@@ -198,10 +198,12 @@ async fn declare(
     State(app): State<App>, caller: Caller, named: Named, Query(declaring): Query<Declaring>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
     app.run_write(move |database| {
-        if let Some(pointer) = doubled_member(body.bytes()) {
+        // First, since that counts what the body takes.
+        let parsed = parse_json(body.bytes())?;
+        if let Some(pointer) = doubled_member(body.bytes(), &|_| true) {
             return Err(Error::from(InvalidSchema::doubled(pointer)).into());
         }
-        let change = match parse_json(body.bytes())? {
+        let change = match parsed {
             Json_::Object(members) => change(members)?,
             // What is no object is refused like any other schema, with its place.
             other => DeclarationChange { schema: Some(Some(other)), ..DeclarationChange::default() },

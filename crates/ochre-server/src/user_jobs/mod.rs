@@ -25,6 +25,10 @@ const MIGRATIONS: [&str; 1] =
     ["CREATE TABLE user_jobs_jobs (name TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;"];
 /// So many there may be.
 const JOBS_MAX: usize = 1000;
+/// The most that arguments may be, in bytes of JSON.
+const ARGUMENTS_BYTES_MAX: usize = 64 << 10;
+/// Arguments that hold values of records, or what is sent.
+const VALUES: [&str; 3] = ["where", "where_document", "body"];
 /// The longest name, in characters.
 const NAME_MAX: usize = 64;
 
@@ -57,6 +61,9 @@ pub(crate) struct UserJob {
     /// The name of whoever made it; empty if nobody was asked.
     pub(crate) made_by: String,
     pub(crate) created_at: Time,
+    /// The database that it was made in: in a restored one it waits until somebody resumes it.
+    #[serde(default)]
+    pub(crate) database: String,
 }
 
 /// The jobs that users made.
@@ -74,19 +81,31 @@ impl UserJobs {
             statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
         })?;
         let jobs = Self { reach, all: Mutex::default() };
+        let home = database.id()?;
         for (name, text) in rows {
             let job = match serde_json::from_str::<UserJob>(&text) {
-                Ok(job) => Arc::new(job),
+                Ok(job) => job,
                 Err(error) => {
                     tracing::error!(job = name, %error, "could not read a job that was made by a user; it is not run");
                     continue;
                 }
             };
+            let is_restored = job.database != home;
+            let job = Arc::new(UserJob { database: home.clone(), ..job });
             // One whose arguments mean nothing any more says so when it runs.
             match jobs.schedule(database.scheduler(), &job) {
-                Ok(()) => drop(jobs.all.lock().insert(name, job)),
-                Err(error) => tracing::warn!(job = name, %error, "could not schedule a job that was made by a user"),
+                Ok(()) if is_restored => {
+                    // What it deletes may be what was restored, and what it posts to is told of the original.
+                    tracing::warn!(job = name, "a job that a user made waits to be resumed, since the database was restored");
+                    let paused = database.scheduler().pause(&name);
+                    paused.and_then(|()| save(database, &job).map_err(|error| ScheduleError::Store(error.to_string())))
+                }
+                scheduled => scheduled,
             }
+            .unwrap_or_else(|error| {
+                tracing::warn!(job = name, %error, "could not schedule a job that was made by a user; delete it, or make it again");
+            });
+            jobs.all.lock().insert(name, job);
         }
         Ok(jobs)
     }
@@ -112,6 +131,12 @@ impl UserJobs {
                 "name: {name:?} is no name of a job; it has 1 to {NAME_MAX} lower-case letters, digits and '-', and does not begin with '-'"
             )));
         }
+        let bytes = Json::Object(new.arguments.clone()).to_string().len();
+        if bytes > ARGUMENTS_BYTES_MAX {
+            return Err(Failure::invalid(format!(
+                "arguments: they have {bytes} bytes, more than the limit of {ARGUMENTS_BYTES_MAX}"
+            )));
+        }
         let now = SystemClock.now();
         let trigger = trigger(new.trigger, now)?;
         let job = Arc::new(UserJob {
@@ -121,24 +146,20 @@ impl UserJobs {
             trigger,
             made_by: caller.principal().name.clone(),
             created_at: now,
+            database: database.id()?,
         });
         let work = Work::parse(&job.task, &job.arguments).map_err(Failure::invalid)?;
         self.reach.check(&work).map_err(Failure::invalid)?;
         work.check(caller, database)?;
         let mut all = self.all.lock();
-        if scheduler.job(&job.name).is_ok() {
+        if scheduler.job(&job.name).is_ok() || all.contains_key(&job.name) {
             return Err(Failure::conflict(format!("name: there is a job '{}' already; choose another name", job.name)));
         }
         if all.len() >= JOBS_MAX {
             return Err(Failure::invalid(format!("there are {JOBS_MAX} jobs that users made, the limit; delete some")));
         }
-        let text = serde_json::to_string(&*job).map_err(|error| Failure::internal(error.to_string()))?;
         self.schedule(scheduler, &job)?;
-        let saved = database.change_tables(|connection| {
-            let mut statement = connection.prepare_cached("INSERT INTO user_jobs_jobs VALUES (?1, ?2)")?;
-            statement.execute(params![job.name, text]).map(drop)
-        });
-        if let Err(error) = saved {
+        if let Err(error) = save(database, &job) {
             let _ = scheduler.remove(&job.name);
             return Err(error.into());
         }
@@ -156,11 +177,20 @@ impl UserJobs {
                 "job '{name}' is one of the database's own and stays; switch it off: PATCH /_admin/jobs/{name} {{\"enabled\": false}}"
             )));
         };
-        database.change_tables(|connection| {
+        match database.scheduler().remove(name) {
+            // It could not be scheduled.
+            Ok(()) | Err(ScheduleError::UnknownJob { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let deleted = database.change_tables(|connection| {
             connection.execute("DELETE FROM user_jobs_jobs WHERE name = ?1", [name]).map(drop)
-        })?;
+        });
+        if let Err(error) = deleted {
+            // As it was.
+            let _ = self.schedule(database.scheduler(), &job);
+            return Err(error.into());
+        }
         all.remove(name);
-        database.scheduler().remove(name)?;
         Ok(job)
     }
 
@@ -170,11 +200,30 @@ impl UserJobs {
     }
 }
 
+/// Puts a job into the database.
+fn save(database: &Database, job: &UserJob) -> Result<(), ochre_engine::Error> {
+    let text = serde_json::to_string(job).map_err(|error| ochre_engine::Error::Invalid(error.to_string()))?;
+    database.change_tables(|connection| {
+        let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO user_jobs_jobs VALUES (?1, ?2)")?;
+        statement.execute(params![job.name, text]).map(drop)
+    })
+}
+
 impl UserJob {
-    pub(crate) fn shown(&self) -> Json {
-        json!({
-            "task": self.task, "arguments": self.arguments, "made_by": self.made_by, "created_at": self.created_at,
-        })
+    /// What is shown of it: filters and messages only to who may see values.
+    pub(crate) fn shown(&self, caller: &Caller) -> Json {
+        let mut arguments = self.arguments.clone();
+        if !caller.principal().may(Permission::IntrospectValues, Target::default()) {
+            VALUES.iter().for_each(|name| drop(arguments.remove(*name)));
+        }
+        json!({"task": self.task, "arguments": arguments, "made_by": self.made_by, "created_at": self.created_at})
+    }
+
+    /// What the audit log says of it: no filters and no messages.
+    pub(crate) fn audited(&self) -> Json {
+        let mut arguments = self.arguments.clone();
+        VALUES.iter().for_each(|name| drop(arguments.remove(*name)));
+        json!({"job": self.name, "task": self.task, "arguments": arguments, "trigger": self.trigger})
     }
 }
 

@@ -10,6 +10,7 @@ use ochre_engine::scheduler::{
 use ochre_engine::{DEFAULT_DATABASE, DEFAULT_TENANT, Database, DeleteRequest, WeakDatabase};
 use ochre_extension::{Caller, Failure, Permission};
 use ochre_wire::DeleteCollectionRecordsPayload;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json, json};
@@ -172,6 +173,8 @@ pub(super) struct UserTask {
     job: Arc<UserJob>,
     about: String,
     reach: Arc<Reach>,
+    /// The id of the message that an endpoint did not take: it is posted again under the same.
+    message: Mutex<Option<String>>,
 }
 
 impl UserTask {
@@ -183,7 +186,7 @@ impl UserTask {
             other => other,
         };
         let by = if job.made_by.is_empty() { String::new() } else { format!("; made by {}", job.made_by) };
-        Self { about: format!("{what}: {}{by}", Json::Object(job.arguments.clone())), job, reach }
+        Self { about: format!("{what}{by}"), job, reach, message: Mutex::default() }
     }
 
     fn delete(&self, arguments: &DeleteArguments, context: &Context<'_>) -> Result<String, Stopped> {
@@ -209,6 +212,11 @@ impl Task for UserTask {
 
     fn about(&self) -> &str {
         &self.about
+    }
+
+    fn locks(&self) -> &'static [&'static str] {
+        // As the database's own backups have.
+        if self.job.task == "backup" { &["backup"] } else { &[] }
     }
 
     fn defaults(&self) -> Defaults {
@@ -237,9 +245,10 @@ impl Task for UserTask {
             Work::Webhook(WebhookArguments { webhook, body }) => {
                 context.step(Progress::default())?;
                 let body = json!({"type": "job.due", "data": {"job": self.job.name, "body": body}});
-                let id = uuid::Uuid::new_v4().to_string();
+                let id = self.message.lock().get_or_insert_with(|| uuid::Uuid::new_v4().to_string()).clone();
                 let posted = self.reach.runtime.block_on(self.reach.webhooks.post(webhook, &id, &body));
                 posted.map_err(Stopped::Failed)?;
+                self.message.lock().take();
                 Ok(format!("posted {id} to webhook '{webhook}'"))
             }
         }

@@ -47,12 +47,14 @@ pub(super) fn begin_from(connection: &Connection, now: Time) -> rusqlite::Result
     let rows: Vec<(String, String)> = rows.collect::<rusqlite::Result<_>>()?;
     for (name, text) in rows {
         match serde_json::from_str::<Schedule>(&text) {
-            Ok(mut schedule) => {
+            Ok(mut schedule) if schedule.name == name && schedule.is_sound() => {
                 schedule.begin_from(now);
-                connection
-                    .execute("UPDATE jobs SET schedule = ?2 WHERE name = ?1", params![name, to_json(&schedule)?])?;
+                // One version, wherever it stands.
+                schedule.version = 1;
+                let sql = "UPDATE jobs SET version = 1, schedule = ?2 WHERE name = ?1";
+                connection.execute(sql, params![name, to_json(&schedule)?])?;
             }
-            Err(_) => drop(connection.execute("DELETE FROM jobs WHERE name = ?1", [name])?),
+            _ => drop(connection.execute("DELETE FROM jobs WHERE name = ?1", [name])?),
         }
     }
     Ok(())

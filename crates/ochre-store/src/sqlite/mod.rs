@@ -437,7 +437,7 @@ fn connect(path: &Path, vfs: Option<&str>) -> Result<Connection> {
              PRAGMA trusted_schema = OFF;
              PRAGMA cache_size = -4096;
              PRAGMA wal_autocheckpoint = 4000;
-             PRAGMA journal_size_limit = 4194304;",
+             PRAGMA journal_size_limit = 1048576;",
         )
         .map_err(sqlite)?;
     connection.set_prepared_statement_cache_capacity(64);

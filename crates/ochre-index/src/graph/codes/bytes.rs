@@ -2,10 +2,12 @@
 //! arXiv:2304.04759 §3). Two codes are compared by one integer inner product and three stored numbers.
 
 use ochre_kernels::{Arena, byte_dot, dot, prefetch};
-use ochre_model::Space;
+use ochre_model::{Space, norm};
 
 use super::{Numbering, Take, arena, centred, signed};
 
+/// What is kept of a zero vector in `cosine`: its distance from everything is 1.
+const WITHOUT_DIRECTION: [f32; 2] = [0.0, 0.0];
 /// Rows asked for before the first of them is measured.
 const AHEAD: usize = 16;
 
@@ -17,7 +19,7 @@ pub(in crate::graph) struct Bytes {
     /// How far coded distances are from exact ones, per unit of a query's reach.
     pub(in crate::graph) deviation: f32,
     pub(in crate::graph) codes: Arena<i8>,
-    /// The scale; and for `l2` the squared norm of the decoded, centred vector, otherwise its inner product with
+    /// The scale; and for `l2` and `cosine` the squared norm of the decoded, centred vector, for `ip` its inner product with
     /// the mean.
     pub(in crate::graph) extras: Arena<[f32; 2]>,
 }
@@ -63,13 +65,14 @@ impl Bytes {
     }
 
     pub(super) fn encode(&self, vector: &[f32]) -> Encoded {
+        if self.space == Space::Cosine && norm(vector) == 0.0 {
+            return Encoded { codes: vec![0; vector.len()], extra: WITHOUT_DIRECTION };
+        }
         let (codes, scale) = signed(&centred(self.space, vector, &self.mean));
         #[expect(clippy::cast_precision_loss, reason = "the sum of a few thousand squares of bytes")]
         let bias = match self.space {
-            Space::L2 => scale * scale * byte_dot(&codes, &codes) as f32,
-            Space::Cosine | Space::Ip => {
-                scale * codes.iter().zip(&self.mean).map(|(code, mean)| f32::from(*code) * mean).sum::<f32>()
-            }
+            Space::L2 | Space::Cosine => scale * scale * byte_dot(&codes, &codes) as f32,
+            Space::Ip => scale * codes.iter().zip(&self.mean).map(|(code, mean)| f32::from(*code) * mean).sum::<f32>(),
         };
         Encoded { codes, extra: [scale, bias] }
     }
@@ -109,8 +112,12 @@ impl Bytes {
         #[expect(clippy::cast_precision_loss, reason = "codes are an approximation")]
         let product = scale * other_scale * byte_dot(codes, self.row(node)) as f32;
         match self.space {
+            Space::Cosine if scale == 0.0 || other_scale == 0.0 => 1.0,
             Space::L2 => bias + other_bias - 2.0 * product,
-            Space::Cosine | Space::Ip => 1.0 - (self.mean_norm + bias + other_bias + product),
+            // Of normalised vectors half the squared distance: what both codes err alike in falls out, and of a vector's distance
+            // from itself everything.
+            Space::Cosine => (bias + other_bias) / 2.0 - product,
+            Space::Ip => 1.0 - (self.mean_norm + bias + other_bias + product),
         }
     }
 }

@@ -395,6 +395,39 @@ mod tests {
     }
 
     #[test]
+    fn a_vector_is_its_own_nearest_by_its_bytes_also_far_from_what_codes_were_made_for() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        let data = vectors(300, 48, |_| rng.f32() - 0.3);
+        let sample: Vec<&[f32]> = data.iter().map(Vec::as_slice).collect();
+        for space in [Space::L2, Space::Cosine] {
+            let parameters = parameters(space, 48);
+            let codes = Codes::new(parameters, Codes::choose(parameters, &sample), 400);
+            assert!(matches!(codes, Codes::Bytes(_)));
+            // A curve that leads away from the sample, each point a little further on.
+            let point =
+                |n: usize| (0..48).map(|i| ((n as f32) * 1e-3 * (i + 1) as f32).sin() - 1.0).collect::<Vec<f32>>();
+            let curve: Vec<Vec<f32>> = (0..300).map(point).collect();
+            assert!(curve.iter().all(|vector| codes.append(&codes.encode(vector))));
+            let (nodes, mut out) = ((0..300).collect::<Vec<u32>>(), vec![0.0; 300]);
+            for (node, vector) in curve.iter().enumerate() {
+                codes.distances(&codes.query(vector), &nodes, &mut out);
+                let least = out.iter().copied().fold(f32::INFINITY, f32::min);
+                assert!(out[node] <= least + 1e-6, "{space:?}: {node} at {}, another at {least}", out[node]);
+            }
+            if space == Space::Cosine {
+                // Without a direction it is as far from everything as what is at right angles.
+                let none = vec![0.0; 48];
+                assert!(codes.append(&codes.encode(&none)));
+                let mut zero = [0.0];
+                for vector in &curve {
+                    codes.distances(&codes.query(vector), &[300], &mut zero);
+                    assert_eq!(zero[0], 1.0);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn tight_clusters_far_apart_are_not_coded() {
         let mut rng = fastrand::Rng::with_seed(2);
         let data = vectors(400, 64, |row| if row % 2 == 0 { 1e4 } else { -1e4 } + rng.f32());
