@@ -151,7 +151,7 @@ impl Extensions {
             Box::new(|options, server| options.none().map(|()| Arc::new(mcp::Mcp::new(Arc::clone(server))) as _));
         let jobs: Make<dyn ApiExtension> =
             Box::new(|options, server| options.none().map(|()| Arc::new(jobs::Jobs::new(Arc::clone(server))) as _));
-        built_in.api.push(("jobs", jobs));
+        built_in.api.insert(1, ("jobs", jobs));
         built_in.api.push(("mcp", tools));
         built_in
     }
