@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -421,3 +422,47 @@ def test_a_target_that_cannot_be_used_is_said_at_the_start_and_in_the_jobs(tmp_p
         assert "backups cannot be taken" in server.log()
     finally:
         server.remove()
+
+
+def test_jobs_of_users_wait_in_a_restored_copy_and_can_always_be_deleted(hooked, tmp_path):
+    ask = hooked.ask
+    ask("POST", V2, {"name": "films"})
+    job = {"name": "tidy", "task": "delete", "arguments": {"collection": "films", "where": {"old": True}}, "trigger": {"interval": "1s"}}
+    assert ask("POST", "/_admin/jobs", job)[0] == 201
+    assert ask("POST", "/_admin/jobs", {"name": "away", "task": "backup", "arguments": {"target": "offsite"}, "trigger": {"delay": "100ms"}})[0] == 201
+    wait_until(lambda: next((run for run in ask("GET", "/_admin/jobs/away")[2]["history"] if run["status"] == "succeeded"), None))
+    hooked.stop()
+    restored = ochre("restore", "--from", tmp_path / "offsite", "--into", tmp_path / "copy", timeout=60)
+    assert restored.returncode == 0, restored.stderr
+    shutil.rmtree(hooked.data)
+    shutil.move(tmp_path / "copy", hooked.data)
+    hooked.start()
+    assert ask("GET", "/_admin/jobs/tidy")[2]["state"] == "paused", "what it deletes may be what was to be rescued"
+    assert ask("POST", "/_admin/jobs/tidy/resume")[2]["state"] in ("scheduled", "running")
+    hooked.stop()
+    hooked.start()
+    assert ask("GET", "/_admin/jobs/tidy")[2]["state"] != "paused"
+    # Values are for who may see them.
+    operator = hooked.key("operator")
+    assert "where" not in ask("GET", "/_admin/jobs/tidy", None, operator)[2]["arguments"]
+    large = {**job, "name": "large", "task": "webhook", "arguments": {"webhook": "ops", "body": "x" * 70_000}}
+    status, _, answer = ask("POST", "/_admin/jobs", large)
+    assert status == 400 and "65536" in answer["message"]
+    assert ask("DELETE", "/_admin/jobs/tidy")[0] == 200
+
+
+def test_secrets_of_webhooks_are_checked_and_not_shown(tmp_path, monkeypatch):
+    config = tmp_path / "ochre.toml"
+    config.write_text('[webhooks]\nendpoints = ["ops=https://hooks.example.com/services/S3CRET"]\njobs = "ops"\n')
+    shown = ochre("config", "show", "--config", config)
+    assert "S3CRET" not in shown.stdout and "ops=https://hooks.example.com/" in shown.stdout
+    monkeypatch.setenv("OCHRE_WEBHOOK_SECRET", "short")
+    refused = ochre("run", "--config", config, "--path", tmp_path / "data", "--port", free_port(), timeout=30)
+    assert refused.returncode == 2 and "24 bytes" in refused.stderr and not (tmp_path / "data").exists()
+
+
+def test_a_server_that_was_named_is_asked_and_not_that_of_the_environment(server, monkeypatch):
+    monkeypatch.setenv("OCHRE_URL", "http://127.0.0.1:1")
+    assert ochre("health", timeout=30).returncode == 5
+    assert ochre("health", "--port", server.port, timeout=30).returncode == 0
+    assert ochre("health", "--url", f"http://127.0.0.1:{server.port}/", timeout=30).returncode == 0

@@ -414,11 +414,30 @@ fn a_restore_that_is_interrupted_leaves_nothing_that_is_taken_for_a_database() {
     std::fs::remove_dir_all(scene.target().join("chunks")).unwrap();
     assert!(scene.restore("third", RestoreAt::Latest).is_err());
     assert!(!scene.folder.path().join("third").exists() && !scene.folder.path().join("third.partial").exists());
-    // An empty directory that is there may be restored into.
+    // An empty directory that is there is restored into as it is: a disk may be mounted there. An interrupted one begins again.
     let empty = scene.folder.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&empty, scene.folder.path().join("link")).unwrap();
+    assert!(scene.restore("empty", RestoreAt::Latest).is_err());
+    assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0, "nothing is left of one that failed");
     succeed(&database, "backup");
-    scene.restore("empty", RestoreAt::Latest).unwrap();
+    std::fs::write(empty.join("restore.unfinished"), "").unwrap();
+    std::fs::write(empty.join("ochre.sqlite3"), "half").unwrap();
+    let error = Database::open_with(&empty, small()).err().expect("it is refused").to_string();
+    assert!(error.contains("interrupted restore"), "{error}");
+    #[cfg(unix)]
+    let name = "link";
+    #[cfg(not(unix))]
+    let name = "empty";
+    assert_eq!(scene.restore(name, RestoreAt::Latest).unwrap().collection("tests").unwrap().count().unwrap(), 1);
+    // While one is under way another is refused.
+    let busy = scene.folder.path().join("busy");
+    std::fs::create_dir(&busy).unwrap();
+    let mark = std::fs::File::create(busy.join("restore.unfinished")).unwrap();
+    mark.try_lock().unwrap();
+    let error = scene.restore("busy", RestoreAt::Latest).err().expect("it is refused").to_string();
+    assert!(error.contains("under way"), "{error}");
 }
 
 #[test]

@@ -655,3 +655,61 @@ fn an_index_whose_files_are_gone_is_not_said_to_be_valid() {
     let verified = database.verify_metadata_index(HOME.0, HOME.1, "by_genre").unwrap();
     assert_eq!((verified["valid"].as_bool(), verified["records_compared"].as_u64()), (Some(true), Some(1000)));
 }
+
+#[test]
+fn a_cancelled_change_keeps_the_new_name_and_what_served() {
+    let database = Database::ephemeral_with(small()).unwrap();
+    years(&database, "first", 3000);
+    let by_year = json!({"index_name": "by_year", "columns": ["year"], "collection": "first"});
+    database.create_metadata_index(&definition(by_year)).unwrap();
+    database.maintain().unwrap();
+    let changed = json!({"index_name": "renamed", "columns": [{"key": "year", "type": "int"}]});
+    assert_eq!(database.put_metadata_index("by_year", &definition(changed)).unwrap().1, IndexChange::Building);
+    let (shown, was_building) = database.cancel_metadata_index(HOME.0, HOME.1, "renamed").unwrap();
+    assert!(was_building);
+    assert_eq!((&shown["index_name"], &shown["columns"]), (&json!("renamed"), &json!(["year"])));
+    assert_eq!(answered_by(&database, "first").as_deref(), Some("renamed"));
+    assert!(database.metadata_index(HOME.0, HOME.1, "by_year").is_err());
+    database.delete_metadata_index(HOME.0, HOME.1, "renamed").unwrap();
+    assert_eq!(database.metadata_indexes(&IndexSelection::default()).unwrap(), Vec::<Json>::new());
+}
+
+#[test]
+fn an_index_whose_records_all_changed_was_not_discarded() {
+    let database = Database::ephemeral_with(small()).unwrap();
+    years(&database, "first", 500);
+    let by_year = json!({"index_name": "by_year", "columns": ["year"], "collection": "first"});
+    database.create_metadata_index(&definition(by_year)).unwrap();
+    database.maintain().unwrap();
+    let first = database.collection("first").unwrap();
+    let metadata = |n: usize| Metadata::from_iter([("year", Value::Int(n as i64))]);
+    let ids = (0..500).map(|n| format!("y{n}"));
+    first.upsert(NewRecords::new(ids, (0..500).map(|n| [n as f32])).metadatas((0..500).map(metadata))).unwrap();
+    let verified = database.verify_metadata_index(HOME.0, HOME.1, "by_year").unwrap();
+    assert_eq!((&verified["valid"], &verified["records_outside"]), (&json!(true), &json!(500)), "{verified}");
+}
+
+#[test]
+fn a_database_has_no_more_indexes_for_all_collections_than_one_may_have() {
+    let database = Database::ephemeral_with(small()).unwrap();
+    let numbered = |n: usize, collection: Option<&str>| {
+        definition(json!({"index_name": format!("i{n}"), "columns": [format!("k{n}")], "collection": collection}))
+    };
+    // As long as there is no collection, too.
+    for n in 0..64 {
+        database.create_metadata_index(&numbered(n, None)).unwrap();
+    }
+    let error = database.create_metadata_index(&numbered(64, None)).unwrap_err().to_string();
+    assert!(error.contains("64"), "{error}");
+    database.create_collection("notes").unwrap();
+    let error = database.create_metadata_index(&numbered(64, Some("notes"))).unwrap_err().to_string();
+    assert!(error.contains("64"), "{error}");
+    // One takes the place of another.
+    database.put_metadata_index("i0", &numbered(0, Some("notes"))).unwrap();
+    let others: Vec<IndexDefinition> = (100..103).map(|n| numbered(n, Some("notes"))).collect();
+    let gone = |count: usize| -> Vec<[String; 3]> {
+        (1..=count).map(|n| [HOME.0.to_owned(), HOME.1.to_owned(), format!("i{n}")]).collect()
+    };
+    assert!(database.check_metadata_index_room(&others, &gone(2)).is_err());
+    assert!(database.check_metadata_index_room(&others, &gone(3)).is_ok());
+}
