@@ -1,9 +1,12 @@
 """What one caller asks for never takes the server from others: memory, time, connections, space on the disk."""
 
+import array
+import base64
 import concurrent.futures
 import http.client
 import json
 import os
+import pathlib
 import random
 import signal
 import socket
@@ -87,6 +90,55 @@ def test_small_requests_that_stand_for_much_memory_are_refused(small, bomb):
     assert time.monotonic() - began < 60
     assert resident(small) < 450 * MB, resident(small) // MB
     assert ask(small, "GET", f"{small.long}/count", timeout=10) == (200, 1000)
+
+
+class Confined(Server):
+    """A server that the kernel ends, or gives no memory, past 300 MB: in a control group, or by its limit of data."""
+
+    group = pathlib.Path(f"/sys/fs/cgroup/memory/ochre-conformance-{os.getpid()}")
+
+    def command(self):
+        try:
+            self.group.mkdir(exist_ok=True)
+            (self.group / "memory.limit_in_bytes").write_text(str(300 * MB))
+        except OSError:
+            # Threads' stacks are data too, which hardly any of it is ever touched.
+            limits = f"ulimit -d {600 * 1024}; export OCHRE_MEMORY_LIMIT_BYTES={300 * MB}"
+        else:
+            limits = f"echo $$ > {self.group}/cgroup.procs"
+        return ["sh", "-c", f'{limits}; exec "$@"', "sh", *super().command()]
+
+    def remove(self):
+        super().remove()
+        if self.group.exists():
+            self.group.rmdir()
+
+
+def test_nothing_that_readers_send_ends_a_server_with_little_memory_and_many_vectors():
+    server, rng, dimension = Confined().start(), random.Random(2), 256
+    try:
+        made = ask(server, "POST", BASE, {"name": "long", "metadata": {"chroma:schema": '{"a": "int"}'}})[1]
+        path = f"{BASE}/{made['id']}"
+        for first in range(0, 160_000, 2000):
+            vectors = array.array("f", (rng.getrandbits(8) for _ in range(2000 + dimension))).tobytes()
+            parts = (vectors[4 * n : 4 * (n + dimension)] for n in range(2000))
+            embeddings = [base64.b64encode(part).decode() for part in parts]
+            ids = [str(first + n) for n in range(2000)]
+            assert ask(server, "POST", f"{path}/add", {"ids": ids, "embeddings": embeddings})[0] == 201
+
+        def send(bomb):
+            route, body, expected = bomb
+            text = (body if isinstance(body, str) else json.dumps(body)).replace(str([0.5] * 4), str([0.5] * dimension))
+            to = f"{BASE}/long/schema/validate" if route == "schema/validate" else f"{path}/{route}"
+            status, answer = ask(server, "POST", to, text)
+            assert status in expected | {503}, (route, status, str(answer)[:300])
+
+        with concurrent.futures.ThreadPoolExecutor(8) as callers:
+            list(callers.map(send, [*bombs(), *bombs()]))
+        assert server.process.poll() is None, "it was ended"
+        assert ask(server, "GET", f"{path}/count") == (200, 160_000)
+    finally:
+        server.remove()
 
 
 def test_a_long_read_delays_no_heartbeat_and_ends_with_its_client(small):

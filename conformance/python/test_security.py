@@ -483,9 +483,19 @@ def test_keys_can_be_made_before_anybody_is_asked_for_them():
     try:
         made = run("keys", "create", "me", "--grant", "admin", "--port", server.port)
         assert made.returncode == 0 and "authentication is off" in made.stderr, made.stderr
-        assert made.stdout.strip().startswith("ochre_")
+        key = made.stdout.strip()
+        assert key.startswith("ochre_")
+        assert "valid, made without authentication" in run("keys", "list", "--port", server.port).stdout
         busy = run("keys", "create", "me", "--grant", "admin", "--offline", "--path", server.data)
         assert busy.returncode == 4 and "OCHRE_TOKEN" in busy.stderr
+        # Once everybody is asked, whoever runs the server is told of keys that anybody may have made.
+        server.stop()
+        (pathlib.Path(server.directory) / "ochre.toml").write_text("[auth]\nenabled = true\n")
+        server.start()
+        assert "anybody may have made" in server.log()
+        assert run("keys", "create", "mine", "--grant", "reader", "--port", server.port, "--token", key).returncode == 0
+        listed = json.loads(run("keys", "list", "--json", "--port", server.port, "--token", key).stdout)["keys"]
+        assert {row["name"]: row["made_without_authentication"] for row in listed} == {"me": True, "mine": False}
     finally:
         server.remove()
 

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import socket
 import subprocess
 import threading
 import urllib.parse
@@ -263,6 +264,20 @@ def test_the_command_prints_a_readable_table(client, films, server):
     assert json.loads(run("films", "--json").stdout)["records"] == 3
     assert run("films", "--markdown", "--keys", "year").stdout.startswith("# films")
     assert "Collection [nothing] does not exist" in run("nothing").stderr and run("nothing").returncode == 1
+
+
+def test_a_message_to_mcp_has_to_arrive_in_time_and_within_its_size(monkeypatch):
+    monkeypatch.setenv("OCHRE_SERVER_REQUEST_TIMEOUT_MS", "500")
+    server = Server().start()
+    try:
+        for length, expected in [(1000, b" 408 "), (1 << 40, b" 413 ")]:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as caller:
+                caller.sendall(
+                    f"POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+                    f"accept: application/json, text/event-stream\r\ncontent-length: {length}\r\n\r\n{{".encode())
+                assert expected in caller.recv(100)
+    finally:
+        server.remove()
 
 
 def test_sessions_of_mcp_are_capped(raw):

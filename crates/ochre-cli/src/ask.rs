@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use serde_json::Value as Json;
 
+use crate::output::Output;
 use crate::run::Settings;
 
 /// The environment variable that holds the server's address.
@@ -52,7 +53,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn named_by(connection: Connection) -> anyhow::Result<Self> {
+    pub(crate) fn named_by(connection: Connection, output: &mut Output) -> anyhow::Result<Self> {
         let Connection { url, token, ca, settings } = connection;
         // Fails only if there is a provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -89,6 +90,9 @@ impl Server {
             builder = builder.tls_certs_merge(authorities);
         }
         let token = token.or_else(|| std::env::var(TOKEN).ok()).filter(|token| !token.is_empty());
+        if token.is_some() && is_readable_on_the_way(&url) {
+            output.words(&format!("warning: the key goes to {url} unencrypted, readable on the way: use https://"));
+        }
         Ok(Self { url, client: builder.build()?, token, patience: PATIENCE })
     }
 
@@ -167,6 +171,17 @@ impl Server {
     }
 }
 
+/// Whether what is sent to this address leaves the machine without encryption.
+fn is_readable_on_the_way(url: &str) -> bool {
+    let Some(host) = reqwest::Url::parse(url).ok().filter(|url| url.scheme() == "http").and_then(|url| {
+        let host = url.host_str()?;
+        Some(host.trim_matches(['[', ']']).to_owned())
+    }) else {
+        return false;
+    };
+    host != "localhost" && !host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// A text as a part of a path or a query.
 pub(crate) fn encoded(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
@@ -219,5 +234,20 @@ impl ServerCertVerifier for Pinned {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_readable_on_the_way;
+
+    #[test]
+    fn only_what_leaves_the_machine_unencrypted_is_readable_on_the_way() {
+        for url in ["http://db.example.com", "http://10.0.0.2:8000", "http://[fd00::1]:8000"] {
+            assert!(is_readable_on_the_way(url), "{url}");
+        }
+        for url in ["https://db.example.com", "http://localhost:8000", "http://127.0.0.1:8000", "http://[::1]:8000"] {
+            assert!(!is_readable_on_the_way(url), "{url}");
+        }
     }
 }

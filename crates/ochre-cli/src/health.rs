@@ -12,7 +12,7 @@ pub(crate) struct Health {
 
 impl Health {
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
-        let server = Server::named_by(self.connection)?;
+        let server = Server::named_by(self.connection, output)?;
         match server.get("/api/v2/healthcheck") {
             Ok(body) => {
                 output.data(&body)?;

@@ -104,7 +104,7 @@ impl Indexes {
             Self::List(list) => list.run("", output, show_list),
             Self::Suggest(list) => list.run("/suggestions", output, show_suggestions),
             Self::Show(named) => {
-                let answer = named.ask("GET", "")?;
+                let answer = named.ask("GET", "", output)?;
                 output.data(&serde_json::to_string_pretty(&answer)?)?;
                 Ok(Exit::Ok)
             }
@@ -114,7 +114,7 @@ impl Indexes {
             Self::Rebuild(named) => named.tell("POST", "/rebuild", output, |answer| text(&answer["status"])),
             Self::Cancel(named) => named.tell("POST", "/cancel", output, |answer| text(&answer["status"])),
             Self::Verify(named) => {
-                let answer = named.ask("GET", "/verify")?;
+                let answer = named.ask("GET", "/verify", output)?;
                 let valid = answer["valid"] == true;
                 let found = match answer["error"].as_str() {
                     Some(error) => error.to_owned(),
@@ -138,7 +138,7 @@ impl List {
     ) -> anyhow::Result<Exit> {
         let collection = self.collection.map_or(String::new(), |name| format!("&collection={}", encoded(&name)));
         let path = format!("/_admin/metadata_indexes{under}?{}{collection}", self.home.query());
-        let body = Server::named_by(self.home.connection)?.get(&path)?;
+        let body = Server::named_by(self.home.connection, output)?.get(&path)?;
         if self.json {
             output.data(&body)?;
         } else {
@@ -149,15 +149,15 @@ impl List {
 }
 
 impl Named {
-    fn ask(self, method: &str, under: &str) -> anyhow::Result<Json> {
+    fn ask(self, method: &str, under: &str, output: &mut Output) -> anyhow::Result<Json> {
         let path = format!("/_admin/metadata_index/{}{under}?{}", encoded(&self.name), self.home.query());
-        let body = Server::named_by(self.home.connection)?.patiently().ask(method, &path, None)?;
+        let body = Server::named_by(self.home.connection, output)?.patiently().ask(method, &path, None)?;
         serde_json::from_str(&body).context("the answer is no JSON")
     }
 
     fn tell(self, method: &str, under: &str, output: &mut Output, state: fn(&Json) -> String) -> anyhow::Result<Exit> {
         let name = self.name.clone();
-        let answer = self.ask(method, under)?;
+        let answer = self.ask(method, under, output)?;
         output.words(&format!("{name} is {}", state(&answer)));
         Ok(Exit::Ok)
     }
@@ -167,7 +167,7 @@ impl Rename {
     fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let Self { named: Named { name, home }, new_name } = self;
         let path = format!("/_admin/metadata_index/{}?{}", encoded(&name), home.query());
-        let server = Server::named_by(home.connection)?.patiently();
+        let server = Server::named_by(home.connection, output)?.patiently();
         let shown: Json = serde_json::from_str(&server.get(&path)?).context("the answer is no JSON")?;
         let mut body = json!({"index_name": new_name});
         for member in ["columns", "where", "hidden", "comment", "kind"] {
@@ -202,7 +202,7 @@ impl Create {
             body["where"] = serde_json::from_str(filter).context("--where is no JSON")?;
         }
         let path = format!("/_admin/metadata_indexes?dry_run={}", self.dry_run);
-        let server = Server::named_by(self.home.connection)?.patiently();
+        let server = Server::named_by(self.home.connection, output)?.patiently();
         let answer = server.ask("POST", &path, Some(&body.to_string()))?;
         let answer: Json = serde_json::from_str(&answer).context("the answer is no JSON")?;
         if self.dry_run {

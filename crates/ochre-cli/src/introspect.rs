@@ -90,7 +90,7 @@ impl Introspect {
             encoded(&self.collection),
             query.finish()
         );
-        let body = Server::named_by(self.connection)?.patiently().get(&path)?;
+        let body = Server::named_by(self.connection, output)?.patiently().get(&path)?;
         if self.json || self.markdown {
             output.data(&body)?;
             return Ok(Exit::Ok);

@@ -111,7 +111,7 @@ impl AskFor {
         self, query: &str, output: &mut Output, show: fn(&Json, &mut Output) -> anyhow::Result<()>,
     ) -> anyhow::Result<Exit> {
         let path = self.path() + query;
-        let server = Server::named_by(self.ask.connection)?;
+        let server = Server::named_by(self.ask.connection, output)?;
         let body = server.get(&path)?;
         if self.ask.json {
             output.data(&body)?;
@@ -123,7 +123,7 @@ impl AskFor {
 
     fn tell(self, action: &str, output: &mut Output) -> anyhow::Result<Exit> {
         let path = format!("{}/{action}", self.path());
-        let server = Server::named_by(self.ask.connection)?;
+        let server = Server::named_by(self.ask.connection, output)?;
         let body = server.post(&path)?;
         if self.ask.json {
             output.data(&body)?;
@@ -136,7 +136,7 @@ impl AskFor {
 }
 
 fn list(ask: Ask, output: &mut Output) -> anyhow::Result<Exit> {
-    let server = Server::named_by(ask.connection)?;
+    let server = Server::named_by(ask.connection, output)?;
     let body = server.get("/_admin/jobs")?;
     if ask.json {
         output.data(&body)?;
@@ -230,7 +230,7 @@ impl Start {
 
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let (path, is_json) = (self.of.path(), self.of.ask.json);
-        let server = Server::named_by(self.of.ask.connection)?;
+        let server = Server::named_by(self.of.ask.connection, output)?;
         let started: Json =
             serde_json::from_str(&server.post(&format!("{path}/run"))?).context("the answer is no JSON")?;
         if self.detach {
@@ -296,7 +296,7 @@ impl Reschedule {
             given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect();
         anyhow::ensure!(!change.is_empty(), "say when: --interval, --cron, --once or --delay");
         let path = self.of.path();
-        let server = Server::named_by(self.of.ask.connection)?;
+        let server = Server::named_by(self.of.ask.connection, output)?;
         let body = server.ask("PATCH", &path, Some(&Json::Object(change).to_string()))?;
         scheduled(&body, self.of.ask.json, output)
     }
@@ -305,7 +305,7 @@ impl Reschedule {
 impl AskFor {
     fn reset(self, output: &mut Output) -> anyhow::Result<Exit> {
         let path = format!("{}/schedule", self.path());
-        let body = Server::named_by(self.ask.connection)?.ask("DELETE", &path, None)?;
+        let body = Server::named_by(self.ask.connection, output)?.ask("DELETE", &path, None)?;
         scheduled(&body, self.ask.json, output)
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use ochre_engine::{Database, Error, StoreError};
-use ochre_server::{Auth, Config, Extensions, NewKey};
+use ochre_server::{Auth, Config, Extensions, Maker, NewKey};
 use serde_json::{Value as Json, json};
 
 use crate::ask::{Connection, Server, encoded};
@@ -142,11 +142,11 @@ impl Create {
         };
         let made: Json = if self.of.offline {
             offline(self.of.connection.settings, extensions, |auth, database| {
-                Ok(auth.keys().create(database, auth.roles(), new)?)
+                Ok(auth.keys().create(database, auth.roles(), new, Maker::Entitled)?)
             })?
         } else {
             let body = json!(new).to_string();
-            let answer = Server::named_by(self.of.connection)?.ask("POST", "/_admin/keys", Some(&body))?;
+            let answer = Server::named_by(self.of.connection, output)?.ask("POST", "/_admin/keys", Some(&body))?;
             serde_json::from_str(&answer).context("the answer is no JSON")?
         };
         output.words(&format!("made key {}: keep it, it is not shown again", text(&made["id"])));
@@ -163,7 +163,8 @@ impl List {
         let keys: Vec<Json> = if self.of.offline {
             offline(self.of.connection.settings, extensions, |auth, _| Ok(auth.keys().list()))?
         } else {
-            let answer: Json = serde_json::from_str(&Server::named_by(self.of.connection)?.get("/_admin/keys")?)?;
+            let answer: Json =
+                serde_json::from_str(&Server::named_by(self.of.connection, output)?.get("/_admin/keys")?)?;
             answer["keys"].as_array().cloned().context("the answer names no keys")?
         };
         if self.json {
@@ -175,6 +176,9 @@ impl List {
             .map(|key| {
                 let grants = key["grants"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(", ");
                 let state = match (&key["revoked_at"], &key["valid"]) {
+                    (Json::Null, Json::Bool(true)) if key["made_without_authentication"] == true => {
+                        "valid, made without authentication"
+                    }
                     (Json::Null, Json::Bool(true)) => "valid",
                     (Json::Null, _) => "expired",
                     _ => "revoked",
@@ -201,7 +205,11 @@ impl Revoke {
             })?;
             anyhow::ensure!(is_known, "there is no key '{id}'");
         } else {
-            Server::named_by(self.of.connection)?.ask("DELETE", &format!("/_admin/keys/{}", encoded(&id)), None)?;
+            Server::named_by(self.of.connection, output)?.ask(
+                "DELETE",
+                &format!("/_admin/keys/{}", encoded(&id)),
+                None,
+            )?;
         }
         output.words(&format!("key {id} is revoked"));
         Ok(Exit::Ok)

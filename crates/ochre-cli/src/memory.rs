@@ -21,7 +21,7 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
-        let server = Server::named_by(self.connection)?;
+        let server = Server::named_by(self.connection, output)?;
         let body = server.get("/_admin/memory")?;
         if self.json {
             output.data(&body)?;

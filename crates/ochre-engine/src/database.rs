@@ -337,10 +337,12 @@ impl Database {
     /// [`Error::Store`] if there is none.
     pub fn delete_database(&self, tenant: &str, name: &str) -> Result<(), Error> {
         let collections = self.inner.store.collections(tenant, name, Page::default())?;
+        // Those of a database of the same name that somebody makes meanwhile are not among them.
+        let indexes = self.inner.indexes.of_database(tenant, name);
         self.inner.store.delete_database(tenant, name)?;
         collections.iter().for_each(|row| self.inner.forget(row));
         collections.iter().for_each(|row| self.tell_deleted(Some(row.id)));
-        self.inner.forget_database_indexes(tenant, name);
+        self.inner.forget_database_indexes(indexes);
         Ok(())
     }
 

@@ -15,10 +15,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use ochre_model::budget::{self, Exceeded};
 use ochre_model::{Value, ValueType};
 use parking_lot::RwLock;
 
 use crate::bitmap::{Bitmap, Bits, CHUNK, WORDS, Words};
+
+/// Strings given between two questions whether the request may go on.
+const STRINGS_AT_ONCE: usize = 1024;
 
 /// The values under one key, by offset.
 #[derive(Clone, Default)]
@@ -193,9 +197,13 @@ impl Column {
     }
 
     /// Gives the values of the offsets in `within` to `values`.
-    pub(crate) fn visit(&self, within: &Bitmap, values: &mut dyn Values) {
+    ///
+    /// # Errors
+    /// [`Exceeded`]: the request may not go on. Then some were not given.
+    pub(crate) fn visit(&self, within: &Bitmap, values: &mut dyn Values) -> Result<(), Exceeded> {
         let (mut bools, mut strings) = ([0u64; 2], vec![0u64; self.dictionary.len()]);
         for index in 0..within.chunk_count() {
+            budget::check()?;
             let (Some(within), Some(chunk)) = (within.chunk(index), self.chunk(index)) else { continue };
             chunk.bools.for_each(within, |_, value| bools[usize::from(value)] += 1);
             chunk.ints.for_each(within, |_, value| values.int(value));
@@ -208,15 +216,29 @@ impl Column {
         for (value, records) in [(false, bools[0]), (true, bools[1])].into_iter().filter(|(_, records)| *records > 0) {
             values.bools(value, records);
         }
-        self.dictionary.each(&strings, &mut |text, records| values.strings(text, records));
+        let (mut asked, mut given) = (Ok(()), 0usize);
+        self.dictionary.each(&strings, &mut |text, records| {
+            if given.is_multiple_of(STRINGS_AT_ONCE) && asked.is_ok() {
+                asked = budget::check();
+            }
+            given += 1;
+            if asked.is_ok() {
+                values.strings(text, records);
+            }
+        });
+        asked
     }
 
     /// Calls `visit` with the offsets in `within` whose value has one of these types, ascending by chunk and
     /// type, until it breaks.
+    ///
+    /// # Errors
+    /// [`Exceeded`]: the request may not go on.
     pub(crate) fn visit_typed(
         &self, within: &Bitmap, types: &[ValueType], visit: &mut dyn FnMut(u32, Value) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
+    ) -> Result<(), Exceeded> {
         for index in 0..within.chunk_count() {
+            budget::check()?;
             let (Some(within), Some(chunk)) = (within.chunk(index), self.chunk(index)) else { continue };
             let mut found: Vec<(u16, Value)> = Vec::new();
             if types.contains(&ValueType::Bool) {
@@ -238,10 +260,13 @@ impl Column {
             found.extend(lists.map(|(local, list)| (*local, Value::clone(list))));
             found.sort_by_key(|(local, _)| *local);
             for (local, value) in found {
-                visit(u32::try_from(index * CHUNK).expect("offsets are u32") + u32::from(local), value)?;
+                let offset = u32::try_from(index * CHUNK).expect("offsets are u32") + u32::from(local);
+                if visit(offset, value).is_break() {
+                    return Ok(());
+                }
             }
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 
     /// Bytes of the heap this column holds.
@@ -662,10 +687,11 @@ mod tests {
         assert_eq!(column.counts(), &counts);
         let within: Bitmap = (0..9000).step_by(3).collect();
         let mut found = BTreeMap::new();
-        let _ = column.visit_typed(&within, &ValueType::ALL, &mut |offset, value| {
+        let visited = column.visit_typed(&within, &ValueType::ALL, &mut |offset, value| {
             found.insert(offset, value);
             ControlFlow::Continue(())
         });
+        visited.expect("nothing bounds a test");
         let expected: BTreeMap<u32, Value> =
             map.iter().filter(|(offset, _)| *offset % 3 == 0).map(|(offset, value)| (*offset, value.clone())).collect();
         assert_eq!(found, expected);

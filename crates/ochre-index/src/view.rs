@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ochre_kernels::prefetch;
+use ochre_model::budget::Exceeded;
 use ochre_model::{Metadata, Space, Value, ValueType};
 
 use crate::bitmap::{Bitmap, CHUNK};
@@ -159,19 +160,18 @@ impl View {
     }
 
     /// Gives the values under a key, of the records in `within`, to `values`.
-    pub fn visit_values(&self, key: &str, within: &Bitmap, values: &mut dyn Values) {
-        if let Some(column) = self.column(key) {
-            column.visit(within, values);
-        }
+    ///
+    /// # Errors
+    /// [`Exceeded`]: the request may not go on, here and below.
+    pub fn visit_values(&self, key: &str, within: &Bitmap, values: &mut dyn Values) -> Result<(), Exceeded> {
+        self.column(key).map_or(Ok(()), |column| column.visit(within, values))
     }
 
     /// Calls `visit` with the records in `within` whose value under a key has one of these types, until it breaks.
     pub fn visit_typed(
         &self, key: &str, within: &Bitmap, types: &[ValueType], visit: &mut dyn FnMut(u32, Value) -> ControlFlow<()>,
-    ) {
-        if let Some(column) = self.column(key) {
-            let _ = column.visit_typed(within, types, visit);
-        }
+    ) -> Result<(), Exceeded> {
+        self.column(key).map_or(Ok(()), |column| column.visit_typed(within, types, visit))
     }
 
     /// The graph, if the collection has one.

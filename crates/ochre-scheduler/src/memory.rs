@@ -57,6 +57,10 @@ impl JobStore for MemoryJobStore {
         self.is_exclusive
     }
 
+    fn is_persistent(&self) -> bool {
+        false
+    }
+
     fn load(&self) -> Result<Vec<Schedule>, Error> {
         Ok(self.state.lock().schedules.values().cloned().collect())
     }

@@ -117,6 +117,9 @@ pub struct ScheduleOptions {
     pub zone: Option<String>,
     /// Listed, but not run until it is enabled.
     pub is_disabled: bool,
+    /// A configuration says so, and says it again at each start: a time to run once that has passed is no mistake to
+    /// a scheduler that forgets whether it ran.
+    pub is_configured: bool,
 }
 
 /// A scheduled job.
@@ -354,6 +357,7 @@ pub fn declare<'a>(
         knobs: definition.set,
         zone: None,
         is_disabled: !definition.is_enabled,
+        is_configured: true,
     };
     match definition.trigger {
         Trigger::Interval { every, .. } => scheduler.schedule_interval(task.name(), every.0, options),

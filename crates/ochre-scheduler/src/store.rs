@@ -201,6 +201,10 @@ pub struct Progress {
 pub trait JobStore: Send + Sync {
     /// Whether nobody else uses this store: then runs that another owner left are dead.
     fn is_exclusive(&self) -> bool;
+    /// Whether what it holds is there after the process ended.
+    fn is_persistent(&self) -> bool {
+        true
+    }
     /// All schedules.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::arriving::Arriving;
-use crate::auth::Auth;
+use crate::auth::{Auth, current_room};
 use crate::body::Query;
 use crate::config::{Config, ConfigError};
 use crate::embedding::EmbeddingFunction;
@@ -265,9 +265,9 @@ impl App {
         F: FnOnce(&Database) -> Result<T, ApiError> + Send + 'static,
     {
         let permit = Arc::clone(&self.running).acquire_owned().await.map_err(|_| ApiError::shutting_down())?;
-        let database = self.database.clone();
+        let (database, room) = (self.database.clone(), current_room());
         let task = tokio::task::spawn_blocking(move || {
-            let (_permit, _within) = (permit, budget::enter(budget));
+            let (_permit, _room, _within) = (permit, room, budget::enter(budget));
             work(&database)
         });
         task.await.map_err(|error| ApiError::internal(format!("the request failed inside the server: {error}")))?
@@ -376,5 +376,38 @@ impl CollectionPath {
     /// The id in its usual spelling.
     fn id_text(&self) -> String {
         self.uuid().map_or_else(|_| self.collection.clone(), |id| id.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::NewKey;
+    use crate::auth::{ROOM, Usage};
+
+    #[tokio::test]
+    async fn work_that_outlasts_its_client_holds_what_its_key_may_do_at_once() {
+        let app = App::new(Database::ephemeral().unwrap(), Config::default());
+        let (usage, limits) = (Usage::default(), NewKey { concurrent_requests: Some(1), ..NewKey::default() });
+        let room = usage.enter(&limits, "key").ok().map(Arc::new);
+        let ((begun, begins), (go, goes)) = (mpsc::channel(), mpsc::channel::<()>());
+        let asked = app.clone();
+        let request = tokio::spawn(ROOM.scope(room, async move {
+            let work = move |_: &Database| {
+                begun.send(()).unwrap();
+                Ok(goes.recv().is_ok())
+            };
+            asked.run(work).await
+        }));
+        tokio::task::spawn_blocking(move || begins.recv()).await.unwrap().unwrap();
+        request.abort();
+        assert!(request.await.is_err_and(|error| error.is_cancelled()), "the client left");
+        assert!(usage.enter(&limits, "key").is_err(), "its work goes on");
+        go.send(()).unwrap();
+        while usage.enter(&limits, "key").is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }

@@ -77,50 +77,56 @@ impl FromRequest<App> for JsonBytes {
             let text = "Expected request with `Content-Type: application/json`";
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "ChromaError", text).into_response());
         }
-        let path = request.uri().path().to_owned();
         let key = idempotency_key(request.headers()).map_err(IntoResponse::into_response)?;
-        let server = &app.config().server;
-        let max = server.max_payload_size_bytes;
-        let declared: Option<u64> =
-            request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let caller = caller_of(&request);
-        if declared.is_some_and(|declared| declared > max as u64) {
-            // Refused before it arrives; a client that sends it all the same reads the answer only then.
-            let is_bearable = declared.is_some_and(|declared| declared <= 8 * max as u64);
-            if is_bearable {
-                let _ = tokio::time::timeout(DISCARD_PATIENCE, discard(request.into_body())).await;
-            }
+        let (parts, bytes, room) = arrived(app, request).await?;
+        Ok(Self { bytes, path: parts.uri.path().to_owned(), key, _room: room })
+    }
+}
+
+/// A request whose whole body has arrived, within the limits of size and time, and the memory it holds.
+pub(crate) async fn arrived(app: &App, request: Request) -> Result<(Parts, Bytes, Room), Response> {
+    let path = request.uri().path().to_owned();
+    let server = &app.config().server;
+    let max = server.max_payload_size_bytes;
+    let declared: Option<u64> =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let caller = caller_of(&request);
+    if declared.is_some_and(|declared| declared > max as u64) {
+        // Refused before it arrives; a client that sends it all the same reads the answer only then.
+        let is_bearable = declared.is_some_and(|declared| declared <= 8 * max as u64);
+        if is_bearable {
+            let _ = tokio::time::timeout(DISCARD_PATIENCE, discard(request.into_body())).await;
+        }
+        return Err(too_large(&path));
+    }
+    let patience = Duration::from_millis(server.request_timeout_ms);
+    let late = |text: String| ApiError::new(StatusCode::REQUEST_TIMEOUT, "ChromaError", text).into_response();
+    let (parts, mut body) = request.into_parts();
+    let read = app.arriving().read(&mut body, max, caller);
+    let (bytes, room) = match tokio::time::timeout(patience, read).await {
+        Ok(Ok(arrived)) => arrived,
+        Ok(Err(Lost::TooLarge)) => {
+            let _ = tokio::time::timeout(DISCARD_PATIENCE, discard(body)).await;
             return Err(too_large(&path));
         }
-        let patience = Duration::from_millis(server.request_timeout_ms);
-        let late = |text: String| ApiError::new(StatusCode::REQUEST_TIMEOUT, "ChromaError", text).into_response();
-        let mut body = request.into_body();
-        let read = app.arriving().read(&mut body, max, caller);
-        let (bytes, room) = match tokio::time::timeout(patience, read).await {
-            Ok(Ok(arrived)) => arrived,
-            Ok(Err(Lost::TooLarge)) => {
-                let _ = tokio::time::timeout(DISCARD_PATIENCE, discard(body)).await;
-                return Err(too_large(&path));
-            }
-            Ok(Err(Lost::GivenUp)) => {
-                let _ = tokio::time::timeout(DISCARD_PATIENCE, discard(body)).await;
-                let text = "more request bodies are arriving than there is memory for, and this one came slowest: send it again, smaller";
-                return Err(ApiError::unavailable(text).into_response());
-            }
-            Ok(Err(Lost::TooSlow)) => return Err(late("the request body came too slowly: nothing was changed".into())),
-            Ok(Err(Lost::Stopping)) => {
-                return Err(ApiError::shutting_down().into_response());
-            }
-            Ok(Err(Lost::Broken(error))) => {
-                let text = format!("Failed to buffer the request body: {error}");
-                return Err(ApiError::invalid(text).into_response());
-            }
-            Err(_) => {
-                return Err(late(format!("the request body did not arrive within {} ms", server.request_timeout_ms)));
-            }
-        };
-        Ok(Self { bytes, path, key, _room: room })
-    }
+        Ok(Err(Lost::GivenUp)) => {
+            let _ = tokio::time::timeout(DISCARD_PATIENCE, discard(body)).await;
+            let text = "more request bodies are arriving than there is memory for, and this one came slowest: send it again, smaller";
+            return Err(ApiError::unavailable(text).into_response());
+        }
+        Ok(Err(Lost::TooSlow)) => return Err(late("the request body came too slowly: nothing was changed".into())),
+        Ok(Err(Lost::Stopping)) => {
+            return Err(ApiError::shutting_down().into_response());
+        }
+        Ok(Err(Lost::Broken(error))) => {
+            let text = format!("Failed to buffer the request body: {error}");
+            return Err(ApiError::invalid(text).into_response());
+        }
+        Err(_) => {
+            return Err(late(format!("the request body did not arrive within {} ms", server.request_timeout_ms)));
+        }
+    };
+    Ok((parts, bytes, room))
 }
 
 /// How long a body that was refused is read on, so that its client gets to read why.

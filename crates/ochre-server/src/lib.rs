@@ -30,7 +30,7 @@ mod user_jobs;
 mod webhooks;
 
 pub use app::App;
-pub use auth::{Auth, KeyError, Keys, NewKey, key_tables};
+pub use auth::{Auth, KeyError, Keys, Maker, NewKey, key_tables};
 pub use config::{Config, ConfigError, DEFAULT_TOML, Source};
 pub use extensions::{ExtensionOptions, Extensions, Loaded, serve_mcp};
 pub use openapi::built_in_document as openapi_document;

@@ -207,7 +207,11 @@ async fn serve(
         let bytes = body.as_ref().map_or(&[][..], JsonBytes::bytes);
         Ok(work(&Call::new(database, &caller, &path, &query, bytes))?)
     };
-    let answered = if description.is_write { app.run_write(answer).await } else { app.run(answer).await };
+    let answered = match description.method {
+        _ if description.is_write => app.run_write(answer).await,
+        Method::Get => app.run_read(answer).await,
+        _ => app.run(answer).await,
+    };
     match answered {
         Ok(Answer { status, content_type, body, audited }) => {
             let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();

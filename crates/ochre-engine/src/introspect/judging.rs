@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ochre_index::Bitmap;
-use ochre_model::{Metadata, ValidationType};
+use ochre_model::{Metadata, ValidationType, budget};
 use ochre_schema::{Compliance, MetadataSchema, Subject, prepare, violations};
 use ochre_store::{CollectionRow, Parts};
 use serde_json::Value as Json;
@@ -54,6 +54,7 @@ impl Inner {
         if let Some(batch) = &validation.batch {
             let mut compliance = Compliance::default();
             for Candidate { id, metadata, document } in batch {
+                budget::check()?;
                 let mut metadata = metadata.clone();
                 prepare(&schema, mode, true, &mut metadata);
                 let subject =
@@ -77,6 +78,7 @@ impl Inner {
         let parts = Parts { metadata: true, document: judging.schema.looks_beyond_metadata(), uri: false };
         let mut damaged = None;
         for offsets in offsets.chunks(JUDGED_AT_ONCE) {
+            budget::check()?;
             if judging.deadline.is_some_and(|deadline| Instant::now() > deadline) {
                 break;
             }

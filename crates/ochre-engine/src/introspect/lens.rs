@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use ochre_index::{Bitmap, TypeCounts, Values, View};
+use ochre_model::budget::{self, Exceeded};
 use ochre_model::{Value, ValueType};
 use ochre_schema::{
     Aggregate, Format, KeyReport, KeyStatistics, MetadataSchema, Offender, ReportOptions, Warning, expected_types,
@@ -81,7 +82,8 @@ pub(super) struct Seen {
 }
 
 impl Lens<'_> {
-    pub(super) fn key(&self, key: &str, counts: &TypeCounts) -> Seen {
+    pub(super) fn key(&self, key: &str, counts: &TypeCounts) -> Result<Seen, Exceeded> {
+        budget::check()?;
         let mut seen = Seen::default();
         let mut report = KeyReport::of_counts(key, counts, self.within.len() as u64);
         let declared = self.schema.and_then(|schema| schema.property(key));
@@ -102,12 +104,12 @@ impl Lens<'_> {
         if let Some(looked_at) = self.looked_at.filter(|_| !is_late) {
             let mut statistics = KeyStatistics::default();
             let mut gather = Gather { statistics: &mut statistics, examined: &mut seen.examined };
-            self.view.visit_values(key, looked_at, &mut gather);
+            self.view.visit_values(key, looked_at, &mut gather)?;
             seen.format = statistics.format(1).filter(|_| !self.is_sample);
             if !others.is_empty() {
-                self.offenders(key, &others, is_shown, &mut report, &mut seen);
+                self.offenders(key, &others, is_shown, &mut report, &mut seen)?;
             } else if let [main, _, ..] = statistics.date_formats()[..] {
-                self.misdated(key, main, is_shown, &mut report, &mut seen);
+                self.misdated(key, main, is_shown, &mut report, &mut seen)?;
             }
             statistics.report(
                 &mut report,
@@ -120,12 +122,12 @@ impl Lens<'_> {
                 seen.examined += 1;
                 seen.rare.push(offset);
                 if seen.rare.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            });
+            })?;
             seen.rare.truncate(most);
         }
         seen.warnings = self.warnings(&report, against.is_some());
         seen.report = report;
-        seen
+        Ok(seen)
     }
 
     /// Whether so few of many records have a key that it is more likely a slip.
@@ -135,7 +137,9 @@ impl Lens<'_> {
     }
 
     /// Second pass: the records whose type is not the expected one, and their values put together.
-    fn offenders(&self, key: &str, types: &[ValueType], is_shown: bool, report: &mut KeyReport, seen: &mut Seen) {
+    fn offenders(
+        &self, key: &str, types: &[ValueType], is_shown: bool, report: &mut KeyReport, seen: &mut Seen,
+    ) -> Result<(), Exceeded> {
         let mut aggregates: HashMap<(&'static str, String), (u64, Value)> = HashMap::new();
         let (mut listed, most) = (0, self.request.offenders);
         self.view.visit_typed(key, self.within, types, &mut |offset, value| {
@@ -154,7 +158,7 @@ impl Lens<'_> {
                 return ControlFlow::Break(());
             }
             ControlFlow::Continue(())
-        });
+        })?;
         let mut values: Vec<Aggregate> = aggregates
             .into_iter()
             .map(|((value_type, _), (count, value))| Aggregate { value_type, value: Some(cut(&value)), count })
@@ -164,10 +168,13 @@ impl Lens<'_> {
         });
         values.truncate(AGGREGATES_LISTED);
         report.offending_values = values;
+        Ok(())
     }
 
     /// Records whose date is written in another way than most.
-    fn misdated(&self, key: &str, main: Format, is_shown: bool, report: &mut KeyReport, seen: &mut Seen) {
+    fn misdated(
+        &self, key: &str, main: Format, is_shown: bool, report: &mut KeyReport, seen: &mut Seen,
+    ) -> Result<(), Exceeded> {
         let (mut listed, most) = (0, self.request.offenders);
         self.view.visit_typed(key, self.within, &[ValueType::Str], &mut |offset, value| {
             seen.examined += 1;
@@ -183,7 +190,7 @@ impl Lens<'_> {
                     .push((offset, Offender { id: String::new(), value_type: "string", value, rule: Some("format") }));
             }
             ControlFlow::Continue(())
-        });
+        })
     }
 
     fn warnings(&self, report: &KeyReport, is_declared: bool) -> Vec<Warning> {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ochre_index::{Bitmap, TypeCounts};
+use ochre_model::budget::{self, Exceeded};
 use ochre_model::{Filter, HIDDEN_PREFIX};
 use ochre_schema::{
     Compliance, DocumentReport, Format, KeyReport, MetadataSchema, Offender, Report, Sample, SuggestedTypes, Warning,
@@ -160,7 +161,7 @@ impl Inner {
         };
         let keys = inspection.counted_keys();
         inspection.choose(keys.len());
-        let seen = inspection.look(&keys);
+        let seen = inspection.look(&keys)?;
         inspection.take(seen)?;
         if let (Some(schema), Some(declaration)) = (&inspection.schema, &row.declaration) {
             inspection.report.compliance = match (self.schemas.audit(row), &inspection.looked_at) {
@@ -264,7 +265,7 @@ impl Inspection<'_> {
     }
 
     /// Looks at every key, with several threads where that is worth it.
-    fn look(&self, keys: &[(String, TypeCounts)]) -> Vec<Seen> {
+    fn look(&self, keys: &[(String, TypeCounts)]) -> Result<Vec<Seen>, Exceeded> {
         let lens = Lens {
             view: &self.pinned.view,
             request: self.request,
@@ -277,26 +278,33 @@ impl Inspection<'_> {
         let is_small = lens.looked_at.is_none_or(|looked_at| looked_at.len() < PARALLEL_MIN);
         let threads = if is_small { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
         let next = AtomicUsize::new(0);
+        let budget = budget::current();
         let work = || {
+            let _within = budget.clone().map(budget::enter);
             let mut seen = Vec::new();
             while let Some((index, (key, counts))) = {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 keys.get(index).map(|key| (index, key))
             } {
-                seen.push((index, lens.key(key, counts)));
+                seen.push((index, lens.key(key, counts)?));
             }
-            seen
+            Ok(seen)
         };
-        let mut seen: Vec<(usize, Seen)> = std::thread::scope(|scope| {
+        let seen: Vec<Result<Vec<(usize, Seen)>, Exceeded>> = std::thread::scope(|scope| {
             // A thread that cannot be had is done without.
             let helpers: Vec<_> = (1..threads.min(THREADS_MAX).min(keys.len()))
                 .filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok())
                 .collect();
             let own = work();
-            own.into_iter().chain(helpers.into_iter().flat_map(|helper| helper.join().unwrap_or_default())).collect()
+            let others = helpers
+                .into_iter()
+                .map(|helper| helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            std::iter::once(own).chain(others).collect()
         });
+        let mut seen: Vec<(usize, Seen)> =
+            seen.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
         seen.sort_by_key(|(index, _)| *index);
-        seen.into_iter().map(|(_, seen)| seen).collect()
+        Ok(seen.into_iter().map(|(_, seen)| seen).collect())
     }
 
     /// Takes what was seen of the keys into the report, and finds the ids of offenders.

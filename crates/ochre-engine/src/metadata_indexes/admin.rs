@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use ochre_model::budget;
 use ochre_store::{CollectionNumber, CollectionRow};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
@@ -364,7 +365,11 @@ impl Inner {
             let mut declared = self.indexes.declared.write();
             declared.remove(|entry| gone.contains(&entry.id));
             if let Some(before) = before {
-                declared.names.remove(&Indexes::place(&before.definition()));
+                let place = Indexes::place(&before.definition());
+                // Another may have its name by now: that of a database made after this one's was deleted.
+                if declared.names.get(&place).is_some_and(|named| named.id() == before.id()) {
+                    declared.names.remove(&place);
+                }
             }
             if let Some((new, entries)) = new {
                 declared.names.insert(Indexes::place(&new.definition()), new.clone());
@@ -438,7 +443,8 @@ impl Inner {
                 "index '{name}' is not used, so there is nothing to verify; rebuild it"
             )));
         };
-        let (compared, wrong) = view.verify_index(index, &mut |_| false);
+        let (compared, wrong) = view.verify_index(index, &mut |_| budget::check().is_err());
+        budget::check()?;
         let outside = view.outside_index(index).len();
         let _changing = self.indexes.changing.lock();
         if !self.indexes.of(entry.number).iter().any(|other| other.id == entry.id) {

@@ -15,7 +15,7 @@ use crate::database::Inner;
 use crate::error::Error;
 
 /// An index that every collection of a database has.
-pub(super) struct DatabaseIndex {
+pub(crate) struct DatabaseIndex {
     pub(super) id: Uuid,
     pub(super) created_at: i64,
     /// It names no collection.
@@ -24,7 +24,7 @@ pub(super) struct DatabaseIndex {
 
 impl Indexes {
     /// The indexes that every collection of a database has.
-    pub(super) fn of_database(&self, tenant: &str, database: &str) -> Vec<Arc<DatabaseIndex>> {
+    pub(crate) fn of_database(&self, tenant: &str, database: &str) -> Vec<Arc<DatabaseIndex>> {
         let declared = self.declared.read();
         let own = declared.names.iter().filter(|((of, name, _), _)| of == tenant && name == database);
         own.filter_map(|(_, declared)| match declared {
@@ -123,10 +123,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Forgets the indexes of a database that is gone.
-    pub(crate) fn forget_database_indexes(&self, tenant: &str, database: &str) {
+    /// Forgets indexes of a database that is gone.
+    pub(crate) fn forget_database_indexes(&self, of_deleted: Vec<Arc<DatabaseIndex>>) {
         let _changing = self.indexes.changing.lock();
-        for index in self.indexes.of_database(tenant, database) {
+        for index in of_deleted {
             let name = index.definition.lock().index_name.clone();
             if let Err(error) = self.remove_declared(&Declared::Database(index)) {
                 tracing::warn!(index = name, %error, "could not forget the index of a deleted database yet");

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod backup;
+mod budgets;
 mod crash;
 mod damage;
 mod erasure;

@@ -10,6 +10,7 @@ mod choose;
 mod key;
 mod segment;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ochre_model::{Filter, Value, ValueType};
@@ -21,6 +22,9 @@ pub use self::segment::{COMPOSITE_VERSION, CompositeBuilder, CompositeHeader, Co
 use crate::bitmap::Bitmap;
 use crate::coverage::Coverage;
 use crate::view::View;
+
+/// Records whose entries in a segment are collected at once.
+const VERIFIED_AT_ONCE: usize = 262_144;
 
 /// A record with more keys, because of a long list, is not in the index: it is looked at in the columns.
 pub const KEYS_PER_RECORD_MAX: usize = 10_000;
@@ -276,21 +280,30 @@ impl View {
     pub fn verify_index(&self, index: &CompositeIndex, stop: &mut dyn FnMut(usize) -> bool) -> (usize, usize) {
         let (mut compared, mut wrong) = (0, 0);
         for (segment, current) in index.segments() {
-            let mut said: std::collections::HashMap<u32, Vec<Vec<u8>>> = std::collections::HashMap::new();
-            segment.each(&mut |key, offset| {
-                if current.contains(offset) {
-                    said.entry(offset).or_default().push(key.to_vec());
+            let offsets: Vec<u32> = current.iter().collect();
+            // A segment is in the order of its keys: what it says of some records is collected at once, in bounded memory.
+            for part in offsets.chunks(VERIFIED_AT_ONCE) {
+                let (first, last) = (part[0], part[part.len() - 1]);
+                let mut said: HashMap<u32, Vec<Vec<u8>>> = HashMap::new();
+                let mut entries = 0usize;
+                let mut is_stopped = false;
+                segment.each(&mut |key, offset| {
+                    entries += 1;
+                    is_stopped |= entries.is_multiple_of(65_536) && stop(compared);
+                    if !is_stopped && (first..=last).contains(&offset) && current.contains(offset) {
+                        said.entry(offset).or_default().push(key.to_vec());
+                    }
+                });
+                for offset in part {
+                    if is_stopped || compared % 4096 == 0 && stop(compared) {
+                        return (compared, wrong);
+                    }
+                    let mut is = self.index_keys(&index.shape, *offset).unwrap_or_default();
+                    is.sort_unstable();
+                    is.dedup();
+                    compared += 1;
+                    wrong += usize::from(said.remove(offset).unwrap_or_default() != is);
                 }
-            });
-            for offset in current.iter() {
-                if compared % 4096 == 0 && stop(compared) {
-                    return (compared, wrong);
-                }
-                let mut is = self.index_keys(&index.shape, offset).unwrap_or_default();
-                is.sort_unstable();
-                is.dedup();
-                compared += 1;
-                wrong += usize::from(said.remove(&offset).unwrap_or_default() != is);
             }
         }
         (compared, wrong)

@@ -168,6 +168,7 @@ impl Inner {
     /// Adds a job: as the store has it, unless it was declared differently then.
     fn declare(&self, name: &str, trigger: Trigger, options: ScheduleOptions) -> Result<(), Error> {
         let task = self.task(name)?;
+        let is_configured = options.is_configured;
         let definition = Definition::new(&*task, trigger, options)?;
         let origin = definition.clone();
         let declared = definition.declared();
@@ -177,6 +178,8 @@ impl Inner {
         }
         let stored = self.parts.store.load()?.into_iter().find(|schedule| schedule.name == name);
         let stored_version = stored.as_ref().map_or(0, |stored| stored.version);
+        // The configuration may change in other respects after its time to run once has come.
+        let same_once = stored.as_ref().filter(|stored| stored.trigger == definition.trigger).map(|stored| stored.next);
         // A change made by hand lasts until the configuration says something new.
         let kept = stored.filter(|stored| stored.declared == declared).and_then(|stored| {
             let knobs = Knobs::new(&*task, &stored.knobs).ok()?;
@@ -184,18 +187,20 @@ impl Inner {
         });
         let is_new = kept.is_none();
         let now = self.now();
-        if is_new
-            && let Trigger::Once(at) = definition.trigger
-            && at < now
-        {
-            return Err(passed(name, at, now));
-        }
+        let next = match definition.trigger {
+            // A time that is right now still counts.
+            Trigger::Once(at) if is_new && at < now => match same_once {
+                Some(next) => next,
+                None if is_configured && !self.parts.store.is_persistent() => {
+                    tracing::warn!(job = name, %at, "the time to run once has passed; this scheduler does not remember whether it ran");
+                    None
+                }
+                None => return Err(passed(name, at, now)),
+            },
+            Trigger::Once(at) => same_once.unwrap_or(Some(at)),
+            _ => definition.trigger.next(now),
+        };
         let (schedule, knobs) = kept.unwrap_or_else(|| {
-            // A time that is right now still counts if there is no other.
-            let next = match definition.trigger {
-                Trigger::Once(at) => Some(at),
-                _ => definition.trigger.next(now),
-            };
             let schedule = Schedule {
                 name: name.to_owned(),
                 trigger: definition.trigger,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ochre_scheduler::{Failure, JobState, Kind, Look, Misfire, Overlap, Scheduler, Span, Status};
+use ochre_scheduler::{
+    Failure, JobState, Kind, LocalScheduler, Look, Misfire, Overlap, Scheduler, Span, Status, declare,
+};
 use parking_lot::Mutex;
 
 use crate::harness::{Mortal, Scripted, World, at, every_minute, options};
@@ -202,6 +204,35 @@ fn what_cannot_work_is_refused_with_the_reason() {
         let error = scheduler.alter("tidy", &change).expect_err(words).to_string();
         assert!(error.contains(words), "{error}");
     }
+}
+
+#[test]
+fn a_time_to_run_once_stays_in_the_configuration_after_it_ran() {
+    let (world, task) = (World::new(true), Scripted::idle("tidy"));
+    let configured = |scheduler: &LocalScheduler, change: &str| {
+        let change = serde_json::from_str(change).expect(change);
+        declare(scheduler, &*task, &change).map(|_| scheduler.job("tidy").expect("listed"))
+    };
+    let once = r#"{"once": "2026-11-21T00:10:00Z"}"#;
+    let first = world.scheduler(&[Arc::clone(&task)]);
+    configured(&first, once).expect("a time to come");
+    world.pass(&first, 1200);
+    assert_eq!(task.ran(), 1);
+    // The configuration says the same, then something else of the same job: both of a time that has passed.
+    for change in [once, r#"{"once": "2026-11-21T00:10:00Z", "policies": {"priority": 7}}"#] {
+        let later = world.scheduler(&[Arc::clone(&task)]);
+        assert_eq!(configured(&later, change).expect(change).state, JobState::Finished);
+        world.pass(&later, 1200);
+    }
+    assert_eq!(task.ran(), 1, "it ran once");
+    // A scheduler that forgets cannot know whether it ran; of one that remembers it is a mistake.
+    let new = World::new(true);
+    new.clock.advance(Duration::from_secs(3600));
+    let remembers = Mortal::new(Arc::clone(&new.store) as _, i64::MAX, false);
+    let error = configured(&new.scheduler_on(&[Arc::clone(&task)], remembers), once);
+    assert!(error.expect_err("it never ran").to_string().contains("has passed"));
+    let forgetful = new.scheduler(&[Arc::clone(&task)]);
+    assert_eq!(configured(&forgetful, once).expect("it may have run").state, JobState::Finished);
 }
 
 #[test]

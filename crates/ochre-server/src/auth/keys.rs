@@ -104,6 +104,18 @@ struct Kept {
     key: NewKey,
     created_at: i64,
     revoked_at: Option<i64>,
+    /// Anybody may have made it: authentication was off.
+    #[serde(default)]
+    made_by_anybody: bool,
+}
+
+/// Who makes a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maker {
+    /// A caller who may, or whoever has the directory.
+    Entitled,
+    /// Whoever reached the server while authentication was off.
+    Anybody,
 }
 
 pub(crate) struct Key {
@@ -200,7 +212,7 @@ impl Keys {
     }
 
     /// Makes a key; it is in the answer, and never shown again.
-    pub fn create(&self, database: &Database, roles: &Roles, new: NewKey) -> Result<Json, KeyError> {
+    pub fn create(&self, database: &Database, roles: &Roles, new: NewKey, maker: Maker) -> Result<Json, KeyError> {
         if new.name.trim().is_empty() || new.name.chars().count() > NAME_MAX || new.name.chars().any(char::is_control) {
             return Err(KeyError::Invalid(format!("name: a key has a name of 1 to {NAME_MAX} characters")));
         }
@@ -232,7 +244,8 @@ impl Keys {
             return Err(KeyError::Invalid(format!("there are {KEYS_MAX} valid keys, the limit; revoke some")));
         }
         let key = ApiKey::new();
-        let (hash, kept) = (self.secret.hash(&key.text), Kept { key: new, created_at: now(), revoked_at: None });
+        let hash = self.secret.hash(&key.text);
+        let kept = Kept { key: new, created_at: now(), revoked_at: None, made_by_anybody: maker == Maker::Anybody };
         save(database, &key.id, &hash, &kept)?;
         self.put(&key.id, hash, kept, roles);
         let mut shown = self.show(&key.id).unwrap_or_default();
@@ -246,13 +259,18 @@ impl Keys {
         ids.iter().filter_map(|id| self.show(id)).collect()
     }
 
+    /// How many valid keys were made while authentication was off.
+    pub(crate) fn made_by_anybody(&self) -> usize {
+        self.all.read().values().filter(|key| key.is_valid() && key.kept.made_by_anybody).count()
+    }
+
     /// A key, without what it is.
     pub fn show(&self, id: &str) -> Option<Json> {
         let key = self.all.read().get(id).cloned()?;
         let mut shown = serde_json::to_value(&key.kept.key).unwrap_or_default();
         let more = json!({
             "id": id, "created_at": time(key.kept.created_at), "revoked_at": key.kept.revoked_at.map(time),
-            "valid": key.is_valid(),
+            "valid": key.is_valid(), "made_without_authentication": key.kept.made_by_anybody,
             "last_used": Some(key.last_used.load(Ordering::Relaxed)).filter(|at| *at > 0).map(time),
         });
         if let (Some(shown), Json::Object(more)) = (shown.as_object_mut(), more) {

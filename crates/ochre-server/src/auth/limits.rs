@@ -67,7 +67,7 @@ fn network(address: IpAddr) -> IpAddr {
 
 /// What keys are using now, by the names of their principals.
 #[derive(Default)]
-pub(super) struct Usage(Mutex<HashMap<String, Use>>);
+pub(crate) struct Usage(Mutex<HashMap<String, Use>>);
 
 struct Use {
     at_once: Arc<AtomicU32>,
@@ -76,8 +76,19 @@ struct Use {
     counted: Instant,
 }
 
-/// Given back when the request is answered.
-pub(super) struct Room(Arc<AtomicU32>);
+tokio::task_local! {
+    /// What the request of this task takes of what its key may do at once. Work that goes on after its client left holds
+    /// it on.
+    pub(crate) static ROOM: Option<Arc<Room>>;
+}
+
+/// What this request takes of what its key may do at once, for work that may outlast the request.
+pub(crate) fn current_room() -> Option<Arc<Room>> {
+    ROOM.try_with(Clone::clone).ok().flatten()
+}
+
+/// Given back when the request is answered and its work has ended.
+pub(crate) struct Room(Arc<AtomicU32>);
 
 impl Drop for Room {
     fn drop(&mut self) {
@@ -87,7 +98,7 @@ impl Drop for Room {
 
 impl Usage {
     /// Counts a request of a key; or why it has to wait, and how long.
-    pub(super) fn enter(&self, limits: &NewKey, name: &str) -> Result<Room, (&'static str, Duration)> {
+    pub(crate) fn enter(&self, limits: &NewKey, name: &str) -> Result<Room, (&'static str, Duration)> {
         let mut all = self.0.lock();
         let now = Instant::now();
         let rate = f64::from(limits.requests_per_second.unwrap_or(0));

@@ -31,8 +31,9 @@ use tokio::sync::{OwnedMutexGuard, Semaphore};
 
 use self::audit::{Audit, Entry};
 use self::keys::Key;
-pub use self::keys::{KeyError, Keys, NewKey, key_tables};
-use self::limits::{Failures, Usage};
+pub use self::keys::{KeyError, Keys, Maker, NewKey, key_tables};
+use self::limits::Failures;
+pub(crate) use self::limits::{ROOM, Usage, current_room};
 use self::place::Place;
 use crate::app::App;
 use crate::config::{Config, ConfigError};
@@ -337,6 +338,13 @@ impl Auth {
                 given.root_key_variable
             );
         }
+        let made_by_anybody = auth.keys.made_by_anybody();
+        if given.enabled && made_by_anybody > 0 {
+            tracing::warn!(
+                keys = made_by_anybody,
+                "keys are valid that anybody may have made while authentication was off: look at `ochre keys list` and revoke those that are not yours"
+            );
+        }
         Ok(auth)
     }
 
@@ -527,29 +535,27 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
     };
     let room = match caller.key.as_ref().map(|key| auth.usage.enter(key.limits(), &caller.principal().name)) {
         None => None,
-        Some(Ok(room)) => Some(room),
+        Some(Ok(room)) => Some(Arc::new(room)),
         Some(Err((text, wait))) => return too_many(text, wait),
     };
     let place = Place::of(&request, &route, app.database());
     let verdict = caller.verdict(needs, &place);
     let entry = entry.map(|entry| Entry { who: caller.principal().name.clone(), ..entry });
     let Some(entry) = entry else {
-        let _room = room;
         return match verdict {
             Ok(()) => {
                 caller.enter(&mut request);
-                next.run(request).await
+                ROOM.scope(room, next.run(request)).await
             }
             Err(error) => error.into_response(),
         };
     };
     // In a task of its own: a client that goes away must not keep it from being noted.
     let answered = tokio::spawn(async move {
-        let _room = room;
         let response = match verdict {
             Ok(()) => {
                 caller.enter(&mut request);
-                next.run(request).await
+                ROOM.scope(room, next.run(request)).await
             }
             Err(error) => error.into_response(),
         };

@@ -32,6 +32,7 @@ use serde_json::{Map, Value as Json, json};
 use tokio::sync::watch;
 
 use crate::app::{App, Named};
+use crate::body::arrived;
 use crate::error::ApiError;
 use crate::finder;
 use crate::routes::find::{common_parameters, found_schema};
@@ -122,7 +123,14 @@ impl Mcp {
 
     fn serve(self: Arc<Self>, request: Request<Body>) -> Streamed {
         Box::pin(async move {
-            let Some(service) = self.service.get() else { return refuse(&Failure::internal("tools are not started")) };
+            let (Some(service), Some(app)) = (self.service.get(), self.app.get()) else {
+                return refuse(&Failure::internal("tools are not started"));
+            };
+            let (parts, body, _room) = match arrived(app, request.map(axum::body::Body::new)).await {
+                Ok(arrived) => arrived,
+                Err(refused) => return refused.map(|body| body.map_err(Into::into).boxed_unsync()),
+            };
+            let request = Request::from_parts(parts, Full::new(body));
             let session =
                 |headers: &HeaderMap| headers.get(SESSION).and_then(|session| session.to_str().ok()).map(str::to_owned);
             let given = session(request.headers());
@@ -300,7 +308,7 @@ fn fingerprint(database: &Database) -> Result<u64, ApiError> {
 impl Tools {
     async fn list(&self, caller: Caller) -> Result<Vec<Tool>, ApiError> {
         self.app
-            .run(move |database| {
+            .run_read(move |database| {
                 let mut tools = Vec::new();
                 for (name, row) in named(database, &caller)? {
                     // One that was deleted meanwhile, or cannot be read, has no tools.
@@ -338,7 +346,7 @@ impl Tools {
                     let request = IntrospectRequest { sensitive_keys: false, ..IntrospectRequest::default() };
                     Ok(home.find(database)?.introspect(&request)?.to_markdown())
                 };
-                Ok(CallToolResult::success(vec![ContentBlock::text(self.app.run(describe).await?)]))
+                Ok(CallToolResult::success(vec![ContentBlock::text(self.app.run_read(describe).await?)]))
             }
         }
     }

@@ -9,7 +9,7 @@ use ochre_extension::{Description, Needs, Permission};
 use serde_json::{Value as Json_, json};
 
 use crate::app::App;
-use crate::auth::{Audited, Auth, Caller, NewKey};
+use crate::auth::{Audited, Auth, Caller, Maker, NewKey};
 use crate::body::JsonBytes;
 use crate::error::ApiError;
 
@@ -62,7 +62,8 @@ async fn create(State(app): State<App>, caller: Caller, body: JsonBytes) -> Resu
     app.run(move |database| {
         let new: NewKey = body.parse_own()?;
         caller.check_grants(auth.roles(), &new.grants)?;
-        let mut made = auth.keys().create(database, auth.roles(), new)?;
+        let maker = if is_asked { Maker::Entitled } else { Maker::Anybody };
+        let mut made = auth.keys().create(database, auth.roles(), new, maker)?;
         if !is_asked {
             made["warning"] =
                 "authentication is off, so nobody is asked for a key: set auth.enabled = true and restart the server"

@@ -325,7 +325,7 @@ impl Validating {
 }
 
 async fn validate(State(app): State<App>, named: Named, body: JsonBytes) -> Result<Response, ApiError> {
-    app.run(move |database| {
+    app.run_read(move |database| {
         let given: Validating = body.parse_own()?;
         let batch = given.batch()?;
         let validation = Validation { schema: given.schema, mode: given.validation_type, batch };
