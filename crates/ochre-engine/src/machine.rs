@@ -38,14 +38,20 @@ impl Machine {
 
 /// Resident memory of this process, mapped files included, in bytes; 0 if unknown.
 pub(crate) fn resident_bytes() -> u64 {
+    resident()[0]
+}
+
+/// Resident memory of this process, and what of it is pages of files, in bytes; 0 if unknown.
+pub(crate) fn resident() -> [u64; 2] {
     #[cfg(target_os = "linux")]
     {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-        let pages = statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
-        pages.unwrap_or(0) * rustix::param::page_size() as u64
+        let mut pages = statm.split_ascii_whitespace().skip(1).map(|pages| pages.parse::<u64>().unwrap_or(0));
+        let page = rustix::param::page_size() as u64;
+        [0; 2].map(|_: u64| pages.next().unwrap_or(0) * page)
     }
     #[cfg(not(target_os = "linux"))]
-    0
+    [0; 2]
 }
 
 /// Bytes of memory that this process may use: what its control group says, or what the machine has.

@@ -8,14 +8,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ochre_kernels::give_back_memory;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::database::Inner;
 use crate::loaded::Loaded;
-use crate::machine::{memory_bytes, resident_bytes};
+use crate::machine::{memory_bytes, resident, resident_bytes};
 use crate::options::Options;
 
 /// Share of what the process may use that is the limit unless one is set.
@@ -28,6 +29,15 @@ const LOW_SHARE: f64 = 0.75;
 const UNSEALED_SHARE: u64 = 4;
 /// or this many bytes, however low the limit is.
 const UNSEALED_BYTES_MIN: u64 = 4 << 20;
+/// The thread that watches memory lets go of pages of files from this share of the limit on: they come while it does.
+const WATCHED_SHARE: f64 = 0.85;
+/// Pages of files are worth letting go of if they are more than one part in so many of the limit.
+const WORTHWHILE_SHARE: u64 = 32;
+/// So many bytes of files can be brought into memory in a second.
+const PAGES_A_SECOND: f64 = 8e9;
+/// The thread that watches memory looks at most, and at least, this often.
+const WATCH_EVERY_MIN: Duration = Duration::from_millis(2);
+const WATCH_EVERY_MAX: Duration = Duration::from_millis(250);
 /// Requests look at memory at most this often.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -127,10 +137,25 @@ impl Inner {
     }
 
     fn drop_pages(&self) {
+        self.release_mapped_pages();
+        give_back_memory();
+    }
+
+    fn release_mapped_pages(&self) {
         self.store.drop_pages();
         let loaded: Vec<Arc<Loaded>> = self.loaded.read().values().cloned().collect();
         loaded.iter().filter_map(|loaded| loaded.view()).for_each(|view| view.drop_pages());
-        give_back_memory();
+    }
+
+    /// Lets go of pages of files if memory is short; when to look again.
+    fn watch_pages(&self) -> Duration {
+        let high = (self.memory_limit() as f64 * WATCHED_SHARE) as u64;
+        let [all, mapped] = resident();
+        if all > high && mapped > self.memory_limit() / WORTHWHILE_SHARE {
+            self.release_mapped_pages();
+        }
+        let room = high.saturating_sub(resident_bytes());
+        Duration::from_secs_f64(room as f64 / PAGES_A_SECOND).clamp(WATCH_EVERY_MIN, WATCH_EVERY_MAX)
     }
 
     /// Lets go of memory until no more than `target` bytes are resident, as far as that is possible; how many
@@ -186,6 +211,45 @@ impl Inner {
         if all.get(&loaded.number).is_some_and(|current| Arc::ptr_eq(current, loaded)) {
             all.remove(&loaded.number);
             self.signals.forget(loaded.number);
+        }
+    }
+}
+
+/// A thread that lets go of mapped pages as soon as memory is short: what scans segments, a build or a query, brings in
+/// hundreds of megabytes between two steps.
+pub(crate) struct PageWatch {
+    is_stopping: Arc<(Mutex<bool>, Condvar)>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl PageWatch {
+    /// Watches until it is stopped. Without a thread, pages go when requests and maintenance look.
+    pub(crate) fn start(inner: &Arc<Inner>) -> Self {
+        let is_stopping = Arc::new((Mutex::new(false), Condvar::new()));
+        let (inner, stop) = (Arc::downgrade(inner), Arc::clone(&is_stopping));
+        let watch = move || {
+            let (is_stopping, stopped) = &*stop;
+            let mut guard = is_stopping.lock();
+            while !*guard {
+                let Some(inner) = inner.upgrade() else { return };
+                let every = inner.watch_pages();
+                drop(inner);
+                stopped.wait_for(&mut guard, every);
+            }
+        };
+        let thread = std::thread::Builder::new().name("ochre-memory".into()).spawn(watch);
+        let thread = thread.map_err(|error| tracing::warn!(%error, "memory is watched by requests and jobs only")).ok();
+        Self { is_stopping, thread: Mutex::new(thread) }
+    }
+
+    /// Stops watching, and waits until it has: then nobody holds the database because of it.
+    pub(crate) fn stop(&self) {
+        let (is_stopping, stopped) = &*self.is_stopping;
+        *is_stopping.lock() = true;
+        stopped.notify_all();
+        if let Some(thread) = self.thread.lock().take() {
+            // It panics only if reading memory does, and has said so.
+            let _ = thread.join();
         }
     }
 }

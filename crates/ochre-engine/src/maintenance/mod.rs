@@ -38,6 +38,7 @@ use uuid::Uuid;
 use crate::database::Inner;
 use crate::error::Error;
 use crate::extension::WeakDatabase;
+use crate::residence::PageWatch;
 
 /// How a task reaches the database, which may be closing.
 #[derive(Clone)]
@@ -53,6 +54,7 @@ impl Home {
 pub(crate) struct Maintenance {
     inner: Arc<Inner>,
     scheduler: Arc<dyn Scheduler>,
+    memory: Option<PageWatch>,
     is_stopped: Mutex<bool>,
 }
 
@@ -92,7 +94,8 @@ impl Maintenance {
                 .map_err(|error| refused(&format!("jobs.{}", task.name()), &error))?;
         }
         inner.signals.connect(Arc::downgrade(&scheduler));
-        Ok(Self { inner: Arc::clone(inner), scheduler, is_stopped: Mutex::new(false) })
+        let memory = options.background.then(|| PageWatch::start(inner));
+        Ok(Self { inner: Arc::clone(inner), scheduler, memory, is_stopped: Mutex::new(false) })
     }
 
     /// Starts, unless the options say otherwise.
@@ -110,6 +113,7 @@ impl Maintenance {
         if !std::mem::replace(&mut *is_stopped, true) {
             self.inner.signals.stop();
             self.scheduler.stop();
+            self.memory.iter().for_each(PageWatch::stop);
         }
     }
 }
