@@ -136,7 +136,8 @@ pub struct Graph {
     /// By node, where its lists above the lowest level begin in `upper`.
     upper_start: Arena<u32>,
     upper: Links,
-    /// How distances grow with rank, as the bits of an `f32`; 0 while nothing is known.
+    /// How distances grow with rank, as the bits of an `f32`; 0 while nothing is known, and negative where they grow by no power
+    /// of it: then it is how many times more candidates walks keep.
     growth: AtomicU32,
     /// Level and number of the node that walks begin at.
     entry: AtomicU64,

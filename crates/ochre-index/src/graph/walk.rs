@@ -20,6 +20,8 @@ const GAUGE_FAR: usize = 100;
 /// Parts of the growth that walks go by: usually the first makes those that end by distance find as much, over all queries, as
 /// those that keep a fixed number of candidates: the hard ones gain what the easy ones lose. Where all are hard, more is needed.
 const GROWTH_SHARES: [f32; 6] = [0.5, 0.75, 1.0, 1.5, 2.0, 3.0];
+/// Where distances do not grow by a power of rank, as inner products do not, this many times more candidates may be needed.
+const WIDTHS: [f32; 4] = [1.0, 1.5, 2.0, 3.0];
 /// Of the nearest [`GAUGE_NEAR`] nodes walks find this part at least, on average,
 const RECALL_MIN: f32 = 0.985;
 /// and fewer than this
@@ -124,8 +126,8 @@ pub(crate) struct Wanted<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Reach {
     pub(super) k: usize,
-    /// Candidates farther than the `k`-th best by this factor are not followed,
-    factor: f32,
+    /// Candidates farther than the `k`-th best by this factor are not followed, if it is known how distances grow with rank,
+    factor: Option<f32>,
     /// if that is more than codes usually err,
     deviation: f32,
     /// and may err at most;
@@ -156,14 +158,16 @@ impl Reach {
     }
 
     fn limits(&self, best: &[f32]) -> Limits {
-        match best.last() {
-            Some(kth) if best.len() == self.k && *kth > 0.0 => {
-                // The margin is for two distances that err in opposite directions.
-                let unclear = kth + self.margin;
-                let follow = (kth * self.factor + self.deviation).max(kth + self.margin / 2.0);
+        let Some(kth) = best.last().filter(|_| best.len() == self.k) else { return Limits::NONE };
+        // The margin is for two distances that err in opposite directions.
+        let unclear = kth + self.margin;
+        match self.factor {
+            Some(factor) if *kth > 0.0 => {
+                let follow = (kth * factor + self.deviation).max(kth + self.margin / 2.0);
                 Limits { follow, keep: follow.max(unclear), unclear }
             }
-            _ => Limits::NONE,
+            // Distances that are nothing but what codes err, or inner products, do not grow by a factor.
+            _ => Limits { unclear, ..Limits::NONE },
         }
     }
 }
@@ -234,21 +238,30 @@ impl Graph {
         let mut entries = vec![self.near(query, entry)];
         let width = descent_width(self.linked().len(), self.parameters.max_neighbors);
         self.descend(query, &mut entries, (1..=top).rev(), width, scratch, &mut visited);
-        let ef = if search.reach.is_some() { search.ef.saturating_mul(WIDER) } else { search.ef };
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "`as` saturates, and half a candidate does not matter"
+        )]
+        let ef = match search.reach {
+            Some(Reach { factor: Some(_), .. }) => search.ef.saturating_mul(WIDER),
+            Some(_) => (search.ef as f32 * self.width()) as usize,
+            None => search.ef,
+        };
         let ended = self.search_level(query, &entries, 0, Search { ef, ..search }, scratch, &mut visited);
         (ended, visited)
     }
 
-    /// How far walks for the `k` best go that keep `ef` candidates, once it is known how distances grow with rank.
+    /// How far walks for the `k` best go that keep `ef` candidates, once it is known how far codes err.
     pub(super) fn reach(&self, query: &Query, k: usize, ef: usize) -> Option<Reach> {
         let (deviation, margin) = (self.codes.deviation(query), self.codes.margin(query));
-        self.growth().filter(|_| margin.is_finite()).map(|growth| {
-            #[expect(clippy::cast_precision_loss, reason = "a ratio of small numbers")]
-            let ratio = ef as f32 / k.max(1) as f32;
-            let factor = ratio.max(1.0).powf(growth);
-            let followed_min = (ef / FOLLOWED_SHARE).max(k.min(ef));
-            Reach { k, factor, deviation, margin, followed_min, unclear_max: UNCLEAR_MAX.max(ef.saturating_mul(WIDER)) }
-        })
+        #[expect(clippy::cast_precision_loss, reason = "a ratio of small numbers")]
+        let ratio = ef as f32 / k.max(1) as f32;
+        let factor = self.growth().map(|growth| ratio.max(1.0).powf(growth));
+        let followed_min = (ef / FOLLOWED_SHARE).max(k.min(ef));
+        let unclear_max = UNCLEAR_MAX.max(ef.saturating_mul(WIDER));
+        margin.is_finite().then_some(Reach { k, factor, deviation, margin, followed_min, unclear_max })
     }
 
     /// Measures how distances grow with rank, on some nodes' neighbours, and how far walks have to go by that to find them.
@@ -273,24 +286,32 @@ impl Graph {
         }
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let (ranks, mean) = ((GAUGE_FAR as f32 / GAUGE_NEAR as f32).ln(), sum / count.max(1) as f32);
-        if count * 2 <= linked.min(GAUGED) || mean <= 0.0 {
-            return;
-        }
-        for share in GROWTH_SHARES {
-            self.set_growth(mean / ranks * share);
-            let (mut hits, mut wanted, mut poor) = (0, 0, 0);
-            for (node, nearest) in &samples {
-                let found = self.neighbours(*node, GAUGE_NEAR, GAUGE_FAR);
-                let here = nearest.iter().filter(|near| found.iter().any(|other| other.node == **near)).count();
-                (hits, wanted) = (hits + here, wanted + nearest.len());
-                poor += usize::from(here * GAUGE_NEAR < nearest.len() * RECALL_EACH_MIN);
-            }
-            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-            let recall = hits as f32 / wanted.max(1) as f32;
-            if recall >= RECALL_MIN && poor * POOR_SHARE <= samples.len() {
+        let is_power = count * 2 > linked.min(GAUGED) && mean > 0.0;
+        let growths: Vec<f32> = if is_power {
+            GROWTH_SHARES.iter().map(|share| mean / ranks * share).collect()
+        } else {
+            WIDTHS.iter().map(|width| -width).collect()
+        };
+        for growth in growths {
+            self.set_growth(growth);
+            if self.finds_neighbours(&samples) {
                 break;
             }
         }
+    }
+
+    /// Whether walks at default parameters find the nearest neighbours of sampled nodes.
+    fn finds_neighbours(&self, samples: &[(u32, Vec<u32>)]) -> bool {
+        let (mut hits, mut wanted, mut poor) = (0, 0, 0);
+        for (node, nearest) in samples {
+            let found = self.neighbours(*node, GAUGE_NEAR, GAUGE_FAR);
+            let here = nearest.iter().filter(|near| found.iter().any(|other| other.node == **near)).count();
+            (hits, wanted) = (hits + here, wanted + nearest.len());
+            poor += usize::from(here * GAUGE_NEAR < nearest.len() * RECALL_EACH_MIN);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+        let recall = hits as f32 / wanted.max(1) as f32;
+        recall >= RECALL_MIN && poor * POOR_SHARE <= samples.len()
     }
 
     /// The `k` nearest neighbours of a node that a walk finds which keeps `ef` candidates.
@@ -307,8 +328,16 @@ impl Graph {
 
     /// The power of the ratio of two ranks by which their distances differ, as far as walks go by it.
     fn growth(&self) -> Option<f32> {
-        let growth = f32::from_bits(self.growth.load(std::sync::atomic::Ordering::Relaxed));
-        (growth > 0.0).then_some(growth)
+        Some(self.measured_growth()).filter(|growth| *growth > 0.0)
+    }
+
+    /// How many times more candidates walks keep where they end by rank.
+    fn width(&self) -> f32 {
+        (-self.measured_growth()).max(1.0)
+    }
+
+    fn measured_growth(&self) -> f32 {
+        f32::from_bits(self.growth.load(std::sync::atomic::Ordering::Relaxed))
     }
 
     /// A node with its distance from the query.
@@ -389,10 +418,15 @@ impl Graph {
             let mut first = next + 1;
             for (node, distance) in scratch.fresh.iter().zip(&scratch.distances) {
                 let near = Near { distance: *distance, node: *node };
-                if accepted >= ef && scratch.pool.last().is_some_and(|worst| near.distance >= worst.distance) {
-                    match reach.filter(|reach| ef < reach.unclear_max && near.distance <= limits.unclear) {
-                        Some(reach) => ef = ef.saturating_mul(2).min(reach.unclear_max),
-                        None => continue,
+                if accepted >= ef
+                    && let Some(worst) = scratch.pool.last()
+                {
+                    // One of the two would go: not while it may be among the best for all that codes can tell.
+                    let is_unclear = near.distance.max(worst.distance) <= limits.unclear;
+                    if is_unclear && let Some(reach) = reach.filter(|reach| ef < reach.unclear_max) {
+                        ef = ef.saturating_mul(2).min(reach.unclear_max);
+                    } else if near.distance >= worst.distance {
+                        continue;
                     }
                 }
                 if near.distance > limits.keep && scratch.pool.len() >= followed_min {
