@@ -10,9 +10,10 @@ mod generate;
 mod rules;
 mod setup;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use command::{has, run};
 
 const HELP: &str = "cargo xtask COMMAND
@@ -44,33 +45,56 @@ fn main() -> Result<()> {
     }
 }
 
-/// One build profile for everything, so that dependencies compile once.
+/// Everything of the workspace in one profile and with one set of features, so that nothing is compiled twice.
+fn build() -> Result<()> {
+    run("cargo", &["build", "--release", "--workspace"])
+}
+
 fn test() -> Result<()> {
-    run("cargo", &["build", "--release", "--workspace"])?;
+    // What tests need from package registries comes while the compiler works.
+    let python = std::thread::scope(|scope| {
+        let python = scope.spawn(setup::setup);
+        run("cargo", &["build", "--release", "--workspace", "--all-targets"])?;
+        python.join().map_err(|_| anyhow!("the set-up panicked"))?
+    })?;
     rules::check()?;
     generate::verify()?;
-    if has("cargo-nextest") {
-        run("cargo", &["nextest", "run", "--release", "--workspace", "--no-fail-fast"])?;
-    } else {
-        run("cargo", &["test", "--release", "--workspace", "--lib", "--bins", "--tests"])?;
-    }
-    run("cargo", &["test", "--release", "--workspace", "--doc"])?;
-    run("cargo", &["build", "--release", "--workspace", "--examples"])?;
-    for tier in ["scalar", "avx2", "avx512"] {
-        command::run_with(
-            "cargo",
-            &["test", "--release", "-p", "ochre-kernels", "-p", "ochre-index", "-q"],
-            &[("OCHRE_KERNELS", tier)],
-        )?;
-    }
-    conformance(&["python".into()])?;
-    conformance(&["javascript".into()])?;
-    conformance(&["crash".into(), "--kills".into(), "60".into()])?;
-    conformance(&["crash".into(), "--kills".into(), "15".into(), "--signal".into(), "TERM".into()])?;
-    conformance(&["upstream".into()])?;
-    run("cargo", &["run", "--release", "-q", "-p", "ochre-fuzz", "--", "--seconds", "24", "--seed", "18"])?;
+    rust_tests()?;
+    let suite = |what: &str, more: &[&str]| suite(&python, what, more);
+    let mut fuzz = Command::new(root().join("target/release/ochre-fuzz"));
+    fuzz.args(["--seconds", "24", "--seed", "18"]);
+    command::run_side_by_side(vec![
+        vec![suite("python", &[])?],
+        vec![
+            suite("upstream", &[])?,
+            suite("javascript", &[])?,
+            suite("crash", &["--kills", "60"])?,
+            suite("crash", &["--kills", "15", "--signal", "TERM"])?,
+            fuzz,
+        ],
+    ])?;
     println!("all tests passed");
     Ok(())
+}
+
+/// The tests in Rust; those that run kernels, on every tier of the processor.
+fn rust_tests() -> Result<()> {
+    let of_kernels = "package(ochre-kernels) | (package(ochre-index) & not test(/^shapes::/))";
+    if has("cargo-nextest") {
+        run("cargo", &["nextest", "run", "--release", "--workspace", "--no-fail-fast"])?;
+        for tier in ["scalar", "avx2", "avx512"] {
+            let arguments = ["nextest", "run", "--release", "--workspace", "-E", of_kernels, "--status-level", "fail"];
+            command::run_with("cargo", &arguments, &[("OCHRE_KERNELS", tier)])?;
+        }
+    } else {
+        run("cargo", &["test", "--release", "--workspace", "--lib", "--bins", "--tests"])?;
+        for tier in ["scalar", "avx2", "avx512"] {
+            let arguments =
+                ["test", "--release", "-p", "ochre-kernels", "-p", "ochre-index", "-q", "--", "--skip", "shapes::"];
+            command::run_with("cargo", &arguments, &[("OCHRE_KERNELS", tier)])?;
+        }
+    }
+    run("cargo", &["test", "--release", "--workspace", "--doc"])
 }
 
 fn check() -> Result<()> {
@@ -88,19 +112,24 @@ fn check() -> Result<()> {
 
 fn conformance(arguments: &[String]) -> Result<()> {
     let python = setup::setup()?;
-    let python = python.to_str().context("the path of the virtual environment is not Unicode")?;
+    build()?;
     let what = arguments.first().map(String::as_str).unwrap_or_default();
     let rest: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
-    let folder = root().join("conformance").join(what);
-    let mut call = match what {
-        "python" => vec!["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore"],
-        "javascript" | "upstream" => vec!["run.py"],
-        "crash" => vec!["kill.py"],
+    command::start(&mut suite(&python, what, &rest)?)
+}
+
+/// A suite of `conformance/`.
+fn suite(python: &Path, what: &str, rest: &[&str]) -> Result<Command> {
+    let mut command = Command::new(python);
+    command.current_dir(root().join("conformance").join(what));
+    match what {
+        "python" => command.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", "--durations=15"]),
+        "javascript" | "upstream" => command.arg("run.py"),
+        "crash" => command.arg("kill.py"),
         _ => bail!("{HELP}"),
     };
-    call.extend(rest);
-    run("cargo", &["build", "--release", "-p", "ochre-cli", "-p", "ochre-notes"])?;
-    command::run_in(&folder, python, &call)
+    command.args(rest);
+    Ok(command)
 }
 
 fn bench(arguments: &[String]) -> Result<()> {
@@ -113,7 +142,7 @@ fn bench(arguments: &[String]) -> Result<()> {
     };
     let python = setup::bench()?;
     let python = python.to_str().context("the path of the virtual environment is not Unicode")?;
-    run("cargo", &["build", "--release", "--workspace"])?;
+    build()?;
     let mut call = vec![script.as_str()];
     call.extend(rest.iter().map(String::as_str));
     command::run_in(&root().join("bench/compare"), python, &call)

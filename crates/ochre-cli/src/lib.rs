@@ -16,6 +16,7 @@ mod jobs;
 mod keys;
 mod mcp;
 mod memory;
+mod openapi;
 mod output;
 mod restore;
 mod run;
@@ -54,6 +55,7 @@ enum Command {
     Restore(restore::Restore),
     #[command(subcommand)]
     Config(config::Config),
+    Openapi(openapi::OpenApi),
     /// Print the version.
     Version,
 }
@@ -74,6 +76,7 @@ pub fn main(extensions: &Extensions) -> std::process::ExitCode {
         Command::Backup(backup) => backup.run(extensions, &mut output),
         Command::Restore(restore) => restore.run(extensions, &mut output),
         Command::Config(config) => config.run(&mut output),
+        Command::Openapi(openapi) => openapi.run(extensions, &mut output),
         Command::Version => output.data(&format!("ochre {}", env!("CARGO_PKG_VERSION"))).map(|()| Exit::Ok),
     };
     match exit {

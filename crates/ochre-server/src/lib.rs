@@ -33,7 +33,6 @@ pub use app::App;
 pub use auth::{Auth, KeyError, Keys, Maker, NewKey, key_tables};
 pub use config::{Config, ConfigError, DEFAULT_TOML, Source};
 pub use extensions::{ExtensionOptions, Extensions, Loaded, serve_mcp};
-pub use openapi::built_in_document as openapi_document;
 pub use serve::Server;
 pub use user_jobs::user_job_tables;
 pub use webhooks::Webhooks;

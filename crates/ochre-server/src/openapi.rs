@@ -7,8 +7,6 @@ use ochre_wire as wire;
 use serde_json::{Map, Value as Json, json};
 use utoipa::OpenApi;
 
-use crate::config::Config;
-use crate::extensions::Extensions;
 use crate::routes::descriptions;
 
 #[derive(OpenApi)]
@@ -31,15 +29,6 @@ use crate::routes::descriptions;
     wire::Include,
 )))]
 struct Schemas;
-
-/// The document of a server with every built-in extension, as it is kept in `docs/reference/openapi.json`.
-///
-/// # Panics
-/// Never: the defaults are tested to be valid.
-pub fn built_in_document() -> Json {
-    let loaded = Extensions::built_in().load(&Config::default()).expect("the defaults are tested to be valid");
-    document(loaded.api())
-}
 
 /// The names of the server's own schemas.
 pub(crate) fn schemas() -> Vec<String> {

@@ -95,6 +95,11 @@ impl Loaded {
         &self.store
     }
 
+    /// The description of the HTTP API that a server with these extensions has, as OpenAPI.
+    pub fn openapi_document(&self) -> Value {
+        crate::openapi::document(&self.api)
+    }
+
     /// Gives a database the schedulers, backup targets and validators that there are.
     pub fn register(&self, options: &mut Options) {
         let mut schedulers = Implementations::default();
