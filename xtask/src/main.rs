@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "this is a command")]
 
 mod command;
+mod cycles;
 mod generate;
 mod rules;
 mod setup;

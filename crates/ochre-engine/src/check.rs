@@ -7,9 +7,9 @@ use std::sync::Arc;
 use ochre_index::{SnapshotError, verify_snapshot};
 use ochre_store::{Error as StoreError, ExtensionTables, Finding, Report};
 
+use crate::cache_dir::{FOLDER, is_graph, is_summed};
 use crate::extension::{StoreExtension, tables_known};
 use crate::options::Options;
-use crate::snapshot::{FOLDER, is_graph, is_summed};
 
 /// Checks a database at rest, as [`check_with`] the extensions that come with the engine.
 ///

@@ -1,88 +1,43 @@
-//! Opening and closing a database, and its catalog: tenants, databases, collections.
+//! Opening and closing a database, and what may be asked of it as a whole.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
+use std::sync::Arc;
 
 use ochre_index::Memory;
-use ochre_model::{Declaration, IndexSchema, Metadata, check_collection_name, check_database_name, check_tenant_name};
-use ochre_scheduler::{JobStore, Scheduler};
+use ochre_model::{check_database_name, check_tenant_name};
+use ochre_scheduler::{Context, Failure, JobStore, Scheduler, Task};
 use ochre_store::{
-    Alteration, Change, CollectionNumber, CollectionRow, Committed, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow,
-    Debt, ExtensionTables, MemoryStore, NewCollection, Observer, Page, SqliteOptions, SqliteStore, Statistics, Store,
-    Tenant, rusqlite,
+    CollectionRow, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, Debt, ExtensionTables, MemoryStore, Page,
+    SqliteOptions, SqliteStore, Statistics, Store, Tenant, rusqlite,
 };
-use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
-use crate::backup::{Backups, Repository, UNFINISHED_RESTORE};
-use crate::collection::Collection;
+use crate::backup::folders::UNFINISHED_RESTORE;
+use crate::backup::manifest::{BackupKind, Manifest};
+use crate::backup::repository::Repository;
+use crate::catalog::CollectionOptions;
+use crate::collection::dirty::SWEEP;
+use crate::collection::eviction::{MemoryBudget, segment_bytes};
+use crate::collection::handle::Collection;
 use crate::error::Error;
-use crate::extension::{self, Commit, WeakDatabase};
-use crate::governor::TrafficGovernor;
-use crate::introspect::parsed;
-use crate::loaded::Loaded;
-use crate::maintenance::Maintenance;
-use crate::metadata_indexes::Indexes;
+use crate::extension::{StoreExtension, WeakDatabase, check_extensions, tables_known, tables_of};
+use crate::inner::{Inner, WeakInner};
+use crate::maintenance::job_store::SqliteJobs;
+use crate::maintenance::{Maintenance, maintain_all};
 use crate::options::Options;
-use crate::residence::{Residence, segment_bytes};
 use crate::schemas::{Schemas, ViolationCount};
-use crate::signals::{SWEEP, Signals};
-use crate::snapshot::Snapshots;
-use crate::traffic::Traffic;
+use crate::throttle::host::resident_bytes;
+use crate::write::publish::{Commit, Listener, Publisher};
 
 /// An open database. Cheap to clone; all clones are the same database. It closes with the last clone,
 /// or by [`Database::close`].
 #[derive(Clone)]
 pub struct Database {
     pub(crate) inner: Arc<Inner>,
+    /// What extends it; of none in handles that jobs use.
+    extensions: Arc<[Arc<dyn StoreExtension>]>,
     /// Stops maintenance when the last handle goes; absent in handles that maintenance itself uses.
     maintenance: Option<Arc<Maintenance>>,
-}
-
-/// What handles, the observer and jobs share.
-pub(crate) struct Inner {
-    /// Dropped before the store: views may hold files that the store's lock protects.
-    pub(crate) loaded: RwLock<HashMap<CollectionNumber, Arc<Loaded>>>,
-    /// Catalog rows by id, as far as they were asked for.
-    pub(crate) rows: RwLock<HashMap<Uuid, Arc<CollectionRow>>>,
-    pub(crate) store: Arc<dyn Store>,
-    /// Where jobs are kept, if they are.
-    jobs: Option<Arc<dyn JobStore>>,
-    pub(crate) directory: Option<PathBuf>,
-    pub(crate) options: Options,
-    pub(crate) snapshots: Snapshots,
-    pub(crate) signals: Signals,
-    /// What runs jobs; set before anybody has the database.
-    scheduler: OnceLock<Arc<dyn Scheduler>>,
-    pub(crate) traffic: Arc<Traffic>,
-    pub(crate) governor: Arc<TrafficGovernor>,
-    pub(crate) residence: Residence,
-    pub(crate) schemas: Arc<Schemas>,
-    pub(crate) indexes: Indexes,
-    /// What is known of the backups that were taken, and of where they go.
-    pub(crate) backups: Backups,
-    /// The backups at the target, once it was opened.
-    pub(crate) repository: OnceLock<Repository>,
-    /// Tables that are kept beside those of extensions.
-    pub(crate) tables: Mutex<Vec<ExtensionTables>>,
-    /// Held by compaction, and by whoever reads segment files that it could remove.
-    pub(crate) segments: Mutex<()>,
-    /// Held by whoever works on graphs: they have one writer.
-    pub(crate) maintaining: Mutex<()>,
-}
-
-/// What a new collection may be given beside its name.
-#[derive(Clone, Debug, Default)]
-pub struct CollectionOptions {
-    /// Its metadata; not empty if given.
-    pub metadata: Option<Metadata>,
-    /// What it declares of its records.
-    pub declaration: Declaration,
-    /// How it is indexed; Chroma's defaults if absent.
-    pub schema: Option<IndexSchema>,
-    /// Return the existing collection of this name, unchanged, instead of failing.
-    pub get_or_create: bool,
 }
 
 impl Database {
@@ -117,7 +72,7 @@ impl Database {
             disk: Arc::clone(&options.disk),
             vfs: options.vfs.clone(),
             map_segments: options.map_segments,
-            seal_bytes: segment_bytes(&options),
+            seal_bytes: segment_bytes(options.memory_limit, options.segment_bytes),
             accept_loss: options.accept_loss,
             ..SqliteOptions::default()
         };
@@ -137,7 +92,7 @@ impl Database {
             );
         }
         let store = Arc::new(store);
-        let jobs = Arc::clone(&store) as Arc<dyn JobStore>;
+        let jobs: Arc<dyn JobStore> = Arc::new(SqliteJobs(Arc::clone(&store)));
         Self::start(store, Some(jobs), Some(directory), options)
     }
 
@@ -160,65 +115,59 @@ impl Database {
     fn start(
         store: Arc<dyn Store>, jobs: Option<Arc<dyn JobStore>>, directory: Option<&Path>, options: Options,
     ) -> Result<Self, Error> {
-        let (traffic, residence) = (Arc::new(Traffic::default()), Residence::new(options.memory_limit));
-        let schemas = Arc::new(Schemas::new(options.validators.clone()));
-        let inner = Arc::new(Inner {
-            governor: Arc::new(TrafficGovernor::new(
-                Arc::clone(&traffic),
-                residence.limit(),
-                Arc::clone(&store),
-                directory.map(Path::to_owned),
-            )),
-            store,
-            jobs,
-            directory: directory.map(Path::to_owned),
-            snapshots: Snapshots::new(directory, &options, residence.limit()),
-            traffic,
-            residence,
-            options,
-            rows: RwLock::default(),
-            loaded: RwLock::default(),
-            signals: Signals::default(),
-            scheduler: OnceLock::new(),
-            schemas,
-            indexes: Indexes::default(),
-            backups: Backups::default(),
-            repository: OnceLock::new(),
-            tables: Mutex::default(),
-            segments: Mutex::new(()),
-            maintaining: Mutex::new(()),
-        });
-        extension::check(&inner.options.extensions)?;
-        let maintenance = Arc::new(Maintenance::new(&inner, inner.jobs.clone())?);
-        let _ = inner.scheduler.set(Arc::clone(maintenance.scheduler()));
-        let database = Self { inner, maintenance: Some(maintenance) };
+        check_extensions(&options.extensions)?;
+        let memory = MemoryBudget::new(options.memory_limit);
+        let schemas = Schemas::new(options.validators.clone());
+        let inner = Arc::new(Inner::new(store, jobs, directory, options.settings(), memory, schemas));
+        *inner.tables.lock() = tables_known(&options.extensions);
+        let mut tasks = Vec::new();
+        for extension in &options.extensions {
+            let own = extension.tasks(&WeakDatabase(WeakInner(Arc::downgrade(&inner))));
+            tasks.extend(own.into_iter().map(|task| (extension.name(), task)));
+        }
+        let maintenance = Arc::new(Maintenance::new(&inner, inner.jobs().cloned(), tasks)?);
+        inner.connect(maintenance.scheduler());
+        let extensions: Arc<[Arc<dyn StoreExtension>]> = options.extensions.into();
+        let database = Self { inner, extensions, maintenance: Some(maintenance) };
         let inner = &database.inner;
-        inner.store.observe(Arc::new(Publisher(Arc::downgrade(inner))));
+        inner.store.observe(Arc::new(Publisher::new(&inner.collections, database.listeners())));
         database.extend_store()?;
-        inner.remove_strays();
-        inner.remove_unfinished_backups();
+        inner.collections.remove_strays();
+        inner.backups.remove_unfinished();
         database.maintenance.iter().try_for_each(|maintenance| maintenance.start())?;
-        if inner.options.background {
-            crate::backup::examine_target(inner);
+        if inner.settings.background {
+            inner.backups.examine_target();
         }
         Ok(database)
     }
 
+    /// What extensions are told of commits.
+    fn listeners(&self) -> Vec<Listener> {
+        let watching = self.extensions.iter().filter(|extension| extension.watches_commits()).cloned();
+        watching
+            .map(|extension| {
+                let name = extension.name();
+                let listener = move |commit: &Commit| extension.committed(commit);
+                (name, Box::new(listener) as Box<dyn Fn(&Commit) + Send + Sync>)
+            })
+            .collect()
+    }
+
     /// A handle for extensions and their jobs, which does not keep maintenance going.
     pub(crate) fn within(inner: Arc<Inner>) -> Self {
-        Self { inner, maintenance: None }
+        Self { inner, extensions: Arc::default(), maintenance: None }
     }
 
     /// A handle that keeps nothing open: for what lives as long as the database.
     pub fn downgrade(&self) -> WeakDatabase {
-        WeakDatabase(Arc::downgrade(&self.inner))
+        WeakDatabase(WeakInner(Arc::downgrade(&self.inner)))
     }
 
     /// Brings the tables of extensions to the newest version, and opens them.
     fn extend_store(&self) -> Result<(), Error> {
         let within = Self::within(Arc::clone(&self.inner));
-        for extension in &self.inner.options.extensions {
-            self.inner.store.extend(&extension::tables_of(&**extension), extension.migrations())?;
+        for extension in self.extensions.iter() {
+            self.inner.store.extend(&tables_of(&**extension), extension.migrations())?;
             extension.opened(&within)?;
         }
         Ok(())
@@ -229,13 +178,13 @@ impl Database {
     /// # Panics
     /// Never: it is there before anybody has the database.
     pub fn scheduler(&self) -> &dyn Scheduler {
-        &**self.inner.scheduler.get().expect("set when the database was opened")
+        self.inner.scheduler()
     }
 
     /// Tells extensions what was deleted.
     fn tell_deleted(&self, collection: Option<Uuid>) {
         let within = Self::within(Arc::clone(&self.inner));
-        for extension in &self.inner.options.extensions {
+        for extension in self.extensions.iter() {
             // What was deleted is gone whatever an extension does.
             let told =
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| extension.deleted(&within, collection)));
@@ -247,22 +196,19 @@ impl Database {
 
     /// Bytes of resident memory of this process, mapped files included, and the limit that they are kept below.
     pub fn resident(&self) -> (u64, u64) {
-        (crate::machine::resident_bytes(), self.inner.memory_limit())
+        (resident_bytes(), self.inner.collections.memory_limit())
     }
 
     /// How much maintenance gives way to requests, from 0 (not at all) to 100.
     pub fn pressure(&self) -> f64 {
-        self.inner.governor.pressure()
+        self.inner.admission.pressure()
     }
 
     /// Stops maintenance, writes what makes the next opening fast, and closes the database once no other
     /// handle uses it.
     pub fn close(self) {
         self.maintenance.iter().for_each(|maintenance| maintenance.stop());
-        self.inner.write_snapshots();
-        if let Err(error) = self.inner.save_usage() {
-            tracing::warn!(%error, "could not keep how often metadata indexes were used");
-        }
+        self.inner.write_before_closing();
     }
 
     /// Runs maintenance until nothing is left to do. The scheduler does the same, by itself.
@@ -270,7 +216,7 @@ impl Database {
     /// # Errors
     /// The first failure of the store.
     pub fn maintain(&self) -> Result<(), Error> {
-        self.inner.maintain_all()
+        maintain_all(&self.inner, &self.extension_tasks())
     }
 
     /// Makes a tenant; its name has at least three characters.
@@ -338,11 +284,11 @@ impl Database {
     pub fn delete_database(&self, tenant: &str, name: &str) -> Result<(), Error> {
         let collections = self.inner.store.collections(tenant, name, Page::default())?;
         // Those of a database of the same name that somebody makes meanwhile are not among them.
-        let indexes = self.inner.indexes.of_database(tenant, name);
+        let indexes = self.inner.metadata_indexes.registry.of_database(tenant, name);
         self.inner.store.delete_database(tenant, name)?;
-        collections.iter().for_each(|row| self.inner.forget(row));
+        collections.iter().for_each(|row| self.forget(row));
         collections.iter().for_each(|row| self.tell_deleted(Some(row.id)));
-        self.inner.forget_database_indexes(indexes);
+        self.inner.metadata_indexes.forget_database_indexes(indexes);
         Ok(())
     }
 
@@ -362,7 +308,8 @@ impl Database {
     pub fn create_collection_in(
         &self, tenant: &str, database: &str, name: &str, options: CollectionOptions,
     ) -> Result<Collection, Error> {
-        self.make_collection(tenant, database, name, options).map(|row| self.handle(&row))
+        let row = self.make_collection(tenant, database, name, options)?;
+        self.collection_by_id(row.id)
     }
 
     /// Makes a collection; what the catalog says of it, even if it was deleted again at once.
@@ -372,47 +319,9 @@ impl Database {
     pub fn make_collection(
         &self, tenant: &str, database: &str, name: &str, options: CollectionOptions,
     ) -> Result<CollectionRow, Error> {
-        check_collection_name(name).map_err(|error| Error::Invalid(format!("Validation error: name: {error}")))?;
-        if options.metadata.as_ref().is_some_and(Metadata::is_empty) {
-            return Err(Error::Invalid("Validation error: metadata: Metadata cannot be empty".into()));
-        }
-        check_sizes(options.metadata.as_ref(), None)?;
-        let schema = options.schema;
-        if let Some(bytes) =
-            schema.as_ref().map(|schema| schema.to_text().len()).filter(|bytes| *bytes > CONFIGURATION_BYTES_MAX)
-        {
-            return Err(too_large("configuration", bytes, CONFIGURATION_BYTES_MAX));
-        }
-        let mut schema = schema.unwrap_or_else(|| IndexSchema::new(&ochre_model::HnswConfiguration::default(), None));
-        if let Some(written) = &options.declaration.schema {
-            for (key, ty) in self.inner.schemas.parse(written)?.scalar_types() {
-                schema.learn(key, ty);
-            }
-        }
-        let new = NewCollection {
-            tenant: tenant.to_owned(),
-            database: database.to_owned(),
-            name: name.to_owned(),
-            metadata: options.metadata,
-            declaration: Some(options.declaration).filter(|declaration| !declaration.is_empty()),
-            schema,
-        };
-        loop {
-            if options.get_or_create
-                && let Some(row) = self.inner.store.collection(tenant, database, name)?
-            {
-                return Ok(row);
-            }
-            match self.inner.store.create_collection(new.clone()) {
-                // Another thread was faster, and may have been followed by one that deletes: look again.
-                Err(ochre_store::Error::AlreadyExists { .. }) if options.get_or_create => {}
-                made => {
-                    let row = made?;
-                    self.inner.note_new_collection(tenant, database);
-                    return Ok(row);
-                }
-            }
-        }
+        let row = self.inner.catalog.create(tenant, database, name, options)?;
+        self.inner.metadata_indexes.note_new_collection(tenant, database);
+        Ok(row)
     }
 
     /// A collection of the default tenant and database, by name.
@@ -428,8 +337,7 @@ impl Database {
     /// # Errors
     /// [`Error::Store`] if there is none.
     pub fn collection_in(&self, tenant: &str, database: &str, name: &str) -> Result<Collection, Error> {
-        let row = self.inner.store.collection(tenant, database, name)?.ok_or_else(|| Error::no_collection(name))?;
-        Ok(self.handle(&row))
+        Ok(Collection::new(Arc::clone(&self.inner), self.inner.catalog.find(tenant, database, name)?))
     }
 
     /// A collection by id.
@@ -437,17 +345,16 @@ impl Database {
     /// # Errors
     /// [`Error::Store`] if there is none.
     pub fn collection_by_id(&self, id: Uuid) -> Result<Collection, Error> {
-        self.inner.row(id)?;
-        Ok(Collection::new(self.clone(), id))
+        Ok(Collection::new(Arc::clone(&self.inner), self.inner.catalog.cached(id)?))
     }
 
     /// Bytes of memory that each collection in memory holds, by part, largest first.
     pub fn memory(&self) -> Vec<(Arc<CollectionRow>, Memory)> {
-        let loaded: Vec<Arc<Loaded>> = self.inner.loaded.read().values().cloned().collect();
+        let loaded = self.inner.collections.all();
         let held = loaded.iter().filter(|loaded| loaded.view().is_some());
         // One that was deleted meanwhile holds nothing any more.
         let mut held: Vec<_> =
-            held.filter_map(|loaded| Some((self.inner.row(loaded.id).ok()?, loaded.memory()))).collect();
+            held.filter_map(|loaded| Some((self.inner.catalog.row(loaded.id).ok()?, loaded.memory()))).collect();
         held.sort_by_key(|(row, memory)| (std::cmp::Reverse(memory.total()), row.id));
         held
     }
@@ -467,12 +374,26 @@ impl Database {
 
     /// How many vectors of the collections in memory wait for a graph, and how many walks of theirs were found to miss.
     pub fn unindexed_vectors(&self) -> (usize, usize) {
-        let records_min = self.inner.options.graph_records_min;
-        let loaded = self.inner.loaded.read();
-        let views = loaded.values().filter_map(|loaded| loaded.view());
+        let records_min = self.inner.settings.graph_records_min;
+        let loaded = self.inner.collections.all();
+        let views = loaded.iter().filter_map(|loaded| loaded.view());
         views.filter(|view| view.live().len() >= records_min).fold((0, 0), |(waiting, unreachable), view| {
             (waiting + view.waiting_len(), unreachable + view.unreachable_len())
         })
+    }
+
+    /// Takes a full backup to another target than the configured one, in steps of a job.
+    ///
+    /// # Errors
+    /// [`Failure`]: why it could not be taken, or that the job is to stop.
+    pub fn back_up_to(&self, target: &str, context: &Context<'_>) -> Result<Manifest, Failure> {
+        let inner = &self.inner;
+        if let Some(directory) = &inner.directory {
+            check_places(directory, Some(target))?;
+        }
+        let settings = &inner.settings;
+        let repository = Repository::new(settings.backup_targets.open(target)?).trusting(settings.backup_trust.clone());
+        inner.backups.back_up(&repository, BackupKind::Full, context)
     }
 
     /// The collections of a database, by id.
@@ -506,7 +427,7 @@ impl Database {
     pub fn delete_collection_in(&self, tenant: &str, database: &str, name: &str) -> Result<(), Error> {
         let row = self.inner.store.collection(tenant, database, name)?.ok_or_else(|| Error::no_collection(name))?;
         self.inner.store.delete_collection(row.id)?;
-        self.inner.forget(&row);
+        self.forget(&row);
         self.tell_deleted(Some(row.id));
         Ok(())
     }
@@ -517,16 +438,23 @@ impl Database {
     /// [`Error::Store`].
     pub fn reset(&self) -> Result<(), Error> {
         self.inner.store.reset()?;
-        self.inner.forget_all();
+        self.inner.catalog.forget_all();
+        self.inner.collections.forget_all();
+        self.inner.schemas.forget_all();
         self.tell_deleted(None);
-        self.inner.snapshots.remove_strays(|_| false);
-        self.inner.signals.wake(SWEEP);
+        self.inner.collections.cache.remove_strays(|_| false);
+        self.inner.collections.dirty.wake(SWEEP);
         Ok(())
     }
 
     /// How often requests broke rules of schemas, since the database was opened.
     pub fn violation_counts(&self) -> Vec<ViolationCount> {
-        self.inner.violation_counts()
+        self.inner.schemas.violation_counts(&self.inner.catalog.rows_in_memory())
+    }
+
+    /// How often collections were looked up in the catalog, since the database was opened: once for a handle.
+    pub fn catalog_lookups(&self) -> u64 {
+        self.inner.catalog.lookups()
     }
 
     /// Sizes on disk.
@@ -583,37 +511,22 @@ impl Database {
         done.ok_or(Error::Closed)
     }
 
-    fn handle(&self, row: &CollectionRow) -> Collection {
-        Collection::new(self.clone(), row.id)
+    /// Forgets what is in memory of a deleted collection.
+    fn forget(&self, row: &CollectionRow) {
+        self.inner.catalog.forget(row.id);
+        self.inner.collections.forget(row);
+        self.inner.schemas.forget(row.number);
+        self.inner.collections.dirty.wake(SWEEP);
     }
-}
 
-/// The largest metadata of a collection, in bytes of JSON.
-const METADATA_BYTES_MAX: usize = 1 << 20;
-/// The largest configuration of a collection, its embedding functions included, in bytes of JSON.
-const CONFIGURATION_BYTES_MAX: usize = 1 << 20;
-
-/// Refuses descriptions of a collection that every list of collections would carry along.
-fn check_sizes(metadata: Option<&Metadata>, embedding_function: Option<&serde_json::Value>) -> Result<(), Error> {
-    let metadata = metadata.map_or(0, |metadata| metadata.to_text().len());
-    if metadata > METADATA_BYTES_MAX {
-        return Err(too_large("metadata", metadata, METADATA_BYTES_MAX));
+    /// The jobs of extensions.
+    fn extension_tasks(&self) -> Vec<Arc<dyn Task>> {
+        self.extensions.iter().flat_map(|extension| extension.tasks(&self.downgrade())).collect()
     }
-    let function = embedding_function.map_or(0, |function| function.to_string().len());
-    if function > CONFIGURATION_BYTES_MAX {
-        return Err(too_large("configuration.embedding_function", function, CONFIGURATION_BYTES_MAX));
-    }
-    Ok(())
-}
-
-fn too_large(what: &str, bytes: usize, limit: usize) -> Error {
-    Error::Invalid(format!(
-        "Validation error: {what}: {bytes} bytes are more than the limit of {limit} for a collection; keep what is large in records"
-    ))
 }
 
 /// Refuses to open what is no directory, and backups that would be lost with what they are of.
-pub(crate) fn check_places(directory: &Path, backup_target: Option<&str>) -> Result<(), Error> {
+fn check_places(directory: &Path, backup_target: Option<&str>) -> Result<(), Error> {
     let shown = directory.display();
     if directory.exists() && !directory.is_dir() {
         return Err(Error::Options(format!("{shown} is a file; a database is a directory: choose another path")));
@@ -632,148 +545,4 @@ pub(crate) fn check_places(directory: &Path, backup_target: Option<&str>) -> Res
         )));
     }
     Ok(())
-}
-
-impl Inner {
-    /// The catalog row of a collection.
-    pub(crate) fn row(&self, id: Uuid) -> Result<Arc<CollectionRow>, Error> {
-        if let Some(row) = self.rows.read().get(&id) {
-            return Ok(Arc::clone(row));
-        }
-        // Fetched under the lock: a commit that changes the row comes after, and replaces it.
-        let mut rows = self.rows.write();
-        let row = self.store.collection_by_id(id)?.ok_or_else(|| Error::no_collection(id))?;
-        let row = Arc::new(row);
-        rows.insert(id, Arc::clone(&row));
-        Ok(row)
-    }
-
-    /// Changes a collection's catalog row.
-    pub(crate) fn alter(&self, id: Uuid, mut alteration: Alteration) -> Result<Arc<CollectionRow>, Error> {
-        // Metadata that is sent back has the schema in it, as a string: nothing of it changes.
-        let stored = self.row(id)?.declaration.as_ref().and_then(|declaration| parsed(declaration.schema.as_ref()?));
-        let given = alteration.declaration.schema.as_ref().and_then(Option::as_ref).and_then(parsed);
-        if given.is_some() && given == stored {
-            alteration.declaration.schema = None;
-        }
-        if let Some(Some(written)) = &alteration.declaration.schema {
-            let schema = self.schemas.parse(written)?;
-            alteration.keys.extend(schema.scalar_types().map(|(key, ty)| (key.to_owned(), ty)));
-        }
-        check_sizes(alteration.metadata.as_ref().and_then(Option::as_ref), alteration.embedding_function.as_ref())?;
-        let altered = self.store.alter_collection(id, alteration);
-        self.rows.write().remove(&id);
-        let row = Arc::new(altered?);
-        // Compiled here rather than by the first write, which holds up others.
-        let _ = self.schemas.of(&row);
-        self.signals.index(row.number);
-        Ok(row)
-    }
-
-    /// The collection in memory, loaded or not.
-    pub(crate) fn slot(&self, row: &CollectionRow) -> Arc<Loaded> {
-        if let Some(loaded) = self.loaded.read().get(&row.number) {
-            return Arc::clone(loaded);
-        }
-        let mut loaded = self.loaded.write();
-        Arc::clone(loaded.entry(row.number).or_insert_with(|| Arc::new(Loaded::new(row))))
-    }
-
-    /// Forgets a deleted collection.
-    fn forget(&self, row: &CollectionRow) {
-        self.rows.write().remove(&row.id);
-        self.loaded.write().remove(&row.number);
-        self.snapshots.remove(row.id);
-        self.signals.forget(row.number);
-        self.schemas.forget(row.number);
-        self.signals.wake(SWEEP);
-    }
-
-    /// Where jobs are kept, if they are.
-    pub(crate) fn jobs(&self) -> Option<&Arc<dyn JobStore>> {
-        self.jobs.as_ref()
-    }
-
-    fn exists(&self, id: Uuid) -> bool {
-        !matches!(self.store.collection_by_id(id), Ok(None))
-    }
-
-    pub(crate) fn count_strays(&self) -> usize {
-        self.snapshots.strays(|id| self.exists(id)).len()
-    }
-
-    pub(crate) fn remove_strays(&self) -> usize {
-        // Segments of indexes are files that are being written, too.
-        let _working = self.indexes.hold_work();
-        self.snapshots.remove_strays(|id| self.exists(id))
-    }
-
-    /// Tells extensions of a commit. One that fails is not asked to do anything about it: the commit stands.
-    fn tell_committed(&self, committed: &Committed) {
-        let watching = || self.options.extensions.iter().filter(|extension| extension.watches_commits());
-        if watching().next().is_none() {
-            return;
-        }
-        let number = committed.collection;
-        let known = self.rows.read().values().find(|row| row.number == number).map(|row| row.id);
-        let found =
-            || self.store.all_collections().ok()?.into_iter().find(|row| row.number == number).map(|row| row.id);
-        let Some(collection) = known.or_else(found) else { return };
-        let put = committed.changes.iter().filter(|change| matches!(change, Change::Put(_))).count();
-        let commit = Commit { collection, position: committed.position, put, deleted: committed.changes.len() - put };
-        for extension in watching() {
-            let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| extension.committed(&commit)));
-            if told.is_err() {
-                tracing::error!(extension = extension.name(), "an extension panicked when it was told of a commit");
-            }
-        }
-    }
-
-    fn forget_all(&self) {
-        self.rows.write().clear();
-        self.loaded.write().clear();
-        self.schemas.forget_all();
-    }
-}
-
-/// Publishes commits as views. Weak: the store must not keep the database alive.
-struct Publisher(std::sync::Weak<Inner>);
-
-impl Observer for Publisher {
-    fn committed(&self, commit: &Arc<Committed>) {
-        let Some(inner) = self.0.upgrade() else { return };
-        if let Some(row) = &commit.row {
-            let mut rows = inner.rows.write();
-            if let Some(slot) = rows.get_mut(&row.id) {
-                *slot = Arc::clone(row);
-            }
-        }
-        let loaded = inner.loaded.read().get(&commit.collection).cloned();
-        let Some(loaded) = loaded else { return inner.tell_committed(commit) };
-        let applied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| loaded.commit(commit)));
-        if !matches!(applied, Ok(true)) {
-            // The write stands; the view is loaded anew by whoever needs it next.
-            tracing::error!(
-                collection = commit.collection,
-                position = commit.position,
-                "dropped a view that a commit did not fit"
-            );
-            inner.loaded.write().remove(&commit.collection);
-        }
-        inner.signals.index(commit.collection);
-        inner.tell_committed(commit);
-    }
-
-    fn relocated(&self, collections: &[CollectionNumber]) {
-        if let Some(inner) = self.0.upgrade() {
-            collections.iter().for_each(|number| inner.signals.relocate(*number));
-        }
-    }
-
-    fn reopened(&self) {
-        if let Some(inner) = self.0.upgrade() {
-            tracing::warn!("the store was reopened after a failure; views are loaded anew");
-            inner.forget_all();
-        }
-    }
 }

@@ -98,3 +98,13 @@ impl From<ochre_scheduler::Error> for Error {
         Self::Schedule(Arc::new(error))
     }
 }
+
+impl Error {
+    /// Whether this says that something does not exist, and what.
+    pub fn not_found(&self) -> Option<(Resource, &str)> {
+        match self {
+            Self::Store(StoreError::NotFound { kind, name }) => Some((*kind, name)),
+            _ => None,
+        }
+    }
+}

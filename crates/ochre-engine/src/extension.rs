@@ -1,13 +1,15 @@
 //! Extensions of the store: tables, jobs and hooks of their own, beside what the database does itself.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
-use ochre_scheduler::{Failure, Stop, Task};
+use ochre_scheduler::{Failure, Task};
 use ochre_store::ExtensionTables;
 use uuid::Uuid;
 
-use crate::database::{Database, Inner};
+use crate::database::Database;
 use crate::error::Error;
+use crate::inner::WeakInner;
+use crate::write::publish::Commit;
 
 /// The tables of the server's keys, which are of no extension that could be left out.
 const KEYS: &str = "auth";
@@ -59,22 +61,9 @@ pub trait StoreExtension: Send + Sync {
     }
 }
 
-/// What extensions are told of a commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Commit {
-    /// The collection.
-    pub collection: Uuid,
-    /// Its position after the commit; one more than before it.
-    pub position: u64,
-    /// Records that were inserted or changed.
-    pub put: usize,
-    /// Records that were deleted.
-    pub deleted: usize,
-}
-
 /// A database that may be closing: what jobs hold of it.
 #[derive(Clone)]
-pub struct WeakDatabase(pub(crate) Weak<Inner>);
+pub struct WeakDatabase(pub(crate) WeakInner);
 
 impl WeakDatabase {
     /// The database, for as long as one step takes: it does not close meanwhile.
@@ -82,15 +71,8 @@ impl WeakDatabase {
     /// # Errors
     /// [`Failure::Stopped`] if it is closing.
     pub fn open(&self) -> Result<Database, Failure> {
-        self.0.upgrade().map(Database::within).ok_or(Failure::Stopped(Stop::Closing))
+        self.0.open().map(Database::within)
     }
-}
-
-/// The declared indexes of metadata, as an extension: definitions and usage in its tables, and the job that builds.
-///
-/// A database without it has no declared indexes; filters are answered by columns.
-pub fn metadata_indexes() -> Arc<dyn StoreExtension> {
-    Arc::new(crate::metadata_indexes::Extension)
 }
 
 /// What its tables' names begin with.
@@ -108,7 +90,7 @@ pub(crate) fn tables_known(extensions: &[Arc<dyn StoreExtension>]) -> Vec<Extens
 }
 
 /// Refuses two of one name, and names that are taken.
-pub(crate) fn check(extensions: &[Arc<dyn StoreExtension>]) -> Result<(), Error> {
+pub(crate) fn check_extensions(extensions: &[Arc<dyn StoreExtension>]) -> Result<(), Error> {
     for (number, extension) in extensions.iter().enumerate() {
         let tables = tables_of(&**extension);
         if extensions[..number].iter().any(|other| tables_of(&**other) == tables) {

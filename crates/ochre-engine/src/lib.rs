@@ -18,47 +18,50 @@
 //! state of its collection; a write that was acknowledged survives kill -9 and power loss.
 
 mod backup;
-mod block;
+mod cache_dir;
+mod catalog;
 mod check;
 mod collection;
 mod database;
 mod error;
 mod extension;
-mod governor;
-mod index_sync;
+mod indexing;
+mod inner;
 mod introspect;
-mod loaded;
-mod machine;
 mod maintenance;
-mod metadata_indexes;
+mod metadata_index;
 mod options;
-mod read;
-mod records_sync;
-mod residence;
+mod query;
 mod schemas;
-mod signals;
-mod snapshot;
-mod text_search;
-mod text_sync;
-mod traffic;
+mod settings;
+mod throttle;
 mod write;
 
-pub use backup::{
-    BACKUP_VERSION, BackedUpFile, BackupKind, BackupTarget, BackupTargets, BackupTrust, DirectoryTarget, Faults,
-    Manifest, Repository, RestoreAt, RestoreOptions,
-};
+pub use backup::manifest::{BACKUP_VERSION, BackedUpFile, BackupKind, BackupTrust, Manifest};
+pub use backup::repository::{Faults, Repository};
+pub use backup::restore::RestoreAt;
+pub use backup::restore_request::RestoreOptions;
+pub use backup::target::{BackupTarget, BackupTargets, DirectoryTarget};
+pub use catalog::CollectionOptions;
 pub use check::{check, check_with};
-pub use collection::Collection;
-pub use database::{CollectionOptions, Database};
+pub use collection::handle::Collection;
+pub use collection::record::{Include, Record, StoredMetadata};
+pub use database::Database;
 pub use error::Error;
-pub use extension::{Commit, StoreExtension, WeakDatabase, metadata_indexes};
-pub use introspect::{Against, Candidate, IntrospectMode, IntrospectRequest, Validation};
-pub use metadata_indexes::{Explain, IndexChange, IndexDefinition, IndexSelection, UnindexedFilters};
+pub use extension::{StoreExtension, WeakDatabase};
+pub use introspect::judging::{Candidate, Validation};
+pub use introspect::{Against, IntrospectMode, IntrospectRequest};
+pub use metadata_index::definition::IndexDefinition;
+pub use metadata_index::extension::metadata_indexes;
+pub use metadata_index::registry::{IndexChange, IndexSelection};
 pub use options::Options;
-pub use read::{GetRequest, Include, Query, QueryHit, QueryRequest, QueryResults, Record, StoredMetadata};
+pub use query::explain::Explain;
+pub use query::request::{GetRequest, Query, QueryHit, QueryRequest, QueryResults};
+pub use query::text::TextHit;
 pub use schemas::{RecordViolation, ViolationCount, Violations};
-pub use text_search::TextHit;
-pub use write::{DeleteRequest, NewRecords};
+pub use settings::UnindexedFilters;
+pub use write::publish::Commit;
+pub use write::request::{DeleteRequest, NewRecords};
 
 pub use ochre_index::{Hints, IndexColumn, IndexShape, Memory, Plan, Strategy};
 pub use ochre_kernels::give_back_large_buffers;

@@ -7,9 +7,11 @@ use ochre_scheduler::{Implementations, JobObserver};
 use ochre_store::{Disk, RealDisk};
 use serde_json::{Map, Value};
 
-use crate::backup::{BackupTargets, BackupTrust};
-use crate::extension::{StoreExtension, metadata_indexes};
-use crate::metadata_indexes::UnindexedFilters;
+use crate::backup::manifest::BackupTrust;
+use crate::backup::target::BackupTargets;
+use crate::extension::StoreExtension;
+use crate::metadata_index::extension::metadata_indexes;
+use crate::settings::{Settings, UnindexedFilters};
 
 /// How to open a [`Database`](crate::Database).
 #[derive(Clone)]
@@ -25,7 +27,7 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Collections with fewer records have no graph: measuring all is faster.
     pub graph_records_min: usize,
-    /// Snapshots of graphs up to this many bytes are read through before they are used; larger ones are used at once,
+    /// CacheDir of graphs up to this many bytes are read through before they are used; larger ones are used at once,
     /// and read through in the background.
     pub snapshot_verified_bytes_max: u64,
     /// Up to this many matches of a filter are all measured exactly, without a look at the graph or its codes.
@@ -111,5 +113,30 @@ impl Options {
         let knobs = job.entry("knobs").or_insert_with(|| Value::Object(Map::new()));
         knobs[knob] = value.into();
         self
+    }
+
+    /// Those of them that are plain values.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            map_segments: self.map_segments,
+            graph_records_min: self.graph_records_min,
+            snapshot_verified_bytes_max: self.snapshot_verified_bytes_max,
+            exact_records_max: self.exact_records_max,
+            text_unindexed_max: self.text_unindexed_max,
+            tail_bytes_max: self.tail_bytes_max,
+            tail_wait_ms: self.tail_wait_ms,
+            segment_bytes: self.segment_bytes,
+            unindexed_filters: self.unindexed_filters,
+            unindexed_records_max: self.unindexed_records_max,
+            backup_target: self.backup_target.clone(),
+            backup_targets: self.backup_targets.clone(),
+            backup_accept_foreign: self.backup_accept_foreign,
+            backup_trust: self.backup_trust.clone(),
+            scheduler: self.scheduler.clone(),
+            schedulers: self.schedulers.clone(),
+            job_observer: self.job_observer.clone(),
+            jobs: self.jobs.clone(),
+            background: self.background,
+        }
     }
 }

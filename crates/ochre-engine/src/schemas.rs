@@ -18,7 +18,6 @@ use ochre_store::{CollectionNumber, CollectionRow, Judge, Judged};
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 
-use crate::database::Inner;
 use crate::error::Error;
 
 /// An answer lists at most so many violations, and counts the rest.
@@ -419,7 +418,7 @@ impl Judge for RequestJudge {
     }
 }
 
-impl Inner {
+impl Schemas {
     /// What in a filter can never match what the collection declares: an error in strict mode, else told.
     pub(crate) fn lint(&self, row: &CollectionRow, filter: &Filter) -> Result<Vec<String>, Error> {
         let Some(declaration) = &row.declaration else { return Ok(Vec::new()) };
@@ -427,7 +426,7 @@ impl Inner {
         if mode == ValidationType::None {
             return Ok(Vec::new());
         }
-        let Ok(Some(schema)) = self.schemas.of(row) else { return Ok(Vec::new()) };
+        let Ok(Some(schema)) = self.of(row) else { return Ok(Vec::new()) };
         let found = lint(&schema, mode, filter);
         match found.first() {
             Some(_) if mode == ValidationType::Strict => Err(Error::NotFilterable(format!(
@@ -439,11 +438,10 @@ impl Inner {
     }
 
     /// How often rules were broken by requests since the start.
-    pub(crate) fn violation_counts(&self) -> Vec<ViolationCount> {
-        let rows: Vec<Arc<CollectionRow>> = self.rows.read().values().cloned().collect();
+    pub(crate) fn violation_counts(&self, rows: &[Arc<CollectionRow>]) -> Vec<ViolationCount> {
         let of = |row: &Arc<CollectionRow>| {
             let collection = format!("{}/{}/{}", row.tenant, row.database, row.name);
-            self.schemas.counts(row.number).into_iter().map(move |(key, rule, outcome, count)| ViolationCount {
+            self.counts(row.number).into_iter().map(move |(key, rule, outcome, count)| ViolationCount {
                 collection: collection.clone(),
                 key,
                 rule,
@@ -452,5 +450,13 @@ impl Inner {
             })
         };
         rows.iter().flat_map(of).collect()
+    }
+}
+
+/// A declared schema as an object, however it was written.
+pub(crate) fn parsed(written: &serde_json::Value) -> Option<serde_json::Value> {
+    match written {
+        serde_json::Value::String(text) => serde_json::from_str(text).ok(),
+        json => Some(json.clone()),
     }
 }

@@ -482,6 +482,7 @@ impl State {
             collection.row.dimension = dimension;
             committed = Some(Committed {
                 collection: collection.row.number,
+                id: collection.row.id,
                 position: outcome.position,
                 changes,
                 blocks,

@@ -228,6 +228,8 @@ pub struct Outcome {
 pub struct Committed {
     /// The collection.
     pub collection: CollectionNumber,
+    /// Its id.
+    pub id: Uuid,
     /// Its position after this commit; one more than before it.
     pub position: u64,
     /// What became of each touched record.

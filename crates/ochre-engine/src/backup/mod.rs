@@ -6,19 +6,12 @@
 //!
 //! A target is a place where others may write: nothing read from it is believed before it was checked.
 
-mod beneath;
-mod manifest;
-mod repository;
-mod restore;
-mod state;
-mod target;
-mod write;
-
-pub(crate) use restore::UNFINISHED_RESTORE;
-pub(crate) use state::{Backups, examine_target};
-pub(crate) use write::RESTORING;
-
-pub use manifest::{BACKUP_VERSION, BackedUpFile, BackupKind, BackupTrust, Manifest};
-pub use repository::{Faults, Repository};
-pub use restore::{RestoreAt, RestoreOptions};
-pub use target::{BackupTarget, BackupTargets, DirectoryTarget};
+pub(crate) mod beneath;
+pub(crate) mod folders;
+pub(crate) mod manifest;
+pub(crate) mod repository;
+pub(crate) mod restore;
+pub(crate) mod restore_request;
+pub(crate) mod state;
+pub(crate) mod target;
+pub(crate) mod write;

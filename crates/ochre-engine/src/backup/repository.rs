@@ -8,8 +8,10 @@ use std::sync::Arc;
 use ochre_scheduler::{Progress, Stop};
 use parking_lot::Mutex;
 
-use super::manifest::{CHUNK_BYTES, MANIFEST_BYTES_MAX, is_hash, is_id};
-use super::{BackedUpFile, BackupKind, BackupTarget, BackupTrust, Manifest};
+use crate::backup::manifest::{
+    BackedUpFile, BackupKind, BackupTrust, CHUNK_BYTES, MANIFEST_BYTES_MAX, Manifest, is_hash, is_id,
+};
+use crate::backup::target::BackupTarget;
 use crate::error::Error;
 
 const MANIFESTS: &str = "manifests/";

@@ -3,19 +3,15 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use ochre_scheduler::Time;
+use ochre_scheduler::{Clock, SystemClock, Time};
 use ochre_store::{ExtensionTables, SqliteStore, free_bytes};
 
-use super::{BackupKind, Manifest, Repository};
-use crate::database::Database;
+use crate::backup::folders::{UNFINISHED_RESTORE, partial};
+use crate::backup::manifest::{BackupKind, Manifest};
+use crate::backup::repository::Repository;
 use crate::error::Error;
-use crate::extension::{StoreExtension, tables_known};
-use crate::options::Options;
-
-/// The file that says that a directory is not whole yet: such a database is not opened.
-pub(crate) const UNFINISHED_RESTORE: &str = "restore.unfinished";
+use crate::maintenance::job_store::begin_from;
 
 /// Which backup to restore.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,35 +49,13 @@ impl std::str::FromStr for RestoreAt {
     }
 }
 
-/// How to restore.
-#[derive(Clone)]
-pub struct RestoreOptions {
-    /// Which backup.
-    pub at: RestoreAt,
-    /// Only the collection of this name or id, not the whole database.
-    pub collection: Option<String>,
-    /// What extends the database: of a single collection, what extensions keep of the others goes.
-    pub extensions: Vec<Arc<dyn StoreExtension>>,
-    /// Tables that the program keeps beside those of extensions.
-    pub tables: Vec<ExtensionTables>,
-}
-
-impl Default for RestoreOptions {
-    fn default() -> Self {
-        Self { at: RestoreAt::Latest, collection: None, extensions: Options::default().extensions, tables: Vec::new() }
-    }
-}
-
 impl Repository {
-    /// Makes a database in `directory`, which has to be empty or not there, out of a backup. It holds exactly
-    /// what was committed at that backup's position. A directory that is not there is made as `directory.partial` and renamed
-    /// once it is whole; one that is there has a mark until then, with which it is not opened. If anything fails, what was
-    /// written is removed.
-    ///
-    /// # Errors
-    /// [`Error::Backup`]: there is no such backup, or the directory is not empty. [`Error::DamagedBackup`]: a chunk is
-    /// missing or damaged.
-    pub fn restore(&self, options: &RestoreOptions, directory: &Path) -> Result<Manifest, Error> {
+    /// Makes a database in `directory`, as [`Repository::restore`] does; its tables may be those that are `known`. `finish` is
+    /// called with the directory before it counts as whole.
+    pub(crate) fn restore_whole(
+        &self, at: &RestoreAt, known: &[ExtensionTables], directory: &Path,
+        finish: impl FnOnce(&Path) -> Result<(), Error>,
+    ) -> Result<Manifest, Error> {
         let is_interrupted = directory.join(UNFINISHED_RESTORE).exists();
         let is_empty =
             is_interrupted || std::fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none());
@@ -91,7 +65,8 @@ impl Repository {
         }
         let place = Place::of(directory)?;
         let (path, mark) = (place.path(), place.begin()?);
-        let restored = self.restore_into(options, path).and_then(|manifest| {
+        let restored = self.restore_into(at, known, path).and_then(|manifest| {
+            finish(path)?;
             place.finish()?;
             Ok(manifest)
         });
@@ -102,10 +77,10 @@ impl Repository {
         restored
     }
 
-    fn restore_into(&self, options: &RestoreOptions, directory: &Path) -> Result<Manifest, Error> {
+    fn restore_into(&self, at: &RestoreAt, known: &[ExtensionTables], directory: &Path) -> Result<Manifest, Error> {
         let (manifests, faults) = self.manifests()?;
-        let chosen = choose(&manifests, &options.at).ok_or_else(|| {
-            let wanted = match &options.at {
+        let chosen = choose(&manifests, at).ok_or_else(|| {
+            let wanted = match at {
                 RestoreAt::Latest => "any backup".to_owned(),
                 RestoreAt::Position(position) => format!("a backup at or before position {position}"),
                 RestoreAt::Time(time) => format!("a backup taken by {time}"),
@@ -116,29 +91,24 @@ impl Repository {
         })?;
         let chain = Self::chain(&manifests, chosen)?;
         check_space(&chain, directory)?;
-        let mut known = tables_known(&options.extensions);
-        known.extend(options.tables.iter().cloned());
         for manifest in chain {
             for file in &manifest.files {
                 let path = directory.join(&file.name);
                 self.write_file(file, &path)?;
                 if manifest.kind == BackupKind::Incremental {
-                    SqliteStore::apply_increment(directory, &path, &known)?;
+                    SqliteStore::apply_increment(directory, &path, known)?;
                     std::fs::remove_file(&path).map_err(|error| failed("remove", &path, &error))?;
                 }
             }
             if manifest.kind == BackupKind::Full {
-                SqliteStore::examine_restored(directory, &known)?;
+                SqliteStore::examine_restored(directory, known)?;
             }
         }
-        SqliteStore::finish_restore(directory)?;
-        if let Some(wanted) = &options.collection {
-            keep_only(directory, wanted, &options.extensions)?;
-        }
+        SqliteStore::finish_restore(directory, &|connection| begin_from(connection, SystemClock.now()))?;
         Ok(chosen.clone())
     }
 
-    fn write_file(&self, file: &super::BackedUpFile, path: &Path) -> Result<(), Error> {
+    fn write_file(&self, file: &super::manifest::BackedUpFile, path: &Path) -> Result<(), Error> {
         let folder = path.parent().unwrap_or(path);
         std::fs::create_dir_all(folder).map_err(|error| failed("create", folder, &error))?;
         let created = OpenOptions::new().write(true).create_new(true).open(path);
@@ -147,13 +117,6 @@ impl Repository {
         let file = out.into_inner().map_err(|error| failed("write", path, error.error()))?;
         file.sync_all().map_err(|error| failed("sync", path, &error))
     }
-}
-
-/// Where a directory is restored before it is whole.
-pub(super) fn partial(directory: &Path) -> PathBuf {
-    let mut name = directory.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    directory.with_file_name(name)
 }
 
 /// Where a database is made before it is whole: in the directory itself if that is there, which may be where a disk is
@@ -269,21 +232,4 @@ fn choose<'a>(manifests: &'a [Manifest], at: &RestoreAt) -> Option<&'a Manifest>
         RestoreAt::Id(id) => manifest.id == *id,
     };
     manifests.iter().rev().find(is_wanted)
-}
-
-/// Removes every collection but one from a database.
-fn keep_only(directory: &Path, wanted: &str, extensions: &[Arc<dyn StoreExtension>]) -> Result<(), Error> {
-    let options = Options { background: false, extensions: extensions.to_vec(), ..Options::default() };
-    let database = Database::open_unfinished(directory, options)?;
-    let all = database.all_collections()?;
-    let is_wanted = |row: &ochre_store::CollectionRow| row.name == wanted || row.id.to_string() == wanted;
-    if !all.iter().any(is_wanted) {
-        return Err(Error::Backup(format!("the backup holds no collection '{wanted}'")));
-    }
-    for row in all.iter().filter(|row| !is_wanted(row)) {
-        database.delete_collection_in(&row.tenant, &row.database, &row.name)?;
-    }
-    database.maintain()?;
-    database.close();
-    Ok(())
 }

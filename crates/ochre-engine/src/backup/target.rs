@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::beneath::Beneath;
+use crate::backup::beneath::Beneath;
 use crate::error::Error;
 
 /// Named objects of bytes. Names are paths with `/` between their parts.

@@ -7,33 +7,18 @@ use std::time::Duration;
 
 use ochre_scheduler::{Clock, Context, Failure, Progress, SystemClock, Time};
 use ochre_store::{CopiedFile, Copy, free_bytes};
-use parking_lot::MutexGuard;
 
-use super::manifest::CHUNK_BYTES;
-use super::restore::partial;
-use super::{BACKUP_VERSION, BackedUpFile, BackupKind, Manifest, Repository};
-use crate::database::Inner;
+use crate::backup::folders::{PREPARING, RESTORING, database_text, partial};
+use crate::backup::manifest::{BACKUP_VERSION, BackedUpFile, BackupKind, CHUNK_BYTES, Manifest};
+use crate::backup::repository::Repository;
+use crate::backup::state::Backups;
 
-/// The folder, within the database directory, where a backup is prepared.
-pub(crate) const FOLDER: &str = "backup.preparing";
-/// The folder, within the database directory, where a backup is restored to be checked.
-pub(crate) const RESTORING: &str = "backup.restoring";
 /// How long locks are waited for without a step.
 const WAIT: Duration = Duration::from_millis(200);
 /// Who holds the log for the next increment.
 pub(crate) const HOLDER: &str = "backup";
 
-impl Inner {
-    /// Keeps everybody else from removing segment files, or from reading those that may be removed.
-    pub(crate) fn hold_segments(&self, context: &Context<'_>, what: &str) -> Result<MutexGuard<'_, ()>, Failure> {
-        loop {
-            if let Some(guard) = self.segments.try_lock_for(WAIT) {
-                return Ok(guard);
-            }
-            context.step(Progress { done: 0, total: None, what: what.to_owned() })?;
-        }
-    }
-
+impl Backups {
     /// Takes a backup. An incremental one becomes a full one if there is nothing that it could continue.
     pub(crate) fn back_up(
         &self, repository: &Repository, kind: BackupKind, context: &Context<'_>,
@@ -43,12 +28,12 @@ impl Inner {
             .as_deref()
             .ok_or_else(|| Failure::Failed("a database in memory cannot be backed up: it has no files".into()))?;
         let _alone = loop {
-            if let Some(guard) = self.backups.alone.try_lock_for(WAIT) {
+            if let Some(guard) = self.alone.try_lock_for(WAIT) {
                 break guard;
             }
             context.step(Progress { done: 0, total: None, what: "waiting for another backup".into() })?;
         };
-        let folder = directory.join(FOLDER);
+        let folder = directory.join(PREPARING);
         let manifest = self.back_up_in(&folder, repository, kind, context);
         // What is left of it is removed at the next start at the latest.
         let _ = std::fs::remove_dir_all(&folder);
@@ -79,7 +64,7 @@ impl Inner {
         }
         let taken_at = later_than_all(&manifests, SystemClock.now());
         // Compaction would remove what is to be copied: until it is kept under names of its own.
-        let segments = self.hold_segments(context, "waiting for compaction")?;
+        let segments = self.segments.hold(context, "waiting for compaction")?;
         let mut copy = match parent {
             Some(parent) => self.store.copy_changes(&as_copy(parent), folder)?,
             None => self.store.copy_whole(folder)?,
@@ -133,7 +118,7 @@ impl Inner {
         repository.put_manifest(&manifest)?;
         // The next increment goes to the configured target.
         if self.repository.get().is_some_and(|own| std::ptr::eq(own, repository)) {
-            self.backups.note_taken(taken_at);
+            self.note_taken(taken_at);
             let positions: Vec<(u32, u64)> = copy.collections.iter().map(|row| (row.number, row.position)).collect();
             self.store.hold_log(HOLDER, &positions)?;
         }
@@ -141,8 +126,8 @@ impl Inner {
     }
 
     /// Removes what a backup or its verification left whose process was killed.
-    pub(crate) fn remove_unfinished_backups(&self) {
-        for folder in [FOLDER, RESTORING] {
+    pub(crate) fn remove_unfinished(&self) {
+        for folder in [PREPARING, RESTORING] {
             if let Some(directory) = &self.directory {
                 // It is tried again at the next start.
                 let _ = std::fs::remove_dir_all(directory.join(folder));
@@ -167,11 +152,6 @@ fn pin(copy: &mut Copy, folder: &Path) -> std::io::Result<()> {
         file.path = own;
     }
     Ok(())
-}
-
-/// A database's id as manifests have it.
-pub(crate) fn database_text(id: u64) -> String {
-    format!("{id:016x}")
 }
 
 /// Now, or a second after the last backup if the clock was put back: the newest one is the last that was taken.

@@ -10,9 +10,9 @@ use ochre_schema::{Compliance, MetadataSchema, Subject, prepare, violations};
 use ochre_store::{CollectionRow, Parts};
 use serde_json::Value as Json;
 
-use crate::database::Inner;
+use crate::collection::snapshot::ReadSnapshot;
 use crate::error::Error;
-use crate::read::Pinned;
+use crate::introspect::Introspection;
 
 /// Records judged between two looks at the clock.
 const JUDGED_AT_ONCE: usize = 1000;
@@ -39,10 +39,10 @@ pub struct Candidate {
     pub document: Option<String>,
 }
 
-impl Inner {
+impl Introspection {
     /// Judges stored records, or a batch, by a schema.
     pub(crate) fn validate(&self, row: &CollectionRow, validation: &Validation) -> Result<Compliance, Error> {
-        let _visit = self.traffic.visit();
+        let _visit = self.monitor.enter();
         let schema = match &validation.schema {
             Some(written) => Arc::new(self.schemas.parse(written)?),
             None => self.schemas.of(row)?.ok_or_else(|| {
@@ -63,7 +63,7 @@ impl Inner {
             }
             return Ok(compliance.finish());
         }
-        let pinned = self.pin(row)?;
+        let pinned = self.collections.snapshot(row)?;
         let judging = Judging { schema: &schema, mode, deadline: None, ids: RULE_IDS };
         let mut compliance = Compliance::at(pinned.view.position());
         self.judge_stored(&pinned, pinned.view.live(), &judging, &mut compliance)?;
@@ -72,7 +72,7 @@ impl Inner {
 
     /// Judges the records at these offsets, and adds them up in `compliance`.
     pub(crate) fn judge_stored(
-        &self, pinned: &Pinned<'_>, offsets: &Bitmap, judging: &Judging<'_>, compliance: &mut Compliance,
+        &self, pinned: &ReadSnapshot<'_>, offsets: &Bitmap, judging: &Judging<'_>, compliance: &mut Compliance,
     ) -> Result<(), Error> {
         let offsets: Vec<u32> = offsets.iter().collect();
         let parts = Parts { metadata: true, document: judging.schema.looks_beyond_metadata(), uri: false };

@@ -13,7 +13,7 @@ use ochre_schema::{
 };
 use serde_json::{Value as Json, json};
 
-use super::{Against, IntrospectRequest};
+use crate::introspect::{Against, IntrospectRequest};
 
 /// Offending values that are told apart.
 const AGGREGATES_MAX: usize = 10_000;

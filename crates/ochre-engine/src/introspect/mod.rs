@@ -3,7 +3,7 @@
 //! Counts of keys and types are kept with the columns, so they are exact and cost nothing; values come from the
 //! columns, all of them or a uniform sample. One committed state is looked at, whatever is written meanwhile.
 
-mod judging;
+pub(crate) mod judging;
 mod lens;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -20,17 +20,18 @@ use ochre_schema::{
     similar_names, suggest_indexes, suggest_schema,
 };
 use ochre_store::{CollectionRow, Parts};
-use serde_json::Value as Json;
+
+use crate::collection::Collections;
+use crate::collection::snapshot::ReadSnapshot;
+use crate::error::Error;
+use crate::introspect::judging::{Judging, judging_mode};
+use crate::introspect::lens::{Lens, Seen};
+use crate::query::Queries;
+use crate::schemas::{Schemas, parsed};
+use crate::throttle::load_monitor::LoadMonitor;
 
 /// For so many unknown keys the nearest known one is looked for.
 const SUGGESTED_MAX: usize = 5;
-
-pub use self::judging::{Candidate, Validation};
-pub(crate) use self::judging::{Judging, RULE_IDS, judging_mode};
-use self::lens::{Lens, Seen};
-use crate::database::Inner;
-use crate::error::Error;
-use crate::read::Pinned;
 
 /// Values of at most this many records times keys are all looked at, unless asked otherwise.
 const VALUES_MAX: u64 = 25_000_000;
@@ -121,7 +122,7 @@ impl Default for IntrospectRequest {
 
 /// One report being put together.
 struct Inspection<'a> {
-    pinned: Pinned<'a>,
+    pinned: ReadSnapshot<'a>,
     request: &'a IntrospectRequest,
     schema: Option<Arc<MetadataSchema>>,
     within: Bitmap,
@@ -133,13 +134,26 @@ struct Inspection<'a> {
     formats: BTreeMap<String, Format>,
 }
 
-impl Inner {
+/// Whoever finds out what records look like.
+pub(crate) struct Introspection {
+    collections: Arc<Collections>,
+    queries: Arc<Queries>,
+    schemas: Arc<Schemas>,
+    monitor: Arc<LoadMonitor>,
+}
+
+impl Introspection {
+    pub(crate) fn new(queries: &Arc<Queries>, monitor: Arc<LoadMonitor>) -> Self {
+        let (collections, queries) = (Arc::clone(&queries.collections), Arc::clone(queries));
+        Self { schemas: Arc::clone(&collections.catalog.schemas), collections, queries, monitor }
+    }
+
     pub(crate) fn introspect(&self, row: &CollectionRow, request: &IntrospectRequest) -> Result<Report, Error> {
-        let _visit = self.traffic.visit();
+        let _visit = self.monitor.enter();
         if let Some(filter) = &request.filter {
-            self.check_filterable(row, filter)?;
+            self.queries.check_filterable(row, filter)?;
         }
-        let pinned = self.pin(row)?;
+        let pinned = self.collections.snapshot(row)?;
         let within = pinned.matches(None, request.filter.as_ref())?.unwrap_or_else(|| pinned.view.live().clone());
         let schema = self.schemas.of(row)?;
         let deadline = request.time.map(|time| Instant::now() + time);
@@ -206,14 +220,6 @@ impl Inner {
             .collect();
         inspection.conclude();
         Ok(inspection.report)
-    }
-}
-
-/// A declared schema as an object, however it was written.
-pub(crate) fn parsed(written: &Json) -> Option<Json> {
-    match written {
-        Json::String(text) => serde_json::from_str(text).ok(),
-        json => Some(json.clone()),
     }
 }
 

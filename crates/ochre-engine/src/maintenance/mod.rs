@@ -3,52 +3,19 @@
 //! Every task decides from the database's state whether there is anything to do, works in bounded steps,
 //! changes no answer, and may be killed anywhere. Requests come first: see `governor`.
 
-mod backup;
-mod backup_incremental;
-mod backup_retention;
-mod backup_target;
-mod backup_verify;
-mod check;
-mod checkpoint;
-mod compact;
-mod erase;
-mod full_vacuum;
-mod history_prune;
-mod index_rebuild;
-mod index_sync;
-mod log_prune;
-mod memory;
-pub(crate) mod metadata_indexes;
-mod optimize;
-mod orphans;
-mod schema_audit;
-mod sweep;
-mod vacuum;
+pub(crate) mod job;
+pub(crate) mod job_store;
+pub(crate) mod tasks;
 
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
-use ochre_scheduler::{
-    Class, Context, Defaults, Failure, JobStore, Knobs, Parts, Policies, Progress, Scheduler, Stop, SystemClock, Task,
-    When, declare,
-};
+use ochre_scheduler::{Context, Failure, JobStore, Knobs, Parts, Scheduler, SystemClock, Task, declare};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use crate::database::Inner;
+use crate::collection::eviction::PageWatch;
 use crate::error::Error;
-use crate::extension::WeakDatabase;
-use crate::residence::PageWatch;
-
-/// How a task reaches the database, which may be closing.
-#[derive(Clone)]
-pub(crate) struct Home(pub(crate) Weak<Inner>);
-
-impl Home {
-    fn open(&self) -> Result<Arc<Inner>, Failure> {
-        self.0.upgrade().ok_or(Failure::Stopped(Stop::Closing))
-    }
-}
+use crate::inner::{Inner, WeakInner};
 
 /// The scheduler of an open database; it stops when this is dropped.
 pub(crate) struct Maintenance {
@@ -59,22 +26,24 @@ pub(crate) struct Maintenance {
 }
 
 impl Maintenance {
-    /// Schedules every task as configured.
-    pub(crate) fn new(inner: &Arc<Inner>, store: Option<Arc<dyn JobStore>>) -> Result<Self, Error> {
-        let options = &inner.options;
-        let mut tasks = tasks(&Home(Arc::downgrade(inner)));
-        for extension in &options.extensions {
-            for task in extension.tasks(&WeakDatabase(Arc::downgrade(inner))) {
-                if tasks.iter().any(|other| other.name() == task.name()) {
-                    let text = format!("extension '{}': there is a job '{}' already", extension.name(), task.name());
-                    return Err(Error::Invalid(text));
-                }
-                tasks.push(task);
+    /// Schedules every task as configured, those of extensions (by name) included.
+    pub(crate) fn new(
+        inner: &Arc<Inner>, store: Option<Arc<dyn JobStore>>, of_extensions: Vec<(&'static str, Arc<dyn Task>)>,
+    ) -> Result<Self, Error> {
+        let options = &inner.settings;
+        let mut tasks = tasks(&WeakInner(Arc::downgrade(inner)));
+        for (extension, task) in of_extensions {
+            if tasks.iter().any(|other| other.name() == task.name()) {
+                return Err(Error::Invalid(format!(
+                    "extension '{extension}': there is a job '{}' already",
+                    task.name()
+                )));
             }
+            tasks.push(task);
         }
         let owner = format!("{} (pid {})", Uuid::new_v4(), std::process::id());
         let mut parts = Parts::new(tasks.clone(), owner);
-        parts.governor = Arc::clone(&inner.governor) as Arc<dyn ochre_scheduler::Governor>;
+        parts.governor = Arc::clone(&inner.admission) as Arc<dyn ochre_scheduler::Governor>;
         parts.clock = Arc::new(SystemClock);
         parts.observer.clone_from(&options.job_observer);
         if let Some(store) = store {
@@ -93,8 +62,7 @@ impl Maintenance {
             declare(&*scheduler, &**task, options.jobs.get(task.name()).unwrap_or(&nothing))
                 .map_err(|error| refused(&format!("jobs.{}", task.name()), &error))?;
         }
-        inner.signals.connect(Arc::downgrade(&scheduler));
-        let memory = options.background.then(|| PageWatch::start(inner));
+        let memory = options.background.then(|| PageWatch::start(&inner.collections));
         Ok(Self { inner: Arc::clone(inner), scheduler, memory, is_stopped: Mutex::new(false) })
     }
 
@@ -111,7 +79,7 @@ impl Maintenance {
     pub(crate) fn stop(&self) {
         let mut is_stopped = self.is_stopped.lock();
         if !std::mem::replace(&mut *is_stopped, true) {
-            self.inner.signals.stop();
+            self.inner.collections.dirty.stop();
             self.scheduler.stop();
             self.memory.iter().for_each(PageWatch::stop);
         }
@@ -124,82 +92,53 @@ impl Drop for Maintenance {
     }
 }
 
-fn tasks(home: &Home) -> Vec<Arc<dyn Task>> {
+fn tasks(inner: &WeakInner) -> Vec<Arc<dyn Task>> {
     vec![
-        Arc::new(backup::Backup(home.clone())),
-        Arc::new(backup_incremental::BackupIncremental(home.clone())),
-        Arc::new(backup_retention::BackupRetention(home.clone())),
-        Arc::new(backup_verify::BackupVerify(home.clone())),
-        Arc::new(checkpoint::Checkpoint(home.clone())),
-        Arc::new(compact::Compact(home.clone())),
-        Arc::new(erase::Erase(home.clone())),
-        Arc::new(full_vacuum::FullVacuum(home.clone())),
-        Arc::new(history_prune::HistoryPrune(home.clone())),
-        Arc::new(index_rebuild::IndexRebuild(home.clone())),
-        Arc::new(index_sync::IndexSync(home.clone())),
-        Arc::new(check::Check(home.clone())),
-        Arc::new(log_prune::LogPrune::new(home.clone())),
-        Arc::new(memory::MemoryTask(home.clone())),
-        Arc::new(optimize::Optimize(home.clone())),
-        Arc::new(orphans::Orphans(home.clone())),
-        Arc::new(schema_audit::SchemaAudit(home.clone())),
-        Arc::new(sweep::Sweep(home.clone())),
-        Arc::new(vacuum::Vacuum(home.clone())),
+        Arc::new(tasks::backup::Backup(inner.clone())),
+        Arc::new(tasks::backup_incremental::BackupIncremental(inner.clone())),
+        Arc::new(tasks::backup_retention::BackupRetention(inner.clone())),
+        Arc::new(tasks::backup_verify::BackupVerify(inner.clone())),
+        Arc::new(tasks::checkpoint::Checkpoint(inner.clone())),
+        Arc::new(tasks::compact::Compact(inner.clone())),
+        Arc::new(tasks::erase::Erase(inner.clone())),
+        Arc::new(tasks::full_vacuum::FullVacuum(inner.clone())),
+        Arc::new(tasks::history_prune::HistoryPrune(inner.clone())),
+        Arc::new(tasks::index_rebuild::IndexRebuild(inner.clone())),
+        Arc::new(tasks::index_sync::IndexSync(inner.clone())),
+        Arc::new(tasks::check::Check(inner.clone())),
+        Arc::new(tasks::log_prune::LogPrune::new(inner.clone())),
+        Arc::new(tasks::memory::MemoryTask(inner.clone())),
+        Arc::new(tasks::optimize::Optimize(inner.clone())),
+        Arc::new(tasks::orphans::Orphans(inner.clone())),
+        Arc::new(tasks::schema_audit::SchemaAudit(inner.clone())),
+        Arc::new(tasks::sweep::Sweep(inner.clone())),
+        Arc::new(tasks::vacuum::Vacuum(inner.clone())),
     ]
 }
 
-/// Every so many seconds, on, with these policies.
-fn every(seconds: u64, change: impl FnOnce(&mut Policies)) -> Defaults {
-    let mut defaults = Defaults::every(Duration::from_secs(seconds));
-    change(&mut defaults.policies);
-    defaults
-}
-
-/// By a cron expression in UTC, with these policies.
-fn cron(expression: &str, is_enabled: bool, change: impl FnOnce(&mut Policies)) -> Defaults {
-    let mut policies = Policies { class: Class::Idle, ..Policies::default() };
-    change(&mut policies);
-    Defaults { when: When::Cron(expression.into(), "UTC".into()), is_enabled, policies }
-}
-
-/// Progress without a known end.
-fn at(what: &str, done: usize) -> Progress {
-    Progress { done: done as u64, total: None, what: what.to_owned() }
-}
-
-/// Progress by parts.
-fn part(what: &str, done: usize, total: usize) -> Progress {
-    Progress { done: done as u64, total: Some(total as u64), what: what.to_owned() }
-}
-
-impl Inner {
-    /// Does everything there is to do, now and here.
-    pub(crate) fn maintain_all(self: &Arc<Self>) -> Result<(), Error> {
-        let home = Home(Arc::downgrade(self));
-        let run = |task: &dyn Task| {
-            let nothing = serde_json::Map::new();
-            let set = self.options.jobs.get(task.name()).and_then(|job| job.get("knobs")?.as_object());
-            let knobs = Knobs::new(task, set.unwrap_or(&nothing))?;
-            match task.run(&Context::unhurried(&knobs)) {
-                Ok(_) => Ok(()),
-                Err(Failure::Failed(reason)) => Err(Error::Maintenance { job: task.name().into(), reason }),
-                Err(Failure::Stopped(_)) => Err(Error::Closed),
-            }
-        };
-        self.sync_everything()?;
-        for task in self.options.extensions.iter().flat_map(|extension| extension.tasks(&WeakDatabase(home.0.clone())))
-        {
-            run(&*task)?;
+/// Does everything there is to do, now and here; with the jobs of extensions.
+pub(crate) fn maintain_all(inner: &Arc<Inner>, of_extensions: &[Arc<dyn Task>]) -> Result<(), Error> {
+    let weak = WeakInner(Arc::downgrade(inner));
+    let run = |task: &dyn Task| {
+        let nothing = serde_json::Map::new();
+        let set = inner.settings.jobs.get(task.name()).and_then(|job| job.get("knobs")?.as_object());
+        let knobs = Knobs::new(task, set.unwrap_or(&nothing))?;
+        match task.run(&Context::unhurried(&knobs)) {
+            Ok(_) => Ok(()),
+            Err(Failure::Failed(reason)) => Err(Error::Maintenance { job: task.name().into(), reason }),
+            Err(Failure::Stopped(_)) => Err(Error::Closed),
         }
-        run(&index_rebuild::IndexRebuild(home.clone()))?;
-        run(&sweep::Sweep(home.clone()))?;
-        run(&log_prune::LogPrune::new(home.clone()))?;
-        run(&compact::Compact(home.clone()))?;
-        run(&vacuum::Vacuum(home.clone()))?;
-        run(&memory::MemoryTask(home.clone()))?;
-        run(&checkpoint::Checkpoint(home.clone()))?;
-        // Compaction moves vectors.
-        self.sync_everything()?;
-        run(&orphans::Orphans(home))
-    }
+    };
+    inner.indexing.sync_everything()?;
+    of_extensions.iter().try_for_each(|task| run(&**task))?;
+    run(&tasks::index_rebuild::IndexRebuild(weak.clone()))?;
+    run(&tasks::sweep::Sweep(weak.clone()))?;
+    run(&tasks::log_prune::LogPrune::new(weak.clone()))?;
+    run(&tasks::compact::Compact(weak.clone()))?;
+    run(&tasks::vacuum::Vacuum(weak.clone()))?;
+    run(&tasks::memory::MemoryTask(weak.clone()))?;
+    run(&tasks::checkpoint::Checkpoint(weak.clone()))?;
+    // Compaction moves vectors.
+    inner.indexing.sync_everything()?;
+    run(&tasks::orphans::Orphans(weak))
 }

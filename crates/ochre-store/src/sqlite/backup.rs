@@ -56,7 +56,11 @@ impl SqliteStore {
             .execute_batch("PRAGMA increment.synchronous = OFF; PRAGMA increment.journal_mode = OFF")
             .map_err(&failed)?;
         let transaction = connection.transaction().map_err(&failed)?;
-        let mut copy = describe(&transaction).map_err(&failed)?;
+        let mut copy = {
+            // The state that is copied begins here: of a commit that it sees, the vectors are to be found.
+            let _published = self.publishing.read();
+            describe(&transaction).map_err(&failed)?
+        };
         let vectors = self.write_increment(&transaction, before, &copy).map_err(&failed)?;
         for (collection, ids) in vectors {
             self.write_vectors(&transaction, collection, &ids)?;

@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use ochre_scheduler::{Clock, SystemClock};
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, params};
@@ -182,16 +181,16 @@ impl SqliteStore {
     ///
     /// # Errors
     /// As [`SqliteStore::open`].
-    pub fn finish_restore(directory: &Path) -> Result<()> {
+    pub fn finish_restore(directory: &Path, begin_jobs: &dyn Fn(&Connection) -> rusqlite::Result<()>) -> Result<()> {
         let store = Self::open(directory, SqliteOptions::default())?;
-        let (epoch, now) = (super::catalog::new_epoch(), SystemClock.now());
+        let epoch = super::catalog::new_epoch();
         store.change_catalog(|connection| {
             super::write_meta(connection, "previous_epoch", read_meta(connection, "epoch")?)?;
             super::write_meta(connection, "epoch", epoch)?;
             super::rename_database(connection)?;
             connection.execute("DELETE FROM job_runs WHERE ended IS NULL", [])?;
             connection.execute("DELETE FROM log_holds", [])?;
-            super::jobs::begin_from(connection, now)?;
+            begin_jobs(connection)?;
             Ok::<(), Failure>(())
         })?;
         store.adopt_epoch(epoch.cast_unsigned());

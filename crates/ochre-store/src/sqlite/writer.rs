@@ -109,6 +109,7 @@ struct Applied {
 
 struct Draft {
     collection: CollectionNumber,
+    id: Uuid,
     changes: Vec<Change>,
     vectors: Option<Vectors>,
     dead: Vec<u64>,
@@ -391,8 +392,14 @@ impl SqliteStore {
         let drafts = applied.iter_mut().filter_map(|applied| Some((applied.outcome.position, applied.draft.take()?)));
         for ((position, draft), count) in drafts.zip(counts) {
             let blocks = appended.by_ref().take(count).collect();
-            let committed =
-                Committed { collection: draft.collection, position, changes: draft.changes, blocks, row: draft.row };
+            let committed = Committed {
+                collection: draft.collection,
+                id: draft.id,
+                position,
+                changes: draft.changes,
+                blocks,
+                row: draft.row,
+            };
             let committed = Arc::new(committed);
             if let Some(observer) = &observer {
                 observer.committed(&committed);
@@ -764,7 +771,7 @@ fn apply_resolved(
         norms: resolved.norms,
         values: resolved.values,
     });
-    Ok(Draft { collection: row.number, changes, vectors, dead, row: changed_row })
+    Ok(Draft { collection: row.number, id: row.id, changes, vectors, dead, row: changed_row })
 }
 
 /// Counts a transaction, in itself.

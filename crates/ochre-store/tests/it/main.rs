@@ -1,8 +1,6 @@
 //! One contract for every store: the same checks run on SQLite and in memory.
 #![expect(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
-mod jobs;
-
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 

@@ -1,0 +1,302 @@
+//! A handle on one collection.
+
+use std::sync::Arc;
+
+use ochre_index::{Graph, Hints, IndexShape, Memory, View};
+use ochre_model::{Filter, WriteKind};
+use ochre_schema::{self as schema, MetadataSchema};
+use ochre_store::{Alteration, CollectionRow, Idempotency, Outcome};
+use uuid::Uuid;
+
+use crate::catalog::CachedRow;
+use crate::collection::record::{Include, Record};
+use crate::error::Error;
+use crate::inner::Inner;
+use crate::introspect::IntrospectRequest;
+use crate::introspect::judging::Validation;
+use crate::metadata_index::definition::IndexDefinition;
+use crate::query::explain::Explain;
+use crate::query::request::{GetRequest, QueryRequest, QueryResults};
+use crate::query::text::TextHit;
+use crate::schemas::Violations;
+use crate::settings::UnindexedFilters;
+use crate::write::request::{DeleteRequest, NewRecords};
+
+/// A collection of an open database. Cheap to clone. If the collection is deleted, every call says so.
+#[derive(Clone)]
+pub struct Collection {
+    inner: Arc<Inner>,
+    /// What the catalog says of it, kept up to date by commits.
+    row: Arc<CachedRow>,
+}
+
+impl Collection {
+    pub(crate) fn new(inner: Arc<Inner>, row: Arc<CachedRow>) -> Self {
+        Self { inner, row }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> Uuid {
+        self.row.id()
+    }
+
+    /// What the catalog says of it: name, metadata, configuration, dimension.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if it was deleted.
+    pub fn info(&self) -> Result<Arc<CollectionRow>, Error> {
+        self.inner.catalog.current(&self.row)
+    }
+
+    /// Changes name, metadata or configuration.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad name, [`Error::Store`] if the name is taken or the collection gone.
+    pub fn alter(&self, alteration: Alteration) -> Result<Arc<CollectionRow>, Error> {
+        if let Some(name) = &alteration.name {
+            ochre_model::check_collection_name(name)
+                .map_err(|error| Error::Invalid(format!("Validation error: new_name: {error}")))?;
+        }
+        let row = self.inner.catalog.alter(self.id(), alteration)?;
+        self.inner.collections.dirty.index(row.number);
+        Ok(row)
+    }
+
+    /// Adds records; ids that exist are left as they are, silently. Of an id that stands twice in the
+    /// batch the first counts.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad batch, [`Error::Store`] for a wrong dimension or a failing disk. In
+    /// either case nothing of the batch is kept.
+    pub fn add(&self, records: NewRecords) -> Result<Outcome, Error> {
+        self.write(WriteKind::Add, records, None)
+    }
+
+    /// Changes existing records: metadata is merged, other parts are replaced where given. Unknown ids
+    /// are skipped, silently.
+    ///
+    /// # Errors
+    /// As [`Collection::add`].
+    pub fn update(&self, records: NewRecords) -> Result<Outcome, Error> {
+        self.write(WriteKind::Update, records, None)
+    }
+
+    /// Changes existing records as [`Collection::update`] does and adds the others. Of an id that stands
+    /// twice the last counts.
+    ///
+    /// # Errors
+    /// As [`Collection::add`].
+    pub fn upsert(&self, records: NewRecords) -> Result<Outcome, Error> {
+        self.write(WriteKind::Upsert, records, None)
+    }
+
+    /// Any of the three, with an idempotency key if repeating the request must be harmless.
+    ///
+    /// # Errors
+    /// As [`Collection::add`]; also if the key was used for another request.
+    pub fn write(&self, kind: WriteKind, records: NewRecords, key: Option<Idempotency>) -> Result<Outcome, Error> {
+        self.write_and_report(kind, records, key).map(|(outcome, _)| outcome)
+    }
+
+    /// As [`Collection::write`]; also what the records break of the collection's schema and were accepted with.
+    ///
+    /// # Errors
+    /// As [`Collection::write`].
+    pub fn write_and_report(
+        &self, kind: WriteKind, records: NewRecords, key: Option<Idempotency>,
+    ) -> Result<(Outcome, Violations), Error> {
+        self.inner.writes.write_records(self.id(), kind, records, key)
+    }
+
+    /// The schema it declares; `None` if it declares none.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if it was deleted, [`Error::InvalidSchema`] if what is stored cannot be used.
+    pub fn schema(&self) -> Result<Option<Arc<MetadataSchema>>, Error> {
+        Ok(self.inner.schemas.of(&*self.info()?)?)
+    }
+
+    /// What in a filter can never match what the collection declares, a sentence each.
+    ///
+    /// # Errors
+    /// [`Error::NotFilterable`] in strict mode, [`Error::Store`] if the collection was deleted.
+    pub fn lint(&self, filter: &Filter) -> Result<Vec<String>, Error> {
+        self.inner.schemas.lint(&*self.info()?, filter)
+    }
+
+    /// What is to be told of a filter that no declared index answers, if that is wanted.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if such are refused, [`Error::Store`] if the collection was deleted.
+    pub fn check_indexed(&self, filter: &Filter, hints: &Hints) -> Result<Option<String>, Error> {
+        let inner = &self.inner;
+        if inner.settings.unindexed_filters == UnindexedFilters::Allow {
+            return Ok(None);
+        }
+        let row = self.info()?;
+        inner.queries.check_indexed(&row, &*inner.collections.view(&row)?, filter, hints)
+    }
+
+    /// Finds out what its records look like, whether it declares a schema or not.
+    ///
+    /// # Errors
+    /// [`Error::Store`], [`Error::NotFilterable`], [`Error::Damaged`].
+    pub fn introspect(&self, request: &IntrospectRequest) -> Result<schema::Report, Error> {
+        self.inner.introspection.introspect(&*self.info()?, request)
+    }
+
+    /// Judges its records, or a batch that is not written, by a schema, without changing anything.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSchema`], [`Error::Invalid`] if there is no schema to judge by, [`Error::Store`].
+    pub fn validate(&self, validation: &Validation) -> Result<schema::Compliance, Error> {
+        self.inner.introspection.validate(&*self.info()?, validation)
+    }
+
+    /// Deletes records; the outcome says how many.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a limit without a filter, [`Error::NotFilterable`], [`Error::Store`].
+    pub fn delete(&self, request: DeleteRequest) -> Result<Outcome, Error> {
+        self.delete_with_key(request, None)
+    }
+
+    /// Deletes records, with an idempotency key.
+    ///
+    /// # Errors
+    /// As [`Collection::delete`]; also if the key was used for another request.
+    pub fn delete_with_key(&self, request: DeleteRequest, key: Option<Idempotency>) -> Result<Outcome, Error> {
+        self.inner.writes.delete_records(self.id(), request, key)
+    }
+
+    /// The records that satisfy the request, in the order they were first inserted.
+    ///
+    /// # Errors
+    /// [`Error::NotFilterable`], [`Error::Damaged`], [`Error::Store`].
+    pub fn get(&self, request: &GetRequest) -> Result<Vec<Record>, Error> {
+        self.inner.queries.get(&*self.info()?, request, false).map(|(records, _)| records)
+    }
+
+    /// As [`Collection::get`], with how the records were found.
+    ///
+    /// # Errors
+    /// As [`Collection::get`].
+    pub fn explain_get(&self, request: &GetRequest) -> Result<(Vec<Record>, Explain), Error> {
+        let (records, explain) = self.inner.queries.get(&*self.info()?, request, true)?;
+        Ok((records, explain.unwrap_or_default()))
+    }
+
+    /// The records nearest to each query embedding: always exactly min(k, matches) of them.
+    ///
+    /// Distances are in the collection's space: squared units for `l2`, `1 − cos` for `cosine`,
+    /// `1 − ⟨a, b⟩` for `ip`. Large collections are searched approximately, through a graph; distances
+    /// are exact all the same.
+    ///
+    /// # Errors
+    /// [`Error::Store`] for a wrong dimension, [`Error::Invalid`] for a NaN or infinity,
+    /// [`Error::NotFilterable`], [`Error::Damaged`].
+    pub fn query(&self, request: &QueryRequest) -> Result<QueryResults, Error> {
+        self.inner.queries.query(&*self.info()?, request, false)
+    }
+
+    /// As [`Collection::query`], with how the records were found.
+    ///
+    /// # Errors
+    /// As [`Collection::query`].
+    pub fn explain_query(&self, request: &QueryRequest) -> Result<QueryResults, Error> {
+        self.inner.queries.query(&*self.info()?, request, true)
+    }
+
+    /// The names of the metadata indexes declared for it.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if it was deleted.
+    pub fn metadata_index_names(&self) -> Result<Vec<String>, Error> {
+        Ok(self.inner.metadata_indexes.registry.names(self.info()?.number))
+    }
+
+    /// An index that does not exist, for `Hints::hypothetical`: explanations say what would become of it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad definition, [`Error::Store`] if the collection was deleted.
+    pub fn hypothetical_index(&self, mut definition: serde_json::Value) -> Result<Arc<IndexShape>, Error> {
+        let row = self.info()?;
+        if let Some(members) = definition.as_object_mut() {
+            members.entry("index_name").or_insert_with(|| "hypothetical".into());
+            members.insert("collection".into(), row.name.clone().into());
+        }
+        Ok(Arc::new(IndexDefinition::from_json(definition)?.shape(Uuid::nil())?))
+    }
+
+    /// The records whose documents fit a text best, by their words (BM25): for queries in words where there is no
+    /// embedding of them. At most `limit`; only what passes `filter`.
+    ///
+    /// # Errors
+    /// [`Error::NotFilterable`], [`Error::Store`].
+    pub fn search_text(
+        &self, text: &str, filter: Option<&Filter>, limit: usize, include: Include,
+    ) -> Result<Vec<TextHit>, Error> {
+        self.inner.queries.search_text(&*self.info()?, text, filter, limit, include)
+    }
+
+    /// How many records there are.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn count(&self) -> Result<u64, Error> {
+        self.inner.queries.count(&*self.info()?)
+    }
+
+    /// The first `limit` records, whole.
+    ///
+    /// # Errors
+    /// As [`Collection::get`].
+    pub fn peek(&self, limit: u32) -> Result<Vec<Record>, Error> {
+        self.get(&GetRequest { limit: Some(limit), include: Include::ALL, ..GetRequest::default() })
+    }
+
+    /// The view, if the collection is in memory. Asking does not bring it there.
+    fn loaded_view(&self, row: &CollectionRow) -> Option<Arc<View>> {
+        self.inner.collections.loaded_view(row.number)
+    }
+
+    /// How many records there are, if the collection is in memory; reading is slower the first time.
+    pub fn loaded_records(&self) -> Option<usize> {
+        let row = self.info().ok()?;
+        self.loaded_view(&row).map(|view| view.live().len())
+    }
+
+    /// Bytes of memory it holds.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if it was deleted.
+    pub fn memory(&self) -> Result<Memory, Error> {
+        let row = self.info()?;
+        Ok(self.loaded_view(&row).map_or_else(Memory::default, |view| view.memory()))
+    }
+
+    /// How many vectors are in the graph, and how many wait to be. None wait before the collection is first used, nor
+    /// while it is so small that it has no need of a graph ([`Options::graph_records_min`](crate::Options)).
+    ///
+    /// # Errors
+    /// [`Error::Store`] if it was deleted.
+    pub fn index_progress(&self) -> Result<(usize, usize), Error> {
+        let row = self.info()?;
+        let records_min = self.inner.settings.graph_records_min;
+        let progress = |view: Arc<View>| {
+            let waiting = if view.live().len() < records_min { 0 } else { view.waiting_len() };
+            (view.in_graph().len(), waiting)
+        };
+        Ok(self.loaded_view(&row).map_or((0, 0), progress))
+    }
+
+    /// How many nodes the graph has, those of replaced and deleted vectors included.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if it was deleted.
+    pub fn graph_nodes(&self) -> Result<usize, Error> {
+        let row = self.info()?;
+        let view = self.loaded_view(&row);
+        Ok(view.and_then(|view| view.graph().map(|graph| Graph::len(graph))).unwrap_or(0))
+    }
+}

@@ -1,0 +1,47 @@
+//! `backup`: copies the whole database to the backup target.
+
+use ochre_scheduler::{Class, Context, Defaults, Failure, Knobs, Look, Task};
+
+use crate::backup::manifest::BackupKind;
+use crate::inner::WeakInner;
+use crate::maintenance::job::cron;
+use crate::maintenance::tasks::backup_target::{LOCKS, is_enabled, manifests, report, repository};
+
+pub(crate) struct Backup(pub(crate) WeakInner);
+
+impl Task for Backup {
+    fn name(&self) -> &'static str {
+        "backup"
+    }
+
+    fn about(&self) -> &'static str {
+        "copies the whole database to the backup target; chunks that are there already are not copied again"
+    }
+
+    fn defaults(&self) -> Defaults {
+        cron("0 2 * * *", is_enabled(&self.0), |policies| policies.class = Class::Normal)
+    }
+
+    fn locks(&self) -> &'static [&'static str] {
+        LOCKS
+    }
+
+    fn warning(&self) -> Option<String> {
+        self.0.open().ok()?.backups.problem()
+    }
+
+    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
+        let inner = self.0.open()?;
+        let manifests = manifests(&inner)?;
+        Ok(match manifests.iter().rev().find(|manifest| manifest.kind == BackupKind::Full) {
+            None => Look::Work("there is no full backup".into()),
+            Some(last) if inner.backups.changes_since(last)? == 0 => Look::Nothing("nothing has changed".into()),
+            Some(last) => Look::Work(format!("{} changes since {}", inner.backups.changes_since(last)?, last.id)),
+        })
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
+        let inner = self.0.open()?;
+        inner.backups.back_up(repository(&inner)?, BackupKind::Full, context).map(|manifest| report(&manifest))
+    }
+}

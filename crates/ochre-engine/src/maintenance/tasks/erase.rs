@@ -1,0 +1,97 @@
+//! `erase`: makes sure that what was deleted or replaced is gone from the disk, not only from answers.
+//!
+//! Freed pages of the database are overwritten as they are freed. What is left is the write-ahead log, which
+//! keeps old pages until it is cut, vectors in segments that are not worth compacting, and what caches derived
+//! from them: codes in graphs, trigrams in text segments. After a run none of that is left of anything deleted
+//! before it began.
+
+use ochre_scheduler::{Clock, Context, Defaults, Failure, Knobs, Look, SystemClock, Task};
+use ochre_store::Upkeep;
+
+use crate::inner::WeakInner;
+use crate::maintenance::job::{at, every, part};
+
+/// How often the write-ahead log is tried to be cut while readers keep it.
+const CUTS_MAX: usize = 10;
+
+pub(crate) struct Erase(pub(crate) WeakInner);
+
+impl Task for Erase {
+    fn name(&self) -> &'static str {
+        "erase"
+    }
+
+    fn about(&self) -> &'static str {
+        "removes every trace of deleted and replaced records from files and caches; its interval bounds how long they last"
+    }
+
+    fn defaults(&self) -> Defaults {
+        every(24 * 3600, |_| {})
+    }
+
+    fn locks(&self) -> &'static [&'static str] {
+        &["graphs", "segments", "metadata-indexes", "backup"]
+    }
+
+    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
+        let inner = self.0.open()?;
+        let (sizes, debt) = (inner.store.statistics()?, inner.store.debt()?);
+        let text = format!(
+            "{} bytes of dead vectors, {} deleted collections, {} bytes of write-ahead log",
+            sizes.dead_vector_bytes, debt.deleted_collections, sizes.wal_bytes
+        );
+        let is_clean = sizes.dead_vector_bytes == 0 && debt.deleted_collections == 0 && sizes.wal_bytes == 0;
+        Ok(if is_clean { Look::Nothing(text) } else { Look::Work(text) })
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
+        let inner = self.0.open()?;
+        let began = SystemClock.now();
+        loop {
+            context.step(at("sweeping deleted collections", 0))?;
+            if !inner.store.upkeep(Upkeep::SweepDeleted)? {
+                break;
+            }
+        }
+        let segments = {
+            let _segments = inner.segments.hold(context, "waiting for a backup")?;
+            if inner.store.statistics()?.open_segment_dead_bytes > 0 {
+                inner.store.upkeep(Upkeep::SealVectors { min_bytes: 1, dead_share_max: 1.0 })?;
+            }
+            let mut segments = 0;
+            loop {
+                context.step(at("segments rewritten", segments))?;
+                if !inner.store.upkeep(Upkeep::CompactVectors { dead_share_max: 0.0 })? {
+                    break segments;
+                }
+                segments += 1;
+                inner.indexing.relocate_moved()?;
+            }
+        };
+        let _graphs = inner.indexing.graphs.hold(context, "waiting for other work on graphs")?;
+        inner.indexing.relocate_moved()?;
+        let rows = inner.store.all_collections()?;
+        let all = rows.len();
+        let mut caches = 0;
+        for (index, row) in rows.into_iter().enumerate() {
+            if inner.collections.cache.has(row.id) {
+                context.step(part("collections whose caches were looked at", index, all))?;
+                let had_dead = inner.indexing.erase_caches(&row, context)?;
+                caches += usize::from(inner.metadata_indexes.erase_index_segments(&row, context)? || had_dead);
+            }
+        }
+        for cut in 0.. {
+            context.step(at("cutting the write-ahead log", cut))?;
+            inner.store.upkeep(Upkeep::Checkpoint { truncate: true })?;
+            if inner.store.statistics()?.wal_bytes == 0 {
+                break;
+            }
+            if cut == CUTS_MAX {
+                return Err(Failure::Failed("the write-ahead log is in use by long reads and could not be cut".into()));
+            }
+        }
+        Ok(format!(
+            "what was deleted before {began} is gone from the disk: rewrote {segments} segments and the caches of {caches} collections"
+        ))
+    }
+}

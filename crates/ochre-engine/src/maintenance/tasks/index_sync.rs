@@ -1,0 +1,98 @@
+//! `index-sync`: moves new vectors into graphs and new documents into text segments, and refreshes snapshots.
+
+use std::time::Duration;
+
+use ochre_scheduler::{Context, Defaults, Failure, Knob, KnobValue, Knobs, Look, Task};
+
+use crate::indexing::graph::Pending;
+use crate::inner::WeakInner;
+use crate::maintenance::job::every;
+
+pub(crate) struct IndexSync(pub(crate) WeakInner);
+
+impl Task for IndexSync {
+    fn name(&self) -> &'static str {
+        crate::collection::dirty::INDEX_SYNC
+    }
+
+    fn about(&self) -> &'static str {
+        "moves new vectors into graphs and new documents into text segments, and refreshes snapshots"
+    }
+
+    fn defaults(&self) -> Defaults {
+        every(5, |policies| {
+            (policies.priority, policies.jitter) = (10, 0.0);
+            policies.max_defer = ochre_scheduler::Span(Duration::from_secs(60));
+        })
+    }
+
+    fn knobs(&self) -> &'static [Knob] {
+        &[Knob {
+            name: "tail_age",
+            about: "vectors wait for more to be moved together at most this long",
+            default: KnobValue::Seconds(30),
+        }]
+    }
+
+    fn locks(&self) -> &'static [&'static str] {
+        &["graphs"]
+    }
+
+    fn look(&self, knobs: &Knobs) -> Result<Look, Failure> {
+        let inner = self.0.open()?;
+        if inner.collections.dirty.has_moved() {
+            return Ok(Look::Work("vectors were moved".into()));
+        }
+        let (mut waiting, mut due) = (0, Vec::new());
+        for (number, since) in inner.collections.dirty.changed() {
+            // Taken off the list first: what changes from here on puts it back.
+            inner.collections.dirty.take_changed(number);
+            let pending = inner.indexing.pending(number, since, knobs.span("tail_age"));
+            if !matches!(pending, Pending::Nothing) {
+                inner.collections.dirty.put_back(number, since);
+            }
+            match pending {
+                Pending::Nothing => {}
+                Pending::Later(vectors) => waiting += vectors,
+                Pending::Now(why) => due.push(why),
+                Pending::Urgent(why) => return Ok(Look::Urgent(why)),
+            }
+        }
+        Ok(match due.pop() {
+            Some(why) => Look::Work(why),
+            None => Look::Nothing(format!("{waiting} vectors wait for more")),
+        })
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
+        let inner = self.0.open()?;
+        let _graphs = inner.indexing.graphs.hold(context, "waiting for other work on graphs")?;
+        inner.indexing.relocate_moved()?;
+        let (mut collections, mut failed) = (0, None);
+        for (number, since) in inner.collections.dirty.changed() {
+            if matches!(inner.indexing.pending(number, since, context.knobs().span("tail_age")), Pending::Later(_)) {
+                continue;
+            }
+            inner.collections.dirty.take_changed(number);
+            let synced = inner
+                .indexing
+                .sync_index(number, false, context)
+                .and_then(|()| Ok(inner.indexing.sync_text(number, false)?));
+            match synced {
+                Ok(()) => collections += 1,
+                Err(Failure::Stopped(stop)) => {
+                    inner.collections.dirty.index(number);
+                    return Err(stop.into());
+                }
+                Err(Failure::Failed(reason)) => {
+                    inner.collections.dirty.index(number);
+                    failed = Some(reason);
+                }
+            }
+        }
+        match failed {
+            Some(reason) => Err(Failure::Failed(reason)),
+            None => Ok(format!("brought {collections} collections up to date")),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! `orphans`: removes derived files that belong to nothing.
+
+use ochre_scheduler::{Context, Defaults, Failure, Knobs, Look, Task};
+
+use crate::inner::WeakInner;
+use crate::maintenance::job::{at, cron};
+
+pub(crate) struct Orphans(pub(crate) WeakInner);
+
+impl Task for Orphans {
+    fn name(&self) -> &'static str {
+        "orphans"
+    }
+
+    fn about(&self) -> &'static str {
+        "removes derived files of collections that are no more, and files whose writing was cut short"
+    }
+
+    fn defaults(&self) -> Defaults {
+        cron("30 3 * * *", true, |policies| policies.class = ochre_scheduler::Class::Normal)
+    }
+
+    fn locks(&self) -> &'static [&'static str] {
+        &["graphs", "metadata-indexes"]
+    }
+
+    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
+        let strays = self.0.open()?.collections.count_strays();
+        let text = format!("{strays} derived files belong to nothing");
+        Ok(if strays > 0 { Look::Work(text) } else { Look::Nothing(text) })
+    }
+
+    fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
+        let inner = self.0.open()?;
+        context.step(at("removing", 0))?;
+        let _graphs = inner.indexing.graphs.hold(context, "waiting for other work on graphs")?;
+        Ok(format!("removed {} files and folders", inner.collections.remove_strays()))
+    }
+}

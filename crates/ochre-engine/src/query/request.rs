@@ -1,0 +1,106 @@
+//! What get and query are asked, and what they answer.
+
+use ochre_index::{Hints, Plan, Strategy};
+use ochre_model::Filter;
+
+use crate::collection::record::{Include, Record};
+use crate::query::explain::Explain;
+
+/// Which records to get: all that satisfy everything given, in the order they were first inserted.
+#[derive(Clone, Debug, Default)]
+pub struct GetRequest {
+    /// Only these ids; unknown ones are skipped.
+    pub ids: Option<Vec<String>>,
+    /// Only what passes this.
+    pub filter: Option<Filter>,
+    /// At most this many.
+    pub limit: Option<u32>,
+    /// Skip this many first.
+    pub offset: u32,
+    /// What to return of each.
+    pub include: Include,
+    /// How declared indexes may be used.
+    pub hints: Hints,
+}
+
+impl GetRequest {
+    /// The records of these ids.
+    pub fn of<Id: Into<String>>(ids: impl IntoIterator<Item = Id>) -> Self {
+        Self { ids: Some(ids.into_iter().map(Into::into).collect()), ..Self::default() }
+    }
+}
+
+/// What to search for, and among which records.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// The query embeddings; each has an answer of its own.
+    pub embeddings: Vec<Vec<f32>>,
+    /// How many records to find for each; fewer come back only if fewer match.
+    pub k: usize,
+}
+
+/// A search: [`Query`] plus what restricts and shapes the answer.
+#[derive(Clone, Debug)]
+pub struct QueryRequest {
+    /// What to search for.
+    pub query: Query,
+    /// Only these ids; unknown ones are ignored.
+    pub ids: Option<Vec<String>>,
+    /// Only what passes this.
+    pub filter: Option<Filter>,
+    /// What to return of each record found.
+    pub include: Include,
+    /// How to search, whatever it costs, as far as that is possible; the planner's choice if absent.
+    pub hint: Option<Strategy>,
+    /// How declared indexes may be used.
+    pub hints: Hints,
+}
+
+impl QueryRequest {
+    /// The ten records nearest to one embedding, ids and distances only.
+    pub fn nearest_to(embedding: impl Into<Vec<f32>>) -> Self {
+        let query = Query { embeddings: vec![embedding.into()], k: 10 };
+        Self { query, ids: None, filter: None, include: Include::NONE, hint: None, hints: Hints::default() }
+    }
+
+    /// How many to find.
+    #[must_use]
+    pub fn k(mut self, k: usize) -> Self {
+        self.query.k = k;
+        self
+    }
+
+    /// Only what passes this.
+    #[must_use]
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = Some(filter);
+        self
+    }
+
+    /// What to return.
+    #[must_use]
+    pub fn include(mut self, include: Include) -> Self {
+        self.include = include;
+        self
+    }
+}
+
+/// A record that a query found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryHit {
+    /// The record.
+    pub record: Record,
+    /// Its exact distance, in the collection's space. Smaller is nearer.
+    pub distance: f32,
+}
+
+/// The answer to a query.
+#[derive(Clone, Debug, Default)]
+pub struct QueryResults {
+    /// For each query embedding its hits, nearest first, ties by insertion order.
+    pub results: Vec<Vec<QueryHit>>,
+    /// How each was found.
+    pub plans: Vec<Plan>,
+    /// How all of it was found, if that was asked for.
+    pub explain: Option<Explain>,
+}
