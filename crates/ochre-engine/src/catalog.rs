@@ -1,6 +1,6 @@
 //! The catalog: what there is of tenants, databases and collections, and the rows of collections that are kept in memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,7 +40,12 @@ struct Rows {
     by_id: HashMap<Uuid, Arc<CachedRow>>,
     /// Ids by tenant, database and name.
     names: HashMap<[String; 3], Uuid>,
+    /// Names, as above, of which it is known that no collection has them.
+    absent: HashSet<[String; 3]>,
 }
+
+/// So many names are known that no collection has.
+const ABSENT_MAX: usize = 1024;
 
 /// The row of a collection as it is now. Handles keep it, so that they need not look it up.
 pub(crate) struct CachedRow {
@@ -114,17 +119,38 @@ impl Catalog {
     /// [`Error::Store`] if there is none.
     pub(crate) fn find(&self, tenant: &str, database: &str, name: &str) -> Result<Arc<CachedRow>, Error> {
         self.lookups.fetch_add(1, Ordering::Relaxed);
-        if let Some(cached) = self.kept_by_name(tenant, database, name) {
-            return Ok(cached);
+        let full_name = [tenant, database, name].map(str::to_owned);
+        {
+            let rows = self.rows.read();
+            if let Some(cached) = rows.names.get(&full_name).and_then(|id| rows.by_id.get(id)) {
+                return Ok(Arc::clone(cached));
+            }
         }
-        self.read_and_keep(|| self.store.collection(tenant, database, name)?.ok_or_else(|| Error::no_collection(name)))
+        let version = self.version.load(Ordering::Acquire);
+        let found = self
+            .read_and_keep(|| self.store.collection(tenant, database, name)?.ok_or_else(|| Error::no_collection(name)));
+        if found.as_ref().is_err_and(|error| error.not_found().is_some()) {
+            let mut rows = self.rows.write();
+            if rows.absent.len() >= ABSENT_MAX {
+                rows.absent.clear();
+            }
+            if self.version.load(Ordering::Acquire) == version {
+                rows.absent.insert(full_name);
+            }
+        }
+        found
     }
 
-    /// A collection by name, if its row is in memory: nothing is read for it.
-    pub(crate) fn kept_by_name(&self, tenant: &str, database: &str, name: &str) -> Option<Arc<CachedRow>> {
-        let rows = self.rows.read();
-        let id = rows.names.get(&[tenant, database, name].map(str::to_owned))?;
-        rows.by_id.get(id).cloned()
+    /// The row of a collection, to be kept, if it is in memory.
+    pub(crate) fn in_memory(&self, id: Uuid) -> Option<Arc<CachedRow>> {
+        self.lookups.fetch_add(1, Ordering::Relaxed);
+        self.rows.read().by_id.get(&id).cloned()
+    }
+
+    /// Whether there is a collection of this name, if that is known without reading.
+    pub(crate) fn has_in_memory(&self, tenant: &str, database: &str, name: &str) -> Option<bool> {
+        let (rows, name) = (self.rows.read(), [tenant, database, name].map(str::to_owned));
+        if rows.names.contains_key(&name) { Some(true) } else { rows.absent.contains(&name).then_some(false) }
     }
 
     /// The rows that are in memory.
@@ -135,6 +161,14 @@ impl Catalog {
     /// How often collections were looked up by id or name since the database was opened.
     pub(crate) fn lookups(&self) -> u64 {
         self.lookups.load(Ordering::Relaxed)
+    }
+
+    /// A collection was made with this name: what was known of the name is of before.
+    fn note_named(&self, tenant: &str, database: &str, name: &str) {
+        let (mut rows, name) = (self.rows.write(), [tenant, database, name].map(str::to_owned));
+        self.version.fetch_add(1, Ordering::Release);
+        rows.names.remove(&name);
+        rows.absent.remove(&name);
     }
 
     /// A commit changed a row.
@@ -162,6 +196,7 @@ impl Catalog {
         let mut rows = self.rows.write();
         self.version.fetch_add(1, Ordering::Release);
         rows.names.clear();
+        rows.absent.clear();
         rows.by_id.drain().for_each(|(_, cached)| *cached.row.write() = None);
     }
 
@@ -208,8 +243,7 @@ impl Catalog {
                 // Another thread was faster, and may have been followed by one that deletes: look again.
                 Err(StoreError::AlreadyExists { .. }) if options.get_or_create => {}
                 made => {
-                    // Whatever had the name before is gone.
-                    self.rows.write().names.remove(&[tenant, database, name].map(str::to_owned));
+                    self.note_named(tenant, database, name);
                     return Ok(made?);
                 }
             }
@@ -232,6 +266,7 @@ impl Catalog {
         let altered = self.store.alter_collection(id, alteration);
         self.forget(id);
         let row = Arc::new(altered?);
+        self.note_named(&row.tenant, &row.database, &row.name);
         // Compiled here rather than by the first write, which holds up others.
         let _ = self.schemas.of(&row);
         Ok(row)

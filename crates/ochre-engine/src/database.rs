@@ -348,6 +348,16 @@ impl Database {
         Ok(Collection::new(Arc::clone(&self.inner), self.inner.catalog.cached(id)?))
     }
 
+    /// A collection by id, if the catalog has it in memory: nothing is read from disk for it.
+    pub fn collection_in_memory(&self, id: Uuid) -> Option<Collection> {
+        Some(Collection::new(Arc::clone(&self.inner), self.inner.catalog.in_memory(id)?))
+    }
+
+    /// Whether there is a collection of this name, if that is known without reading from disk.
+    pub fn has_collection_in_memory(&self, tenant: &str, database: &str, name: &str) -> Option<bool> {
+        self.inner.catalog.has_in_memory(tenant, database, name)
+    }
+
     /// Bytes of memory that each collection in memory holds, by part, largest first.
     pub fn memory(&self) -> Vec<(Arc<CollectionRow>, Memory)> {
         let loaded = self.inner.collections.all();

@@ -56,7 +56,7 @@ pub use metadata_index::extension::metadata_indexes;
 pub use metadata_index::registry::{IndexChange, IndexSelection};
 pub use options::Options;
 pub use query::explain::Explain;
-pub use query::request::{GetRequest, Query, QueryHit, QueryRequest, QueryResults};
+pub use query::request::{FilterWarnings, GetRequest, GetResults, Query, QueryHit, QueryRequest, QueryResults};
 pub use query::text::TextHit;
 pub use schemas::{RecordViolation, ViolationCount, Violations};
 pub use settings::UnindexedFilters;

@@ -8,7 +8,6 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use ochre_engine::model::Filter;
 use ochre_engine::model::budget::{self, Budget, RequestMemory};
 use ochre_engine::{Collection, DEFAULT_DATABASE, DEFAULT_TENANT, Database, StoreError};
 use ochre_extension::find_collection;
@@ -53,9 +52,7 @@ const REQUEST_SHARE: u64 = 8;
 /// and no more than this, in bytes.
 const REQUEST_BYTES_MAX: u64 = 1 << 30;
 
-/// A read that is started on the thread that took the request returns at most this many records,
-const RETURNED_IN_PLACE_MAX: usize = 300;
-/// takes at most this long,
+/// A read that is started on the thread that took the request takes at most this long,
 const TIME_IN_PLACE_MAX: Duration = Duration::from_millis(3);
 /// and at most this much memory, in bytes.
 const BYTES_IN_PLACE_MAX: u64 = 1 << 20;
@@ -207,7 +204,7 @@ impl App {
         self.run_within(budget, work).await
     }
 
-    /// As [`App::run_read`], for reads that probably are short ([`App::is_short`]): they start on the thread that took
+    /// As [`App::run_read`], for reads that probably are short: they start on the thread that took
     /// the request, since handing one over takes longer than it does. What turns out to be long starts again elsewhere.
     pub(crate) async fn run_short_read<T, F>(&self, work: F) -> Result<T, ApiError>
     where
@@ -233,20 +230,6 @@ impl App {
     /// What one request may use.
     fn budget(&self, patience: Duration) -> Arc<Budget> {
         Budget::new(self.request_bytes, Arc::clone(&self.memory), patience)
-    }
-
-    /// Whether a read probably takes at most some milliseconds: the collection is in memory, few records are returned,
-    /// `each` for each of the `searches`, and no pattern is matched, since nothing bounds what one step of that takes.
-    pub(crate) fn is_short(
-        &self, path: &CollectionPath, filter: Option<&Filter>, searches: usize, each: usize,
-    ) -> bool {
-        if filter.is_some_and(Filter::has_pattern) {
-            return false;
-        }
-        let Some(records) = collection(&self.database, path).ok().and_then(|found| found.loaded_records()) else {
-            return false;
-        };
-        searches <= RETURNED_IN_PLACE_MAX && searches.saturating_mul(each.min(records)) <= RETURNED_IN_PLACE_MAX
     }
 
     /// Runs `work` on a blocking thread, once there is room. A client that goes away does not stop it: a
@@ -285,16 +268,25 @@ impl Drop for CancelWhenDropped {
 
 /// The collection that a data route names: by UUID, within the tenant and database of the path.
 pub(crate) fn collection(database: &Database, path: &CollectionPath) -> Result<Collection, ApiError> {
-    let missing = || ApiError::not_found(format!("Collection [{}] does not exist.", path.id_text()));
-    let id = path.uuid()?;
-    let collection = match database.collection_by_id(id) {
-        Ok(collection) => collection,
-        Err(error) if error.not_found().is_some() => return Err(missing()),
-        Err(error) => return Err(error.into()),
-    };
-    let info = collection.info().map_err(|error| if error.not_found().is_some() { missing() } else { error.into() })?;
+    match database.collection_by_id(path.uuid()?) {
+        Ok(collection) => within(collection, path),
+        Err(error) if error.not_found().is_some() => Err(path.missing()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// As [`collection`], if the catalog has it in memory: nothing is read from disk, so it may be called on any thread.
+pub(crate) fn collection_in_memory(database: &Database, path: &CollectionPath) -> Result<Option<Collection>, ApiError> {
+    let found = database.collection_in_memory(path.uuid()?);
+    found.map(|collection| within(collection, path)).transpose()
+}
+
+/// A collection, if it is where the path says.
+fn within(collection: Collection, path: &CollectionPath) -> Result<Collection, ApiError> {
+    let info =
+        collection.info().map_err(|error| if error.not_found().is_some() { path.missing() } else { error.into() })?;
     if info.tenant != path.tenant || info.database != path.database {
-        return Err(missing());
+        return Err(path.missing());
     }
     Ok(collection)
 }
@@ -371,6 +363,11 @@ pub(crate) struct CollectionPath {
 impl CollectionPath {
     pub(crate) fn uuid(&self) -> Result<Uuid, ApiError> {
         Uuid::parse_str(&self.collection).map_err(|_| ApiError::invalid("Collection ID is not a valid UUIDv4"))
+    }
+
+    /// What is answered if there is no such collection.
+    fn missing(&self) -> ApiError {
+        ApiError::not_found(format!("Collection [{}] does not exist.", self.id_text()))
     }
 
     /// The id in its usual spelling.

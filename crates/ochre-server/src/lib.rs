@@ -33,7 +33,7 @@ pub use app::App;
 pub use auth::{Auth, KeyError, Keys, Maker, NewKey, key_tables};
 pub use config::{Config, ConfigError, DEFAULT_TOML, Source};
 pub use extensions::{ExtensionOptions, Extensions, Loaded, serve_mcp};
-pub use serve::Server;
+pub use serve::{Server, service};
 pub use user_jobs::user_job_tables;
 pub use webhooks::Webhooks;
 

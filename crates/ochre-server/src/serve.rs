@@ -50,8 +50,9 @@ async fn until_it_gives_way<E: std::fmt::Display>(guard: Guard, connection: impl
     }
 }
 
-/// The whole service: routes in their layers.
-fn router(app: App, extensions: &Loaded) -> Router {
+/// The whole service: routes in their layers. [`Server`] serves it; tests call it in process.
+pub fn service(app: App, extensions: &Loaded) -> Router {
+    extensions.connect(&app);
     let origins = app.config().server.cors_allow_origins.clone();
     let guard = auth::Guard::new(app.clone(), Permissions::of(extensions.api()), extensions.permissions());
     let guarded = axum::middleware::from_fn_with_state(guard, auth::guard);
@@ -124,13 +125,12 @@ impl Server {
     pub async fn run(
         self, app: App, extensions: Loaded, stop: impl Future<Output = ()>, waiting: impl FnOnce(usize),
     ) -> Result<(), String> {
-        extensions.connect(&app);
         for extension in extensions.api() {
             let started = extension.started(app.database());
             started.map_err(|failure| format!("extension '{}' cannot be started: {failure}", extension.name()))?;
         }
         let (arriving, patience) = (Arc::clone(app.arriving()), app.config().server.stop_timeout_ms);
-        let router = router(app, &extensions);
+        let router = service(app, &extensions);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HEAD_BYTES_MAX);
         let graceful = GracefulShutdown::new();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ochre_index::{Graph, Hints, IndexShape, Memory, View};
+use ochre_index::{Graph, IndexShape, Memory, View};
 use ochre_model::{Filter, WriteKind};
 use ochre_schema::{self as schema, MetadataSchema};
 use ochre_store::{Alteration, CollectionRow, Idempotency, Outcome};
@@ -15,11 +15,9 @@ use crate::inner::Inner;
 use crate::introspect::IntrospectRequest;
 use crate::introspect::judging::Validation;
 use crate::metadata_index::definition::IndexDefinition;
-use crate::query::explain::Explain;
-use crate::query::request::{GetRequest, QueryRequest, QueryResults};
+use crate::query::request::{FilterWarnings, GetRequest, GetResults, QueryRequest, QueryResults};
 use crate::query::text::TextHit;
 use crate::schemas::Violations;
-use crate::settings::UnindexedFilters;
 use crate::write::request::{DeleteRequest, NewRecords};
 
 /// A collection of an open database. Cheap to clone. If the collection is deleted, every call says so.
@@ -116,27 +114,6 @@ impl Collection {
         Ok(self.inner.schemas.of(&*self.info()?)?)
     }
 
-    /// What in a filter can never match what the collection declares, a sentence each.
-    ///
-    /// # Errors
-    /// [`Error::NotFilterable`] in strict mode, [`Error::Store`] if the collection was deleted.
-    pub fn lint(&self, filter: &Filter) -> Result<Vec<String>, Error> {
-        self.inner.schemas.lint(&*self.info()?, filter)
-    }
-
-    /// What is to be told of a filter that no declared index answers, if that is wanted.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] if such are refused, [`Error::Store`] if the collection was deleted.
-    pub fn check_indexed(&self, filter: &Filter, hints: &Hints) -> Result<Option<String>, Error> {
-        let inner = &self.inner;
-        if inner.settings.unindexed_filters == UnindexedFilters::Allow {
-            return Ok(None);
-        }
-        let row = self.info()?;
-        inner.queries.check_indexed(&row, &*inner.collections.view(&row)?, filter, hints)
-    }
-
     /// Finds out what its records look like, whether it declares a schema or not.
     ///
     /// # Errors
@@ -158,14 +135,16 @@ impl Collection {
     /// # Errors
     /// [`Error::Invalid`] for a limit without a filter, [`Error::NotFilterable`], [`Error::Store`].
     pub fn delete(&self, request: DeleteRequest) -> Result<Outcome, Error> {
-        self.delete_with_key(request, None)
+        self.delete_and_report(request, None).map(|(outcome, _)| outcome)
     }
 
-    /// Deletes records, with an idempotency key.
+    /// Deletes records, with an idempotency key; also what the filter should be looked at for.
     ///
     /// # Errors
     /// As [`Collection::delete`]; also if the key was used for another request.
-    pub fn delete_with_key(&self, request: DeleteRequest, key: Option<Idempotency>) -> Result<Outcome, Error> {
+    pub fn delete_and_report(
+        &self, request: DeleteRequest, key: Option<Idempotency>,
+    ) -> Result<(Outcome, FilterWarnings), Error> {
         self.inner.writes.delete_records(self.id(), request, key)
     }
 
@@ -174,16 +153,15 @@ impl Collection {
     /// # Errors
     /// [`Error::NotFilterable`], [`Error::Damaged`], [`Error::Store`].
     pub fn get(&self, request: &GetRequest) -> Result<Vec<Record>, Error> {
-        self.inner.queries.get(&*self.info()?, request, false).map(|(records, _)| records)
+        self.get_results(request).map(|results| results.records)
     }
 
-    /// As [`Collection::get`], with how the records were found.
+    /// As [`Collection::get`], with what the filter should be looked at for, and how the records were found if that is asked.
     ///
     /// # Errors
     /// As [`Collection::get`].
-    pub fn explain_get(&self, request: &GetRequest) -> Result<(Vec<Record>, Explain), Error> {
-        let (records, explain) = self.inner.queries.get(&*self.info()?, request, true)?;
-        Ok((records, explain.unwrap_or_default()))
+    pub fn get_results(&self, request: &GetRequest) -> Result<GetResults, Error> {
+        self.inner.queries.get(&*self.info()?, request)
     }
 
     /// The records nearest to each query embedding: always exactly min(k, matches) of them.
@@ -196,15 +174,7 @@ impl Collection {
     /// [`Error::Store`] for a wrong dimension, [`Error::Invalid`] for a NaN or infinity,
     /// [`Error::NotFilterable`], [`Error::Damaged`].
     pub fn query(&self, request: &QueryRequest) -> Result<QueryResults, Error> {
-        self.inner.queries.query(&*self.info()?, request, false)
-    }
-
-    /// As [`Collection::query`], with how the records were found.
-    ///
-    /// # Errors
-    /// As [`Collection::query`].
-    pub fn explain_query(&self, request: &QueryRequest) -> Result<QueryResults, Error> {
-        self.inner.queries.query(&*self.info()?, request, true)
+        self.inner.queries.query(&*self.info()?, request)
     }
 
     /// The names of the metadata indexes declared for it.

@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use ochre_index::{Hints, Nearest, Plan, Trace, nearest};
+use ochre_index::{Hints, Hit, Nearest, Plan, Trace, nearest};
 use ochre_model::{DOCUMENT_KEY, DocumentTest, Filter, Scalar, Test, ValueType, budget};
 use ochre_store::{CollectionRow, Error as StoreError};
 
-use crate::collection::record::Record;
+use crate::collection::record::Include;
+use crate::collection::snapshot::ReadSnapshot;
 use crate::error::Error;
 use crate::query::Queries;
 use crate::query::explain::{Explain, Measured};
 use crate::query::filter::Restriction;
-use crate::query::request::{GetRequest, QueryHit, QueryRequest, QueryResults};
+use crate::query::request::{FilterWarnings, GetRequest, GetResults, QueryHit, QueryRequest, QueryResults};
 
 /// Of a request with many query embeddings so many searches are logged.
 const LOGGED_PLANS: usize = 3;
@@ -28,15 +29,11 @@ impl Queries {
         Ok(head.ok_or_else(|| Error::no_collection(row.id))?.records)
     }
 
-    /// The records that satisfy a request; with `explained`, also how they were found.
-    pub(crate) fn get(
-        &self, row: &CollectionRow, request: &GetRequest, explained: bool,
-    ) -> Result<(Vec<Record>, Option<Explain>), Error> {
-        let _visit = self.monitor.enter();
-        if let Some(filter) = &request.filter {
-            self.check_filterable(row, filter)?;
-            self.schemas.lint(row, filter)?;
-        }
+    /// The records that satisfy a request.
+    pub(crate) fn get(&self, row: &CollectionRow, request: &GetRequest) -> Result<GetResults, Error> {
+        let _request = self.monitor.enter();
+        let explained = request.explain;
+        let mut warnings = self.check_filter(row, request.filter.as_ref())?;
         let pinned = self.collections.snapshot(row)?;
         let limit = request.limit.map_or(usize::MAX, |limit| limit as usize);
         let enough = limit.saturating_add(request.offset as usize);
@@ -44,7 +41,7 @@ impl Queries {
         let mut trace = Trace::default();
         let hints = Hints { is_quiet: !explained, ..request.hints.clone() };
         if let (Some(filter), None) = (&request.filter, &request.ids) {
-            self.check_indexed(row, &pinned.view, filter, &hints)?;
+            warnings.unindexed = self.check_indexed(row, &pinned.view, filter, &hints)?;
         }
         let lookup = Restriction { ids: request.ids.as_deref(), filter: request.filter.as_ref(), hints: &hints };
         // To be explained all that pass are needed.
@@ -61,39 +58,34 @@ impl Queries {
         let explain = explained.then(|| {
             Explain::new(&Measured { view, filter, trace: &trace, matched, filter_time, search_time, plans: &[] })
         });
-        Ok((records, explain))
+        Ok(GetResults { records, warnings, explain })
     }
 
-    /// The records nearest to each query embedding; with `explained`, also how they were found.
-    pub(crate) fn query(
-        &self, row: &CollectionRow, request: &QueryRequest, explained: bool,
-    ) -> Result<QueryResults, Error> {
-        let _visit = self.monitor.enter();
-        if let Some(filter) = &request.filter {
-            self.check_filterable(row, filter)?;
-            self.schemas.lint(row, filter)?;
-        }
+    /// What is to be looked at in a filter; an error if it can be answered in no way.
+    pub(crate) fn check_filter(&self, row: &CollectionRow, filter: Option<&Filter>) -> Result<FilterWarnings, Error> {
+        let Some(filter) = filter else { return Ok(FilterWarnings::default()) };
+        self.check_filterable(row, filter)?;
+        Ok(FilterWarnings { never_match: self.schemas.lint(row, filter)?, unindexed: None })
+    }
+
+    /// The records nearest to each query embedding.
+    pub(crate) fn query(&self, row: &CollectionRow, request: &QueryRequest) -> Result<QueryResults, Error> {
+        let _request = self.monitor.enter();
+        let explained = request.explain;
+        let mut warnings = self.check_filter(row, request.filter.as_ref())?;
         let mut answer = QueryResults::default();
         let Some(dimension) = row.dimension else {
             answer.results = vec![Vec::new(); request.query.embeddings.len()];
+            answer.warnings = warnings;
             return Ok(answer);
         };
-        for (index, embedding) in request.query.embeddings.iter().enumerate() {
-            if embedding.len() != dimension {
-                return Err(StoreError::Dimension { expected: dimension, got: embedding.len() }.into());
-            }
-            if embedding.iter().any(|x| !x.is_finite()) {
-                return Err(Error::Invalid(format!(
-                    "Validation error: query_embeddings: embedding {index} must not contain NaN or Infinity values"
-                )));
-            }
-        }
+        check_embeddings(&request.query.embeddings, dimension)?;
         let pinned = self.collections.snapshot(row)?;
         let began = Instant::now();
         let mut trace = Trace::default();
         let hints = Hints { is_quiet: !explained, ..request.hints.clone() };
         if let (Some(filter), None) = (&request.filter, &request.ids) {
-            self.check_indexed(row, &pinned.view, filter, &hints)?;
+            warnings.unindexed = self.check_indexed(row, &pinned.view, filter, &hints)?;
         }
         let lookup = Restriction { ids: request.ids.as_deref(), filter: request.filter.as_ref(), hints: &hints };
         let matches = pinned.candidates(&lookup, &mut trace)?;
@@ -135,27 +127,8 @@ impl Queries {
                 plans: &answer.plans,
             }));
         }
-        let mut offsets: Vec<u32> = found.iter().flatten().map(|hit| hit.offset).collect();
-        offsets.sort_unstable();
-        offsets.dedup();
-        let mut records = HashMap::with_capacity(offsets.len());
-        pinned.fetch(&offsets, request.include, &mut |offset, record| drop(records.insert(offset, record)))?;
-        let single = request.query.embeddings.len() == 1;
-        if !single {
-            // Each result has a copy of its own.
-            let bytes = found.iter().flatten().filter_map(|hit| Some(records.get(&hit.offset)?.answer_bytes()));
-            budget::charge(bytes.fold(0, usize::saturating_add))?;
-        }
-        answer.results = found
-            .iter()
-            .map(|hits| {
-                let hits = hits.iter().filter_map(|hit| {
-                    let record = if single { records.remove(&hit.offset) } else { records.get(&hit.offset).cloned() };
-                    Some(QueryHit { record: record?, distance: hit.distance })
-                });
-                hits.collect()
-            })
-            .collect();
+        answer.results = with_records(&pinned, &found, request.include)?;
+        answer.warnings = warnings;
         Ok(answer)
     }
 
@@ -219,6 +192,48 @@ impl Queries {
         });
         refused.map_or(Ok(()), |text| Err(Error::NotFilterable(text)))
     }
+}
+
+/// Refuses embeddings that no distance can be taken to.
+fn check_embeddings(embeddings: &[Vec<f32>], dimension: usize) -> Result<(), Error> {
+    for (index, embedding) in embeddings.iter().enumerate() {
+        if embedding.len() != dimension {
+            return Err(StoreError::Dimension { expected: dimension, got: embedding.len() }.into());
+        }
+        if embedding.iter().any(|x| !x.is_finite()) {
+            return Err(Error::Invalid(format!(
+                "Validation error: query_embeddings: embedding {index} must not contain NaN or Infinity values"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The hits of each query embedding with their records, each of which is read once.
+fn with_records(
+    snapshot: &ReadSnapshot<'_>, found: &[Vec<Hit>], include: Include,
+) -> Result<Vec<Vec<QueryHit>>, Error> {
+    let mut offsets: Vec<u32> = found.iter().flatten().map(|hit| hit.offset).collect();
+    offsets.sort_unstable();
+    offsets.dedup();
+    let mut records = HashMap::with_capacity(offsets.len());
+    snapshot.fetch(&offsets, include, &mut |offset, record| drop(records.insert(offset, record)))?;
+    let single = found.len() == 1;
+    if !single {
+        // Each result has a copy of its own.
+        let bytes = found.iter().flatten().filter_map(|hit| Some(records.get(&hit.offset)?.answer_bytes()));
+        budget::charge(bytes.fold(0, usize::saturating_add))?;
+    }
+    Ok(found
+        .iter()
+        .map(|hits| {
+            let hits = hits.iter().filter_map(|hit| {
+                let record = if single { records.remove(&hit.offset) } else { records.get(&hit.offset).cloned() };
+                Some(QueryHit { record: record?, distance: hit.distance })
+            });
+            hits.collect()
+        })
+        .collect())
 }
 
 /// For support: how a request was answered, and why indexes were used or not.

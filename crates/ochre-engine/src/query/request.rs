@@ -21,6 +21,8 @@ pub struct GetRequest {
     pub include: Include,
     /// How declared indexes may be used.
     pub hints: Hints,
+    /// Say how the records were found.
+    pub explain: bool,
 }
 
 impl GetRequest {
@@ -54,13 +56,23 @@ pub struct QueryRequest {
     pub hint: Option<Strategy>,
     /// How declared indexes may be used.
     pub hints: Hints,
+    /// Say how the records were found.
+    pub explain: bool,
 }
 
 impl QueryRequest {
     /// The ten records nearest to one embedding, ids and distances only.
     pub fn nearest_to(embedding: impl Into<Vec<f32>>) -> Self {
         let query = Query { embeddings: vec![embedding.into()], k: 10 };
-        Self { query, ids: None, filter: None, include: Include::NONE, hint: None, hints: Hints::default() }
+        Self {
+            query,
+            ids: None,
+            filter: None,
+            include: Include::NONE,
+            hint: None,
+            hints: Hints::default(),
+            explain: false,
+        }
     }
 
     /// How many to find.
@@ -85,6 +97,26 @@ impl QueryRequest {
     }
 }
 
+/// What a filter should be looked at for: the request was answered all the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilterWarnings {
+    /// Parts that can never match what the collection declares, a sentence each.
+    pub never_match: Vec<String>,
+    /// That no declared index answers it, and what to do about it, if that is to be said.
+    pub unindexed: Option<String>,
+}
+
+/// The answer to a get.
+#[derive(Clone, Debug, Default)]
+pub struct GetResults {
+    /// The records, in the order they were first inserted.
+    pub records: Vec<Record>,
+    /// What the filter should be looked at for.
+    pub warnings: FilterWarnings,
+    /// How they were found, if that was asked for.
+    pub explain: Option<Explain>,
+}
+
 /// A record that a query found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QueryHit {
@@ -101,6 +133,8 @@ pub struct QueryResults {
     pub results: Vec<Vec<QueryHit>>,
     /// How each was found.
     pub plans: Vec<Plan>,
+    /// What the filter should be looked at for.
+    pub warnings: FilterWarnings,
     /// How all of it was found, if that was asked for.
     pub explain: Option<Explain>,
 }

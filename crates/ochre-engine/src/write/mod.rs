@@ -15,6 +15,7 @@ use crate::collection::Collections;
 use crate::collection::dirty::DirtySet;
 use crate::error::Error;
 use crate::query::Queries;
+use crate::query::request::FilterWarnings;
 use crate::schemas::{RequestJudge, Schemas, Violations};
 use crate::settings::Settings;
 use crate::throttle::load_monitor::LoadMonitor;
@@ -76,8 +77,8 @@ impl Writes {
 
     pub(crate) fn delete_records(
         &self, id: Uuid, request: DeleteRequest, idempotency: Option<Idempotency>,
-    ) -> Result<Outcome, Error> {
-        let _visit = self.monitor.enter();
+    ) -> Result<(Outcome, FilterWarnings), Error> {
+        let _request = self.monitor.enter();
         let row = self.collections.catalog.row(id)?;
         let DeleteRequest { ids, filter, limit } = request;
         if limit.is_some() && filter.is_none() {
@@ -88,15 +89,15 @@ impl Writes {
         let Some(filter) = filter else {
             let ids = ids.unwrap_or_default();
             let operation = Operation::Delete(Selection::Ids(ids));
-            return Ok(self.store.commit(Write { collection: id, operation, idempotency, judge: None })?);
+            let outcome = self.store.commit(Write { collection: id, operation, idempotency, judge: None })?;
+            return Ok((outcome, FilterWarnings::default()));
         };
         if ids.is_none() && filter.is_without_conditions() {
             return Err(Error::Invalid(
                 "the filter holds for every record, since it is a list of no conditions: nothing was deleted; give conditions or ids, or delete the collection".into(),
             ));
         }
-        self.queries.check_filterable(&row, &filter)?;
-        self.schemas.lint(&row, &filter)?;
+        let warnings = self.queries.check_filter(&row, Some(&filter))?;
         let filter = match ids {
             Some(ids) => Filter::All(vec![Filter::Ids(ids.into_iter().collect()), filter]),
             None => filter,
@@ -109,7 +110,7 @@ impl Writes {
             match self.store.commit(Write { collection: id, operation, idempotency: idempotency.clone(), judge: None })
             {
                 Err(StoreError::Stale { .. }) if tries < STALE_MAX => tries += 1,
-                other => return Ok(other?),
+                other => return Ok((other?, warnings)),
             }
         }
     }

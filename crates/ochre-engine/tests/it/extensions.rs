@@ -212,7 +212,8 @@ fn a_database_without_an_extension_keeps_what_it_had() {
     films(&database).peek(1).unwrap();
     database.maintain().unwrap();
     let filter = Filter::Key { key: "year".into(), test: Test::Eq(Scalar::Int(1979)) };
-    let request = ochre_engine::GetRequest { filter: Some(filter), ..Default::default() };
-    let (found, explain) = films(&database).explain_get(&request).unwrap();
+    let request = ochre_engine::GetRequest { filter: Some(filter), explain: true, ..Default::default() };
+    let ochre_engine::GetResults { records: found, explain, .. } = films(&database).get_results(&request).unwrap();
+    let explain = explain.unwrap();
     assert_eq!((found.len(), explain.index.as_deref()), (3, Some("by_year")), "{}", explain.text);
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use ochre_engine::model::{Filter, Metadata, Scalar, Space, Test, Value};
 use ochre_engine::{
-    CollectionOptions, Database, DeleteRequest, Error, GetRequest, Hints, IndexChange, IndexDefinition, IndexSelection,
-    NewRecords, Options, QueryRequest,
+    CollectionOptions, Database, DeleteRequest, Error, GetRequest, GetResults, Hints, IndexChange, IndexDefinition,
+    IndexSelection, NewRecords, Options, QueryRequest,
 };
 use ochre_testkit::{Generator, Oracle};
 use serde_json::{Value as Json, json};
@@ -74,16 +74,17 @@ fn an_index_is_built_by_the_schedule_used_counted_and_found_again_after_a_restar
     assert_eq!((change, shown["collection"].as_str()), (IndexChange::Building, Some("films")));
     wait_for(&database, "by_genre", "ready");
     let look = |database: &Database| {
-        let request = GetRequest { filter: Some(rare()), ..GetRequest::default() };
-        let (records, explain) = database.collection("films").unwrap().explain_get(&request).unwrap();
+        let request = GetRequest { filter: Some(rare()), explain: true, ..GetRequest::default() };
+        let GetResults { records, explain, .. } = database.collection("films").unwrap().get_results(&request).unwrap();
+        let explain = explain.unwrap();
         assert_eq!(records.len(), 40);
         explain
     };
     let explain = look(&database);
     assert_eq!((explain.index.as_deref(), explain.strategy, explain.coverage), (Some("by_genre"), "index", 1.0));
     assert_eq!((explain.rows_examined, explain.matches_estimated, explain.matches_actual), (40, 40, 40));
-    let query = QueryRequest::nearest_to([7.0, 1.0]).filter(rare());
-    let answer = database.collection("films").unwrap().explain_query(&query).unwrap();
+    let query = QueryRequest { explain: true, ..QueryRequest::nearest_to([7.0, 1.0]).filter(rare()) };
+    let answer = database.collection("films").unwrap().query(&query).unwrap();
     assert_eq!(answer.explain.unwrap().index.as_deref(), Some("by_genre"));
     let shown = database.metadata_index("default_tenant", "default_database", "by_genre").unwrap();
     assert_eq!((shown["usage"]["uses"].as_u64(), shown["usage"]["rows"].as_u64()), (Some(2), Some(80)));
@@ -181,8 +182,9 @@ fn changes_during_a_build_do_what_is_asked() {
     assert_eq!(status(&database, "by_genre"), "ready");
     let explain = |hints: Hints| {
         let filter = Filter::Key { key: "year".into(), test: Test::Eq(Scalar::Int(1950)) };
-        let request = GetRequest { filter: Some(filter), hints, ..GetRequest::default() };
-        let (records, explain) = database.collection("films").unwrap().explain_get(&request).unwrap();
+        let request = GetRequest { filter: Some(filter), hints, explain: true, ..GetRequest::default() };
+        let GetResults { records, explain, .. } = database.collection("films").unwrap().get_results(&request).unwrap();
+        let explain = explain.unwrap();
         assert_eq!(records.len(), 83);
         explain
     };
@@ -229,9 +231,10 @@ fn writes_after_a_build_are_found_at_once_and_covered_in_time() {
     database.maintain().unwrap();
     let films = database.collection("films").unwrap();
     let hints = Hints { use_index: Some("by_genre".into()), ..Hints::default() };
-    let request = GetRequest { filter: Some(rare()), hints, ..GetRequest::default() };
+    let request = GetRequest { filter: Some(rare()), hints, explain: true, ..GetRequest::default() };
     let look = || {
-        let (records, explain) = films.explain_get(&request).unwrap();
+        let GetResults { records, explain, .. } = films.get_results(&request).unwrap();
+        let explain = explain.unwrap();
         (records.len(), explain.index.is_some(), explain.coverage)
     };
     assert_eq!(look(), (40, true, 1.0));
@@ -324,9 +327,10 @@ fn damaged_files_change_no_answer_and_what_is_wrong_is_found() {
     database.close();
     let [file] = &index_files(folder.path())[..] else { panic!("one file") };
     let sound = std::fs::read(file).unwrap();
-    let request = GetRequest { filter: Some(rare()), ..GetRequest::default() };
+    let request = GetRequest { filter: Some(rare()), explain: true, ..GetRequest::default() };
     let look = |database: &Database| {
-        let (records, explain) = database.collection("films").unwrap().explain_get(&request).unwrap();
+        let GetResults { records, explain, .. } = database.collection("films").unwrap().get_results(&request).unwrap();
+        let explain = explain.unwrap();
         (records.len(), explain.index.is_some())
     };
     // A damaged file is discarded, and made anew.
@@ -363,7 +367,7 @@ fn filters_that_are_asked_often_suggest_indexes() {
     films(&database, 20_000);
     let films = database.collection("films").unwrap();
     let from = Filter::Key { key: "year".into(), test: Test::Compare(Test::GREATER, Scalar::Int(2017)) };
-    let request = GetRequest { filter: Some(Filter::All(vec![from, rare()])), ..GetRequest::default() };
+    let request = GetRequest { filter: Some(Filter::All(vec![from, rare()])), explain: true, ..GetRequest::default() };
     for _ in 0..20 {
         films.get(&request).unwrap();
     }
@@ -376,7 +380,7 @@ fn filters_that_are_asked_often_suggest_indexes() {
     // The request is ready to be sent.
     database.create_metadata_index(&definition(suggestion["request"]["body"].clone())).unwrap();
     database.maintain().unwrap();
-    assert!(films.explain_get(&request).unwrap().1.index.is_some());
+    assert!(films.get_results(&request).unwrap().explain.unwrap().index.is_some());
     assert!(database.suggest_metadata_indexes(&all).is_empty());
     let shorter = json!({"index_name": "shorter", "collection": "films", "columns": ["genre"]});
     database.create_metadata_index(&definition(shorter)).unwrap();
@@ -450,7 +454,7 @@ fn filters_that_no_index_answers_are_told_or_refused_if_that_is_wanted() {
         let films = database.collection("films").unwrap();
         let get = |filter: &Filter| {
             let request = GetRequest { filter: Some(filter.clone()), ..GetRequest::default() };
-            let told = films.check_indexed(filter, &request.hints);
+            let told = films.get_results(&request).map(|results| results.warnings.unindexed);
             let (got, queried) =
                 (films.get(&request), films.query(&QueryRequest::nearest_to([1.0, 1.0]).filter(filter.clone())));
             assert_eq!((got.is_err(), queried.is_err()), (told.is_err(), told.is_err()));
@@ -520,8 +524,9 @@ fn years(database: &Database, name: &str, count: usize) {
 /// The index that a filter on a year was answered by, if any, in a collection.
 fn answered_by(database: &Database, collection: &str) -> Option<String> {
     let filter = Filter::Key { key: "year".into(), test: Test::Eq(Scalar::Int(1950)) };
-    let request = GetRequest { filter: Some(filter), ..GetRequest::default() };
-    let (records, explain) = database.collection(collection).unwrap().explain_get(&request).unwrap();
+    let request = GetRequest { filter: Some(filter), explain: true, ..GetRequest::default() };
+    let GetResults { records, explain, .. } = database.collection(collection).unwrap().get_results(&request).unwrap();
+    let explain = explain.unwrap();
     assert_eq!(records.len(), 1);
     explain.index
 }

@@ -119,8 +119,15 @@ pub(crate) fn same_answers(collection: &Collection, oracle: &Oracle, space: Spac
         *generator.rng.choice(&[None, Some("a_b"), Some("strings"), Some("elements"), Some("deep")]).unwrap();
     let hints = Hints { use_index: use_index.map(str::to_owned), ..Hints::default() };
     let (filter_, hints_) = (filter.clone(), hints.clone());
-    let request =
-        GetRequest { ids: ids.clone(), filter: filter_, limit, offset, include: Include::NONE, hints: hints_ };
+    let request = GetRequest {
+        ids: ids.clone(),
+        filter: filter_,
+        limit,
+        offset,
+        include: Include::NONE,
+        hints: hints_,
+        explain: false,
+    };
     let got: Vec<String> = collection.get(&request).unwrap().into_iter().map(|record| record.id).collect();
     let page: Vec<&str> =
         expected.iter().skip(offset as usize).take(limit.map_or(usize::MAX, |l| l as usize)).copied().collect();

@@ -538,7 +538,7 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
         Some(Ok(room)) => Some(Arc::new(room)),
         Some(Err((text, wait))) => return too_many(text, wait),
     };
-    let place = Place::of(&request, &route, app.database());
+    let place = Place::of(&request, &route).resolved(app.database()).await;
     let verdict = caller.verdict(needs, &place);
     let entry = entry.map(|entry| Entry { who: caller.principal().name.clone(), ..entry });
     let Some(entry) = entry else {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use axum::extract::Request;
 use ochre_auth::Target;
-use ochre_engine::{DEFAULT_DATABASE, DEFAULT_TENANT, Database};
+use ochre_engine::{Collection, DEFAULT_DATABASE, DEFAULT_TENANT, Database};
 use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
@@ -22,7 +22,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn of(request: &Request, route: &str, database: &Database) -> Self {
+    /// What a request names; which collections that may be is still to be found.
+    pub(super) fn of(request: &Request, route: &str) -> Self {
         // As the router decodes it: nothing but percent signs means anything.
         let decoded = |part: &str| percent_decode_str(part).decode_utf8().ok().map(Cow::into_owned);
         let mut place = Self::default();
@@ -49,23 +50,61 @@ impl Place {
                 place.database = named("database", DEFAULT_DATABASE);
             }
         }
-        if let (Some(tenant), Some(home), Some(given)) = (&place.tenant, &place.database, &place.given) {
-            if database.collection_in(tenant, home, given).is_ok() {
-                place.collections.push(given.clone());
-            }
-            if let Ok(id) = Uuid::parse_str(given)
-                && let Ok(row) = database.collection_by_id(id).and_then(|collection| collection.info())
-                && row.tenant == *tenant
-                && row.database == *home
-                && row.name != *given
-            {
-                place.collections.push(row.name.clone());
-            }
-            if place.collections.is_empty() {
-                place.collections.push(given.clone());
-            }
-        }
         place
+    }
+
+    /// Finds the collections that may be meant.
+    pub(super) async fn resolved(mut self, database: &Database) -> Self {
+        if self.find_in_memory(database) {
+            return self;
+        }
+        // SQLite is read: not on a thread that serves connections.
+        let database = database.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            self.find(&database);
+            self
+        });
+        // Of a search that panicked nothing is known: then nothing is granted but what is granted on everything.
+        found.await.unwrap_or_default()
+    }
+
+    /// Finds the collections that may be meant, if the catalog has in memory what is needed for that; whether it had.
+    fn find_in_memory(&mut self, database: &Database) -> bool {
+        let (Some(tenant), Some(home), Some(given)) = (&self.tenant, &self.database, &self.given) else { return true };
+        let Some(is_named) = database.has_collection_in_memory(tenant, home, given) else { return false };
+        let by_id = match Uuid::parse_str(given).map(|id| database.collection_in_memory(id)) {
+            Ok(None) => return false,
+            Ok(Some(collection)) => Some(collection),
+            Err(_) => None,
+        };
+        self.note(is_named, by_id);
+        true
+    }
+
+    /// As [`Place::find_in_memory`], reading what is not there.
+    fn find(&mut self, database: &Database) {
+        let (Some(tenant), Some(home), Some(given)) = (&self.tenant, &self.database, &self.given) else { return };
+        let is_named = database.collection_in(tenant, home, given).is_ok();
+        let by_id = Uuid::parse_str(given).ok().and_then(|id| database.collection_by_id(id).ok());
+        self.note(is_named, by_id);
+    }
+
+    /// Notes the collection of the given name, if there is one, and the one of the given id.
+    fn note(&mut self, is_named: bool, by_id: Option<Collection>) {
+        let Some(given) = &self.given else { return };
+        if is_named {
+            self.collections.push(given.clone());
+        }
+        if let Some(row) = by_id.and_then(|collection| collection.info().ok())
+            && Some(&row.tenant) == self.tenant.as_ref()
+            && Some(&row.database) == self.database.as_ref()
+            && row.name != *given
+        {
+            self.collections.push(row.name.clone());
+        }
+        if self.collections.is_empty() {
+            self.collections.push(given.clone());
+        }
     }
 
     /// Everything that may be meant.

@@ -9,8 +9,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use ochre_engine::model::{Filter, WriteKind};
 use ochre_engine::{
-    Collection, Database, DeleteRequest, Error, Explain, GetRequest, Hints, Include as Parts, NewRecords, Outcome,
-    Query as Search, QueryHit, QueryRequest, Record, Strategy, Violations,
+    Collection, Database, DeleteRequest, Error, Explain, FilterWarnings, GetRequest, GetResults, Hints,
+    Include as Parts, NewRecords, Outcome, Query as Search, QueryHit, QueryRequest, Record, Strategy, Violations,
 };
 use ochre_extension::{Description, Needs, Parameter as P, Permission, violation_members};
 use ochre_wire::{
@@ -20,7 +20,7 @@ use ochre_wire::{
 };
 use serde_json::{Value as Json_, json};
 
-use crate::app::{App, CollectionPath, collection, gone};
+use crate::app::{App, CollectionPath, collection, collection_in_memory, gone};
 use crate::auth::Caller;
 use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
@@ -34,6 +34,8 @@ const WARNINGS_HEADER: HeaderName = HeaderName::from_static("x-schema-warnings")
 const INDEXES_HEADER: HeaderName = HeaderName::from_static("x-index-warnings");
 /// Such a header is cut to so many characters.
 const WARNING_CHARACTERS_MAX: usize = 1000;
+/// A read that is started on the thread that took the request returns at most this many records.
+const RETURNED_IN_PLACE_MAX: usize = 300;
 /// The body of an accepted write shows so many violations.
 const WARNINGS_MAX: usize = 10;
 
@@ -116,55 +118,85 @@ pub(super) fn router() -> Router<App> {
 async fn add(
     State(app): State<App>, caller: Caller, Path(path): Path<CollectionPath>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
-    let counting = caller.count_records().await;
-    app.run_write(move |database| {
-        let _counting = counting;
-        let payload: AddCollectionRecordsPayload = body.parse()?;
-        caller.check_batch(payload.ids.len())?;
-        let ids = caller.limits_records().then(|| payload.ids.clone());
-        let records = NewRecords::from(payload.into_batch()?);
-        let rounded = rounded_integers(&records, &body);
-        let collection = collection(database, &path)?;
-        ids.map_or(Ok(()), |ids| caller.check_records(&collection, &ids))?;
-        let written = collection.write_and_report(WriteKind::Add, records, body.idempotency());
-        let (_, violations) = told_to(&caller, &path, &collection, written)?;
-        Ok(with_rounded(written_response(StatusCode::CREATED, &violations), rounded))
-    })
-    .await
+    write::<AddCollectionRecordsPayload>(app, caller, path, body).await
 }
 
 async fn update(
     State(app): State<App>, caller: Caller, Path(path): Path<CollectionPath>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
-    app.run_write(move |database| {
-        let payload: UpdateCollectionRecordsPayload = body.parse()?;
-        caller.check_batch(payload.ids.len())?;
-        let records = NewRecords::from(payload.into_batch()?);
-        let rounded = rounded_integers(&records, &body);
-        let collection = collection(database, &path)?;
-        let written = collection.write_and_report(WriteKind::Update, records, body.idempotency());
-        let (_, violations) = told_to(&caller, &path, &collection, written)?;
-        Ok(with_rounded(written_response(StatusCode::OK, &violations), rounded))
-    })
-    .await
+    write::<UpdateCollectionRecordsPayload>(app, caller, path, body).await
 }
 
 async fn upsert(
     State(app): State<App>, caller: Caller, Path(path): Path<CollectionPath>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
-    let counting = caller.count_records().await;
+    write::<UpsertCollectionRecordsPayload>(app, caller, path, body).await
+}
+
+/// What a request to write sends, and what it means.
+trait WriteBody: serde::de::DeserializeOwned + Send {
+    const KIND: WriteKind;
+    const STATUS: StatusCode = StatusCode::OK;
+
+    fn ids(&self) -> &[String];
+    fn into_records(self) -> Result<NewRecords, ApiError>;
+}
+
+impl WriteBody for AddCollectionRecordsPayload {
+    const KIND: WriteKind = WriteKind::Add;
+    const STATUS: StatusCode = StatusCode::CREATED;
+
+    fn ids(&self) -> &[String] {
+        &self.ids
+    }
+
+    fn into_records(self) -> Result<NewRecords, ApiError> {
+        Ok(self.into_batch()?.into())
+    }
+}
+
+impl WriteBody for UpdateCollectionRecordsPayload {
+    const KIND: WriteKind = WriteKind::Update;
+
+    fn ids(&self) -> &[String] {
+        &self.ids
+    }
+
+    fn into_records(self) -> Result<NewRecords, ApiError> {
+        Ok(self.into_batch()?.into())
+    }
+}
+
+impl WriteBody for UpsertCollectionRecordsPayload {
+    const KIND: WriteKind = WriteKind::Upsert;
+
+    fn ids(&self) -> &[String] {
+        &self.ids
+    }
+
+    fn into_records(self) -> Result<NewRecords, ApiError> {
+        Ok(self.into_batch()?.into())
+    }
+}
+
+async fn write<B: WriteBody>(
+    app: App, caller: Caller, path: CollectionPath, body: JsonBytes,
+) -> Result<Response, ApiError> {
+    // An update makes no records that could be too many.
+    let adds = B::KIND != WriteKind::Update;
+    let counting = if adds { Some(caller.count_records().await) } else { None };
     app.run_write(move |database| {
         let _counting = counting;
-        let payload: UpsertCollectionRecordsPayload = body.parse()?;
-        caller.check_batch(payload.ids.len())?;
-        let ids = caller.limits_records().then(|| payload.ids.clone());
-        let records = NewRecords::from(payload.into_batch()?);
+        let payload: B = body.parse()?;
+        caller.check_batch(payload.ids().len())?;
+        let ids = (adds && caller.limits_records()).then(|| payload.ids().to_vec());
+        let records = payload.into_records()?;
         let rounded = rounded_integers(&records, &body);
         let collection = collection(database, &path)?;
         ids.map_or(Ok(()), |ids| caller.check_records(&collection, &ids))?;
-        let written = collection.write_and_report(WriteKind::Upsert, records, body.idempotency());
+        let written = collection.write_and_report(B::KIND, records, body.idempotency());
         let (_, violations) = told_to(&caller, &path, &collection, written)?;
-        Ok(with_rounded(written_response(StatusCode::OK, &violations), rounded))
+        Ok(with_rounded(written_response(B::STATUS, &violations), rounded))
     })
     .await
 }
@@ -248,12 +280,11 @@ fn with_rounded(mut response: Response, rounded: Option<String>) -> Response {
 }
 
 /// Tells beside an answer what in the filter can never match, and that no index answers it.
-fn with_warnings(mut response: Response, warnings: &Warnings) -> Response {
-    for (header, found) in [(WARNINGS_HEADER, &warnings.never_match), (INDEXES_HEADER, &warnings.unindexed)] {
-        if found.is_empty() {
-            continue;
-        }
-        let text: String = found.join("; ").chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
+fn with_warnings(mut response: Response, warnings: &FilterWarnings) -> Response {
+    let never_match = Some(warnings.never_match.join("; ")).filter(|text| !text.is_empty());
+    for (header, found) in [(WARNINGS_HEADER, never_match), (INDEXES_HEADER, warnings.unindexed.clone())] {
+        let Some(found) = found else { continue };
+        let text: String = found.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
         let text: String = text.chars().take(WARNING_CHARACTERS_MAX).collect();
         if let Ok(text) = HeaderValue::from_str(&text) {
             response.headers_mut().insert(header, text);
@@ -272,10 +303,8 @@ async fn delete(
             return Err(ApiError::invalid("Validation error: ids, where: Either ids or where must be specified"));
         }
         let collection = collection(database, &path)?;
-        let never_match = filter.as_ref().map_or(Ok(Vec::new()), |filter| collection.lint(filter))?;
-        let warnings = Warnings { never_match, ..Warnings::default() };
         let request = DeleteRequest { ids: payload.ids, filter, limit: payload.limit };
-        let outcome = collection.delete_with_key(request, body.idempotency()).map_err(gone(&path))?;
+        let (outcome, warnings) = collection.delete_and_report(request, body.idempotency()).map_err(gone(&path))?;
         Ok(with_warnings(Json(json!({"deleted": outcome.deleted})).into_response(), &warnings))
     })
     .await
@@ -361,7 +390,7 @@ async fn fetch(
         let work = move |database: &Database| {
             let payload: GetRequestPayload = body.parse()?;
             let filter = payload.filter()?;
-            fetch_now(database, &path, payload, filter, &planning)
+            fetch_now(&collection(database, &path)?, &path, payload, filter, &planning)
         };
         return app.run_read(work).await;
     }
@@ -369,15 +398,19 @@ async fn fetch(
     let filter = payload.filter()?;
     let returned = payload.ids.as_ref().map_or(usize::MAX, Vec::len);
     let returned = returned.min(payload.limit.map_or(usize::MAX, |limit| limit as usize));
-    let is_short = app.is_short(&path, filter.as_ref(), 1, returned);
-    let work = move |database: &Database| fetch_now(database, &path, payload, filter, &planning);
+    let known = collection_in_memory(app.database(), &path)?;
+    let is_short = is_short(known.as_ref(), filter.as_ref(), 1, returned);
+    let work = move |database: &Database| {
+        let collection = known.map_or_else(|| collection(database, &path), Ok)?;
+        fetch_now(&collection, &path, payload, filter, &planning)
+    };
     if is_short { app.run_short_read(work).await } else { app.run_read(work).await }
 }
 
 fn fetch_now(
-    database: &Database, path: &CollectionPath, payload: GetRequestPayload, filter: Option<Filter>, planning: &Planning,
+    collection: &Collection, path: &CollectionPath, payload: GetRequestPayload, filter: Option<Filter>,
+    planning: &Planning,
 ) -> Result<Response, ApiError> {
-    let collection = collection(database, path)?;
     let include = payload.include;
     let request = GetRequest {
         ids: payload.ids,
@@ -385,15 +418,10 @@ fn fetch_now(
         limit: payload.limit,
         offset: payload.offset.unwrap_or(0),
         include: parts(&include),
-        hints: planning.hints(&collection)?,
+        hints: planning.hints(collection)?,
+        explain: planning.is_explained(),
     };
-    let warnings = Warnings::of(&collection, request.ids.as_deref(), request.filter.as_ref(), &request.hints)?;
-    let (records, explain) = if planning.is_explained() {
-        let (records, explain) = collection.explain_get(&request).map_err(gone(path))?;
-        (records, Some(explain))
-    } else {
-        (collection.get(&request).map_err(gone(path))?, None)
-    };
+    let GetResults { records, warnings, explain } = collection.get_results(&request).map_err(gone(path))?;
     let rows: Vec<Shown> = records.into_iter().map(|record| Shown { record, distance: None }).collect();
     Ok(with_warnings(json_bytes(explained(get_response(&rows, &include), explain.as_ref())), &warnings))
 }
@@ -405,7 +433,7 @@ async fn query(
         let work = move |database: &Database| {
             let payload: QueryRequestPayload = body.parse()?;
             let filter = payload.filter()?;
-            query_now(database, &path, payload, filter, &planning)
+            query_now(&collection(database, &path)?, &path, payload, filter, &planning)
         };
         return app.run_read(work).await;
     }
@@ -413,16 +441,29 @@ async fn query(
     let filter = payload.filter()?;
     // Searching takes time for each embedding, however few records it finds.
     let each = (payload.n_results.unwrap_or(10) as usize).max(10);
-    let is_short = app.is_short(&path, filter.as_ref(), payload.query_embeddings.len(), each);
-    let work = move |database: &Database| query_now(database, &path, payload, filter, &planning);
+    let known = collection_in_memory(app.database(), &path)?;
+    let is_short = is_short(known.as_ref(), filter.as_ref(), payload.query_embeddings.len(), each);
+    let work = move |database: &Database| {
+        let collection = known.map_or_else(|| collection(database, &path), Ok)?;
+        query_now(&collection, &path, payload, filter, &planning)
+    };
     if is_short { app.run_short_read(work).await } else { app.run_read(work).await }
 }
 
+/// Whether a read probably takes at most some milliseconds: the collection is in memory, few records are returned,
+/// `each` for each of the `searches`, and no pattern is matched, since nothing bounds what one step of that takes.
+fn is_short(collection: Option<&Collection>, filter: Option<&Filter>, searches: usize, each: usize) -> bool {
+    if filter.is_some_and(Filter::has_pattern) {
+        return false;
+    }
+    let Some(records) = collection.and_then(Collection::loaded_records) else { return false };
+    searches <= RETURNED_IN_PLACE_MAX && searches.saturating_mul(each.min(records)) <= RETURNED_IN_PLACE_MAX
+}
+
 fn query_now(
-    database: &Database, path: &CollectionPath, payload: QueryRequestPayload, filter: Option<Filter>,
+    collection: &Collection, path: &CollectionPath, payload: QueryRequestPayload, filter: Option<Filter>,
     planning: &Planning,
 ) -> Result<Response, ApiError> {
-    let collection = collection(database, path)?;
     let include = payload.include;
     let embeddings = payload.query_embeddings.iter().map(|row| row.iter().map(|number| number.0).collect()).collect();
     let request = QueryRequest {
@@ -431,15 +472,15 @@ fn query_now(
         filter,
         include: parts(&include),
         hint: planning.strategy()?,
-        hints: planning.hints(&collection)?,
+        hints: planning.hints(collection)?,
+        explain: planning.is_explained(),
     };
-    let warnings = Warnings::of(&collection, request.ids.as_deref(), request.filter.as_ref(), &request.hints)?;
-    let answer = if planning.is_explained() { collection.explain_query(&request) } else { collection.query(&request) };
-    let answer = answer.map_err(gone(path))?;
+    let answer = collection.query(&request).map_err(gone(path))?;
     let shown = |hit: QueryHit| Shown { record: hit.record, distance: Some(hit.distance) };
     let results: Vec<Vec<Shown>> =
         answer.results.into_iter().map(|hits| hits.into_iter().map(shown).collect()).collect();
-    Ok(with_warnings(json_bytes(explained(query_response(&results, &include), answer.explain.as_ref())), &warnings))
+    let body = explained(query_response(&results, &include), answer.explain.as_ref());
+    Ok(with_warnings(json_bytes(body), &answer.warnings))
 }
 
 /// Every read is of the newest state, so the levels differ in nothing but their names.
@@ -462,25 +503,6 @@ async fn count(
     State(app): State<App>, Path(path): Path<CollectionPath>, Query(_): Query<CountQuery>,
 ) -> Result<Json<u64>, ApiError> {
     app.run_read(move |database| Ok(Json(collection(database, &path)?.count().map_err(gone(&path))?))).await
-}
-
-/// What is told of a filter beside the answer.
-#[derive(Default)]
-struct Warnings {
-    /// What can never match what the collection declares.
-    never_match: Vec<String>,
-    /// That no declared index answers it, if that is to be told.
-    unindexed: Vec<String>,
-}
-
-impl Warnings {
-    fn of(
-        collection: &Collection, ids: Option<&[String]>, filter: Option<&Filter>, hints: &Hints,
-    ) -> Result<Self, ApiError> {
-        let Some(filter) = filter else { return Ok(Self::default()) };
-        let unindexed = if ids.is_none() { collection.check_indexed(filter, hints)? } else { None };
-        Ok(Self { never_match: collection.lint(filter)?, unindexed: unindexed.into_iter().collect() })
-    }
 }
 
 fn parts(include: &IncludeList) -> Parts {

@@ -1,0 +1,80 @@
+//! Records: what goes in comes out, what is refused leaves nothing, and what a request looks up.
+
+use serde_json::json;
+
+use crate::support::TestServer;
+
+#[tokio::test]
+async fn records_are_added_changed_found_and_deleted() {
+    let server = TestServer::start();
+    let notes = server.filled("notes", 4).await;
+    let update = json!({"ids": ["r1", "nobody"], "metadatas": [{"n": 10}, {"n": 1}]});
+    server.post(&format!("{notes}/update"), update).await.ok();
+    let upsert = json!({"ids": ["r4"], "embeddings": [[4, 1]], "documents": ["another"]});
+    server.post(&format!("{notes}/upsert"), upsert).await.ok();
+    assert_eq!(server.get(&format!("{notes}/count")).await.ok(), 5);
+    let found = server.post(&format!("{notes}/get"), json!({"where": {"n": {"$gte": 3}}})).await.ok();
+    assert_eq!(found["ids"], json!(["r1", "r3"]));
+    let nearest = json!({"query_embeddings": [[2.1, 1]], "n_results": 2});
+    let nearest = server.post(&format!("{notes}/query"), nearest).await.ok();
+    assert_eq!(nearest["ids"], json!([["r2", "r3"]]));
+    let deleted = server.post(&format!("{notes}/delete"), json!({"where": {"kind": "even"}})).await.ok();
+    assert_eq!((deleted["deleted"].as_u64(), server.get(&format!("{notes}/count")).await.ok()), (Some(2), json!(3)));
+}
+
+#[tokio::test]
+async fn a_batch_that_is_refused_leaves_nothing() {
+    let server = TestServer::start();
+    let notes = server.filled("notes", 2).await;
+    let other = json!({"ids": ["a", "b"], "embeddings": [[1, 2], [1, 2, 3]]});
+    let text = server.post(&format!("{notes}/add"), other).await.refused(400);
+    assert!(text.contains("dimension"), "{text}");
+    let uneven = json!({"ids": ["a", "b"], "embeddings": [[1, 2]]});
+    server.post(&format!("{notes}/add"), uneven).await.refused(400);
+    assert_eq!(server.get(&format!("{notes}/count")).await.ok(), 2);
+}
+
+#[tokio::test]
+async fn a_read_looks_its_collection_up_once() {
+    let server = TestServer::start();
+    let notes = server.filled("notes", 3).await;
+    for (what, body) in [
+        ("query", json!({"query_embeddings": [[1, 1]], "n_results": 1})),
+        ("query", json!({"query_embeddings": [[1, 1]], "where": {"kind": "even"}})),
+        ("get", json!({"ids": ["r1"]})),
+        ("get", json!({"where": {"kind": "even"}, "limit": 1})),
+    ] {
+        let before = server.database.catalog_lookups();
+        server.post(&format!("{notes}/{what}"), body.clone()).await.ok();
+        assert_eq!(server.database.catalog_lookups() - before, 1, "{what} {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_collection_is_not_found_by_any_route() {
+    let server = TestServer::start();
+    let notes = server.filled("notes", 3).await;
+    let by_name = notes.rsplit_once('/').unwrap().0.to_owned() + "/notes";
+    server.ask("DELETE", &by_name, None).await.ok();
+    server.ask("DELETE", &by_name, None).await.refused(404);
+    for what in ["get", "query", "add", "delete"] {
+        let body = json!({"ids": ["r1"], "embeddings": [[1, 1]], "query_embeddings": [[1, 1]]});
+        server.post(&format!("{notes}/{what}"), body).await.refused(404);
+    }
+    // Another of the same name is another collection.
+    let again = server.collection("notes").await;
+    assert_ne!(again, notes);
+    assert_eq!(server.get(&format!("{again}/count")).await.ok(), 0);
+    server.get(&format!("{notes}/count")).await.refused(404);
+}
+
+#[tokio::test]
+async fn integers_beyond_64_bits_are_told_beside_the_answer() {
+    let server = TestServer::start();
+    let notes = server.collection("notes").await;
+    let body = json!({"ids": ["a"], "embeddings": [[1]], "metadatas": [{"n": 36_893_488_147_419_103_232_u128 as f64}]});
+    let body: serde_json::Value =
+        serde_json::from_str(&body.to_string().replace("3.6893488147419103e19", "36893488147419103232")).unwrap();
+    let answer = server.post(&format!("{notes}/add"), body).await;
+    assert_eq!(answer.status.as_u16(), 201, "{}", answer.body);
+}
