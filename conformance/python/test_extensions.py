@@ -94,7 +94,7 @@ def test_the_example_has_a_permission_of_its_own(noted):
 
 def test_the_example_has_a_job_of_its_own(noted):
     status, job = ask(noted, "GET", "/_admin/jobs/notes-prune")
-    assert (status, job["knobs"]["keep"]["about"]) == (200, "how long notes are kept")
+    assert (status, job["settings"]["keep"]["description"]) == (200, "how long notes are kept")
     assert ask(noted, "GET", "/notes/films")[1]["notes"] != []
     assert ask(noted, "PATCH", "/_admin/jobs/notes-prune", {"knobs": {"keep": "0s"}})[0] == 200
     ran = subprocess.run(

@@ -51,11 +51,11 @@ def test_a_job_is_run_paused_resumed_and_changed(raw):
     assert job["last_outcome"] == "succeeded" and "sound" in job["history"][0]["message"]
     assert raw("POST", "/_admin/jobs/vacuum/pause")[2]["state"] == "paused"
     assert raw("POST", "/_admin/jobs/vacuum/resume")[2]["state"] == "scheduled"
-    change = {"cron": "0 3 * * *", "zone": "Europe/Berlin", "knobs": {"free_share": 0.5}, "policies": {"priority": 3}}
+    change = {"cron": "0 3 * * *", "zone": "Europe/Berlin", "settings": {"free_share": 0.5}, "policies": {"priority": 3}}
     status, _, job = raw("PATCH", "/_admin/jobs/vacuum", change)
     assert status == 200 and job["trigger"] == "cron 0 3 * * * Europe/Berlin"
-    assert job["knobs"]["free_share"]["value"] == 0.5 and job["policies"]["priority"] == 3
-    raw("PATCH", "/_admin/jobs/vacuum", {"interval": "30s", "knobs": {"free_share": None}, "policies": {"priority": None}})
+    assert job["settings"]["free_share"]["value"] == 0.5 and job["policies"]["priority"] == 3
+    raw("PATCH", "/_admin/jobs/vacuum", {"interval": "30s", "settings": {"free_share": None}, "policies": {"priority": None}})
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_a_job_is_run_paused_resumed_and_changed(raw):
         ({"cron": "61 * * * *"}, "minute"),
         ({"cron": "0 0 * * *", "zone": "Mars/Base"}, "Mars/Base"),
         ({"interval": "0s"}, "interval"),
-        ({"knobs": {"free_shar": 1}}, "did you mean 'free_share'"),
-        ({"knobs": {"free_share": 7}}, "between 0 and 1"),
+        ({"settings": {"free_shar": 1}}, "did you mean 'free_share'"),
+        ({"settings": {"free_share": 7}}, "between 0 and 1"),
         ({"policies": {"overlap": "maybe"}}, "maybe"),
         ({"policies": {"retries": -1}}, "'retries' is -1"),
         ({"policies": {"timeout": "0s"}}, "timeout"),

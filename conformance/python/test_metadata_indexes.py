@@ -319,14 +319,14 @@ def test_indexes_are_created_by_themselves_if_that_is_wanted(raw, films):
     for _ in range(12):
         explain(raw, films, {"genre": "rare"})
     assert raw("GET", ADMIN)[2]["indexes"] == []
-    assert raw("PATCH", "/_admin/jobs/metadata-indexes", {"knobs": {"create": True}})[0] == 200
+    assert raw("PATCH", "/_admin/jobs/metadata-indexes", {"settings": {"create": True}})[0] == 200
     try:
         assert raw("POST", "/_admin/jobs/metadata-indexes/run")[0] == 202
         made = wait_for_first(raw)
         assert made["comment"].startswith("created automatically") and made["columns"] == ["genre"]
         assert explain(raw, films, {"genre": "rare"})[1]["index"] == made["index_name"]
     finally:
-        assert raw("PATCH", "/_admin/jobs/metadata-indexes", {"knobs": {"create": None}})[0] == 200
+        assert raw("PATCH", "/_admin/jobs/metadata-indexes", {"settings": {"create": None}})[0] == 200
 
 
 def wait_for_first(raw):

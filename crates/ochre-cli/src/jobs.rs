@@ -19,7 +19,7 @@ const BAR: usize = 30;
 pub(crate) enum Jobs {
     /// List every job: its state, when it is due, how its last run ended
     List(Ask),
-    /// Show a job: its schedule, policies, knobs, and how it stands
+    /// Show a job: its schedule, policies, settings, and how it stands
     Show(AskFor),
     /// Run a job as soon as possible, and wait until it has ended
     Run(Start),
@@ -33,7 +33,7 @@ pub(crate) enum Jobs {
     History(AskFor),
     /// Change when a job runs
     Schedule(Reschedule),
-    /// Make a job's schedule, policies and knobs what the configuration says, or the defaults
+    /// Make a job's schedule, policies and settings what the configuration says, or the defaults
     Reset(AskFor),
 }
 
@@ -148,7 +148,7 @@ fn list(ask: Ask, output: &mut Output) -> anyhow::Result<Exit> {
         .iter()
         .map(|job| {
             let outcome = match &job["last_outcome"] {
-                Json::Null => job["last_look"]["reason"].as_str().map_or("-".into(), |reason| format!("- ({reason})")),
+                Json::Null => job["last_check"]["reason"].as_str().map_or("-".into(), |reason| format!("- ({reason})")),
                 outcome => format!("{} ({})", text(outcome), text(&job["last_message"])),
             };
             let progress =
@@ -170,7 +170,7 @@ fn list(ask: Ask, output: &mut Output) -> anyhow::Result<Exit> {
 }
 
 fn show(job: &Json, output: &mut Output) -> anyhow::Result<()> {
-    output.data(&format!("{}: {}", text(&job["name"]), text(&job["about"])))?;
+    output.data(&format!("{}: {}", text(&job["name"]), text(&job["description"])))?;
     let mut line = |name: &str, value: &str| output.data(&format!("  {name:18} {value}"));
     line("state", &text(&job["state"]))?;
     if let Some(reason) = job["held"]["reason"].as_str() {
@@ -194,17 +194,17 @@ fn show(job: &Json, output: &mut Output) -> anyhow::Result<()> {
             &format!("{} {}: {}", seconds(&text(&last["started"])), text(&last["status"]), text(&last["message"])),
         )?;
     }
-    if let Some(reason) = job["last_look"]["reason"].as_str() {
-        line("last look", &format!("{} nothing to do: {reason}", seconds(&text(&job["last_look"]["at"]))))?;
+    if let Some(reason) = job["last_check"]["reason"].as_str() {
+        line("last check", &format!("{} nothing to do: {reason}", seconds(&text(&job["last_check"]["at"]))))?;
     }
     line("failures in a row", &text(&job["failures"]))?;
     output.data("  policies")?;
     for (name, value) in job["policies"].as_object().into_iter().flatten() {
         output.data(&format!("    {name:16} {}", text(value)))?;
     }
-    output.data("  knobs")?;
-    for (name, knob) in job["knobs"].as_object().into_iter().flatten() {
-        output.data(&format!("    {name:16} {:12} {}", text(&knob["value"]), text(&knob["about"])))?;
+    output.data("  settings")?;
+    for (name, setting) in job["settings"].as_object().into_iter().flatten() {
+        output.data(&format!("    {name:16} {:12} {}", text(&setting["value"]), text(&setting["description"])))?;
     }
     Ok(())
 }
@@ -242,8 +242,8 @@ impl Start {
             return Ok(Exit::Ok);
         }
         // Of runs by hand there are few, however often the schedule is due.
-        let nominal = text(&started["requested"]);
-        let of_it = |entry: &&Json| entry["kind"] == "manual" && text(&entry["nominal"]) == nominal;
+        let scheduled_at = text(&started["requested"]);
+        let of_it = |entry: &&Json| entry["kind"] == "manual" && text(&entry["scheduled_at"]) == scheduled_at;
         let (is_terminal, mut shown) = (std::io::stderr().is_terminal(), 0);
         loop {
             std::thread::sleep(ASK_EVERY);
@@ -270,7 +270,7 @@ impl Start {
                     || is_to_come()
                     || is_under_way()
                     || job["history"].as_array().is_none_or(|runs| runs.iter().any(|run| of_it(&run))),
-                "the run of {nominal} ended, and how is not in the job's history any more: `history_max` is {}",
+                "the run of {scheduled_at} ended, and how is not in the job's history any more: `history_max` is {}",
                 job["policies"]["history_max"]
             );
             if is_terminal {

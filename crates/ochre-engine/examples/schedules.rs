@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ochre_engine::scheduler::{Context, Defaults, Failure, Knobs, Look, Progress, ScheduleOptions, Task};
+use ochre_engine::scheduler::{Context, Defaults, Failure, Progress, Readiness, ScheduleOptions, Task, TaskSettings};
 use ochre_engine::{Database, WeakDatabase};
 
 /// Counts the collections there are.
@@ -17,7 +17,7 @@ impl Task for Count {
         self.name
     }
 
-    fn about(&self) -> &str {
+    fn description(&self) -> &str {
         "counts the collections there are"
     }
 
@@ -25,8 +25,8 @@ impl Task for Count {
         Defaults::every(Duration::from_secs(3600))
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
-        Ok(Look::Work("it is due".into()))
+    fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
+        Ok(Readiness::Ready("it is due".into()))
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {

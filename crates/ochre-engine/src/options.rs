@@ -1,9 +1,9 @@
-//! How a database is opened: every knob with its default.
+//! How a database is opened: every option with its default.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ochre_scheduler::{Implementations, JobObserver};
+use ochre_scheduler::{JobObserver, SchedulerRegistry};
 use ochre_store::{Disk, RealDisk};
 use serde_json::{Map, Value};
 
@@ -44,7 +44,7 @@ pub struct Options {
     /// The scheduler implementation: one of `schedulers`.
     pub scheduler: String,
     /// The scheduler implementations there are.
-    pub schedulers: Arc<Implementations>,
+    pub schedulers: Arc<SchedulerRegistry>,
     /// Told of jobs that fail, break and recover.
     pub job_observer: Option<JobObserver>,
     /// What differs from the defaults of jobs, by their names, in the form of
@@ -106,12 +106,12 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Sets a knob of a job.
+    /// Sets a setting of a job.
     #[must_use]
-    pub fn knob(mut self, job: &str, knob: &str, value: impl Into<Value>) -> Self {
+    pub fn setting(mut self, job: &str, setting: &str, value: impl Into<Value>) -> Self {
         let job = self.jobs.entry(job.to_owned()).or_default();
-        let knobs = job.entry("knobs").or_insert_with(|| Value::Object(Map::new()));
-        knobs[knob] = value.into();
+        let settings = job.entry("settings").or_insert_with(|| Value::Object(Map::new()));
+        settings[setting] = value.into();
         self
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use ochre_scheduler::{Implementations, JobObserver};
+use ochre_scheduler::{JobObserver, SchedulerRegistry};
 use serde_json::{Map, Value};
 
 use crate::backup::manifest::BackupTrust;
@@ -27,7 +27,7 @@ pub(crate) struct Settings {
     pub(crate) backup_accept_foreign: bool,
     pub(crate) backup_trust: BackupTrust,
     pub(crate) scheduler: String,
-    pub(crate) schedulers: Arc<Implementations>,
+    pub(crate) schedulers: Arc<SchedulerRegistry>,
     pub(crate) job_observer: Option<JobObserver>,
     pub(crate) jobs: BTreeMap<String, Map<String, Value>>,
     pub(crate) background: bool,

@@ -52,7 +52,7 @@ pub trait ApiExtension: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// What it is for, in a sentence.
-    fn about(&self) -> &'static str;
+    fn description(&self) -> &'static str;
 
     /// What can be asked of it.
     fn operations(self: Arc<Self>) -> Vec<Operation>;

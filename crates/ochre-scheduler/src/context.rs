@@ -1,4 +1,4 @@
-//! What a run has: its knobs, and the place where it gives way, is stopped, and reports how far it is.
+//! What a run has: its settings, and the place where it gives way, is stopped, and reports how far it is.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -9,20 +9,20 @@ use parking_lot::{Condvar, Mutex};
 use crate::governor::{Admission, Governor, NoGovernor};
 use crate::policy::Class;
 use crate::store::Progress;
-use crate::task::{Knobs, Stop};
+use crate::task::{Stop, TaskSettings};
 
 /// No wait for the governor is longer than this without a look around.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// What a run has.
 pub struct Context<'a> {
-    knobs: &'a Knobs,
+    settings: &'a TaskSettings,
     class: Class,
     max_defer: Duration,
     governor: &'a dyn Governor,
     control: Arc<Control>,
     /// Renews the lease, and says why the run has to stop.
-    beat: &'a dyn Fn(&Control) -> Option<Stop>,
+    renew_lease: &'a dyn Fn(&Control) -> Option<Stop>,
     began: Instant,
     step_began: Cell<Option<Instant>>,
 }
@@ -77,21 +77,30 @@ impl Control {
 
 impl<'a> Context<'a> {
     pub(crate) fn new(
-        knobs: &'a Knobs, class: Class, max_defer: Duration, governor: &'a dyn Governor, control: Arc<Control>,
-        beat: &'a dyn Fn(&Control) -> Option<Stop>,
+        settings: &'a TaskSettings, class: Class, max_defer: Duration, governor: &'a dyn Governor,
+        control: Arc<Control>, renew_lease: &'a dyn Fn(&Control) -> Option<Stop>,
     ) -> Self {
-        Self { knobs, class, max_defer, governor, control, beat, began: Instant::now(), step_began: Cell::new(None) }
+        Self {
+            settings,
+            class,
+            max_defer,
+            governor,
+            control,
+            renew_lease,
+            began: Instant::now(),
+            step_began: Cell::new(None),
+        }
     }
 
     /// A context that nothing stops and nothing holds up: to run a task without a scheduler.
-    pub fn unhurried(knobs: &'a Knobs) -> Self {
+    pub fn unhurried(settings: &'a TaskSettings) -> Self {
         let control = Arc::new(Control::new());
-        Self::new(knobs, Class::Urgent, Duration::ZERO, &NoGovernor, control, &|_| None)
+        Self::new(settings, Class::Urgent, Duration::ZERO, &NoGovernor, control, &|_| None)
     }
 
     /// What is set about the task.
-    pub fn knobs(&self) -> &Knobs {
-        self.knobs
+    pub fn settings(&self) -> &TaskSettings {
+        self.settings
     }
 
     /// Begins a step: waits until there is room for it. Call it before every step, holding no lock.
@@ -113,7 +122,7 @@ impl<'a> Context<'a> {
             }
             let is_late = self.class < Class::Urgent && self.began.elapsed() > self.max_defer;
             if is_late && self.governor.is_crowded() {
-                break Err(Stop::Raised);
+                break Err(Stop::Escalated);
             }
             let waited = began_waiting.elapsed();
             let class = if waited > self.max_defer { self.class.raised() } else { self.class };
@@ -136,6 +145,6 @@ impl<'a> Context<'a> {
         if let Some(stop) = self.control.state.lock().stop {
             return Some(stop);
         }
-        (self.beat)(&self.control)
+        (self.renew_lease)(&self.control)
     }
 }

@@ -1,4 +1,4 @@
-//! A job as it is defined: trigger, policies and knobs, and how a change of them is read.
+//! A job as it is defined: trigger, policies and settings, and how a change of them is read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,10 +9,13 @@ use crate::error::Error;
 use crate::nearest::nearest;
 use crate::policy::{Overlap, Policies};
 use crate::scheduler::{JobState, JobStatus, ScheduleOptions};
-use crate::store::Tally;
-use crate::task::{Knobs, Task};
+use crate::store::Counters;
+use crate::task::{Task, TaskSettings};
 use crate::time::Time;
 use crate::trigger::{Span, Trigger};
+
+/// How `settings` were spelt in versions before; still accepted, and how a stored definition has them.
+const OLD_SETTINGS: &str = "knobs";
 
 /// A job as it is defined.
 #[derive(Clone)]
@@ -22,7 +25,7 @@ pub(crate) struct Definition {
     /// Those that are set.
     pub(crate) set: Map<String, Value>,
     /// All of them.
-    pub(crate) knobs: Knobs,
+    pub(crate) settings: TaskSettings,
     pub(crate) is_enabled: bool,
 }
 
@@ -50,25 +53,25 @@ pub(crate) fn find_task(tasks: &Tasks, name: &str) -> Result<Arc<dyn Task>, Erro
 
 impl Definition {
     pub(crate) fn new(task: &dyn Task, trigger: Trigger, options: ScheduleOptions) -> Result<Self, Error> {
-        let knobs = Knobs::new(task, &options.knobs)?;
+        let settings = TaskSettings::new(task, &options.settings)?;
         check_policies(task, &options.policies)?;
-        check_knobs(task, &knobs, options.knobs.keys())?;
-        let (policies, set, is_enabled) = (options.policies, options.knobs, !options.is_disabled);
-        Ok(Self { trigger, policies, set, knobs, is_enabled })
+        check_settings(task, &settings, options.settings.keys())?;
+        let (policies, set, is_enabled) = (options.policies, options.settings, !options.is_disabled);
+        Ok(Self { trigger, policies, set, settings, is_enabled })
     }
 
     /// What tells this definition from another, whenever it was made.
     pub(crate) fn declared(&self) -> Value {
         let trigger = self.trigger.every().map_or_else(|| json!(self.trigger), |every| json!({"every": Span(every)}));
-        json!({"trigger": trigger, "policies": self.policies, "knobs": self.set, "enabled": self.is_enabled})
+        json!({"trigger": trigger, "policies": self.policies, OLD_SETTINGS: self.set, "enabled": self.is_enabled})
     }
 
     /// This definition with a change: any of `interval`, `cron` (with `zone`), `once` or `delay`; `enabled`;
-    /// `policies` and `knobs`, of which those named are changed, and `null` means the default. A time to run once
+    /// `policies` and `settings`, of which those named are changed, and `null` means the default. A time to run once
     /// is the trigger of what this gives; that it comes beside a recurring one is the caller's to see to.
     pub(crate) fn changed(&self, task: &dyn Task, change: &Map<String, Value>, now: Time) -> Result<Self, Error> {
-        const KEYS: [&str; 8] = ["interval", "cron", "zone", "once", "delay", "enabled", "policies", "knobs"];
-        if let Some(key) = change.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        const KEYS: [&str; 8] = ["interval", "cron", "zone", "once", "delay", "enabled", "policies", "settings"];
+        if let Some(key) = change.keys().find(|key| !KEYS.contains(&key.as_str()) && *key != OLD_SETTINGS) {
             let hint = nearest(key, KEYS.into_iter()).map(|near| format!("; did you mean '{near}'?"));
             let reason = format!("'{key}' cannot be changed{}; {} can", hint.unwrap_or_default(), KEYS.join(", "));
             return Err(Error::Invalid { what: "change", reason });
@@ -83,16 +86,19 @@ impl Definition {
         if let Some(policies) = change.get("policies") {
             changed.policies = self.changed_policies(task, policies)?;
         }
-        if let Some(knobs) = change.get("knobs") {
-            for (name, value) in object("knobs", knobs)? {
-                Knobs::find(task, name)?;
+        for (member, settings) in
+            change.iter().filter(|(member, _)| ["settings", OLD_SETTINGS].contains(&member.as_str()))
+        {
+            let settings = object(member, settings)?;
+            for (name, value) in settings {
+                TaskSettings::find(task, name)?;
                 match value {
                     Value::Null => changed.set.remove(name),
                     value => changed.set.insert(name.clone(), value.clone()),
                 };
             }
-            changed.knobs = Knobs::new(task, &changed.set)?;
-            check_knobs(task, &changed.knobs, object("knobs", knobs)?.keys())?;
+            changed.settings = TaskSettings::new(task, &changed.set)?;
+            check_settings(task, &changed.settings, settings.keys())?;
         }
         Ok(changed)
     }
@@ -165,7 +171,7 @@ impl Definition {
         let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
         JobStatus {
             name: task.name().to_owned(),
-            about: task.about().to_owned(),
+            description: task.description().to_owned(),
             state,
             trigger: self.trigger.to_string(),
             schedule: Some(self.trigger.clone()),
@@ -173,15 +179,15 @@ impl Definition {
             next_runs: Vec::new(),
             running: None,
             last_run: None,
-            last_look: None,
+            last_check: None,
             held: None,
             pending: Vec::new(),
             progress: None,
-            tally: Tally::default(),
+            counters: Counters::default(),
             failures: 0,
             policies: self.policies.clone(),
-            knobs: self.knobs.as_map().clone(),
-            knobs_about: task.knobs().iter().map(|knob| (knob.name, knob.about)).collect(),
+            settings: self.settings.as_map().clone(),
+            settings_descriptions: task.settings().iter().map(|setting| (setting.name, setting.description)).collect(),
         }
     }
 }
@@ -212,21 +218,23 @@ fn check_policies(task: &dyn Task, policies: &Policies) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses values of the knobs named that a task cannot work with.
-fn check_knobs<'a>(task: &dyn Task, knobs: &Knobs, named: impl Iterator<Item = &'a String>) -> Result<(), Error> {
+/// Refuses values of the settings named that a task cannot work with.
+fn check_settings<'a>(
+    task: &dyn Task, settings: &TaskSettings, named: impl Iterator<Item = &'a String>,
+) -> Result<(), Error> {
     for name in named {
-        if task.positive_knobs().contains(&name.as_str()) && knobs.count(name) == 0 {
+        if task.positive_settings().contains(&name.as_str()) && settings.count(name) == 0 {
             let reason = format!(
                 "'{name}' of job '{}' is 0, so that no step would do anything; it has to be at least 1",
                 task.name()
             );
-            return Err(Error::Invalid { what: "knob", reason });
+            return Err(Error::Invalid { what: "setting", reason });
         }
     }
     Ok(())
 }
 
-fn object<'a>(name: &'static str, value: &'a Value) -> Result<&'a Map<String, Value>, Error> {
+fn object<'a>(name: &str, value: &'a Value) -> Result<&'a Map<String, Value>, Error> {
     value.as_object().ok_or_else(|| wrong(name, "an object", value))
 }
 

@@ -6,7 +6,7 @@ pub enum Error {
     /// Never succeeds as written: fix it.
     #[error("invalid {what}: {reason}")]
     Invalid {
-        /// What is wrong: a field of a cron expression, a zone, an interval, a knob.
+        /// What is wrong: a field of a cron expression, a zone, an interval, a setting.
         what: &'static str,
         /// Why, and what would be right.
         reason: String,
@@ -19,14 +19,14 @@ pub enum Error {
         /// The name that is most like it.
         nearest: Option<String>,
     },
-    /// The job has no such knob.
-    #[error("job '{job}' has no knob '{name}'{}", suggestion(.nearest.as_deref()))]
+    /// The job has no such setting.
+    #[error("job '{job}' has no setting '{name}'{}", suggestion(.nearest.as_deref()))]
     UnknownKnob {
         /// The job.
         job: String,
-        /// The knob asked for.
+        /// The setting asked for.
         name: String,
-        /// The knob that is most like it.
+        /// The setting that is most like it.
         nearest: Option<String>,
     },
     /// Two tasks of one name, or a second schedule for one.

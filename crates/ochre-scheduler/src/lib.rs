@@ -35,10 +35,10 @@ pub use nearest::{nearest, unknown_member};
 pub use off::OffScheduler;
 pub use policy::{Class, Misfire, Overlap, Policies};
 pub use scheduler::{
-    Held, Implementations, JobHandle, JobState, JobStatus, Parts, ScheduleOptions, Scheduler, declare,
+    Held, JobHandle, JobState, JobStatus, ScheduleOptions, Scheduler, SchedulerConfig, SchedulerRegistry, declare,
 };
-pub use store::{Finished, JobStore, Kind, LastLook, Pending, Progress, Run, Schedule, Status, Tally};
-pub use task::{Defaults, Failure, Knob, KnobValue, Knobs, Look, Stop, Task, When};
+pub use store::{Counters, Finished, JobStore, Kind, LastCheck, Pending, Progress, Run, Schedule, Status};
+pub use task::{Defaults, Failure, Readiness, Setting, SettingValue, Stop, Task, TaskSettings, When};
 pub use time::Time;
 pub use trigger::{Span, Trigger};
 pub use window::Window;

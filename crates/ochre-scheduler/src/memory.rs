@@ -33,7 +33,7 @@ impl MemoryJobStore {
 }
 
 fn key(run: &Run) -> (String, Time, Kind, u32) {
-    (run.job.clone(), run.nominal, run.kind, run.attempt)
+    (run.job.clone(), run.scheduled_at, run.kind, run.attempt)
 }
 
 impl State {
@@ -80,7 +80,7 @@ impl JobStore for MemoryJobStore {
         Ok(Some(run))
     }
 
-    fn beat(&self, run: &Run, lease: Duration) -> Result<bool, Error> {
+    fn renew_lease(&self, run: &Run, lease: Duration) -> Result<bool, Error> {
         let lease_until = self.clock.now() + lease;
         let mut state = self.state.lock();
         let Some(held) = state.held(run) else { return Ok(false) };

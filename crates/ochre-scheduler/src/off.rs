@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::definition::{Definition, Tasks, collect_tasks, find_task};
 use crate::error::Error;
-use crate::scheduler::{JobHandle, JobState, JobStatus, Parts, ScheduleOptions, Scheduler};
+use crate::scheduler::{JobHandle, JobState, JobStatus, ScheduleOptions, Scheduler, SchedulerConfig};
 use crate::store::Run;
 use crate::task::Task;
 use crate::time::Time;
@@ -18,7 +18,7 @@ use crate::trigger::Trigger;
 
 /// Lists jobs and runs none.
 pub struct OffScheduler {
-    parts: Parts,
+    parts: SchedulerConfig,
     tasks: Mutex<Tasks>,
     jobs: Mutex<BTreeMap<String, Definition>>,
 }
@@ -28,7 +28,7 @@ impl OffScheduler {
     ///
     /// # Errors
     /// [`Error::Duplicate`] if two have one name.
-    pub fn new(parts: Parts) -> Result<Self, Error> {
+    pub fn new(parts: SchedulerConfig) -> Result<Self, Error> {
         Ok(Self { tasks: Mutex::new(collect_tasks(&parts.tasks)?), parts, jobs: Mutex::default() })
     }
 

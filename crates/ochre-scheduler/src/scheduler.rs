@@ -16,7 +16,7 @@ use crate::local::LocalScheduler;
 use crate::memory::MemoryJobStore;
 use crate::off::OffScheduler;
 use crate::policy::Policies;
-use crate::store::{JobStore, LastLook, Pending, Progress, Run, Tally};
+use crate::store::{Counters, JobStore, LastCheck, Pending, Progress, Run};
 use crate::task::{Defaults, Task, When};
 use crate::time::Time;
 use crate::trigger::Trigger;
@@ -80,11 +80,11 @@ pub trait Scheduler: Send + Sync {
     /// The last runs of a job, newest first.
     fn history(&self, job: &str, limit: usize) -> Result<Vec<Run>, Error>;
 
-    /// Changes schedule, policies or knobs. Nothing is changed if anything about it is wrong. A time to run once comes
+    /// Changes schedule, policies or settings. Nothing is changed if anything about it is wrong. A time to run once comes
     /// beside a recurring schedule, and `"once": null` takes such times back.
     fn alter(&self, job: &str, change: &Map<String, Value>) -> Result<JobStatus, Error>;
 
-    /// Makes schedule, policies and knobs of a job what they were declared to be.
+    /// Makes schedule, policies and settings of a job what they were declared to be.
     fn reset(&self, job: &str) -> Result<JobStatus, Error>;
 
     /// Adds a task, which can be scheduled from then on.
@@ -111,8 +111,8 @@ pub trait Scheduler: Send + Sync {
 pub struct ScheduleOptions {
     /// Its policies.
     pub policies: Policies,
-    /// Knobs that differ from their defaults.
-    pub knobs: Map<String, Value>,
+    /// TaskSettings that differ from their defaults.
+    pub settings: Map<String, Value>,
     /// The zone of a cron expression; UTC unless given.
     pub zone: Option<String>,
     /// Listed, but not run until it is enabled.
@@ -195,7 +195,7 @@ pub struct JobStatus {
     /// Its name.
     pub name: String,
     /// What it does.
-    pub about: String,
+    pub description: String,
     /// Whether it runs, and why not.
     pub state: JobState,
     /// When it is due, in words.
@@ -211,7 +211,7 @@ pub struct JobStatus {
     /// The last run that ended.
     pub last_run: Option<Run>,
     /// The last look that found nothing to do.
-    pub last_look: Option<LastLook>,
+    pub last_check: Option<LastCheck>,
     /// Why it is due and does not run.
     pub held: Option<Held>,
     /// Runs that are due besides the schedule, now or later.
@@ -219,15 +219,15 @@ pub struct JobStatus {
     /// How far the run under way is.
     pub progress: Option<Progress>,
     /// What became of its nominal times.
-    pub tally: Tally,
+    pub counters: Counters,
     /// Runs that failed since one succeeded.
     pub failures: u32,
     /// Its policies.
     pub policies: Policies,
-    /// All its knobs, with their values.
-    pub knobs: Map<String, Value>,
-    /// What each knob does.
-    pub knobs_about: BTreeMap<&'static str, &'static str>,
+    /// All its settings, with their values.
+    pub settings: Map<String, Value>,
+    /// What each setting does.
+    pub settings_descriptions: BTreeMap<&'static str, &'static str>,
 }
 
 /// What keeps a job that is due from running.
@@ -265,7 +265,7 @@ pub enum JobState {
 
 /// What a scheduler is made of.
 #[derive(Clone)]
-pub struct Parts {
+pub struct SchedulerConfig {
     /// The tasks there are.
     pub tasks: Vec<Arc<dyn Task>>,
     /// Where schedules and runs are kept.
@@ -282,7 +282,7 @@ pub struct Parts {
     pub observer: Option<JobObserver>,
 }
 
-impl Parts {
+impl SchedulerConfig {
     /// These tasks, in memory, by the system's clock, ungoverned.
     pub fn new(tasks: Vec<Arc<dyn Task>>, owner: String) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -291,29 +291,30 @@ impl Parts {
     }
 }
 
-type Factory = Box<dyn Fn(Parts) -> Result<Arc<dyn Scheduler>, Error> + Send + Sync>;
+type Factory = Box<dyn Fn(SchedulerConfig) -> Result<Arc<dyn Scheduler>, Error> + Send + Sync>;
 
 /// The scheduler implementations there are, by name.
-pub struct Implementations(BTreeMap<String, Factory>);
+pub struct SchedulerRegistry(BTreeMap<String, Factory>);
 
-impl Default for Implementations {
+impl Default for SchedulerRegistry {
     /// `local` keeps its jobs in the store it is given, `memory` forgets them at the end, `off` runs nothing.
     fn default() -> Self {
         let mut implementations = Self(BTreeMap::new());
         implementations.register("local", |parts| Ok(Arc::new(LocalScheduler::new("local", parts)?)));
         implementations.register("memory", |parts| {
             let store = Arc::new(MemoryJobStore::new(Arc::clone(&parts.clock), true));
-            Ok(Arc::new(LocalScheduler::new("memory", Parts { store, ..parts })?))
+            Ok(Arc::new(LocalScheduler::new("memory", SchedulerConfig { store, ..parts })?))
         });
         implementations.register("off", |parts| Ok(Arc::new(OffScheduler::new(parts)?)));
         implementations
     }
 }
 
-impl Implementations {
+impl SchedulerRegistry {
     /// Adds one, or replaces the one of this name.
     pub fn register(
-        &mut self, name: &str, make: impl Fn(Parts) -> Result<Arc<dyn Scheduler>, Error> + Send + Sync + 'static,
+        &mut self, name: &str,
+        make: impl Fn(SchedulerConfig) -> Result<Arc<dyn Scheduler>, Error> + Send + Sync + 'static,
     ) {
         self.0.insert(name.to_owned(), Box::new(make));
     }
@@ -327,7 +328,7 @@ impl Implementations {
     ///
     /// # Errors
     /// [`Error::UnknownImplementation`], or whatever it fails with.
-    pub fn make(&self, name: &str, parts: Parts) -> Result<Arc<dyn Scheduler>, Error> {
+    pub fn make(&self, name: &str, parts: SchedulerConfig) -> Result<Arc<dyn Scheduler>, Error> {
         let make = self.0.get(name).ok_or_else(|| Error::UnknownImplementation {
             name: name.to_owned(),
             known: self.names().collect::<Vec<_>>().join(", "),
@@ -354,7 +355,7 @@ pub fn declare<'a>(
     let definition = Definition::new(task, trigger, options)?.changed(task, change, anchor)?;
     let mut options = ScheduleOptions {
         policies: definition.policies,
-        knobs: definition.set,
+        settings: definition.set,
         zone: None,
         is_disabled: !definition.is_enabled,
         is_configured: true,

@@ -2,7 +2,7 @@
 //!
 //! What every implementation promises:
 //! - [`JobStore::begin`] saves the schedule and inserts the run in one transaction, only if the schedule is
-//!   still of the version it was read at and there is no run of the same job, nominal time, kind and
+//!   still of the version it was read at and there is no run of the same job, scheduled time, kind and
 //!   attempt: whoever loses learns so and has changed nothing.
 //! - Fences grow with every run begun. A run is changed only by who holds its fence, while it holds it.
 //! - Leases are measured by the store's own clock.
@@ -29,8 +29,9 @@ pub struct Schedule {
     pub trigger: Trigger,
     /// Its policies.
     pub policies: Policies,
-    /// Its knobs that are set; the others have their defaults.
-    pub knobs: Map<String, Value>,
+    /// Its settings that are set; the others have their defaults.
+    #[serde(alias = "knobs")]
+    pub settings: Map<String, Value>,
     /// What the configuration said when this was made; if it says something else, this is made anew.
     pub declared: Value,
     /// It is run at all.
@@ -39,18 +40,21 @@ pub struct Schedule {
     pub is_paused: bool,
     /// It failed too often, and is not run until resumed.
     pub is_broken: bool,
-    /// The next nominal time; `None` if there is none any more.
+    /// The next scheduled time; `None` if there is none any more.
     pub next: Option<Time>,
     /// Runs that are due besides the schedule: asked for, queued, to be tried again.
     pub pending: Vec<Pending>,
-    /// The last nominal time that was dealt with.
-    pub last_nominal: Option<Time>,
+    /// The last scheduled time that was dealt with.
+    #[serde(alias = "last_nominal")]
+    pub last_scheduled_at: Option<Time>,
     /// The last run that ended.
     pub last_run: Option<Run>,
-    /// The last look that found nothing to do.
-    pub last_look: Option<LastLook>,
-    /// What became of nominal times, so far.
-    pub tally: Tally,
+    /// The last check that found nothing to do.
+    #[serde(alias = "last_look")]
+    pub last_check: Option<LastCheck>,
+    /// What became of scheduled times, so far.
+    #[serde(alias = "tally")]
+    pub counters: Counters,
     /// Runs that failed since one succeeded.
     pub failures: u32,
     /// Changes with every save.
@@ -70,28 +74,28 @@ impl Schedule {
     /// Goes on from a time, in another place: what was due or under way before is not any more.
     pub fn begin_from(&mut self, now: Time) {
         self.next = self.trigger.next(now);
-        self.pending.retain(|pending| pending.kind == Kind::Once && pending.nominal > now);
-        self.last_nominal = None;
+        self.pending.retain(|pending| pending.kind == Kind::Once && pending.scheduled_at > now);
+        self.last_scheduled_at = None;
     }
 }
 
-/// When a look found nothing to do, and why.
+/// When a check found nothing to do, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastLook {
+pub struct LastCheck {
     /// When.
     pub at: Time,
     /// Why there was nothing to do.
     pub reason: String,
 }
 
-/// What became of nominal times: each is counted exactly once.
+/// What became of scheduled times: each is counted exactly once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally {
+pub struct Counters {
     /// A run was begun for it.
     pub ran: u64,
     /// It was covered by the run of a later one.
     pub coalesced: u64,
-    /// A look found nothing to do.
+    /// A check found nothing to do.
     pub nothing_to_do: u64,
     /// It was dropped because it was too late.
     pub missed: u64,
@@ -102,8 +106,9 @@ pub struct Tally {
 /// A run that is due besides the schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pending {
-    /// Its nominal time.
-    pub nominal: Time,
+    /// Its scheduled time.
+    #[serde(alias = "nominal")]
+    pub scheduled_at: Time,
     /// What asked for it.
     pub kind: Kind,
     /// Which attempt it is, from 1.
@@ -126,13 +131,14 @@ pub enum Kind {
     Once,
 }
 
-/// One run of a job, identified by job, nominal time, kind and attempt.
+/// One run of a job, identified by job, scheduled time, kind and attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// The job.
     pub job: String,
     /// The time it is the run of.
-    pub nominal: Time,
+    #[serde(alias = "nominal")]
+    pub scheduled_at: Time,
     /// What asked for it.
     pub kind: Kind,
     /// Which attempt, from 1.
@@ -153,7 +159,7 @@ pub struct Run {
     pub message: String,
     /// How far it is.
     pub progress: Option<Progress>,
-    /// Earlier nominal times that it covers.
+    /// Earlier scheduled times that it covers.
     pub coalesced: u64,
 }
 
@@ -174,7 +180,7 @@ pub enum Status {
     /// The scheduler was stopped, and it goes on after the next start.
     Interrupted,
     /// It got too little done beside requests, and goes on as an urgent run.
-    Raised,
+    Escalated,
     /// Its process died.
     Lost,
 }
@@ -217,7 +223,7 @@ pub trait JobStore: Send + Sync {
     /// someone else was faster.
     fn begin(&self, schedule: &Schedule, run: &Run, lease: Duration) -> Result<Option<Run>, Error>;
     /// Renews a lease and notes progress; `false` if the run is no longer held under its fence.
-    fn beat(&self, run: &Run, lease: Duration) -> Result<bool, Error>;
+    fn renew_lease(&self, run: &Run, lease: Duration) -> Result<bool, Error>;
     /// Ends a run and saves its schedule; `false` if the run is no longer held under its fence, or the
     /// schedule has changed (then nothing was done; read it again).
     fn finish(&self, schedule: &Schedule, run: &Run) -> Result<Finished, Error>;
@@ -241,4 +247,42 @@ pub enum Finished {
     Changed,
     /// Someone else holds the run.
     NotHeld,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As versions before wrote them; what was changed by hand must survive the new names.
+    const BEFORE: &str = r#"{
+        "name": "vacuum", "trigger": {"kind": "interval", "every": "10s", "anchor": 0},
+        "policies": POLICIES, "knobs": {"free_share": 0.5}, "declared": null,
+        "is_enabled": true, "is_paused": true, "is_broken": false, "next": null,
+        "pending": [{"nominal": 7, "kind": "manual", "attempt": 1, "not_before": 7}],
+        "last_nominal": 5, "last_run": null, "last_look": {"at": 6, "reason": "nothing"},
+        "tally": {"ran": 3, "coalesced": 0, "nothing_to_do": 1, "missed": 0, "overlapped": 0},
+        "failures": 0, "version": 4
+    }"#;
+
+    #[test]
+    fn schedules_that_older_versions_kept_are_read() {
+        let now: Time = "2026-11-27T00:00:00Z".parse().unwrap();
+        let trigger = Trigger::interval(std::time::Duration::from_secs(10), now).unwrap();
+        let mut before: Value =
+            serde_json::from_str(&BEFORE.replace("POLICIES", &serde_json::to_string(&Policies::default()).unwrap()))
+                .unwrap();
+        before["trigger"] = serde_json::to_value(&trigger).unwrap();
+        let time = |at: &Time| serde_json::to_value(at).unwrap();
+        for place in ["/pending/0/nominal", "/pending/0/not_before", "/last_nominal", "/last_look/at"] {
+            *before.pointer_mut(place).unwrap() = time(&now);
+        }
+        let schedule: Schedule = serde_json::from_value(before).unwrap();
+        assert_eq!(schedule.settings["free_share"], 0.5);
+        assert_eq!((schedule.counters.ran, schedule.last_scheduled_at), (3, Some(now)));
+        assert_eq!(schedule.last_check.as_ref().map(|check| check.reason.as_str()), Some("nothing"));
+        assert_eq!(schedule.pending[0].scheduled_at, now);
+        // Written again it has the new names.
+        let again = serde_json::to_value(&schedule).unwrap();
+        assert!(again.get("settings").is_some() && again.get("knobs").is_none(), "{again}");
+    }
 }

@@ -1,4 +1,4 @@
-//! What a job does: a named task with its defaults, a look whether there is anything to do, and a run.
+//! What a job does: a named task with its defaults, a check whether there is anything to do, and a run.
 
 use serde_json::{Map, Value};
 
@@ -10,21 +10,21 @@ use crate::trigger::Span;
 
 /// A unit of maintenance that can be scheduled by name.
 ///
-/// A task takes no input but its knobs. It finds in the state of the world whether there is anything to do,
+/// A task takes no input but its settings. It finds in the state of the world whether there is anything to do,
 /// does it in bounded steps with a [`Context::step`] before each, and may be killed anywhere.
 pub trait Task: Send + Sync {
     /// Its name, in kebab-case.
     fn name(&self) -> &str;
     /// What it does, in a sentence.
-    fn about(&self) -> &str;
+    fn description(&self) -> &str;
     /// When it runs unless configured otherwise.
     fn defaults(&self) -> Defaults;
     /// What can be set about it.
-    fn knobs(&self) -> &'static [Knob] {
+    fn settings(&self) -> &'static [Setting] {
         &[]
     }
-    /// Those of its knobs that count what a step does, and so cannot be 0.
-    fn positive_knobs(&self) -> &'static [&'static str] {
+    /// Those of its settings that count what a step does, and so cannot be 0.
+    fn positive_settings(&self) -> &'static [&'static str] {
         &[]
     }
     /// Names of what it must have to itself: tasks that share one never run at once.
@@ -39,7 +39,7 @@ pub trait Task: Send + Sync {
     ///
     /// # Errors
     /// Anything; counts as a failed run.
-    fn look(&self, knobs: &Knobs) -> Result<Look, Failure>;
+    fn check(&self, settings: &TaskSettings) -> Result<Readiness, Failure>;
     /// Does it; the text says what was done.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ pub trait Task: Send + Sync {
 /// When a task runs unless configured otherwise, and how.
 #[derive(Clone, Debug)]
 pub struct Defaults {
-    /// When it looks.
+    /// When it checks.
     pub when: When,
     /// Whether it is on at all.
     pub is_enabled: bool,
@@ -65,7 +65,7 @@ impl Defaults {
     }
 }
 
-/// When to look, before there is a clock to anchor it.
+/// When to check, before there is a clock to anchor it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum When {
     /// Every so often.
@@ -74,13 +74,13 @@ pub enum When {
     Cron(String, String),
 }
 
-/// What a look found.
+/// Whether there is something to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum Readiness {
     /// Nothing to do, and why.
-    Nothing(String),
+    Idle(String),
     /// Something to do, and why.
-    Work(String),
+    Ready(String),
     /// Something that cannot wait: a hard limit was passed.
     Urgent(String),
 }
@@ -110,7 +110,7 @@ pub enum Stop {
     /// The scheduler is stopping; the run goes on after the next start.
     Closing,
     /// It gets too little done beside requests; it goes on as an urgent run.
-    Raised,
+    Escalated,
     /// Another process took the run over.
     LeaseLost,
 }
@@ -123,18 +123,18 @@ impl From<Stop> for Failure {
 
 /// Something that can be set about a task.
 #[derive(Clone, Copy, Debug)]
-pub struct Knob {
+pub struct Setting {
     /// Its name, in `snake_case`.
     pub name: &'static str,
     /// What it does, with its unit.
-    pub about: &'static str,
+    pub description: &'static str,
     /// What it is unless set.
-    pub default: KnobValue,
+    pub default: SettingValue,
 }
 
-/// The kinds of values that knobs have.
+/// The kinds of values that settings have.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum KnobValue {
+pub enum SettingValue {
     /// A number of things or bytes.
     Count(u64),
     /// A number between 0 and 1.
@@ -147,7 +147,7 @@ pub enum KnobValue {
     Text(&'static str),
 }
 
-impl KnobValue {
+impl SettingValue {
     fn to_json(self) -> Value {
         match self {
             Self::Count(count) => count.into(),
@@ -178,22 +178,22 @@ impl KnobValue {
     }
 }
 
-/// The knobs of a task with their values.
+/// The settings of a task with their values.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Knobs(Map<String, Value>);
+pub struct TaskSettings(Map<String, Value>);
 
-impl Knobs {
+impl TaskSettings {
     /// The defaults of a task, with some values set.
     ///
     /// # Errors
     /// [`Error::UnknownKnob`] with the nearest name there is; [`Error::Invalid`] for a value of the wrong kind.
     pub fn new(task: &dyn Task, set: &Map<String, Value>) -> Result<Self, Error> {
         let mut all: Map<String, Value> =
-            task.knobs().iter().map(|knob| (knob.name.to_owned(), knob.default.to_json())).collect();
+            task.settings().iter().map(|setting| (setting.name.to_owned(), setting.default.to_json())).collect();
         for (name, value) in set {
-            let knob = Self::find(task, name)?;
-            knob.default.check(value).map_err(|wanted| Error::Invalid {
-                what: "knob",
+            let setting = Self::find(task, name)?;
+            setting.default.check(value).map_err(|wanted| Error::Invalid {
+                what: "setting",
                 reason: format!("'{name}' of job '{}' is {value}; it has to be {wanted}", task.name()),
             })?;
             all.insert(name.clone(), value.clone());
@@ -201,12 +201,12 @@ impl Knobs {
         Ok(Self(all))
     }
 
-    /// The knob of this name.
-    pub(crate) fn find(task: &dyn Task, name: &str) -> Result<&'static Knob, Error> {
-        task.knobs().iter().find(|knob| knob.name == name).ok_or_else(|| Error::UnknownKnob {
+    /// The setting of this name.
+    pub(crate) fn find(task: &dyn Task, name: &str) -> Result<&'static Setting, Error> {
+        task.settings().iter().find(|setting| setting.name == name).ok_or_else(|| Error::UnknownKnob {
             job: task.name().to_owned(),
             name: name.to_owned(),
-            nearest: nearest(name, task.knobs().iter().map(|knob| knob.name)),
+            nearest: nearest(name, task.settings().iter().map(|setting| setting.name)),
         })
     }
 

@@ -459,7 +459,7 @@ fn overlay_file(table: &mut Table, file: &Path) -> Result<(), ConfigError> {
     })?;
     for (section, values) in given {
         if section == JOBS {
-            // Which jobs and knobs there are, the engine knows.
+            // Which jobs and settings there are, the engine knows.
             table.insert(section, values);
             continue;
         }

@@ -251,7 +251,7 @@ mod tests {
             "wrong"
         }
 
-        fn about(&self) -> &'static str {
+        fn description(&self) -> &'static str {
             "is wrong"
         }
 

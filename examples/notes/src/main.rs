@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ochre_engine::scheduler::{Context, Defaults, Failure as Stopped, Knob, KnobValue, Knobs, Look, Task};
+use ochre_engine::scheduler::{
+    Context, Defaults, Failure as Stopped, Readiness, Setting, SettingValue, Task, TaskSettings,
+};
 use ochre_engine::{GetRequest, StoreExtension, WeakDatabase};
 use ochre_extension::{
     Answer, ApiExtension, Call, Description, Failure, Needs, Operation, OwnPermission, Permission, StatusCode,
@@ -36,7 +38,7 @@ impl ApiExtension for Notes {
         "notes"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "notes on records"
     }
 
@@ -124,7 +126,7 @@ impl Task for Prune {
         "notes-prune"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "forgets notes after a while"
     }
 
@@ -132,16 +134,16 @@ impl Task for Prune {
         Defaults::every(Duration::from_secs(3600))
     }
 
-    fn knobs(&self) -> &'static [Knob] {
-        &[Knob { name: "keep", about: "how long notes are kept", default: KnobValue::Seconds(365 * 86400) }]
+    fn settings(&self) -> &'static [Setting] {
+        &[Setting { name: "keep", description: "how long notes are kept", default: SettingValue::Seconds(365 * 86400) }]
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Stopped> {
-        Ok(Look::Work("some notes may be old".into()))
+    fn check(&self, _: &TaskSettings) -> Result<Readiness, Stopped> {
+        Ok(Readiness::Ready("some notes may be old".into()))
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Stopped> {
-        let (sql, keep) = ("DELETE FROM notes_text WHERE at <= unixepoch() - ?1", context.knobs().span("keep"));
+        let (sql, keep) = ("DELETE FROM notes_text WHERE at <= unixepoch() - ?1", context.settings().span("keep"));
         let forgotten = self.0.open()?.change_tables(|tables| tables.execute(sql, [keep.as_secs().cast_signed()]))?;
         Ok(format!("forgot {forgotten} notes"))
     }

@@ -78,14 +78,14 @@ impl Beneath {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             found => File::from(found?),
         };
-        let about = file.metadata()?;
-        if !about.is_file() {
+        let description = file.metadata()?;
+        if !description.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
         }
-        if about.len() > limit {
-            return Err(too_large(about.len(), limit));
+        if description.len() > limit {
+            return Err(too_large(description.len(), limit));
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(about.len()).unwrap_or(0));
+        let mut bytes = Vec::with_capacity(usize::try_from(description.len()).unwrap_or(0));
         file.take(limit + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > limit { Err(too_large(bytes.len() as u64, limit)) } else { Ok(Some(bytes)) }
     }
@@ -150,14 +150,14 @@ fn list_into(folder: &OwnedFd, prefix: &str, found: &mut Vec<(String, u64)>) -> 
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
         let Some(name) = entry.file_name().to_str().ok().filter(|name| is_plain(name)) else { continue };
-        let about = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let description = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => continue,
-            about => about?,
+            description => description?,
         };
-        match FileType::from_raw_mode(about.st_mode) {
+        match FileType::from_raw_mode(description.st_mode) {
             FileType::Directory => list_into(&Beneath::enter(folder, name)?, &format!("{prefix}{name}/"), found)?,
             FileType::RegularFile if !name.ends_with(WRITING) => {
-                found.push((format!("{prefix}{name}"), u64::try_from(about.st_size).unwrap_or(0)));
+                found.push((format!("{prefix}{name}"), u64::try_from(description.st_size).unwrap_or(0)));
             }
             _ => {}
         }

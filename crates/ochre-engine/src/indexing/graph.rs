@@ -11,7 +11,7 @@ use ochre_index::{
     Bitmap, BuildOptions, Graph, GraphParameters, Hit, Nearest, Node, SnapshotHeader, Strategy, View, nearest,
 };
 use ochre_model::HnswConfiguration;
-use ochre_scheduler::{Context, Failure, Knobs, Progress};
+use ochre_scheduler::{Context, Failure, Progress, TaskSettings};
 use ochre_store::{CollectionNumber, CollectionRow};
 
 use crate::collection::state::CollectionState;
@@ -116,11 +116,11 @@ impl Indexing {
     pub(crate) fn sync_everything(&self) -> Result<(), Error> {
         let _graphs = self.graphs.hold_patiently();
         self.relocate_moved()?;
-        let (knobs, loaded) =
-            (Knobs::default(), self.collections.all().iter().map(|loaded| loaded.number).collect::<Vec<_>>());
+        let (settings, loaded) =
+            (TaskSettings::default(), self.collections.all().iter().map(|loaded| loaded.number).collect::<Vec<_>>());
         for number in loaded {
             self.dirty.take_changed(number);
-            match self.sync_index(number, true, &Context::unhurried(&knobs)) {
+            match self.sync_index(number, true, &Context::unhurried(&settings)) {
                 Ok(()) => self.sync_text(number, true)?,
                 Err(Failure::Failed(reason)) => return Err(Error::Maintenance { job: "index-sync".into(), reason }),
                 Err(Failure::Stopped(_)) => return Err(Error::Closed),

@@ -110,7 +110,7 @@ impl JobStore for SqliteJobs {
                 "SELECT 1 FROM job_runs WHERE job = ?1 AND nominal = ?2 AND kind = ?3 AND attempt = ?4",
             )?;
             let kind = run.kind as i64;
-            let key = params![run.job, run.nominal.as_micros(), kind, run.attempt];
+            let key = params![run.job, run.scheduled_at.as_micros(), kind, run.attempt];
             if statement.exists(key)? || !save(connection, schedule)? {
                 return Ok(None);
             }
@@ -119,14 +119,14 @@ impl JobStore for SqliteJobs {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, '')",
             )?;
             let lease = lease_until.as_micros();
-            statement.execute(params![run.job, run.nominal.as_micros(), kind, run.attempt, run.owner, lease])?;
+            statement.execute(params![run.job, run.scheduled_at.as_micros(), kind, run.attempt, run.owner, lease])?;
             let run = Run { fence: connection.last_insert_rowid().cast_unsigned(), lease_until, ..run.clone() };
             update(connection, &run)?;
             Ok(Some(run))
         })
     }
 
-    fn beat(&self, run: &Run, lease: Duration) -> Result<bool> {
+    fn renew_lease(&self, run: &Run, lease: Duration) -> Result<bool> {
         let run = Run { lease_until: SystemClock.now() + lease, ..run.clone() };
         self.change(|connection| {
             let held = is_held(connection, &run)?;
@@ -200,7 +200,7 @@ impl JobStore for SqliteJobs {
 mod tests {
     use super::*;
 
-    use ochre_scheduler::{Kind, MemoryJobStore, Policies, Status, Tally, Trigger};
+    use ochre_scheduler::{Counters, Kind, MemoryJobStore, Policies, Status, Trigger};
     use ochre_store::SqliteOptions;
 
     const LEASE: Duration = Duration::from_secs(30);
@@ -220,32 +220,32 @@ mod tests {
             name: "tidy".into(),
             trigger: Trigger::cron("30 2 * * MON-FRI", "Europe/Berlin").unwrap(),
             policies: Policies::default(),
-            knobs: serde_json::Map::new(),
+            settings: serde_json::Map::new(),
             declared: serde_json::Value::Null,
             is_enabled: true,
             is_paused: false,
             is_broken: false,
             next: Some(at(60)),
             pending: Vec::new(),
-            last_nominal: None,
+            last_scheduled_at: None,
             last_run: None,
-            last_look: None,
-            tally: Tally::default(),
+            last_check: None,
+            counters: Counters::default(),
             failures: 0,
             version: 0,
         }
     }
 
-    fn run(nominal: i64) -> Run {
+    fn run(scheduled_at: i64) -> Run {
         Run {
             job: "tidy".into(),
-            nominal: at(nominal),
+            scheduled_at: at(scheduled_at),
             kind: Kind::Scheduled,
             attempt: 1,
             owner: "me".into(),
             fence: 0,
             lease_until: at(0),
-            started: at(nominal),
+            started: at(scheduled_at),
             ended: None,
             status: Status::Running,
             message: "there is work".into(),
@@ -299,16 +299,16 @@ mod tests {
         on_every_store(|store| {
             store.save(&schedule()).unwrap();
             let run = store.begin(&stored(store), &run(60), LEASE).unwrap().expect("the first");
-            assert!(store.beat(&run, LEASE).unwrap());
+            assert!(store.renew_lease(&run, LEASE).unwrap());
             let thief = Run { fence: run.fence + 1, ..run.clone() };
-            assert!(!store.beat(&thief, LEASE).unwrap());
+            assert!(!store.renew_lease(&thief, LEASE).unwrap());
             let end = ended(run.clone(), Status::Succeeded);
             let finish = |schedule: &Schedule, run: &Run| store.finish(schedule, run).unwrap();
             assert_eq!(finish(&stored(store), &ended(thief, Status::Succeeded)), Finished::NotHeld);
             assert_eq!(finish(&schedule(), &end), Finished::Changed);
             assert_eq!(finish(&stored(store), &end), Finished::Done);
             assert_eq!(finish(&stored(store), &end), Finished::NotHeld);
-            assert!(!store.beat(&run, LEASE).unwrap());
+            assert!(!store.renew_lease(&run, LEASE).unwrap());
             assert_eq!(store.history("tidy", 1).unwrap(), [end]);
         });
     }
@@ -327,15 +327,15 @@ mod tests {
     fn pruning_keeps_the_last_run_and_the_last_failure() {
         on_every_store(|store| {
             store.save(&schedule()).unwrap();
-            for nominal in 1..=10 {
-                let run = store.begin(&stored(store), &run(nominal), LEASE).unwrap().expect("a new one");
-                let status = if nominal == 3 { Status::Failed } else { Status::Succeeded };
+            for scheduled_at in 1..=10 {
+                let run = store.begin(&stored(store), &run(scheduled_at), LEASE).unwrap().expect("a new one");
+                let status = if scheduled_at == 3 { Status::Failed } else { Status::Succeeded };
                 store.finish(&stored(store), &ended(run, status)).unwrap();
             }
             assert_eq!(store.prune("tidy", at(0), 6, 2).unwrap(), 2, "a step");
             while store.prune("tidy", at(0), 6, 2).unwrap() > 0 {}
             let nominals =
-                |runs: Vec<Run>| runs.iter().map(|run| run.nominal.as_micros() / 1_000_000).collect::<Vec<_>>();
+                |runs: Vec<Run>| runs.iter().map(|run| run.scheduled_at.as_micros() / 1_000_000).collect::<Vec<_>>();
             assert_eq!(nominals(store.history("tidy", 20).unwrap()), [10, 9, 8, 7, 6, 5, 3]);
             store.prune("tidy", at(2000), 100, 100).unwrap();
             assert_eq!(nominals(store.history("tidy", 20).unwrap()), [10, 3]);

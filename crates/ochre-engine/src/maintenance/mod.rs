@@ -9,7 +9,9 @@ pub(crate) mod tasks;
 
 use std::sync::Arc;
 
-use ochre_scheduler::{Context, Failure, JobStore, Knobs, Parts, Scheduler, SystemClock, Task, declare};
+use ochre_scheduler::{
+    Context, Failure, JobStore, Scheduler, SchedulerConfig, SystemClock, Task, TaskSettings, declare,
+};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -42,7 +44,7 @@ impl Maintenance {
             tasks.push(task);
         }
         let owner = format!("{} (pid {})", Uuid::new_v4(), std::process::id());
-        let mut parts = Parts::new(tasks.clone(), owner);
+        let mut parts = SchedulerConfig::new(tasks.clone(), owner);
         parts.governor = Arc::clone(&inner.admission) as Arc<dyn ochre_scheduler::Governor>;
         parts.clock = Arc::new(SystemClock);
         parts.observer.clone_from(&options.job_observer);
@@ -121,9 +123,10 @@ pub(crate) fn maintain_all(inner: &Arc<Inner>, of_extensions: &[Arc<dyn Task>]) 
     let weak = WeakInner(Arc::downgrade(inner));
     let run = |task: &dyn Task| {
         let nothing = serde_json::Map::new();
-        let set = inner.settings.jobs.get(task.name()).and_then(|job| job.get("knobs")?.as_object());
-        let knobs = Knobs::new(task, set.unwrap_or(&nothing))?;
-        match task.run(&Context::unhurried(&knobs)) {
+        let set = inner.settings.jobs.get(task.name());
+        let set = set.and_then(|job| job.get("settings").or_else(|| job.get("knobs"))?.as_object());
+        let settings = TaskSettings::new(task, set.unwrap_or(&nothing))?;
+        match task.run(&Context::unhurried(&settings)) {
             Ok(_) => Ok(()),
             Err(Failure::Failed(reason)) => Err(Error::Maintenance { job: task.name().into(), reason }),
             Err(Failure::Stopped(_)) => Err(Error::Closed),

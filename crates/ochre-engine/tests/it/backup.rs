@@ -75,7 +75,7 @@ pub(crate) fn run(database: &Database, job: &str) -> Run {
     database.scheduler().run_now(job).unwrap();
     let patience = Instant::now() + PATIENCE;
     loop {
-        let is_over = |run: &Run| Some(run.fence) != before && run.ended.is_some() && run.status != Status::Raised;
+        let is_over = |run: &Run| Some(run.fence) != before && run.ended.is_some() && run.status != Status::Escalated;
         if let Some(run) = last().filter(is_over) {
             return run;
         }

@@ -44,7 +44,7 @@ fn soon() -> Options {
         change.insert("interval".into(), json!("100ms"));
         change.insert("policies".into(), json!({"class": "urgent"}));
     }
-    options.knob("index-sync", "tail_age", "100ms")
+    options.setting("index-sync", "tail_age", "100ms")
 }
 
 fn plant(collection: &Collection) {

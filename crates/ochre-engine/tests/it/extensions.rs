@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ochre_engine::model::{Filter, Metadata, Scalar, Test, Value};
-use ochre_engine::scheduler::{Context, Defaults, Failure, Knobs, Look, Status, Task};
+use ochre_engine::scheduler::{Context, Defaults, Failure, Readiness, Status, Task, TaskSettings};
 use ochre_engine::{
     Commit, Database, DeleteRequest, Error, IndexDefinition, NewRecords, Options, StoreExtension, Uuid, WeakDatabase,
     metadata_indexes,
@@ -68,7 +68,7 @@ impl Task for Write {
         self.1
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "writes a page for each collection"
     }
 
@@ -76,8 +76,8 @@ impl Task for Write {
         Defaults::every(std::time::Duration::from_secs(3600))
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
-        Ok(Look::Work("there is something to write".into()))
+    fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
+        Ok(Readiness::Ready("there is something to write".into()))
     }
 
     fn run(&self, _: &Context<'_>) -> Result<String, Failure> {

@@ -112,7 +112,7 @@ fn index_sync_moves_what_was_written_into_the_graph() {
 
 #[test]
 fn index_sync_moves_few_vectors_once_they_have_waited() {
-    let options = |options: Options| options.knob("index-sync", "tail_age", "300ms");
+    let options = |options: Options| options.setting("index-sync", "tail_age", "300ms");
     check(
         "index-sync",
         &[],
@@ -197,7 +197,9 @@ fn checkpoint_keeps_the_write_ahead_log_short() {
     check(
         "checkpoint",
         &[],
-        |options| options.knob("checkpoint", "wal_bytes", 1 << 20).knob("checkpoint", "wal_bytes_urgent", 1 << 20),
+        |options| {
+            options.setting("checkpoint", "wal_bytes", 1 << 20).setting("checkpoint", "wal_bytes_urgent", 1 << 20)
+        },
         |database, _| fill(&database.create_collection("notes").unwrap(), 3000),
         |database, _| database.statistics().unwrap().wal_bytes < 1 << 20,
     );
@@ -208,7 +210,7 @@ fn log_prune_forgets_what_nobody_needs() {
     check(
         "log-prune",
         &[],
-        |options| options.knob("log-prune", "entries", 100),
+        |options| options.setting("log-prune", "entries", 100),
         |database, _| {
             let notes = database.create_collection("notes").unwrap();
             for round in 0..1200 {
@@ -244,7 +246,7 @@ fn memory_unloads_what_nobody_uses() {
     check(
         "memory",
         &[],
-        |options| options.knob("memory", "idle_unload_graph", "100ms").knob("memory", "idle_unload", "100ms"),
+        |options| options.setting("memory", "idle_unload_graph", "100ms").setting("memory", "idle_unload", "100ms"),
         |database, _| fill(&database.create_collection("notes").unwrap(), 300),
         |database, _| database.memory().is_empty(),
     );
@@ -326,9 +328,9 @@ fn jobs_and_their_history_outlive_a_restart() {
 fn a_misnamed_job_or_knob_is_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |options: Options| Database::open_with(folder.path(), options).map(drop).unwrap_err().to_string();
-    let error = refused(Options::default().knob("vacum", "free_share", 0.1));
+    let error = refused(Options::default().setting("vacum", "free_share", 0.1));
     assert!(error.contains("vacum") && error.contains("did you mean 'vacuum'"), "{error}");
-    let error = refused(Options::default().knob("vacuum", "free_shar", 0.1));
+    let error = refused(Options::default().setting("vacuum", "free_shar", 0.1));
     assert!(error.contains("free_shar") && error.contains("did you mean 'free_share'"), "{error}");
     let error = refused(Options { scheduler: "cluster".into(), ..Options::default() });
     assert!(error.contains("cluster") && error.contains("local"), "{error}");
@@ -342,11 +344,11 @@ fn answers_stay(space: Space, seed: u64, steps: usize) {
     let jobs = [&every[..], &["memory", "optimize", "orphans", "sweep", "vacuum"]].concat();
     let options = || {
         let mut options = only(&jobs)
-            .knob("memory", "idle_unload", "1ms")
-            .knob("memory", "idle_unload_graph", "100ms")
-            .knob("index-sync", "tail_age", "20ms")
-            .knob("log-prune", "entries", 1)
-            .knob("vacuum", "free_share", 0.0);
+            .setting("memory", "idle_unload", "1ms")
+            .setting("memory", "idle_unload_graph", "100ms")
+            .setting("index-sync", "tail_age", "20ms")
+            .setting("log-prune", "entries", 1)
+            .setting("vacuum", "free_share", 0.0);
         for job in jobs.iter().filter(|job| !["check", "orphans"].contains(job)) {
             options.jobs.entry((*job).into()).or_default().insert("interval".into(), json!("20ms"));
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ochre_engine::model::Space;
 use ochre_engine::scheduler::{
-    Admission, Class, Governor, Implementations, JobState, LocalScheduler, Parts, Run, Status,
+    Admission, Class, Governor, JobState, LocalScheduler, Run, SchedulerConfig, SchedulerRegistry, Status,
 };
 use ochre_engine::{Database, IndexDefinition, NewRecords, Options};
 use ochre_testkit::{Generator, Oracle, Recorder};
@@ -44,11 +44,11 @@ fn by_hand(target: &Path) -> Options {
         change.insert("enabled".into(), json!(false));
         change.insert("policies".into(), json!({"class": "urgent", "retries": 0}));
     }
-    options.knob("vacuum", "step_pages", 4).knob("log-prune", "entries", 1).knob("backup-retention", "chains", 1).knob(
-        "index-rebuild",
-        "dead_share",
-        0.01,
-    )
+    options
+        .setting("vacuum", "step_pages", 4)
+        .setting("log-prune", "entries", 1)
+        .setting("backup-retention", "chains", 1)
+        .setting("index-rebuild", "dead_share", 0.01)
 }
 
 /// A database with a debt of every kind, made by a random life.
@@ -142,10 +142,10 @@ fn child() {
     let Ok(order) = std::env::var("OCHRE_TEST_KILL") else { return };
     let [home, target, job, step] = order.lines().collect::<Vec<_>>()[..] else { panic!("four lines: {order}") };
     let left = step.parse().unwrap();
-    let mut schedulers = Implementations::default();
+    let mut schedulers = SchedulerRegistry::default();
     schedulers.register("deadly", move |parts| {
         let governor = Arc::new(Deadly { left: AtomicUsize::new(left) });
-        Ok(Arc::new(LocalScheduler::new("deadly", Parts { governor, ..parts })?))
+        Ok(Arc::new(LocalScheduler::new("deadly", SchedulerConfig { governor, ..parts })?))
     });
     let options =
         Options { scheduler: "deadly".into(), schedulers: Arc::new(schedulers), ..by_hand(Path::new(target)) };

@@ -412,8 +412,8 @@ fn indexes_are_created_by_themselves_within_a_budget_if_that_is_wanted() {
         (true, 256 << 20, vec!["films_by_genre", "films_by_year"]),
     ] {
         let options = Options { background: false, ..Options::default() }
-            .knob("metadata-indexes", "create", create)
-            .knob("metadata-indexes", "budget_bytes", budget);
+            .setting("metadata-indexes", "create", create)
+            .setting("metadata-indexes", "budget_bytes", budget);
         let database = Database::ephemeral_with(options).unwrap();
         films(&database, 20_000);
         ask(&database);

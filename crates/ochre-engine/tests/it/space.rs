@@ -173,8 +173,11 @@ fn rewriting_the_same_records_takes_no_more_space_in_the_end() {
 #[test]
 fn idle_collections_leave_memory_and_come_back_as_they_were() {
     let folder = tempfile::tempdir().unwrap();
-    let options =
-        Options { background: false, graph_records_min: 400, ..Options::default() }.knob("memory", "idle_unload", "0s");
+    let options = Options { background: false, graph_records_min: 400, ..Options::default() }.setting(
+        "memory",
+        "idle_unload",
+        "0s",
+    );
     let database = Database::open_with(folder.path(), options).unwrap();
     let (small, large) = (database.create_collection("small").unwrap(), database.create_collection("large").unwrap());
     for (collection, count) in [(&small, 100), (&large, 500)] {

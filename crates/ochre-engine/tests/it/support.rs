@@ -26,7 +26,7 @@ pub(crate) fn small() -> Options {
         background: false,
         ..Options::default()
     }
-    .knob("memory", "idle_unload", "0s")
+    .setting("memory", "idle_unload", "0s")
 }
 
 /// The same, on a recording disk.

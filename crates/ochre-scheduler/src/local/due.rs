@@ -10,8 +10,8 @@ use crate::error::Error;
 use crate::local::run::Ready;
 use crate::policy::{Class, Misfire, Overlap, Policies};
 use crate::scheduler::Held;
-use crate::store::{Finished, Kind, LastLook, Pending, Run, Schedule, Status};
-use crate::task::{Look, Stop};
+use crate::store::{Finished, Kind, LastCheck, Pending, Run, Schedule, Status};
+use crate::task::{Readiness, Stop};
 use crate::time::Time;
 use crate::window::Window;
 
@@ -21,7 +21,7 @@ const HELD_LOOK_EVERY: Duration = Duration::from_secs(5);
 /// A nominal time whose turn it is.
 #[derive(Clone, Debug)]
 struct Due {
-    nominal: Time,
+    scheduled_at: Time,
     kind: Kind,
     attempt: u32,
     coalesced: u64,
@@ -73,7 +73,7 @@ impl Inner {
     }
 
     fn consider(&self, name: &str, now: Time) -> Result<Option<Ready>, Error> {
-        let (due, task, knobs, version, is_held) = {
+        let (due, task, settings, version, is_held) = {
             let mut state = self.state.lock();
             let taken = state.locks_taken();
             let is_full = state.is_full(self.parts.running_max);
@@ -88,12 +88,12 @@ impl Inner {
             }
             job.held_look = is_held.then_some(now);
             job.is_looking = true;
-            (due, std::sync::Arc::clone(&job.task), job.knobs.clone(), job.schedule.version, is_held)
+            (due, std::sync::Arc::clone(&job.task), job.settings.clone(), job.schedule.version, is_held)
         };
         let look = if due.kind == Kind::Manual {
-            Ok(Look::Work("asked for".into()))
+            Ok(Readiness::Ready("asked for".into()))
         } else {
-            let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task.look(&knobs)));
+            let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task.check(&settings)));
             looked.unwrap_or_else(|_| Err(crate::task::Failure::Failed("its look panicked".into())))
         };
         let mut state = self.state.lock();
@@ -106,17 +106,17 @@ impl Inner {
         }
         job.is_signalled &= due.kind != Kind::Signalled;
         let (message, is_urgent, failure) = match look {
-            Ok(Look::Nothing(reason)) => {
+            Ok(Readiness::Idle(reason)) => {
                 tracing::debug!(job = name, reason, "a job has nothing to do");
                 job.note_nothing(&due, now, reason);
                 return Ok(None);
             }
-            Ok(Look::Work(_)) | Err(_) if is_held => {
+            Ok(Readiness::Ready(_)) | Err(_) if is_held => {
                 job.is_signalled |= due.kind == Kind::Signalled;
                 return Ok(None);
             }
-            Ok(Look::Work(reason)) => (reason, false, None),
-            Ok(Look::Urgent(reason)) => (reason, true, None),
+            Ok(Readiness::Ready(reason)) => (reason, false, None),
+            Ok(Readiness::Urgent(reason)) => (reason, true, None),
             Err(failure) => ("could not tell whether there is anything to do".to_owned(), false, Some(failure)),
         };
         if !is_urgent && due.kind != Kind::Manual && !is_allowed(&job.schedule.policies, now) {
@@ -127,7 +127,7 @@ impl Inner {
         let schedule = advanced(&job.schedule, &due);
         let run = Run {
             job: name.to_owned(),
-            nominal: due.nominal,
+            scheduled_at: due.scheduled_at,
             kind: due.kind,
             attempt: due.attempt,
             owner: self.parts.owner.clone(),
@@ -148,7 +148,7 @@ impl Inner {
         job.schedule = Schedule { version: schedule.version + 1, ..schedule };
         job.is_unsaved = false;
         // Urgent, so that it comes to its end: an urgent run is not raised any more.
-        let was_raised = job.schedule.last_run.as_ref().is_some_and(|run| run.status == Status::Raised);
+        let was_raised = job.schedule.last_run.as_ref().is_some_and(|run| run.status == Status::Escalated);
         let is_urgent = is_urgent || due.attempt > 1 && was_raised;
         let class = if is_urgent { Class::Urgent } else { job.schedule.policies.class };
         Ok(Some(Ready::new(job, run, class, failure)))
@@ -206,14 +206,14 @@ impl State {
     /// A clock that was set back far starts schedules over; one set forward is a matter of misfire policies.
     fn notice_jump(&mut self, now: Time) {
         let seen = self.seen.replace(now);
-        let recorded = self.jobs.values().filter_map(|job| job.schedule.last_nominal).max();
+        let recorded = self.jobs.values().filter_map(|job| job.schedule.last_scheduled_at).max();
         let Some(latest) = seen.max(recorded).filter(|latest| latest.since(now) > BACKWARD_MAX) else { return };
         tracing::warn!(%now, was = %latest, "the clock was set back; schedules start over from now");
         for job in self.jobs.values_mut() {
             if job.schedule.next.is_some() {
                 job.schedule.next = job.schedule.trigger.next(now);
             }
-            job.schedule.last_nominal = job.schedule.last_nominal.map(|nominal| nominal.min(now));
+            job.schedule.last_scheduled_at = job.schedule.last_scheduled_at.map(|scheduled_at| scheduled_at.min(now));
             let again = job.schedule.pending.iter_mut().filter(|pending| pending.kind != Kind::Once);
             again.for_each(|pending| pending.not_before = pending.not_before.min(now));
             job.is_unsaved = true;
@@ -299,8 +299,8 @@ impl Job {
         self.skip_missed_once(now);
         let ready = |pending: &&Pending| pending.not_before <= now && (is_on || pending.kind == Kind::Manual);
         if may_overlap && let Some(pending) = self.schedule.pending.iter().filter(ready).min_by_key(|p| p.not_before) {
-            let Pending { nominal, kind, attempt, .. } = *pending;
-            return Some(Due { nominal, kind, attempt, coalesced: 0, is_pending: true });
+            let Pending { scheduled_at, kind, attempt, .. } = *pending;
+            return Some(Due { scheduled_at, kind, attempt, coalesced: 0, is_pending: true });
         }
         if !is_on {
             return None;
@@ -310,13 +310,13 @@ impl Job {
                 return Some(due);
             }
             // Times that were missed are run one after another, not at once.
-            let is_caught_up = self.running.iter().any(|active| active.run.started >= due.nominal);
+            let is_caught_up = self.running.iter().any(|active| active.run.started >= due.scheduled_at);
             if self.schedule.policies.misfire != Misfire::All || !is_caught_up {
                 self.overlapped(&due, now);
             }
         }
         (self.is_signalled && may_overlap).then_some(Due {
-            nominal: now,
+            scheduled_at: now,
             kind: Kind::Signalled,
             attempt: 1,
             coalesced: 0,
@@ -331,12 +331,14 @@ impl Job {
             return;
         }
         let is_late = |pending: &Pending| {
-            pending.kind == Kind::Once && pending.attempt == 1 && now.since(pending.nominal) > schedule.policies.grace.0
+            pending.kind == Kind::Once
+                && pending.attempt == 1
+                && now.since(pending.scheduled_at) > schedule.policies.grace.0
         };
         let before = schedule.pending.len();
         schedule.pending.retain(|pending| !is_late(pending));
         let missed = before - schedule.pending.len();
-        schedule.tally.missed += missed as u64;
+        schedule.counters.missed += missed as u64;
         self.is_unsaved |= missed > 0;
     }
 
@@ -345,32 +347,38 @@ impl Job {
         let next = schedule.next.filter(|next| *next + jitter(schedule, *next) <= now)?;
         let latest = schedule.trigger.latest(next, now);
         let before = schedule.trigger.count(next, latest);
-        let due = |nominal, coalesced| Due { nominal, kind: Kind::Scheduled, attempt: 1, coalesced, is_pending: false };
+        let due = |scheduled_at, coalesced| Due {
+            scheduled_at,
+            kind: Kind::Scheduled,
+            attempt: 1,
+            coalesced,
+            is_pending: false,
+        };
         match schedule.policies.misfire {
             Misfire::Latest => Some(due(latest, before)),
             Misfire::Skip => {
                 let is_late = now.since(latest) > schedule.policies.grace.0 + jitter(schedule, latest);
-                schedule.tally.missed += before + u64::from(is_late);
+                schedule.counters.missed += before + u64::from(is_late);
                 if before > 0 || is_late {
                     schedule.next = if is_late { schedule.trigger.next(now) } else { Some(latest) };
-                    schedule.last_nominal = Some(latest).filter(|_| is_late).or(schedule.last_nominal);
+                    schedule.last_scheduled_at = Some(latest).filter(|_| is_late).or(schedule.last_scheduled_at);
                     self.is_unsaved = true;
                 }
                 (!is_late).then(|| due(latest, 0))
             }
             Misfire::All => {
                 let surplus = (before + 1).saturating_sub(u64::from(schedule.policies.catch_up.max(1)));
-                let mut nominal = next;
+                let mut scheduled_at = next;
                 if surplus > 0 {
-                    nominal = latest;
+                    scheduled_at = latest;
                     for _ in 1..schedule.policies.catch_up.max(1) {
-                        nominal = schedule.trigger.latest(next, nominal - Duration::from_micros(1));
+                        scheduled_at = schedule.trigger.latest(next, scheduled_at - Duration::from_micros(1));
                     }
-                    schedule.tally.missed += schedule.trigger.count(next, nominal);
-                    schedule.next = Some(nominal);
+                    schedule.counters.missed += schedule.trigger.count(next, scheduled_at);
+                    schedule.next = Some(scheduled_at);
                     self.is_unsaved = true;
                 }
-                Some(due(nominal, 0))
+                Some(due(scheduled_at, 0))
             }
         }
     }
@@ -381,10 +389,10 @@ impl Job {
         let is_queued = self.schedule.pending.iter().any(|pending| pending.kind == Kind::Scheduled);
         let mut schedule = moved_on(&self.schedule, due);
         if overlap == Overlap::Skip || is_queued {
-            schedule.tally.overlapped += 1 + due.coalesced;
+            schedule.counters.overlapped += 1 + due.coalesced;
         } else {
-            schedule.tally.coalesced += due.coalesced;
-            let pending = Pending { nominal: due.nominal, kind: due.kind, attempt: 1, not_before: now };
+            schedule.counters.coalesced += due.coalesced;
+            let pending = Pending { scheduled_at: due.scheduled_at, kind: due.kind, attempt: 1, not_before: now };
             schedule.pending.push(pending);
         }
         self.schedule = schedule;
@@ -397,10 +405,10 @@ impl Job {
     fn note_nothing(&mut self, due: &Due, now: Time, reason: String) {
         let mut schedule = moved_on(&self.schedule, due);
         if due.is_counted() {
-            schedule.tally.nothing_to_do += 1;
-            schedule.tally.coalesced += due.coalesced;
+            schedule.counters.nothing_to_do += 1;
+            schedule.counters.coalesced += due.coalesced;
         }
-        schedule.last_look = Some(LastLook { at: now, reason });
+        schedule.last_check = Some(LastCheck { at: now, reason });
         // What was to be tried again is no longer needed.
         schedule.failures = if due.attempt > 1 { 0 } else { schedule.failures };
         self.schedule = schedule;
@@ -413,12 +421,12 @@ fn moved_on(schedule: &Schedule, due: &Due) -> Schedule {
     let mut schedule = schedule.clone();
     if due.is_pending {
         let is_it = |pending: &Pending| {
-            pending.nominal == due.nominal && pending.kind == due.kind && pending.attempt == due.attempt
+            pending.scheduled_at == due.scheduled_at && pending.kind == due.kind && pending.attempt == due.attempt
         };
         schedule.pending.retain(|pending| !is_it(pending));
     } else if due.kind == Kind::Scheduled {
-        schedule.next = schedule.trigger.next(due.nominal);
-        schedule.last_nominal = Some(due.nominal);
+        schedule.next = schedule.trigger.next(due.scheduled_at);
+        schedule.last_scheduled_at = Some(due.scheduled_at);
     }
     schedule
 }
@@ -427,8 +435,8 @@ fn moved_on(schedule: &Schedule, due: &Due) -> Schedule {
 fn advanced(schedule: &Schedule, due: &Due) -> Schedule {
     let mut schedule = moved_on(schedule, due);
     if due.is_counted() {
-        schedule.tally.ran += 1;
-        schedule.tally.coalesced += due.coalesced;
+        schedule.counters.ran += 1;
+        schedule.counters.coalesced += due.coalesced;
     }
     schedule
 }
@@ -438,10 +446,10 @@ pub(super) fn after_run(schedule: &Schedule, run: &Run, now: Time) -> Schedule {
     let mut schedule = schedule.clone();
     schedule.last_run = Some(run.clone());
     let mut again = |not_before| {
-        let pending = Pending { nominal: run.nominal, kind: run.kind, attempt: run.attempt + 1, not_before };
+        let pending = Pending { scheduled_at: run.scheduled_at, kind: run.kind, attempt: run.attempt + 1, not_before };
         schedule.pending.push(pending);
     };
-    if matches!(run.status, Status::Interrupted | Status::Raised) {
+    if matches!(run.status, Status::Interrupted | Status::Escalated) {
         again(now);
     } else if run.status.is_failure() {
         // Whoever asked for a run by hand sees that it failed, and asks again.
@@ -457,10 +465,10 @@ pub(super) fn after_run(schedule: &Schedule, run: &Run, now: Time) -> Schedule {
 }
 
 /// How much later than its nominal time a run begins: the same for the same time of the same job.
-fn jitter(schedule: &Schedule, nominal: Time) -> Duration {
+fn jitter(schedule: &Schedule, scheduled_at: Time) -> Duration {
     let Some(every) = schedule.trigger.every() else { return Duration::ZERO };
     let mut hasher = DefaultHasher::new();
-    (&schedule.name, nominal).hash(&mut hasher);
+    (&schedule.name, scheduled_at).hash(&mut hasher);
     #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 53 bits")]
     let share = (hasher.finish() >> 11) as f64 / (1u64 << 53) as f64;
     // Never as much as the interval: then it would be the next time.

@@ -24,9 +24,9 @@ use serde_json::{Map, Value};
 use crate::context::Control;
 use crate::definition::{Definition, Tasks, collect_tasks, find_task};
 use crate::error::Error;
-use crate::scheduler::{JobHandle, JobState, JobStatus, Parts, ScheduleOptions, Scheduler};
-use crate::store::{Kind, Pending, Run, Schedule, Tally};
-use crate::task::{Knobs, Stop, Task};
+use crate::scheduler::{JobHandle, JobState, JobStatus, ScheduleOptions, Scheduler, SchedulerConfig};
+use crate::store::{Counters, Kind, Pending, Run, Schedule};
+use crate::task::{Stop, Task, TaskSettings};
 use crate::time::Time;
 use crate::trigger::Trigger;
 
@@ -54,7 +54,7 @@ pub struct LocalScheduler {
 
 struct Inner {
     name: &'static str,
-    parts: Parts,
+    parts: SchedulerConfig,
     tasks: Mutex<Tasks>,
     state: Mutex<State>,
     /// What wakes the scheduler has a lock of its own, taken last and for a moment: whoever signals may hold
@@ -84,7 +84,7 @@ struct Job {
     /// As it was declared: by the configuration, or by whoever made it.
     origin: Definition,
     schedule: Schedule,
-    knobs: Knobs,
+    settings: TaskSettings,
     running: Vec<Active>,
     /// Runs that ended while the store took nothing: it still has them as running.
     unrecorded: VecDeque<Run>,
@@ -107,7 +107,7 @@ impl LocalScheduler {
     ///
     /// # Errors
     /// [`Error::Duplicate`] if two tasks have one name.
-    pub fn new(name: &'static str, parts: Parts) -> Result<Self, Error> {
+    pub fn new(name: &'static str, parts: SchedulerConfig) -> Result<Self, Error> {
         let inner = Inner {
             name,
             tasks: Mutex::new(collect_tasks(&parts.tasks)?),
@@ -182,8 +182,8 @@ impl Inner {
         let same_once = stored.as_ref().filter(|stored| stored.trigger == definition.trigger).map(|stored| stored.next);
         // A change made by hand lasts until the configuration says something new.
         let kept = stored.filter(|stored| stored.declared == declared).and_then(|stored| {
-            let knobs = Knobs::new(&*task, &stored.knobs).ok()?;
-            Some((stored, knobs))
+            let settings = TaskSettings::new(&*task, &stored.settings).ok()?;
+            Some((stored, settings))
         });
         let is_new = kept.is_none();
         let now = self.now();
@@ -200,32 +200,32 @@ impl Inner {
             Trigger::Once(at) => same_once.unwrap_or(Some(at)),
             _ => definition.trigger.next(now),
         };
-        let (schedule, knobs) = kept.unwrap_or_else(|| {
+        let (schedule, settings) = kept.unwrap_or_else(|| {
             let schedule = Schedule {
                 name: name.to_owned(),
                 trigger: definition.trigger,
                 policies: definition.policies,
-                knobs: definition.set,
+                settings: definition.set,
                 declared,
                 is_enabled: definition.is_enabled,
                 is_paused: false,
                 is_broken: false,
                 next,
                 pending: Vec::new(),
-                last_nominal: None,
+                last_scheduled_at: None,
                 last_run: None,
-                last_look: None,
-                tally: Tally::default(),
+                last_check: None,
+                counters: Counters::default(),
                 failures: 0,
                 version: stored_version,
             };
-            (schedule, definition.knobs)
+            (schedule, definition.settings)
         });
         let mut job = Job {
             task,
             origin,
             schedule,
-            knobs,
+            settings,
             running: Vec::new(),
             unrecorded: VecDeque::new(),
             is_signalled: false,
@@ -255,7 +255,7 @@ impl Inner {
     fn reload(&self, job: &mut Job) -> Result<(), Error> {
         let stored = self.parts.store.load()?.into_iter().find(|stored| stored.name == job.schedule.name);
         if let Some(stored) = stored {
-            job.knobs = Knobs::new(&*job.task, &stored.knobs).unwrap_or_else(|_| job.knobs.clone());
+            job.settings = TaskSettings::new(&*job.task, &stored.settings).unwrap_or_else(|_| job.settings.clone());
             job.schedule = stored;
             job.is_unsaved = false;
         }
@@ -269,13 +269,13 @@ impl Inner {
         let missing = || Error::UnknownJob { name: name.to_owned(), nearest: None };
         let job = state.jobs.get_mut(name).ok_or_else(missing)?;
         let changed = loop {
-            let (before, knobs) = (job.schedule.clone(), job.knobs.clone());
+            let (before, settings) = (job.schedule.clone(), job.settings.clone());
             let changed = change(job).and_then(|changed| Ok(self.save(job)?.then_some(changed)));
             match changed {
                 Ok(Some(changed)) => break changed,
                 Ok(None) => {}
                 Err(error) => {
-                    (job.schedule, job.knobs) = (before, knobs);
+                    (job.schedule, job.settings) = (before, settings);
                     return Err(error);
                 }
             }
@@ -361,8 +361,8 @@ impl Job {
         Definition {
             trigger: self.schedule.trigger.clone(),
             policies: self.schedule.policies.clone(),
-            set: self.schedule.knobs.clone(),
-            knobs: self.knobs.clone(),
+            set: self.schedule.settings.clone(),
+            settings: self.settings.clone(),
             is_enabled: self.schedule.is_enabled,
         }
     }
@@ -374,10 +374,10 @@ impl Job {
             next_runs: if self.is_on() { self.next_times(SHOWN) } else { Vec::new() },
             running: running.map(|active| Run { progress: progress.clone(), ..active.run.clone() }),
             last_run: self.schedule.last_run.clone(),
-            last_look: self.schedule.last_look.clone(),
+            last_check: self.schedule.last_check.clone(),
             pending: self.schedule.pending.clone(),
             progress,
-            tally: self.schedule.tally,
+            counters: self.schedule.counters,
             failures: self.schedule.failures,
             ..self.definition().status(&*self.task, self.state())
         }
@@ -399,13 +399,15 @@ impl Job {
     fn restart(&mut self, now: Time) {
         let schedule = &mut self.schedule;
         if let Some(due) = schedule.next.filter(|due| *due <= now) {
-            schedule.tally.missed += 1 + schedule.trigger.count(due, now);
-            schedule.last_nominal = Some(schedule.trigger.latest(due, now));
+            schedule.counters.missed += 1 + schedule.trigger.count(due, now);
+            schedule.last_scheduled_at = Some(schedule.trigger.latest(due, now));
             schedule.next = schedule.trigger.next(now);
         }
         let before = schedule.pending.len();
-        schedule.pending.retain(|pending| pending.kind != Kind::Once || pending.attempt > 1 || pending.nominal > now);
-        schedule.tally.missed += (before - schedule.pending.len()) as u64;
+        schedule
+            .pending
+            .retain(|pending| pending.kind != Kind::Once || pending.attempt > 1 || pending.scheduled_at > now);
+        schedule.counters.missed += (before - schedule.pending.len()) as u64;
     }
 }
 
@@ -422,8 +424,8 @@ fn add_once(schedule: &mut Schedule, at: Time) -> Result<(), Error> {
         let reason = format!("job '{}' has {ONCE_MAX} times to run once already, the limit", schedule.name);
         return Err(Error::Invalid { what: "schedule", reason });
     }
-    if own.all(|pending| pending.nominal != at) {
-        schedule.pending.push(Pending { nominal: at, kind: Kind::Once, attempt: 1, not_before: at });
+    if own.all(|pending| pending.scheduled_at != at) {
+        schedule.pending.push(Pending { scheduled_at: at, kind: Kind::Once, attempt: 1, not_before: at });
     }
     Ok(())
 }
@@ -487,9 +489,9 @@ impl Scheduler for LocalScheduler {
         self.inner.change(job, |job| {
             let pending = &mut job.schedule.pending;
             if let Some(manual) = pending.iter().find(|pending| pending.kind == Kind::Manual) {
-                return Ok(manual.nominal);
+                return Ok(manual.scheduled_at);
             }
-            pending.push(Pending { nominal: now, kind: Kind::Manual, attempt: 1, not_before: now });
+            pending.push(Pending { scheduled_at: now, kind: Kind::Manual, attempt: 1, not_before: now });
             Ok(now)
         })
     }
@@ -535,9 +537,9 @@ impl Scheduler for LocalScheduler {
             let schedule = &mut job.schedule;
             schedule.trigger = changed.trigger;
             schedule.policies = changed.policies;
-            schedule.knobs = changed.set;
+            schedule.settings = changed.set;
             schedule.is_enabled = changed.is_enabled;
-            job.knobs = changed.knobs;
+            job.settings = changed.settings;
             Ok(())
         })?;
         self.job(job)
@@ -549,8 +551,8 @@ impl Scheduler for LocalScheduler {
             let (origin, schedule) = (job.origin.clone(), &mut job.schedule);
             schedule.next = origin.trigger.next(now);
             schedule.pending.retain(|pending| pending.kind != Kind::Once);
-            (schedule.trigger, schedule.policies, schedule.knobs) = (origin.trigger, origin.policies, origin.set);
-            (schedule.is_enabled, job.knobs) = (origin.is_enabled, origin.knobs);
+            (schedule.trigger, schedule.policies, schedule.settings) = (origin.trigger, origin.policies, origin.set);
+            (schedule.is_enabled, job.settings) = (origin.is_enabled, origin.settings);
             Ok(())
         })?;
         self.job(job)

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::event::JobEvent;
 use crate::policy::Class;
 use crate::store::{Finished, Run, Schedule, Status};
-use crate::task::{Failure, Knobs, Stop, Task};
+use crate::task::{Failure, Stop, Task, TaskSettings};
 use crate::time::Time;
 use crate::trigger::Span;
 
@@ -20,7 +20,7 @@ const UNRECORDED_MAX: usize = 16;
 pub(super) struct Ready {
     run: Run,
     task: Arc<dyn Task>,
-    knobs: Knobs,
+    settings: TaskSettings,
     class: Class,
     timeout: Span,
     max_defer: Span,
@@ -38,7 +38,7 @@ impl Ready {
         Self {
             run,
             task: Arc::clone(&job.task),
-            knobs: job.knobs.clone(),
+            settings: job.settings.clone(),
             class,
             timeout: policies.timeout,
             max_defer: policies.max_defer,
@@ -70,11 +70,12 @@ impl Ready {
 
     /// Runs it here and now.
     pub(super) fn execute(self, inner: &Inner) {
-        let Self { run, task, knobs, class, timeout, max_defer, control, failure } = self;
+        let Self { run, task, settings, class, timeout, max_defer, control, failure } = self;
         let deadline = run.started + timeout.0;
         let renewed = parking_lot::Mutex::new(inner.now());
-        let beat = |control: &Control| inner.beat(&run, control, deadline, &mut renewed.lock());
-        let context = Context::new(&knobs, class, max_defer.0, &*inner.parts.governor, Arc::clone(&control), &beat);
+        let renew_lease = |control: &Control| inner.renew_lease(&run, control, deadline, &mut renewed.lock());
+        let context =
+            Context::new(&settings, class, max_defer.0, &*inner.parts.governor, Arc::clone(&control), &renew_lease);
         let result = match failure {
             Some(failure) => Err(failure),
             None => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task.run(&context)))
@@ -85,7 +86,7 @@ impl Ready {
             Err(Failure::Stopped(Stop::Cancelled)) => (Status::Cancelled, "cancelled".to_owned()),
             Err(Failure::Stopped(Stop::TimedOut)) => (Status::TimedOut, format!("took longer than {timeout}")),
             Err(Failure::Stopped(Stop::Closing)) => (Status::Interrupted, "goes on after the next start".to_owned()),
-            Err(Failure::Stopped(Stop::Raised)) => (Status::Raised, "goes on as an urgent run".to_owned()),
+            Err(Failure::Stopped(Stop::Escalated)) => (Status::Escalated, "goes on as an urgent run".to_owned()),
             Err(Failure::Stopped(Stop::LeaseLost)) => (Status::Lost, "another process took it over".to_owned()),
             Err(Failure::Failed(reason)) => (Status::Failed, reason),
         };
@@ -103,7 +104,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 
 impl Inner {
     /// Renews the lease of a run now and then; why it has to stop, if it has to.
-    fn beat(&self, run: &Run, control: &Control, deadline: Time, renewed: &mut Time) -> Option<Stop> {
+    fn renew_lease(&self, run: &Run, control: &Control, deadline: Time, renewed: &mut Time) -> Option<Stop> {
         let now = self.now();
         if now > deadline {
             return Some(Stop::TimedOut);
@@ -112,7 +113,7 @@ impl Inner {
             return None;
         }
         *renewed = now;
-        match self.parts.store.beat(&Run { progress: control.progress(), ..run.clone() }, LEASE) {
+        match self.parts.store.renew_lease(&Run { progress: control.progress(), ..run.clone() }, LEASE) {
             Ok(true) => None,
             Ok(false) => Some(Stop::LeaseLost),
             Err(error) => {

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ochre_scheduler::{
-    Clock, Context, Defaults, Error, Failure, Finished, JobStore, Knob, KnobValue, Knobs, LocalScheduler, Look,
-    MemoryJobStore, Parts, Policies, Progress, Run, Schedule, ScheduleOptions, Scheduler, Span, Task, Time,
-    VirtualClock, When,
+    Clock, Context, Defaults, Error, Failure, Finished, JobStore, LocalScheduler, MemoryJobStore, Policies, Progress,
+    Readiness, Run, Schedule, ScheduleOptions, Scheduler, SchedulerConfig, Setting, SettingValue, Span, Task,
+    TaskSettings, Time, VirtualClock, When,
 };
 use parking_lot::Mutex;
 
@@ -17,7 +17,7 @@ pub(crate) type Script = dyn Fn(&Context<'_>) -> Result<String, Failure> + Send 
 /// A task that does what the test says.
 pub(crate) struct Scripted {
     pub(crate) name: &'static str,
-    pub(crate) look: Mutex<Look>,
+    pub(crate) look: Mutex<Readiness>,
     pub(crate) script: Box<Script>,
     pub(crate) ran: AtomicU64,
     pub(crate) locks: &'static [&'static str],
@@ -27,7 +27,7 @@ impl Scripted {
     pub(crate) fn new(
         name: &'static str, script: impl Fn(&Context<'_>) -> Result<String, Failure> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        let (look, script) = (Mutex::new(Look::Work("there is work".into())), Box::new(script));
+        let (look, script) = (Mutex::new(Readiness::Ready("there is work".into())), Box::new(script));
         Arc::new(Self { name, look, script, ran: AtomicU64::new(0), locks: &[] })
     }
 
@@ -45,7 +45,7 @@ impl Task for Scripted {
         self.name
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "does what the test says"
     }
 
@@ -54,15 +54,15 @@ impl Task for Scripted {
         Defaults { when, is_enabled: true, policies: Policies::default() }
     }
 
-    fn knobs(&self) -> &'static [Knob] {
+    fn settings(&self) -> &'static [Setting] {
         &[
-            Knob { name: "dead_share", about: "a share", default: KnobValue::Share(0.3) },
-            Knob { name: "step_bytes", about: "bytes a step", default: KnobValue::Count(1024) },
-            Knob { name: "keep", about: "how long", default: KnobValue::Seconds(60) },
+            Setting { name: "dead_share", description: "a share", default: SettingValue::Share(0.3) },
+            Setting { name: "step_bytes", description: "bytes a step", default: SettingValue::Count(1024) },
+            Setting { name: "keep", description: "how long", default: SettingValue::Seconds(60) },
         ]
     }
 
-    fn positive_knobs(&self) -> &'static [&'static str] {
+    fn positive_settings(&self) -> &'static [&'static str] {
         &["step_bytes"]
     }
 
@@ -70,7 +70,7 @@ impl Task for Scripted {
         self.locks
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
         Ok(self.look.lock().clone())
     }
 
@@ -134,8 +134,8 @@ impl JobStore for Mortal {
         self.call(|store| store.begin(schedule, run, lease))
     }
 
-    fn beat(&self, run: &Run, lease: Duration) -> Result<bool, Error> {
-        self.call(|store| store.beat(run, lease))
+    fn renew_lease(&self, run: &Run, lease: Duration) -> Result<bool, Error> {
+        self.call(|store| store.renew_lease(run, lease))
     }
 
     fn finish(&self, schedule: &Schedule, run: &Run) -> Result<Finished, Error> {
@@ -182,7 +182,8 @@ impl World {
         let tasks = tasks.iter().map(|task| Arc::clone(task) as Arc<dyn Task>).collect();
         let owner = format!("node-{}", self.owners.fetch_add(1, Ordering::SeqCst));
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        LocalScheduler::new("local", Parts { store, clock, ..Parts::new(tasks, owner) }).expect("tasks have own names")
+        LocalScheduler::new("local", SchedulerConfig { store, clock, ..SchedulerConfig::new(tasks, owner) })
+            .expect("tasks have own names")
     }
 
     pub(crate) fn now(&self) -> Time {

@@ -4,18 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ochre_scheduler::{
-    Failure, JobState, Kind, LocalScheduler, Look, Misfire, Overlap, Scheduler, Span, Status, declare,
+    Failure, JobState, Kind, LocalScheduler, Misfire, Overlap, Readiness, Scheduler, Span, Status, declare,
 };
 use parking_lot::Mutex;
 
 use crate::harness::{Mortal, Scripted, World, at, every_minute, options};
 
 fn minutes(runs: &[ochre_scheduler::Run]) -> Vec<u64> {
-    runs.iter().map(|run| run.nominal.since(at("2026-11-21T00:00:00Z")).as_secs() / 60).collect()
+    runs.iter().map(|run| run.scheduled_at.since(at("2026-11-21T00:00:00Z")).as_secs() / 60).collect()
 }
 
 /// Runs for two minutes, is away for so long, and goes on for two; the minutes that ran.
-fn after_absence(seconds: u64, change: impl Fn(&mut ochre_scheduler::Policies)) -> (Vec<u64>, ochre_scheduler::Tally) {
+fn after_absence(
+    seconds: u64, change: impl Fn(&mut ochre_scheduler::Policies),
+) -> (Vec<u64>, ochre_scheduler::Counters) {
     let (world, task) = (World::new(true), Scripted::idle("tidy"));
     let scheduler = world.scheduler(&[Arc::clone(&task)]);
     every_minute(&scheduler, "tidy", &change);
@@ -25,15 +27,15 @@ fn after_absence(seconds: u64, change: impl Fn(&mut ochre_scheduler::Policies)) 
     let scheduler = world.scheduler(&[task]);
     every_minute(&scheduler, "tidy", &change);
     world.pass(&scheduler, 120);
-    let tally = scheduler.job("tidy").expect("listed").tally;
-    (minutes(&world.runs("tidy")), tally)
+    let counters = scheduler.job("tidy").expect("listed").counters;
+    (minutes(&world.runs("tidy")), counters)
 }
 
 #[test]
 fn missed_times_are_run_once_however_late() {
-    let (ran, tally) = after_absence(600, |_| {});
+    let (ran, counters) = after_absence(600, |_| {});
     assert_eq!(ran, [1, 2, 12, 13, 14]);
-    assert_eq!((tally.ran, tally.coalesced, tally.missed), (5, 9, 0));
+    assert_eq!((counters.ran, counters.coalesced, counters.missed), (5, 9, 0));
 }
 
 #[test]
@@ -43,32 +45,32 @@ fn missed_times_are_skipped_past_their_grace() {
             (policies.misfire, policies.grace) = (Misfire::Skip, Span(Duration::from_secs(seconds)));
         }
     };
-    let (ran, tally) = after_absence(630, grace(10));
+    let (ran, counters) = after_absence(630, grace(10));
     assert_eq!(ran, [1, 2, 13, 14]);
-    assert_eq!((tally.ran, tally.missed), (4, 10));
-    let (ran, tally) = after_absence(630, grace(40));
+    assert_eq!((counters.ran, counters.missed), (4, 10));
+    let (ran, counters) = after_absence(630, grace(40));
     assert_eq!(ran, [1, 2, 12, 13, 14]);
-    assert_eq!((tally.ran, tally.missed), (5, 9));
+    assert_eq!((counters.ran, counters.missed), (5, 9));
 }
 
 #[test]
 fn missed_times_are_caught_up_to_a_cap() {
-    let (ran, tally) = after_absence(600, |policies| (policies.misfire, policies.catch_up) = (Misfire::All, 3));
+    let (ran, counters) = after_absence(600, |policies| (policies.misfire, policies.catch_up) = (Misfire::All, 3));
     assert_eq!(ran, [1, 2, 10, 11, 12, 13, 14]);
-    assert_eq!((tally.ran, tally.missed), (7, 7));
+    assert_eq!((counters.ran, counters.missed), (7, 7));
 }
 
 #[test]
 fn ten_years_of_absence_cost_no_more_than_a_minute() {
-    let (ran, tally) = after_absence(10 * 365 * 86_400, |_| {});
+    let (ran, counters) = after_absence(10 * 365 * 86_400, |_| {});
     assert_eq!(ran.len(), 5);
-    assert_eq!(tally.coalesced, 10 * 365 * 1440 - 1);
+    assert_eq!(counters.coalesced, 10 * 365 * 1440 - 1);
     let (ran, _) = after_absence(10 * 365 * 86_400, |policies| policies.misfire = Misfire::All);
     assert_eq!(ran.len(), 2 + 10 + 2);
 }
 
 /// A run of 150 seconds, due every minute; the tally and the statuses after it ended.
-fn overlapping(overlap: Overlap) -> (ochre_scheduler::Tally, Vec<Status>) {
+fn overlapping(overlap: Overlap) -> (ochre_scheduler::Counters, Vec<Status>) {
     let world = Arc::new(World::new(true));
     let inner: Arc<Mutex<Option<Arc<ochre_scheduler::LocalScheduler>>>> = Arc::default();
     let is_first = Mutex::new(true);
@@ -90,21 +92,21 @@ fn overlapping(overlap: Overlap) -> (ochre_scheduler::Tally, Vec<Status>) {
     world.clock.advance(Duration::from_secs(60));
     scheduler.poll().expect("the store works");
     inner.lock().take();
-    let tally = scheduler.job("slow").expect("listed").tally;
-    (tally, world.runs("slow").iter().map(|run| run.status).collect())
+    let counters = scheduler.job("slow").expect("listed").counters;
+    (counters, world.runs("slow").iter().map(|run| run.status).collect())
 }
 
 #[test]
 fn an_overlapping_time_is_skipped_queued_replaces_or_runs_beside() {
     use Status::{Cancelled, Succeeded};
-    let (tally, runs) = overlapping(Overlap::Skip);
-    assert_eq!((tally.ran, tally.overlapped, runs), (1, 2, vec![Succeeded]));
-    let (tally, runs) = overlapping(Overlap::Queue);
-    assert_eq!((tally.ran, tally.overlapped, runs), (2, 1, vec![Succeeded, Succeeded]));
-    let (tally, runs) = overlapping(Overlap::CancelRunning);
-    assert_eq!((tally.ran, runs), (2, vec![Cancelled, Succeeded]));
-    let (tally, runs) = overlapping(Overlap::Allow);
-    assert_eq!((tally.ran, tally.overlapped, runs.len()), (3, 0, 3));
+    let (counters, runs) = overlapping(Overlap::Skip);
+    assert_eq!((counters.ran, counters.overlapped, runs), (1, 2, vec![Succeeded]));
+    let (counters, runs) = overlapping(Overlap::Queue);
+    assert_eq!((counters.ran, counters.overlapped, runs), (2, 1, vec![Succeeded, Succeeded]));
+    let (counters, runs) = overlapping(Overlap::CancelRunning);
+    assert_eq!((counters.ran, runs), (2, vec![Cancelled, Succeeded]));
+    let (counters, runs) = overlapping(Overlap::Allow);
+    assert_eq!((counters.ran, counters.overlapped, runs.len()), (3, 0, 3));
 }
 
 #[test]
@@ -130,8 +132,8 @@ fn missed_times_are_caught_up_one_after_another_however_long_each_takes() {
     *reach.lock() = Some(Arc::clone(&scheduler));
     scheduler.poll().expect("the store works");
     reach.lock().take();
-    let tally = scheduler.job("slow").expect("listed").tally;
-    assert_eq!((tally.ran, tally.missed, tally.overlapped), (3, 57, 0));
+    let counters = scheduler.job("slow").expect("listed").counters;
+    assert_eq!((counters.ran, counters.missed, counters.overlapped), (3, 57, 0));
 }
 
 #[test]
@@ -151,7 +153,7 @@ fn a_time_to_run_once_comes_beside_the_schedule_and_is_never_dropped_in_silence(
     assert!(refused.to_string().contains("has passed"), "{refused}");
     world.pass(&scheduler, 3600);
     assert_eq!(minutes(&world.runs("tidy")), [10, 20, 60]);
-    assert_eq!(scheduler.job("tidy").expect("listed").tally.ran, 3);
+    assert_eq!(scheduler.job("tidy").expect("listed").counters.ran, 3);
     // Missed while nobody could run it, it follows the misfire policy.
     for (misfire, ran, missed) in [("latest", 5, 0), ("skip", 4, 1)] {
         let world = World::new(true);
@@ -166,8 +168,8 @@ fn a_time_to_run_once_comes_beside_the_schedule_and_is_never_dropped_in_silence(
         let scheduler = world.scheduler(&[Scripted::idle("tidy")]);
         scheduler.schedule_interval("tidy", Duration::from_secs(3600), options(often)).expect("schedules");
         world.pass(&scheduler, 60);
-        let tally = scheduler.job("tidy").expect("listed").tally;
-        assert_eq!((tally.ran, tally.missed), (ran, missed), "{misfire}");
+        let counters = scheduler.job("tidy").expect("listed").counters;
+        assert_eq!((counters.ran, counters.missed), (ran, missed), "{misfire}");
     }
     // Taken back, and gone with everything else that was changed.
     scheduler.alter("tidy", &change(r#"{"delay": "10m", "policies": {"priority": 7}}"#)).expect("a time to come");
@@ -198,7 +200,7 @@ fn what_cannot_work_is_refused_with_the_reason() {
     for (change, words) in [
         (r#"{"policies": {"overlap": "allow"}}"#, "both need segments"),
         (r#"{"policies": {"catch_up": 0}}"#, "catch_up is 0"),
-        (r#"{"knobs": {"step_bytes": 0}}"#, "at least 1"),
+        (r#"{"settings": {"step_bytes": 0}}"#, "at least 1"),
     ] {
         let change = serde_json::from_str(change).expect(change);
         let error = scheduler.alter("tidy", &change).expect_err(words).to_string();
@@ -356,12 +358,15 @@ fn a_run_past_its_timeout_stops_at_its_next_step() {
 #[test]
 fn a_look_that_finds_nothing_is_recorded_with_its_reason_and_is_no_run() {
     let (world, task) = (World::new(true), Scripted::idle("tidy"));
-    *task.look.lock() = Look::Nothing("all is tidy".into());
+    *task.look.lock() = Readiness::Idle("all is tidy".into());
     let scheduler = world.scheduler(&[Arc::clone(&task)]);
     every_minute(&scheduler, "tidy", |_| {});
     world.pass(&scheduler, 300);
     let status = scheduler.job("tidy").expect("listed");
-    assert_eq!((status.last_look.expect("it looked").reason.as_str(), status.tally.nothing_to_do), ("all is tidy", 5));
+    assert_eq!(
+        (status.last_check.expect("it looked").reason.as_str(), status.counters.nothing_to_do),
+        ("all is tidy", 5)
+    );
     assert!(task.ran() == 0 && world.runs("tidy").is_empty());
 }
 
@@ -379,7 +384,7 @@ fn windows_and_quiet_hours_hold_runs_back_except_urgent_ones() {
     assert_eq!(task.ran(), 60, "within it");
     world.pass(&scheduler, 1700);
     assert_eq!(task.ran(), 60, "quiet hours");
-    *task.look.lock() = Look::Urgent("a hard limit".into());
+    *task.look.lock() = Readiness::Urgent("a hard limit".into());
     scheduler.poll().expect("the store works");
     assert_eq!(task.ran(), 61, "urgent");
 }
@@ -423,8 +428,8 @@ fn a_paused_job_runs_only_by_hand_and_misses_what_passes() {
     assert_eq!((task.ran(), world.runs("tidy")[0].kind), (1, Kind::Manual));
     scheduler.resume("tidy").expect("known");
     world.pass(&scheduler, 30);
-    let tally = scheduler.job("tidy").expect("listed").tally;
-    assert_eq!((task.ran(), tally.missed), (1, 5));
+    let counters = scheduler.job("tidy").expect("listed").counters;
+    assert_eq!((task.ran(), counters.missed), (1, 5));
     world.pass(&scheduler, 60);
     assert_eq!(task.ran(), 2);
 }
@@ -453,7 +458,7 @@ fn jitter_spreads_starts_the_same_way_every_time_and_never_past_the_next() {
         let scheduler = world.scheduler(&[task]);
         every_minute(&scheduler, "tidy", |policies| policies.jitter = 1.0);
         world.pass(&scheduler, 1200);
-        let late = |run: &ochre_scheduler::Run| run.started.since(run.nominal);
+        let late = |run: &ochre_scheduler::Run| run.started.since(run.scheduled_at);
         world.runs("tidy").iter().map(late).collect::<Vec<_>>()
     };
     let (first, second) = (starts(), starts());
@@ -518,11 +523,11 @@ fn a_run_that_gets_too_little_done_goes_on_as_urgent_and_ends() {
         }
         Ok("done".into())
     });
-    let parts = ochre_scheduler::Parts {
+    let parts = ochre_scheduler::SchedulerConfig {
         store: Arc::clone(&world.store) as _,
         clock: Arc::clone(&world.clock) as _,
         governor: Arc::new(Crowded),
-        ..ochre_scheduler::Parts::new(vec![task], "crowded".into())
+        ..ochre_scheduler::SchedulerConfig::new(vec![task], "crowded".into())
     };
     let scheduler = ochre_scheduler::LocalScheduler::new("local", parts).expect("one task");
     every_minute(&scheduler, "long", |policies| {
@@ -530,7 +535,7 @@ fn a_run_that_gets_too_little_done_goes_on_as_urgent_and_ends() {
     });
     world.pass(&scheduler, 60);
     let statuses: Vec<Status> = world.runs("long").iter().map(|run| run.status).collect();
-    assert_eq!(statuses, [Status::Raised, Status::Succeeded]);
+    assert_eq!(statuses, [Status::Escalated, Status::Succeeded]);
 }
 
 /// Keeps idle runs waiting for ever, and lets others go on.
@@ -562,8 +567,10 @@ fn wait_for(task: &Scripted) {
 fn runs_that_wait_for_room_keep_no_other_from_running() {
     let tasks = ["first", "second", "third"].map(Scripted::idle);
     let all = tasks.iter().map(|task| Arc::clone(task) as Arc<dyn ochre_scheduler::Task>).collect();
-    let parts =
-        ochre_scheduler::Parts { governor: Arc::new(NoRoomForIdle), ..ochre_scheduler::Parts::new(all, "me".into()) };
+    let parts = ochre_scheduler::SchedulerConfig {
+        governor: Arc::new(NoRoomForIdle),
+        ..ochre_scheduler::SchedulerConfig::new(all, "me".into())
+    };
     let scheduler = ochre_scheduler::LocalScheduler::new("local", parts).unwrap();
     let second = Duration::from_secs(1);
     for (job, class) in [
@@ -597,11 +604,11 @@ fn what_is_urgent_runs_although_all_places_are_taken() {
     };
     let (first, second, urgent, usual) =
         (busy("first"), busy("second"), Scripted::idle("urgent"), Scripted::idle("usual"));
-    *urgent.look.lock() = Look::Urgent("now".into());
+    *urgent.look.lock() = Readiness::Urgent("now".into());
     let all =
         [&first, &second, &urgent, &usual].map(|task| Arc::clone(task) as Arc<dyn ochre_scheduler::Task>).to_vec();
     let scheduler =
-        ochre_scheduler::LocalScheduler::new("local", ochre_scheduler::Parts::new(all, "me".into())).unwrap();
+        ochre_scheduler::LocalScheduler::new("local", ochre_scheduler::SchedulerConfig::new(all, "me".into())).unwrap();
     for (job, priority) in [("first", 9), ("second", 9)] {
         scheduler
             .schedule_interval(job, Duration::from_millis(10), options(|policies| policies.priority = priority))

@@ -5,25 +5,25 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ochre_scheduler::{Failure, JobStatus, JobStore, LocalScheduler, Look, Misfire, Run, Scheduler, Status};
+use ochre_scheduler::{Failure, JobStatus, JobStore, LocalScheduler, Misfire, Readiness, Run, Scheduler, Status};
 
 use crate::harness::{Mortal, Scripted, World, every_minute};
 
 /// No run twice, fences that grow, and every nominal time in one place of the tally.
 fn check(world: &World, task: &Scripted, status: &JobStatus, context: &str) {
     let runs = world.runs(task.name);
-    let keys: BTreeSet<_> = runs.iter().map(|run| (run.nominal, run.kind, run.attempt)).collect();
+    let keys: BTreeSet<_> = runs.iter().map(|run| (run.scheduled_at, run.kind, run.attempt)).collect();
     assert_eq!(keys.len(), runs.len(), "{context}: a run twice");
     assert!(task.ran() <= runs.len() as u64, "{context}: ran {} times for {} runs", task.ran(), runs.len());
     assert!(runs.windows(2).all(|two| two[0].fence < two[1].fence), "{context}: fences");
     let firsts = |run: &&Run| run.kind == ochre_scheduler::Kind::Scheduled && run.attempt == 1;
-    assert_eq!(runs.iter().filter(firsts).count() as u64, status.tally.ran, "{context}: tally of runs");
+    assert_eq!(runs.iter().filter(firsts).count() as u64, status.counters.ran, "{context}: tally of runs");
 }
 
 /// Nominal times dealt with, all together.
 fn dealt_with(status: &JobStatus) -> u64 {
-    let tally = status.tally;
-    tally.ran + tally.coalesced + tally.nothing_to_do + tally.missed + tally.overlapped
+    let counters = status.counters;
+    counters.ran + counters.coalesced + counters.nothing_to_do + counters.missed + counters.overlapped
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_crash_at_any_call_of_the_store_loses_no_run_and_repeats_none() {
             assert!(runs.iter().all(|run| run.status != Status::Running), "{context}: a run left under way");
             // Whatever was lost was tried again.
             for lost in runs.iter().filter(|run| run.status == Status::Lost) {
-                let is_again = |run: &&Run| run.nominal == lost.nominal && run.attempt == lost.attempt + 1;
+                let is_again = |run: &&Run| run.scheduled_at == lost.scheduled_at && run.attempt == lost.attempt + 1;
                 assert!(runs.iter().any(|run| is_again(&run)), "{context}: {lost:?} was not tried again");
             }
             let next = status.next_runs[0];
@@ -91,7 +91,8 @@ fn random_lives_keep_every_nominal_time_exactly_once() {
                 0..=3 => world.pass(&scheduler, rng.u64(1..300)),
                 4 => world.clock.advance(Duration::from_secs(rng.u64(1..100_000))),
                 5 => {
-                    let look = if rng.bool() { Look::Nothing("none".into()) } else { Look::Work("some".into()) };
+                    let look =
+                        if rng.bool() { Readiness::Idle("none".into()) } else { Readiness::Ready("some".into()) };
                     *task.look.lock() = look;
                 }
                 6 => scheduler.pause("tidy").expect("known"),
@@ -112,7 +113,7 @@ fn random_lives_keep_every_nominal_time_exactly_once() {
         check(&world, &task, &status, &format!("seed {seed}, end"));
         assert!(status.next_runs[0] > world.now(), "seed {seed}: something is due and does not run");
         let passed = status.next_runs[0].since(begin).as_secs() / 60 - 1;
-        assert_eq!(dealt_with(&status), passed, "seed {seed}: {:?}", status.tally);
+        assert_eq!(dealt_with(&status), passed, "seed {seed}: {:?}", status.counters);
     }
 }
 
@@ -143,7 +144,7 @@ fn two_schedulers_on_one_store_run_each_time_once_also_when_one_dies() {
             node.poll().expect("the store works");
         }
         let runs = world.runs("tidy");
-        let keys: BTreeSet<_> = runs.iter().map(|run| (run.nominal, run.kind, run.attempt)).collect();
+        let keys: BTreeSet<_> = runs.iter().map(|run| (run.scheduled_at, run.kind, run.attempt)).collect();
         assert_eq!(keys.len(), runs.len(), "seed {seed}");
         assert!(task.ran() <= runs.len() as u64, "seed {seed}: {} for {} runs", task.ran(), runs.len());
         assert!(runs.iter().all(|run| run.status != Status::Running || run.lease_until >= world.now()), "seed {seed}");
@@ -163,7 +164,7 @@ fn whoever_lost_its_lease_cannot_end_the_run() {
     let schedules = world.store.load().expect("in memory");
     let run = Run {
         job: "tidy".into(),
-        nominal: world.now(),
+        scheduled_at: world.now(),
         kind: ochre_scheduler::Kind::Scheduled,
         attempt: 1,
         owner: "sleeper".into(),
@@ -181,7 +182,7 @@ fn whoever_lost_its_lease_cannot_end_the_run() {
     second.poll().expect("the store works");
     let after = world.runs("tidy");
     assert_eq!(after[0].status, Status::Lost);
-    assert!(!world.store.beat(&held, Duration::from_secs(30)).expect("in memory"), "its lease is gone");
+    assert!(!world.store.renew_lease(&held, Duration::from_secs(30)).expect("in memory"), "its lease is gone");
     let late = Run { status: Status::Succeeded, ended: Some(world.now()), ..held };
     let schedule = world.store.load().expect("in memory").remove(0);
     let finished = world.store.finish(&schedule, &late).expect("in memory");

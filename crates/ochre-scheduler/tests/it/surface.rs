@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ochre_scheduler::{
-    Error, Implementations, JobState, LocalScheduler, Parts, ScheduleOptions, Scheduler, Task, Time,
+    Error, JobState, LocalScheduler, ScheduleOptions, Scheduler, SchedulerConfig, SchedulerRegistry, Task, Time,
 };
 use serde_json::{Map, Value, json};
 
 use crate::harness::{Scripted, World, every_minute};
 
-fn parts() -> Parts {
+fn parts() -> SchedulerConfig {
     let tasks: Vec<Arc<dyn Task>> = vec![Scripted::idle("tidy"), Scripted::idle("sweep")];
-    Parts::new(tasks, "test".into())
+    SchedulerConfig::new(tasks, "test".into())
 }
 
 fn object(value: Value) -> Map<String, Value> {
@@ -24,7 +24,7 @@ fn object(value: Value) -> Map<String, Value> {
 
 #[test]
 fn implementations_are_made_by_name_and_others_can_be_added() {
-    let mut implementations = Implementations::default();
+    let mut implementations = SchedulerRegistry::default();
     for name in ["local", "memory", "off"] {
         assert_eq!(implementations.make(name, parts()).expect(name).implementation(), name);
     }
@@ -36,7 +36,7 @@ fn implementations_are_made_by_name_and_others_can_be_added() {
 
 #[test]
 fn a_scheduler_that_is_off_lists_jobs_and_says_so() {
-    let scheduler = Implementations::default().make("off", parts()).expect("there");
+    let scheduler = SchedulerRegistry::default().make("off", parts()).expect("there");
     scheduler.schedule_cron("tidy", "@daily", ScheduleOptions::default()).expect("lists");
     let status = scheduler.job("tidy").expect("listed");
     assert!(status.state == JobState::Off && status.next_runs.is_empty());
@@ -45,7 +45,7 @@ fn a_scheduler_that_is_off_lists_jobs_and_says_so() {
 
 #[test]
 fn bad_schedules_are_refused_and_say_why() {
-    let scheduler = Implementations::default().make("memory", parts()).expect("there");
+    let scheduler = SchedulerRegistry::default().make("memory", parts()).expect("there");
     let refused = |result: Result<_, Error>, parts: &[&str]| {
         let error = result.map(|_: ochre_scheduler::JobHandle<'_>| ()).expect_err("refused").to_string();
         parts.iter().for_each(|part| assert!(error.contains(part), "{error} has no {part}"));
@@ -59,8 +59,8 @@ fn bad_schedules_are_refused_and_say_why() {
     let both = scheduler.schedule_once("tidy", Some(Duration::ZERO), Some(Time::from_micros(0)), options());
     refused(both, &["not both"]);
     refused(scheduler.schedule_cron("tydy", "@daily", options()), &["tydy", "did you mean 'tidy'"]);
-    let knob = ScheduleOptions { knobs: object(json!({"dead_shar": 0.2})), ..options() };
-    refused(scheduler.schedule_cron("tidy", "@daily", knob), &["dead_shar", "did you mean 'dead_share'"]);
+    let setting = ScheduleOptions { settings: object(json!({"dead_shar": 0.2})), ..options() };
+    refused(scheduler.schedule_cron("tidy", "@daily", setting), &["dead_shar", "did you mean 'dead_share'"]);
     scheduler.schedule_cron("tidy", "@daily", options()).expect("at last");
     refused(scheduler.schedule_cron("tidy", "@daily", options()), &["tidy", "already"]);
 }
@@ -97,7 +97,7 @@ fn a_change_is_all_or_nothing_and_outlives_a_restart() {
     let status = scheduler.job("tidy").expect("listed");
     let timeout = status.policies.timeout.to_string();
     assert_eq!(
-        (status.trigger.as_str(), &status.knobs["step_bytes"], timeout.as_str()),
+        (status.trigger.as_str(), &status.settings["step_bytes"], timeout.as_str()),
         ("every 30s", &json!(5), "2m")
     );
     // A configuration that says something new wins.
@@ -150,8 +150,8 @@ fn a_started_scheduler_runs_jobs_by_itself_and_stops_them() {
             context.step(ochre_scheduler::Progress::default())?;
         }
     });
-    let scheduler = Implementations::default()
-        .make("memory", Parts::new(vec![task as Arc<dyn Task>], "test".into()))
+    let scheduler = SchedulerRegistry::default()
+        .make("memory", SchedulerConfig::new(vec![task as Arc<dyn Task>], "test".into()))
         .expect("there");
     let soon = Some(Duration::from_millis(20));
     scheduler.schedule_once("tidy", soon, None, ScheduleOptions::default()).expect("schedules");

@@ -42,17 +42,17 @@ impl ApiExtension for Introspection {
         "introspection"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "what a collection's records look like"
     }
 
     fn operations(self: Arc<Self>) -> Vec<Operation> {
-        let about = "What a collection's records look like: keys, types, values, and what is wrong with them";
+        let description = "What a collection's records look like: keys, types, values, and what is wrong with them";
         let whole = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/introspect";
         let (own, _) = PARAMETERS.split_at(PARAMETERS.len() - HOME);
         vec![
-            Description::get(whole, about, READ).query(own).answers(200, "IntrospectionReport").does(introspect),
-            Description::get("/api/v1/collections/{collection}/introspect", about, READ)
+            Description::get(whole, description, READ).query(own).answers(200, "IntrospectionReport").does(introspect),
+            Description::get("/api/v1/collections/{collection}/introspect", description, READ)
                 .query(PARAMETERS)
                 .answers(200, "IntrospectionReport")
                 .does(introspect),

@@ -86,7 +86,7 @@ impl ApiExtension for Jobs {
         "jobs"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "administration of jobs"
     }
 
@@ -104,12 +104,12 @@ impl ApiExtension for Jobs {
             Description::get("/_admin/jobs/{name}", "A job: its definition, next times, progress and history", READ)
                 .query(const { &[Parameter::count("history"), Parameter::one_of("kind", &KINDS)] })
                 .does(move |call: &Call<'_>| self.show(call)),
-            Description::patch("/_admin/jobs/{name}", "Change a job's schedule, policies or knobs", WRITE)
+            Description::patch("/_admin/jobs/{name}", "Change a job's schedule, policies or settings", WRITE)
                 .takes("JobChange")
                 .does(change),
             Description::delete(
                 "/_admin/jobs/{name}/schedule",
-                "Make a job's schedule, policies and knobs what the configuration says, or the defaults",
+                "Make a job's schedule, policies and settings what the configuration says, or the defaults",
                 WRITE,
             )
             .does(|call: &Call<'_>| Ok(whole(&call.database().scheduler().reset(call.path("name"))?).into())),
@@ -144,7 +144,7 @@ impl ApiExtension for Jobs {
                 "delay": {"type": "string", "description": "As once, counted from now: 30s, 5m, 2h"},
                 "enabled": {"type": "boolean"},
                 "policies": {"type": "object", "description": "Those named are changed; null means the default"},
-                "knobs": {"type": "object", "description": "Those named are changed; null means the default"},
+                "settings": {"type": "object", "description": "Those named are changed; null means the default"},
             },
         });
         let new = json!({
@@ -204,44 +204,74 @@ fn unknown_action(call: &Call<'_>) -> Result<Answer, Failure> {
     Err(Failure::not_found(format!("a job cannot be told to '{other}'; there are run, cancel, pause and resume")))
 }
 
+/// Members that were renamed: new names and those before. Answers have both for one version.
+const RENAMED: [(&str, &str); 5] = [
+    ("description", "about"),
+    ("last_check", "last_look"),
+    ("settings", "knobs"),
+    ("counters", "tally"),
+    ("scheduled_at", "nominal"),
+];
+
+/// Adds the names that members had before, at every depth.
+fn with_old_names(json: Json) -> Json {
+    match json {
+        Json::Object(members) => {
+            let mut all = Map::new();
+            for (name, value) in members {
+                let value = with_old_names(value);
+                if let Some((_, old)) = RENAMED.iter().find(|(new, _)| *new == name) {
+                    all.insert((*old).to_owned(), value.clone());
+                }
+                all.insert(name, value);
+            }
+            Json::Object(all)
+        }
+        Json::Array(list) => Json::Array(list.into_iter().map(with_old_names).collect()),
+        other => other,
+    }
+}
+
 fn summary(status: &JobStatus) -> Json {
-    json!({
+    with_old_names(json!({
         "name": status.name,
-        "about": status.about,
+        "description": status.description,
         "state": status.state,
         "trigger": status.trigger,
         "next_runs": status.next_runs,
         "last_run": status.last_run.as_ref().map(|run| run.started),
         "last_outcome": status.last_run.as_ref().map(|run| run.status),
         "last_message": status.last_run.as_ref().map(|run| &run.message),
-        "last_look": status.last_look,
+        "last_check": status.last_check,
         "held": status.held,
         "warning": status.warning,
         "progress": status.progress,
-    })
+    }))
 }
 
 fn whole(status: &JobStatus) -> Json {
     let mut shown = summary(status);
-    let knobs: Map<String, Json> = status
-        .knobs
+    let settings: Map<String, Json> = status
+        .settings
         .iter()
-        .map(|(name, value)| (name.clone(), json!({"value": value, "about": status.knobs_about.get(name.as_str())})))
+        .map(|(name, value)| {
+            (name.clone(), json!({"value": value, "description": status.settings_descriptions.get(name.as_str())}))
+        })
         .collect();
     shown["enabled"] = json!(status.state != JobState::Off);
     shown["schedule"] = json!(status.schedule);
     shown["pending"] = json!(status.pending);
     shown["policies"] = json!(status.policies);
-    shown["knobs"] = Json::Object(knobs);
-    shown["tally"] = json!(status.tally);
+    shown["settings"] = Json::Object(settings);
+    shown["counters"] = json!(status.counters);
     shown["failures"] = json!(status.failures);
     shown["running"] = json!(status.running.as_ref().map(run));
-    shown
+    with_old_names(shown)
 }
 
 fn run(run: &Run) -> Json {
-    json!({
-        "nominal": run.nominal,
+    with_old_names(json!({
+        "scheduled_at": run.scheduled_at,
         "kind": run.kind,
         "attempt": run.attempt,
         "started": run.started,
@@ -251,5 +281,5 @@ fn run(run: &Run) -> Json {
         "message": run.message,
         "progress": run.progress,
         "coalesced": run.coalesced,
-    })
+    }))
 }

@@ -164,7 +164,7 @@ impl ApiExtension for Mcp {
         "mcp"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "tools for language models, by the Model Context Protocol"
     }
 

@@ -31,7 +31,7 @@ impl ApiExtension for MetadataIndexes {
         "metadata-indexes"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "administration of metadata indexes"
     }
 

@@ -8,7 +8,7 @@ mod metadata_indexes;
 use std::sync::{Arc, OnceLock};
 
 use ochre_engine::model::Value as MetadataValue;
-use ochre_engine::scheduler::{Error as ScheduleError, Implementations, Parts as SchedulerParts, Scheduler, nearest};
+use ochre_engine::scheduler::{Error as ScheduleError, Scheduler, SchedulerConfig, SchedulerRegistry, nearest};
 use ochre_engine::schema::{Functions, Subject};
 use ochre_engine::{BackupTarget, BackupTargets, Error, Options, StoreExtension};
 use ochre_extension::{ApiExtension, OwnPermission};
@@ -54,7 +54,7 @@ impl Parts {
     }
 }
 
-type MakeScheduler = Arc<dyn Fn(SchedulerParts) -> Result<Arc<dyn Scheduler>, ScheduleError> + Send + Sync>;
+type MakeScheduler = Arc<dyn Fn(SchedulerConfig) -> Result<Arc<dyn Scheduler>, ScheduleError> + Send + Sync>;
 type OpenTarget = Arc<dyn Fn(&str) -> Result<Arc<dyn BackupTarget>, Error> + Send + Sync>;
 /// The embedding of a text, or why there is none.
 pub(crate) type Embed = dyn Fn(&str) -> Result<Vec<f32>, String> + Send + Sync;
@@ -102,7 +102,7 @@ impl Loaded {
 
     /// Gives a database the schedulers, backup targets and validators that there are.
     pub fn register(&self, options: &mut Options) {
-        let mut schedulers = Implementations::default();
+        let mut schedulers = SchedulerRegistry::default();
         for (name, make) in &self.parts.schedulers {
             let make = Arc::clone(make);
             schedulers.register(name, move |parts| make(parts));
@@ -190,7 +190,7 @@ impl Extensions {
     #[must_use]
     pub fn with_scheduler(
         mut self, name: &'static str,
-        make: impl Fn(SchedulerParts) -> Result<Arc<dyn Scheduler>, ScheduleError> + Send + Sync + 'static,
+        make: impl Fn(SchedulerConfig) -> Result<Arc<dyn Scheduler>, ScheduleError> + Send + Sync + 'static,
     ) -> Self {
         self.parts.schedulers.push((name, Arc::new(make)));
         self

@@ -97,9 +97,9 @@ pub(super) fn document(fields: &Fields, [tenant, database]: [&str; 2], server: &
         })
         .collect();
     let name: String = fields.collection.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    let error = |about: &str| {
+    let error = |description: &str| {
         let schema = json!({"$ref": "#/components/schemas/ErrorResponse"});
-        json!({"description": about, "content": {"application/json": {"schema": schema}}})
+        json!({"description": description, "content": {"application/json": {"schema": schema}}})
     };
     let cut = |text: &str| text.chars().take(SUMMARY_MAX).collect::<String>();
     json!({

@@ -129,7 +129,7 @@ fn jobs(out: &mut Exposition, jobs: &[JobStatus]) {
     }
     out.metric("ochre_job_times_total", "counter", "Times a job was due, by what became of them");
     for job in jobs {
-        let tally = job.tally;
+        let tally = job.counters;
         for (what, count) in [
             ("ran", tally.ran),
             ("coalesced", tally.coalesced),

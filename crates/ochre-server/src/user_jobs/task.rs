@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ochre_engine::scheduler::{
-    Context, Defaults, Failure as Stopped, Knobs, Look, Progress, Task, nearest, unknown_member,
+    Context, Defaults, Failure as Stopped, Progress, Readiness, Task, TaskSettings, nearest, unknown_member,
 };
 use ochre_engine::{DEFAULT_DATABASE, DEFAULT_TENANT, Database, DeleteRequest, WeakDatabase};
 use ochre_extension::{Caller, Failure, Permission};
@@ -171,7 +171,7 @@ impl Reach {
 /// A user-made job as the scheduler runs it.
 pub(super) struct UserTask {
     job: Arc<UserJob>,
-    about: String,
+    description: String,
     reach: Arc<Reach>,
     /// The id of the message that an endpoint did not take: it is posted again under the same.
     message: Mutex<Option<String>>,
@@ -186,7 +186,7 @@ impl UserTask {
             other => other,
         };
         let by = if job.made_by.is_empty() { String::new() } else { format!("; made by {}", job.made_by) };
-        Self { about: format!("{what}{by}"), job, reach, message: Mutex::default() }
+        Self { description: format!("{what}{by}"), job, reach, message: Mutex::default() }
     }
 
     fn delete(&self, arguments: &DeleteArguments, context: &Context<'_>) -> Result<String, Stopped> {
@@ -210,8 +210,8 @@ impl Task for UserTask {
         &self.job.name
     }
 
-    fn about(&self) -> &str {
-        &self.about
+    fn description(&self) -> &str {
+        &self.description
     }
 
     fn locks(&self) -> &'static [&'static str] {
@@ -223,8 +223,8 @@ impl Task for UserTask {
         Defaults::every(Duration::from_secs(86_400))
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Stopped> {
-        Ok(Look::Work("it is due".into()))
+    fn check(&self, _: &TaskSettings) -> Result<Readiness, Stopped> {
+        Ok(Readiness::Ready("it is due".into()))
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Stopped> {

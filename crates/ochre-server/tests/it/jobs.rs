@@ -26,3 +26,21 @@ async fn a_misspelt_job_or_schedule_is_refused_with_the_nearest_name() {
     assert!(text.contains("interval"), "{text}");
     server.ask("PATCH", "/_admin/jobs/vacuum", Some(json!({"cron": "61 * * * *"}))).await.refused(400);
 }
+
+#[tokio::test]
+async fn members_that_were_renamed_are_taken_and_shown_by_both_names() {
+    let server = TestServer::start();
+    server.ask("PATCH", "/_admin/jobs/vacuum", Some(json!({"knobs": {"free_share": 0.5}}))).await.ok();
+    let shown = server.get("/_admin/jobs/vacuum").await.ok();
+    assert_eq!(shown["settings"]["free_share"]["value"], 0.5);
+    server.ask("PATCH", "/_admin/jobs/vacuum", Some(json!({"settings": {"free_share": 0.6}}))).await.ok();
+    let shown = server.get("/_admin/jobs/vacuum").await.ok();
+    assert_eq!(shown["knobs"]["free_share"]["value"], 0.6);
+    assert_eq!(shown["knobs"]["free_share"]["about"], shown["settings"]["free_share"]["description"]);
+    for (old, new) in [("about", "description"), ("last_look", "last_check"), ("tally", "counters")] {
+        assert!(shown.get(old).is_some() && shown[old] == shown[new], "{old}: {shown}");
+    }
+    let text =
+        server.ask("PATCH", "/_admin/jobs/vacuum", Some(json!({"settings": {"free_shar": 1}}))).await.refused(400);
+    assert!(text.contains("did you mean 'free_share'"), "{text}");
+}

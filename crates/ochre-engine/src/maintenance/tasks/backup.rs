@@ -1,6 +1,6 @@
 //! `backup`: copies the whole database to the backup target.
 
-use ochre_scheduler::{Class, Context, Defaults, Failure, Knobs, Look, Task};
+use ochre_scheduler::{Class, Context, Defaults, Failure, Readiness, Task, TaskSettings};
 
 use crate::backup::manifest::BackupKind;
 use crate::inner::WeakInner;
@@ -14,7 +14,7 @@ impl Task for Backup {
         "backup"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "copies the whole database to the backup target; chunks that are there already are not copied again"
     }
 
@@ -30,13 +30,13 @@ impl Task for Backup {
         self.0.open().ok()?.backups.problem()
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
         let inner = self.0.open()?;
         let manifests = manifests(&inner)?;
         Ok(match manifests.iter().rev().find(|manifest| manifest.kind == BackupKind::Full) {
-            None => Look::Work("there is no full backup".into()),
-            Some(last) if inner.backups.changes_since(last)? == 0 => Look::Nothing("nothing has changed".into()),
-            Some(last) => Look::Work(format!("{} changes since {}", inner.backups.changes_since(last)?, last.id)),
+            None => Readiness::Ready("there is no full backup".into()),
+            Some(last) if inner.backups.changes_since(last)? == 0 => Readiness::Idle("nothing has changed".into()),
+            Some(last) => Readiness::Ready(format!("{} changes since {}", inner.backups.changes_since(last)?, last.id)),
         })
     }
 

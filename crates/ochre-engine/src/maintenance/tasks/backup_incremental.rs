@@ -1,6 +1,6 @@
 //! `backup-incremental`: copies what changed since the last backup to the backup target.
 
-use ochre_scheduler::{Context, Defaults, Failure, Knob, KnobValue, Knobs, Look, Task};
+use ochre_scheduler::{Context, Defaults, Failure, Readiness, Setting, SettingValue, Task, TaskSettings};
 
 use crate::backup::manifest::BackupKind;
 use crate::inner::WeakInner;
@@ -14,7 +14,7 @@ impl Task for BackupIncremental {
         "backup-incremental"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "copies what changed since the last backup to the backup target"
     }
 
@@ -22,11 +22,11 @@ impl Task for BackupIncremental {
         Defaults { is_enabled: is_enabled(&self.0), ..every(300, |_| {}) }
     }
 
-    fn knobs(&self) -> &'static [Knob] {
-        &[Knob {
+    fn settings(&self) -> &'static [Setting] {
+        &[Setting {
             name: "chain_max",
-            about: "after this many increments the next backup is a full one",
-            default: KnobValue::Count(500),
+            description: "after this many increments the next backup is a full one",
+            default: SettingValue::Count(500),
         }]
     }
 
@@ -38,13 +38,13 @@ impl Task for BackupIncremental {
         self.0.open().ok()?.backups.problem()
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
         let inner = self.0.open()?;
         let manifests = manifests(&inner)?;
         Ok(match manifests.last() {
-            None => Look::Work("there is no backup".into()),
-            Some(last) if inner.backups.changes_since(last)? == 0 => Look::Nothing("nothing has changed".into()),
-            Some(last) => Look::Work(format!("{} changes since {}", inner.backups.changes_since(last)?, last.id)),
+            None => Readiness::Ready("there is no backup".into()),
+            Some(last) if inner.backups.changes_since(last)? == 0 => Readiness::Idle("nothing has changed".into()),
+            Some(last) => Readiness::Ready(format!("{} changes since {}", inner.backups.changes_since(last)?, last.id)),
         })
     }
 
@@ -52,7 +52,7 @@ impl Task for BackupIncremental {
         let inner = self.0.open()?;
         let manifests = manifests(&inner)?;
         let increments = manifests.iter().rev().take_while(|manifest| manifest.kind == BackupKind::Incremental).count();
-        let is_long = increments as u64 >= context.knobs().count("chain_max");
+        let is_long = increments as u64 >= context.settings().count("chain_max");
         let kind = if is_long { BackupKind::Full } else { BackupKind::Incremental };
         inner.backups.back_up(repository(&inner)?, kind, context).map(|manifest| report(&manifest))
     }

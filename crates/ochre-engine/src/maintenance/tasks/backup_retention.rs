@@ -1,6 +1,8 @@
 //! `backup-retention`: removes backups that are older than need be.
 
-use ochre_scheduler::{Class, Clock, Context, Defaults, Failure, Knob, KnobValue, Knobs, Look, SystemClock, Task};
+use ochre_scheduler::{
+    Class, Clock, Context, Defaults, Failure, Readiness, Setting, SettingValue, SystemClock, Task, TaskSettings,
+};
 
 use crate::inner::WeakInner;
 use crate::maintenance::job::cron;
@@ -13,7 +15,7 @@ impl Task for BackupRetention {
         "backup-retention"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "removes backups that are older than need be, never the last chain nor the last that was verified"
     }
 
@@ -21,13 +23,17 @@ impl Task for BackupRetention {
         cron("0 4 * * *", is_enabled(&self.0), |policies| policies.class = Class::Normal)
     }
 
-    fn knobs(&self) -> &'static [Knob] {
+    fn settings(&self) -> &'static [Setting] {
         &[
-            Knob { name: "chains", about: "full backups kept, with their increments", default: KnobValue::Count(7) },
-            Knob {
+            Setting {
+                name: "chains",
+                description: "full backups kept, with their increments",
+                default: SettingValue::Count(7),
+            },
+            Setting {
                 name: "age",
-                about: "chains that begin earlier go, however few there are",
-                default: KnobValue::Seconds(30 * 86_400),
+                description: "chains that begin earlier go, however few there are",
+                default: SettingValue::Seconds(30 * 86_400),
             },
         ]
     }
@@ -36,16 +42,16 @@ impl Task for BackupRetention {
         LOCKS
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
         let backups = manifests(&*self.0.open()?)?.len();
         let text = format!("there are {backups} backups");
-        Ok(if backups > 1 { Look::Work(text) } else { Look::Nothing(text) })
+        Ok(if backups > 1 { Readiness::Ready(text) } else { Readiness::Idle(text) })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
         let inner = self.0.open()?;
-        let not_before = (SystemClock.now() - context.knobs().span("age")).to_rfc3339();
-        let keep = usize::try_from(context.knobs().count("chains")).unwrap_or(usize::MAX).max(1);
+        let not_before = (SystemClock.now() - context.settings().span("age")).to_rfc3339();
+        let keep = usize::try_from(context.settings().count("chains")).unwrap_or(usize::MAX).max(1);
         let thinned = repository(&inner)?.thin_out(keep, &not_before, &|progress| context.step(progress))?;
         let (backups, chunks) = thinned?;
         Ok(format!("removed {backups} backups and {chunks} chunks"))

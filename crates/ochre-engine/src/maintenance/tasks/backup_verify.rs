@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ochre_scheduler::{Context, Defaults, Failure, Knobs, Look, Progress, Span, Task};
+use ochre_scheduler::{Context, Defaults, Failure, Progress, Readiness, Span, Task, TaskSettings};
 
 use crate::backup::folders::RESTORING;
 use crate::backup::manifest::Manifest;
@@ -20,7 +20,7 @@ impl Task for BackupVerify {
         "backup-verify"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "reads every chunk of the last chain of backups, restores it beside the database, and checks that"
     }
 
@@ -35,14 +35,14 @@ impl Task for BackupVerify {
         &["backup"]
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
         let inner = self.0.open()?;
         let repository = repository(&inner)?;
         let verified = repository.verified()?;
         Ok(match repository.manifests()?.0.last() {
-            None => Look::Nothing("there is no backup".into()),
-            Some(last) if verified.contains(&last.id) => Look::Nothing(format!("{} was verified", last.id)),
-            Some(last) => Look::Work(format!("{} was not verified", last.id)),
+            None => Readiness::Idle("there is no backup".into()),
+            Some(last) if verified.contains(&last.id) => Readiness::Idle(format!("{} was verified", last.id)),
+            Some(last) => Readiness::Ready(format!("{} was not verified", last.id)),
         })
     }
 

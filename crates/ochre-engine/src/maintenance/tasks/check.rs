@@ -1,7 +1,7 @@
 //! `check`: reads everything that is stored, against its checksums and itself, and compares what is held in
 //! memory with it.
 
-use ochre_scheduler::{Class, Context, Defaults, Failure, Knobs, Look, Misfire, Progress, Span, Task};
+use ochre_scheduler::{Class, Context, Defaults, Failure, Misfire, Progress, Readiness, Span, Task, TaskSettings};
 
 use crate::inner::WeakInner;
 use crate::maintenance::job::cron;
@@ -13,7 +13,7 @@ impl Task for Check {
         "check"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "reads everything that is stored against its checksums, and compares memory with it"
     }
 
@@ -28,8 +28,8 @@ impl Task for Check {
         &["segments"]
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
-        self.0.open().map(|_| Look::Work("it is time".into()))
+    fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
+        self.0.open().map(|_| Readiness::Ready("it is time".into()))
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {

@@ -1,6 +1,6 @@
 //! `checkpoint`: copies the write-ahead log back into the database file, so that it stays short.
 
-use ochre_scheduler::{Context, Defaults, Failure, Knob, KnobValue, Knobs, Look, Task};
+use ochre_scheduler::{Context, Defaults, Failure, Readiness, Setting, SettingValue, Task, TaskSettings};
 use ochre_store::Upkeep;
 
 use crate::inner::WeakInner;
@@ -13,7 +13,7 @@ impl Task for Checkpoint {
         "checkpoint"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "copies SQLite's write-ahead log back into the database file"
     }
 
@@ -21,29 +21,29 @@ impl Task for Checkpoint {
         every(30, |_| {})
     }
 
-    fn knobs(&self) -> &'static [Knob] {
+    fn settings(&self) -> &'static [Setting] {
         &[
-            Knob {
+            Setting {
                 name: "wal_bytes",
-                about: "copy once the write-ahead log has this many bytes",
-                default: KnobValue::Count(1 << 20),
+                description: "copy once the write-ahead log has this many bytes",
+                default: SettingValue::Count(1 << 20),
             },
-            Knob {
+            Setting {
                 name: "wal_bytes_urgent",
-                about: "wait for readers and cut the file once it has this many bytes",
-                default: KnobValue::Count(256 << 20),
+                description: "wait for readers and cut the file once it has this many bytes",
+                default: SettingValue::Count(256 << 20),
             },
         ]
     }
 
-    fn look(&self, knobs: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, settings: &TaskSettings) -> Result<Readiness, Failure> {
         let bytes = self.0.open()?.store.statistics()?.wal_bytes;
-        Ok(if bytes >= knobs.count("wal_bytes_urgent") {
-            Look::Urgent(format!("the write-ahead log has {bytes} bytes"))
-        } else if bytes > knobs.count("wal_bytes") {
-            Look::Work(format!("the write-ahead log has {bytes} bytes"))
+        Ok(if bytes >= settings.count("wal_bytes_urgent") {
+            Readiness::Urgent(format!("the write-ahead log has {bytes} bytes"))
+        } else if bytes > settings.count("wal_bytes") {
+            Readiness::Ready(format!("the write-ahead log has {bytes} bytes"))
         } else {
-            Look::Nothing(format!("the write-ahead log has {bytes} bytes"))
+            Readiness::Idle(format!("the write-ahead log has {bytes} bytes"))
         })
     }
 
@@ -51,7 +51,7 @@ impl Task for Checkpoint {
         let inner = self.0.open()?;
         context.step(at("copying", 0))?;
         let before = inner.store.statistics()?.wal_bytes;
-        let truncate = before >= context.knobs().count("wal_bytes_urgent");
+        let truncate = before >= context.settings().count("wal_bytes_urgent");
         inner.store.upkeep(Upkeep::Checkpoint { truncate })?;
         let after = inner.store.statistics()?.wal_bytes;
         Ok(format!("{before} bytes of write-ahead log, {after} afterwards"))

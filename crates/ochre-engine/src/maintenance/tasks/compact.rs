@@ -1,6 +1,6 @@
 //! `compact`: seals vector segments and rewrites those with many dead vectors.
 
-use ochre_scheduler::{Context, Defaults, Failure, Knob, KnobValue, Knobs, Look, Task};
+use ochre_scheduler::{Context, Defaults, Failure, Readiness, Setting, SettingValue, Task, TaskSettings};
 use ochre_store::{Statistics, Upkeep, free_bytes};
 
 use crate::inner::WeakInner;
@@ -27,7 +27,7 @@ impl Task for Compact {
         "compact"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "rewrites vector segments that hold many dead vectors, regrouped by collection"
     }
 
@@ -35,17 +35,17 @@ impl Task for Compact {
         every(10, |_| {})
     }
 
-    fn knobs(&self) -> &'static [Knob] {
+    fn settings(&self) -> &'static [Setting] {
         &[
-            Knob {
+            Setting {
                 name: "dead_share",
-                about: "rewrite a segment once this share of its vectors is dead",
-                default: KnobValue::Share(0.3),
+                description: "rewrite a segment once this share of its vectors is dead",
+                default: SettingValue::Share(0.3),
             },
-            Knob {
+            Setting {
                 name: "seal_bytes",
-                about: "seal the segment being written once it has this many bytes: sealed ones are mapped",
-                default: KnobValue::Count(32 << 20),
+                description: "seal the segment being written once it has this many bytes: sealed ones are mapped",
+                default: SettingValue::Count(32 << 20),
             },
         ]
     }
@@ -54,16 +54,16 @@ impl Task for Compact {
         &["segments"]
     }
 
-    fn look(&self, knobs: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, settings: &TaskSettings) -> Result<Readiness, Failure> {
         let sizes = self.0.open()?.store.statistics()?;
         let text = format!("{} of {} bytes of vectors are dead", sizes.dead_vector_bytes, sizes.segment_bytes);
-        let is_due = is_due(&sizes, knobs.share("dead_share"), knobs.count("seal_bytes"));
-        Ok(if is_due { Look::Work(text) } else { Look::Nothing(text) })
+        let is_due = is_due(&sizes, settings.share("dead_share"), settings.count("seal_bytes"));
+        Ok(if is_due { Readiness::Ready(text) } else { Readiness::Idle(text) })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
         let inner = self.0.open()?;
-        let (dead_share, min_bytes) = (context.knobs().share("dead_share"), context.knobs().count("seal_bytes"));
+        let (dead_share, min_bytes) = (context.settings().share("dead_share"), context.settings().count("seal_bytes"));
         let _segments = inner.segments.hold(context, "waiting for a backup")?;
         context.step(at("sealing", 0))?;
         inner.store.upkeep(Upkeep::SealVectors { min_bytes, dead_share_max: dead_share })?;

@@ -5,7 +5,7 @@
 //! from them: codes in graphs, trigrams in text segments. After a run none of that is left of anything deleted
 //! before it began.
 
-use ochre_scheduler::{Clock, Context, Defaults, Failure, Knobs, Look, SystemClock, Task};
+use ochre_scheduler::{Clock, Context, Defaults, Failure, Readiness, SystemClock, Task, TaskSettings};
 use ochre_store::Upkeep;
 
 use crate::inner::WeakInner;
@@ -21,7 +21,7 @@ impl Task for Erase {
         "erase"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "removes every trace of deleted and replaced records from files and caches; its interval bounds how long they last"
     }
 
@@ -33,7 +33,7 @@ impl Task for Erase {
         &["graphs", "segments", "metadata-indexes", "backup"]
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
         let inner = self.0.open()?;
         let (sizes, debt) = (inner.store.statistics()?, inner.store.debt()?);
         let text = format!(
@@ -41,7 +41,7 @@ impl Task for Erase {
             sizes.dead_vector_bytes, debt.deleted_collections, sizes.wal_bytes
         );
         let is_clean = sizes.dead_vector_bytes == 0 && debt.deleted_collections == 0 && sizes.wal_bytes == 0;
-        Ok(if is_clean { Look::Nothing(text) } else { Look::Work(text) })
+        Ok(if is_clean { Readiness::Idle(text) } else { Readiness::Ready(text) })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {

@@ -1,6 +1,8 @@
 //! `full-vacuum`: rewrites the whole database file. Off unless enabled: writes wait meanwhile.
 
-use ochre_scheduler::{Context, Defaults, Failure, Knob, KnobValue, Knobs, Look, Misfire, Span, Task};
+use ochre_scheduler::{
+    Context, Defaults, Failure, Misfire, Readiness, Setting, SettingValue, Span, Task, TaskSettings,
+};
 use ochre_store::{Upkeep, free_bytes};
 
 use crate::inner::WeakInner;
@@ -13,7 +15,7 @@ impl Task for FullVacuum {
         "full-vacuum"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "rewrites the whole database file, without gaps; writes wait meanwhile, reads go on"
     }
 
@@ -25,22 +27,28 @@ impl Task for FullVacuum {
         })
     }
 
-    fn knobs(&self) -> &'static [Knob] {
-        &[Knob { name: "free_share", about: "run once this share of the file is free", default: KnobValue::Share(0.3) }]
+    fn settings(&self) -> &'static [Setting] {
+        &[Setting {
+            name: "free_share",
+            description: "run once this share of the file is free",
+            default: SettingValue::Share(0.3),
+        }]
     }
 
     fn locks(&self) -> &'static [&'static str] {
         &["backup"]
     }
 
-    fn look(&self, knobs: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, settings: &TaskSettings) -> Result<Readiness, Failure> {
         let sizes = self.0.open()?.store.statistics()?;
         let share = sizes.free_bytes as f64 / sizes.database_bytes.max(1) as f64;
         let text = format!("{} of {} bytes are free", sizes.free_bytes, sizes.database_bytes);
         if !sizes.has_checksums {
-            return Ok(Look::Work("pages have no checksums yet: the file was written by an older version".into()));
+            return Ok(Readiness::Ready(
+                "pages have no checksums yet: the file was written by an older version".into(),
+            ));
         }
-        Ok(if share >= knobs.share("free_share") { Look::Work(text) } else { Look::Nothing(text) })
+        Ok(if share >= settings.share("free_share") { Readiness::Ready(text) } else { Readiness::Idle(text) })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {

@@ -1,6 +1,6 @@
 //! `history-prune`: forgets runs of jobs that are older than their policies keep.
 
-use ochre_scheduler::{Clock, Context, Defaults, Failure, Knobs, Look, SystemClock, Task};
+use ochre_scheduler::{Clock, Context, Defaults, Failure, Readiness, SystemClock, Task, TaskSettings};
 
 use crate::inner::WeakInner;
 use crate::maintenance::job::{at, every};
@@ -15,7 +15,7 @@ impl Task for HistoryPrune {
         "history-prune"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "forgets runs of jobs that are older, or more, than their policies keep"
     }
 
@@ -23,11 +23,11 @@ impl Task for HistoryPrune {
         every(3600, |_| {})
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
         let inner = self.0.open()?;
         Ok(match inner.jobs() {
-            Some(_) => Look::Work("an hour has passed".into()),
-            None => Look::Nothing("runs are not kept".into()),
+            Some(_) => Readiness::Ready("an hour has passed".into()),
+            None => Readiness::Idle("runs are not kept".into()),
         })
     }
 

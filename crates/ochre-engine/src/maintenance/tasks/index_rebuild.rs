@@ -1,7 +1,7 @@
 //! `index-rebuild`: builds graphs anew, beside those that serve: where many nodes are dead, where parameters
 //! changed, where samples find too little.
 
-use ochre_scheduler::{Context, Defaults, Failure, Knob, KnobValue, Knobs, Look, Task};
+use ochre_scheduler::{Context, Defaults, Failure, Readiness, Setting, SettingValue, Task, TaskSettings};
 
 use crate::inner::WeakInner;
 use crate::maintenance::job::{every, part};
@@ -13,7 +13,7 @@ impl Task for IndexRebuild {
         "index-rebuild"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "builds graphs anew that decayed or whose parameters changed, beside those that serve"
     }
 
@@ -21,27 +21,27 @@ impl Task for IndexRebuild {
         every(30, |_| {})
     }
 
-    fn knobs(&self) -> &'static [Knob] {
+    fn settings(&self) -> &'static [Setting] {
         &[
-            Knob {
+            Setting {
                 name: "dead_share",
-                about: "build a graph anew once this share of its nodes was replaced or deleted",
-                default: KnobValue::Share(0.2),
+                description: "build a graph anew once this share of its nodes was replaced or deleted",
+                default: SettingValue::Share(0.2),
             },
-            Knob {
+            Setting {
                 name: "dead_share_urgent",
-                about: "put off no longer once this share of its nodes was replaced or deleted",
-                default: KnobValue::Share(0.6),
+                description: "put off no longer once this share of its nodes was replaced or deleted",
+                default: SettingValue::Share(0.6),
             },
-            Knob {
+            Setting {
                 name: "recall",
-                about: "build a graph anew if a sample of records finds less than this share of its neighbours",
-                default: KnobValue::Share(0.8),
+                description: "build a graph anew if a sample of records finds less than this share of its neighbours",
+                default: SettingValue::Share(0.8),
             },
-            Knob {
+            Setting {
                 name: "sample",
-                about: "records searched for to measure recall, whenever a graph grew by half; 0: never",
-                default: KnobValue::Count(20),
+                description: "records searched for to measure recall, whenever a graph grew by half; 0: never",
+                default: SettingValue::Count(20),
             },
         ]
     }
@@ -50,27 +50,29 @@ impl Task for IndexRebuild {
         &["graphs"]
     }
 
-    fn look(&self, knobs: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, settings: &TaskSettings) -> Result<Readiness, Failure> {
         let inner = self.0.open()?;
-        let decayed = inner.indexing.decayed(knobs.share("dead_share"), knobs.count("sample") > 0);
+        let decayed = inner.indexing.decayed(settings.share("dead_share"), settings.count("sample") > 0);
         Ok(match decayed.first() {
-            None => Look::Nothing("no graph has decayed".into()),
-            Some(worst) if worst.dead_share > knobs.share("dead_share_urgent") => Look::Urgent(worst.why.clone()),
-            Some(worst) => Look::Work(worst.why.clone()),
+            None => Readiness::Idle("no graph has decayed".into()),
+            Some(worst) if worst.dead_share > settings.share("dead_share_urgent") => {
+                Readiness::Urgent(worst.why.clone())
+            }
+            Some(worst) => Readiness::Ready(worst.why.clone()),
         })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
         let inner = self.0.open()?;
-        let knobs = context.knobs();
+        let settings = context.settings();
         let _graphs = inner.indexing.graphs.hold(context, "waiting for other work on graphs")?;
-        let decayed = inner.indexing.decayed(knobs.share("dead_share"), knobs.count("sample") > 0);
+        let decayed = inner.indexing.decayed(settings.share("dead_share"), settings.count("sample") > 0);
         let (mut rebuilt, all) = (0, decayed.len());
         for (index, decayed) in decayed.into_iter().enumerate() {
             context.step(part("collections looked at", index, all))?;
             let is_poor = decayed.is_to_be_sampled
-                && inner.indexing.recall(decayed.number, knobs.count("sample") as usize, context)?
-                    < knobs.share("recall");
+                && inner.indexing.recall(decayed.number, settings.count("sample") as usize, context)?
+                    < settings.share("recall");
             if !decayed.is_to_be_sampled || is_poor {
                 inner.indexing.rebuild_index(decayed.number, context)?;
                 rebuilt += 1;

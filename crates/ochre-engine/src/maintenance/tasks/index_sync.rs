@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ochre_scheduler::{Context, Defaults, Failure, Knob, KnobValue, Knobs, Look, Task};
+use ochre_scheduler::{Context, Defaults, Failure, Readiness, Setting, SettingValue, Task, TaskSettings};
 
 use crate::indexing::graph::Pending;
 use crate::inner::WeakInner;
@@ -15,7 +15,7 @@ impl Task for IndexSync {
         crate::collection::dirty::INDEX_SYNC
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "moves new vectors into graphs and new documents into text segments, and refreshes snapshots"
     }
 
@@ -26,11 +26,11 @@ impl Task for IndexSync {
         })
     }
 
-    fn knobs(&self) -> &'static [Knob] {
-        &[Knob {
+    fn settings(&self) -> &'static [Setting] {
+        &[Setting {
             name: "tail_age",
-            about: "vectors wait for more to be moved together at most this long",
-            default: KnobValue::Seconds(30),
+            description: "vectors wait for more to be moved together at most this long",
+            default: SettingValue::Seconds(30),
         }]
     }
 
@@ -38,16 +38,16 @@ impl Task for IndexSync {
         &["graphs"]
     }
 
-    fn look(&self, knobs: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, settings: &TaskSettings) -> Result<Readiness, Failure> {
         let inner = self.0.open()?;
         if inner.collections.dirty.has_moved() {
-            return Ok(Look::Work("vectors were moved".into()));
+            return Ok(Readiness::Ready("vectors were moved".into()));
         }
         let (mut waiting, mut due) = (0, Vec::new());
         for (number, since) in inner.collections.dirty.changed() {
             // Taken off the list first: what changes from here on puts it back.
             inner.collections.dirty.take_changed(number);
-            let pending = inner.indexing.pending(number, since, knobs.span("tail_age"));
+            let pending = inner.indexing.pending(number, since, settings.span("tail_age"));
             if !matches!(pending, Pending::Nothing) {
                 inner.collections.dirty.put_back(number, since);
             }
@@ -55,12 +55,12 @@ impl Task for IndexSync {
                 Pending::Nothing => {}
                 Pending::Later(vectors) => waiting += vectors,
                 Pending::Now(why) => due.push(why),
-                Pending::Urgent(why) => return Ok(Look::Urgent(why)),
+                Pending::Urgent(why) => return Ok(Readiness::Urgent(why)),
             }
         }
         Ok(match due.pop() {
-            Some(why) => Look::Work(why),
-            None => Look::Nothing(format!("{waiting} vectors wait for more")),
+            Some(why) => Readiness::Ready(why),
+            None => Readiness::Idle(format!("{waiting} vectors wait for more")),
         })
     }
 
@@ -70,7 +70,7 @@ impl Task for IndexSync {
         inner.indexing.relocate_moved()?;
         let (mut collections, mut failed) = (0, None);
         for (number, since) in inner.collections.dirty.changed() {
-            if matches!(inner.indexing.pending(number, since, context.knobs().span("tail_age")), Pending::Later(_)) {
+            if matches!(inner.indexing.pending(number, since, context.settings().span("tail_age")), Pending::Later(_)) {
                 continue;
             }
             inner.collections.dirty.take_changed(number);

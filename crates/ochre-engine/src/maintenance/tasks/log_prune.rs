@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ochre_scheduler::{Context, Defaults, Failure, Knob, KnobValue, Knobs, Look, Task};
+use ochre_scheduler::{Context, Defaults, Failure, Readiness, Setting, SettingValue, Task, TaskSettings};
 use ochre_store::Upkeep;
 
 use crate::inner::WeakInner;
@@ -25,7 +25,7 @@ impl Task for LogPrune {
         "log-prune"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "forgets log entries that no backup and no filter needs any more, and expired idempotency keys"
     }
 
@@ -33,21 +33,21 @@ impl Task for LogPrune {
         every(60, |_| {})
     }
 
-    fn knobs(&self) -> &'static [Knob] {
-        &[Knob {
+    fn settings(&self) -> &'static [Setting] {
+        &[Setting {
             name: "entries",
-            about: "run once there are this many to forget; any number while nothing is written",
-            default: KnobValue::Count(500),
+            description: "run once there are this many to forget; any number while nothing is written",
+            default: SettingValue::Count(500),
         }]
     }
 
-    fn look(&self, knobs: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, settings: &TaskSettings) -> Result<Readiness, Failure> {
         let inner = self.home.open()?;
         let (position, prunable) = (inner.store.position()?, inner.store.debt()?.prunable_entries);
         let is_idle = self.looked.swap(position, Ordering::Relaxed) == position;
         let text = format!("{prunable} entries are not needed any more");
-        let is_due = prunable > knobs.count("entries") || (is_idle && prunable > 0);
-        Ok(if is_due { Look::Work(text) } else { Look::Nothing(text) })
+        let is_due = prunable > settings.count("entries") || (is_idle && prunable > 0);
+        Ok(if is_due { Readiness::Ready(text) } else { Readiness::Idle(text) })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {

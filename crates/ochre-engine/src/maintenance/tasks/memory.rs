@@ -1,7 +1,7 @@
 //! `memory`: unloads what nobody used for a while, keeps within the limit, and gives memory back.
 
 use ochre_kernels::give_back_memory;
-use ochre_scheduler::{Context, Defaults, Failure, Knob, KnobValue, Knobs, Look, Task};
+use ochre_scheduler::{Context, Defaults, Failure, Readiness, Setting, SettingValue, Task, TaskSettings};
 
 use crate::inner::WeakInner;
 use crate::maintenance::job::{at, every};
@@ -14,7 +14,7 @@ impl Task for MemoryTask {
         "memory"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "unloads idle collections, keeps memory within its limit, and gives freed memory back"
     }
 
@@ -22,55 +22,60 @@ impl Task for MemoryTask {
         every(10, |_| {})
     }
 
-    fn knobs(&self) -> &'static [Knob] {
+    fn settings(&self) -> &'static [Setting] {
         &[
-            Knob {
+            Setting {
                 name: "idle_unload",
-                about: "a collection that no request used for so long is unloaded; the next request reads it again",
-                default: KnobValue::Seconds(300),
+                description: "a collection that no request used for so long is unloaded; the next request reads it again",
+                default: SettingValue::Seconds(300),
             },
-            Knob {
+            Setting {
                 name: "idle_unload_graph",
-                about: "the same for a collection with a graph, which takes longer to read",
-                default: KnobValue::Seconds(3600),
+                description: "the same for a collection with a graph, which takes longer to read",
+                default: SettingValue::Seconds(3600),
             },
-            Knob {
+            Setting {
                 name: "high_share",
-                about: "collections are unloaded, those first that were used longest ago, above this share of the limit",
-                default: KnobValue::Share(0.8),
+                description: "collections are unloaded, those first that were used longest ago, above this share of the limit",
+                default: SettingValue::Share(0.8),
             },
-            Knob { name: "low_share", about: "until this share of the limit is used", default: KnobValue::Share(0.7) },
+            Setting {
+                name: "low_share",
+                description: "until this share of the limit is used",
+                default: SettingValue::Share(0.7),
+            },
         ]
     }
 
-    fn look(&self, knobs: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, settings: &TaskSettings) -> Result<Readiness, Failure> {
         let inner = self.0.open()?;
         let (resident, limit) = (resident_bytes(), inner.collections.memory_limit());
         let text = format!("{resident} bytes are resident, of at most {limit}");
         let share = resident as f64 / limit.max(1) as f64;
         let is_idle =
-            inner.collections.idle_collections(knobs.span("idle_unload"), knobs.span("idle_unload_graph")) > 0;
+            inner.collections.idle_collections(settings.span("idle_unload"), settings.span("idle_unload_graph")) > 0;
         Ok(if share > 0.95 {
-            Look::Urgent(text)
-        } else if share > knobs.share("high_share") || is_idle {
-            Look::Work(text)
+            Readiness::Urgent(text)
+        } else if share > settings.share("high_share") || is_idle {
+            Readiness::Ready(text)
         } else if inner.collections.may_hold_memory() {
-            Look::Work("much was freed".into())
+            Readiness::Ready("much was freed".into())
         } else {
-            Look::Nothing(text)
+            Readiness::Idle(text)
         })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
         let inner = self.0.open()?;
-        let knobs = context.knobs();
+        let settings = context.settings();
         let before = resident_bytes();
         context.step(at("idle collections unloaded", 0))?;
-        let mut unloaded = inner.collections.unload_idle(knobs.span("idle_unload"), knobs.span("idle_unload_graph"));
+        let mut unloaded =
+            inner.collections.unload_idle(settings.span("idle_unload"), settings.span("idle_unload_graph"));
         let share = |share: f64| (inner.collections.memory_limit() as f64 * share) as u64;
-        if before > share(knobs.share("high_share")) {
+        if before > share(settings.share("high_share")) {
             context.step(at("collections unloaded", unloaded))?;
-            unloaded += inner.collections.make_room(share(knobs.share("low_share")));
+            unloaded += inner.collections.make_room(share(settings.share("low_share")));
         }
         context.step(at("collections unloaded", unloaded))?;
         inner.collections.note_memory_given_back();

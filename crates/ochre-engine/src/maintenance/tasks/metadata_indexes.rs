@@ -1,6 +1,6 @@
 //! `metadata-indexes`: builds declared indexes and keeps them up to date.
 
-use ochre_scheduler::{Context, Defaults, Failure, Knob, KnobValue, Knobs, Look, Task};
+use ochre_scheduler::{Context, Defaults, Failure, Readiness, Setting, SettingValue, Task, TaskSettings};
 
 use crate::inner::WeakInner;
 use crate::maintenance::job::every;
@@ -13,7 +13,7 @@ impl Task for BuildIndexes {
         METADATA_INDEXES
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "builds declared metadata indexes and keeps them up to date"
     }
 
@@ -21,17 +21,17 @@ impl Task for BuildIndexes {
         every(5, |policies| (policies.priority, policies.jitter) = (8, 0.0))
     }
 
-    fn knobs(&self) -> &'static [Knob] {
+    fn settings(&self) -> &'static [Setting] {
         &[
-            Knob {
+            Setting {
                 name: "create",
-                about: "create the indexes that past filters would have profited from, and delete those of them that nothing uses",
-                default: KnobValue::Flag(false),
+                description: "create the indexes that past filters would have profited from, and delete those of them that nothing uses",
+                default: SettingValue::Flag(false),
             },
-            Knob {
+            Setting {
                 name: "budget_bytes",
-                about: "bytes on disk, by estimate, that indexes created so take at most",
-                default: KnobValue::Count(256 << 20),
+                description: "bytes on disk, by estimate, that indexes created so take at most",
+                default: SettingValue::Count(256 << 20),
             },
         ]
     }
@@ -40,29 +40,29 @@ impl Task for BuildIndexes {
         &["metadata-indexes"]
     }
 
-    fn look(&self, knobs: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, settings: &TaskSettings) -> Result<Readiness, Failure> {
         let inner = self.0.open()?;
-        if knobs.flag("create") {
-            let (create, delete) = inner.metadata_indexes.automatic_indexes(knobs.count("budget_bytes"));
+        if settings.flag("create") {
+            let (create, delete) = inner.metadata_indexes.automatic_indexes(settings.count("budget_bytes"));
             if create.len() + delete.len() > 0 {
                 let text = format!("{} indexes would pay, {} are of no use", create.len(), delete.len());
-                return Ok(Look::Work(text));
+                return Ok(Readiness::Ready(text));
             }
         }
         Ok(match inner.metadata_indexes.index_debt() {
-            Some(debt) => Look::Work(debt),
+            Some(debt) => Readiness::Ready(debt),
             None => {
                 inner.metadata_indexes.save_usage()?;
-                Look::Nothing("every metadata index is up to date".into())
+                Readiness::Idle("every metadata index is up to date".into())
             }
         })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
-        let (inner, knobs) = (self.0.open()?, context.knobs());
+        let (inner, settings) = (self.0.open()?, context.settings());
         let mut changed = String::new();
-        if knobs.flag("create") {
-            let (created, deleted) = inner.metadata_indexes.change_automatic_indexes(knobs.count("budget_bytes"));
+        if settings.flag("create") {
+            let (created, deleted) = inner.metadata_indexes.change_automatic_indexes(settings.count("budget_bytes"));
             if created + deleted > 0 {
                 changed = format!("created {created} and deleted {deleted} by itself, ");
             }

@@ -1,6 +1,6 @@
 //! `optimize`: refreshes the statistics by which SQLite plans its queries.
 
-use ochre_scheduler::{Context, Defaults, Failure, Knobs, Look, Task};
+use ochre_scheduler::{Context, Defaults, Failure, Readiness, Task, TaskSettings};
 use ochre_store::Upkeep;
 
 use crate::inner::WeakInner;
@@ -13,7 +13,7 @@ impl Task for Optimize {
         "optimize"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "refreshes the statistics by which SQLite plans its queries"
     }
 
@@ -21,9 +21,9 @@ impl Task for Optimize {
         every(6 * 3600, |_| {})
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
         // SQLite itself decides whether enough has changed.
-        self.0.open().map(|_| Look::Work("six hours have passed".into()))
+        self.0.open().map(|_| Readiness::Ready("six hours have passed".into()))
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {

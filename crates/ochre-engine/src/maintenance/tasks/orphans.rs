@@ -1,6 +1,6 @@
 //! `orphans`: removes derived files that belong to nothing.
 
-use ochre_scheduler::{Context, Defaults, Failure, Knobs, Look, Task};
+use ochre_scheduler::{Context, Defaults, Failure, Readiness, Task, TaskSettings};
 
 use crate::inner::WeakInner;
 use crate::maintenance::job::{at, cron};
@@ -12,7 +12,7 @@ impl Task for Orphans {
         "orphans"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "removes derived files of collections that are no more, and files whose writing was cut short"
     }
 
@@ -24,10 +24,10 @@ impl Task for Orphans {
         &["graphs", "metadata-indexes"]
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
         let strays = self.0.open()?.collections.count_strays();
         let text = format!("{strays} derived files belong to nothing");
-        Ok(if strays > 0 { Look::Work(text) } else { Look::Nothing(text) })
+        Ok(if strays > 0 { Readiness::Ready(text) } else { Readiness::Idle(text) })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {

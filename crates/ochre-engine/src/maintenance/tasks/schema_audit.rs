@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ochre_scheduler::{Context, Defaults, Failure, Knobs, Look, Task};
+use ochre_scheduler::{Context, Defaults, Failure, Readiness, Task, TaskSettings};
 use ochre_schema::Compliance;
 use ochre_store::CollectionRow;
 
@@ -18,7 +18,7 @@ impl Task for SchemaAudit {
         "schema-audit"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "counts how records stand to the schemas that collections declare"
     }
 
@@ -26,11 +26,11 @@ impl Task for SchemaAudit {
         every(300, |policies| policies.class = ochre_scheduler::Class::Idle)
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
         let inner = self.0.open()?;
         let due = due(&inner)?.len();
         let text = format!("{due} collections declare a schema and changed since they were audited");
-        Ok(if due > 0 { Look::Work(text) } else { Look::Nothing(text) })
+        Ok(if due > 0 { Readiness::Ready(text) } else { Readiness::Idle(text) })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {

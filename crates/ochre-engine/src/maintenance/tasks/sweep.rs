@@ -1,6 +1,6 @@
 //! `sweep`: removes the records of deleted collections, a slice at a time.
 
-use ochre_scheduler::{Context, Defaults, Failure, Knobs, Look, Task};
+use ochre_scheduler::{Context, Defaults, Failure, Readiness, Task, TaskSettings};
 use ochre_store::Upkeep;
 
 use crate::inner::WeakInner;
@@ -13,7 +13,7 @@ impl Task for Sweep {
         crate::collection::dirty::SWEEP
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "removes what is left of deleted collections"
     }
 
@@ -21,10 +21,10 @@ impl Task for Sweep {
         every(60, |_| {})
     }
 
-    fn look(&self, _: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
         let deleted = self.0.open()?.store.debt()?.deleted_collections;
         let text = format!("{deleted} deleted collections take space");
-        Ok(if deleted > 0 { Look::Work(text) } else { Look::Nothing(text) })
+        Ok(if deleted > 0 { Readiness::Ready(text) } else { Readiness::Idle(text) })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {

@@ -1,6 +1,6 @@
 //! `vacuum`: gives free pages of the database file back to the file system, a slice at a time.
 
-use ochre_scheduler::{Context, Defaults, Failure, Knob, KnobValue, Knobs, Look, Task};
+use ochre_scheduler::{Context, Defaults, Failure, Readiness, Setting, SettingValue, Task, TaskSettings};
 use ochre_store::Upkeep;
 
 use crate::inner::WeakInner;
@@ -16,7 +16,7 @@ impl Task for Vacuum {
         "vacuum"
     }
 
-    fn about(&self) -> &'static str {
+    fn description(&self) -> &'static str {
         "gives free pages of the database file back to the file system"
     }
 
@@ -24,42 +24,46 @@ impl Task for Vacuum {
         every(30, |_| {})
     }
 
-    fn knobs(&self) -> &'static [Knob] {
+    fn settings(&self) -> &'static [Setting] {
         &[
-            Knob {
+            Setting {
                 name: "free_share",
-                about: "run once this share of the file, and at least 1 MiB, is free",
-                default: KnobValue::Share(0.02),
+                description: "run once this share of the file, and at least 1 MiB, is free",
+                default: SettingValue::Share(0.02),
             },
-            Knob {
+            Setting {
                 name: "free_share_urgent",
-                about: "put off no longer once this share of the file is free",
-                default: KnobValue::Share(0.5),
+                description: "put off no longer once this share of the file is free",
+                default: SettingValue::Share(0.5),
             },
-            Knob { name: "step_pages", about: "pages of 4 KiB given back in a step", default: KnobValue::Count(128) },
+            Setting {
+                name: "step_pages",
+                description: "pages of 4 KiB given back in a step",
+                default: SettingValue::Count(128),
+            },
         ]
     }
 
-    fn positive_knobs(&self) -> &'static [&'static str] {
+    fn positive_settings(&self) -> &'static [&'static str] {
         &["step_pages"]
     }
 
-    fn look(&self, knobs: &Knobs) -> Result<Look, Failure> {
+    fn check(&self, settings: &TaskSettings) -> Result<Readiness, Failure> {
         let sizes = self.0.open()?.store.statistics()?;
         let share = sizes.free_bytes as f64 / sizes.database_bytes.max(1) as f64;
         let text = format!("{} of {} bytes are free", sizes.free_bytes, sizes.database_bytes);
-        Ok(if sizes.free_bytes <= FREE_BYTES_MIN || share < knobs.share("free_share") {
-            Look::Nothing(text)
-        } else if share > knobs.share("free_share_urgent") {
-            Look::Urgent(text)
+        Ok(if sizes.free_bytes <= FREE_BYTES_MIN || share < settings.share("free_share") {
+            Readiness::Idle(text)
+        } else if share > settings.share("free_share_urgent") {
+            Readiness::Urgent(text)
         } else {
-            Look::Work(text)
+            Readiness::Ready(text)
         })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
         let inner = self.0.open()?;
-        let pages = context.knobs().count("step_pages").max(1);
+        let pages = context.settings().count("step_pages").max(1);
         let before = inner.store.statistics()?.database_bytes;
         let mut steps = 0;
         loop {
