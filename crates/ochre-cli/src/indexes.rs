@@ -19,7 +19,7 @@ pub(crate) enum Indexes {
     Delete(Named),
     /// Give an index another name
     Rename(Rename),
-    /// Build an index anew, beside the one that serves
+    /// Build an index again, beside the one that serves
     Rebuild(Named),
     /// Stop a build
     Cancel(Named),

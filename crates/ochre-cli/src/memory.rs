@@ -7,7 +7,7 @@ use crate::ask::{Connection, Server};
 use crate::output::{Exit, Output};
 
 /// The parts, as the server names them and in the order of the table.
-const PARTS: [&str; 8] = ["vectors", "codes", "links", "columns", "text", "indexes", "places", "total"];
+const PARTS: [&str; 8] = ["vectors", "quantized", "links", "columns", "text", "indexes", "locations", "total"];
 
 /// Show what a running server holds in memory, in megabytes by collection and part.
 #[derive(clap::Args)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use ochre_engine::{Database, Options, give_back_large_buffers};
+use ochre_engine::{Database, Options, set_mmap_threshold};
 use ochre_server::{App, Auth, Config, ConfigError, Extensions, Loaded, Server, Source, Webhooks};
 use tracing_subscriber::EnvFilter;
 
@@ -80,7 +80,7 @@ impl Run {
         // What the server writes is for its own user: data, backups, logs of who did what.
         #[cfg(unix)]
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-        give_back_large_buffers();
+        set_mmap_threshold();
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(
             config,
             self.accept_loss,
@@ -96,7 +96,7 @@ pub(crate) fn options(config: &Config, loaded: &Loaded) -> anyhow::Result<Option
         map_segments: config.database.map_segments,
         segment_bytes: config.database.segment_bytes,
         graph_records_min: config.database.graph_records_min,
-        tail_bytes_max: config.database.tail_bytes_max,
+        unindexed_bytes_max: config.database.unindexed_bytes_max,
         unindexed_filters: config.database.unindexed_filters.parse().unwrap_or_default(),
         unindexed_records_max: config.database.unindexed_records_max,
         memory_limit: Some(config.memory.limit_bytes).filter(|bytes| *bytes > 0),

@@ -31,7 +31,7 @@ const TEXT: &str = "text";
 const INDEX: &str = "index";
 /// The extension of files that are being written.
 const WRITING: &str = "writing";
-/// With less free on the disk, in bytes, nothing is written that can be made anew.
+/// With less free on the disk, in bytes, nothing is written that can be made again.
 const FREE_TO_WRITE_MIN: u64 = 4 << 20;
 
 /// The snapshots of a database; none are kept for one without a directory.

@@ -382,13 +382,13 @@ impl Database {
         self.inner.backups.last_taken().map(|at| at.as_micros() / 1_000_000)
     }
 
-    /// How many vectors of the collections in memory wait for a graph, and how many walks of theirs were found to miss.
+    /// How many vectors of the collections in memory wait for a graph, and how many no search of a graph finds.
     pub fn unindexed_vectors(&self) -> (usize, usize) {
         let records_min = self.inner.settings.graph_records_min;
         let loaded = self.inner.collections.all();
         let views = loaded.iter().filter_map(|loaded| loaded.view());
         views.filter(|view| view.live().len() >= records_min).fold((0, 0), |(waiting, unreachable), view| {
-            (waiting + view.waiting_len(), unreachable + view.unreachable_len())
+            (waiting + view.pending_len(), unreachable + view.unreachable_len())
         })
     }
 

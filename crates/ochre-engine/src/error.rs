@@ -39,7 +39,7 @@ pub enum Error {
     Busy {
         /// Bytes waiting.
         waiting_bytes: usize,
-        /// The limit, see `Options::tail_bytes_max`.
+        /// The limit, see `Options::unindexed_bytes_max`.
         limit_bytes: usize,
     },
     /// The request may not go on: it needs more memory or time than one may have, or nobody waits for it any more.

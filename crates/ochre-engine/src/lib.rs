@@ -64,7 +64,7 @@ pub use write::publish::Commit;
 pub use write::request::{DeleteRequest, NewRecords};
 
 pub use ochre_index::{Hints, IndexColumn, IndexShape, Memory, Plan, Strategy};
-pub use ochre_kernels::give_back_large_buffers;
+pub use ochre_kernels::set_mmap_threshold;
 pub use ochre_model as model;
 pub use ochre_scheduler as scheduler;
 pub use ochre_schema as schema;

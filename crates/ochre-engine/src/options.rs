@@ -30,14 +30,14 @@ pub struct Options {
     /// CacheDir of graphs up to this many bytes are read through before they are used; larger ones are used at once,
     /// and read through in the background.
     pub snapshot_verified_bytes_max: u64,
-    /// Up to this many matches of a filter are all measured exactly, without a look at the graph or its codes.
+    /// Up to this many matches of a filter are all compared exactly, without a look at the graph or its codes.
     pub exact_records_max: usize,
     /// Documents that are read when a text is looked for; once there are more, they are indexed.
     pub text_unindexed_max: usize,
     /// Vectors that may wait outside the graph, in bytes; writes wait past it.
-    pub tail_bytes_max: usize,
-    /// How long a write waits for the tail to shrink before it is refused, in milliseconds.
-    pub tail_wait_ms: u64,
+    pub unindexed_bytes_max: usize,
+    /// How long a write waits for vectors to be indexed before it is refused, in milliseconds.
+    pub unindexed_wait_ms: u64,
     /// Bytes of memory that may be resident, mapped files included; 80 % of what the process may use if absent.
     /// Near it collections are unloaded, at it writes wait.
     pub memory_limit: Option<u64>,
@@ -84,8 +84,8 @@ impl Default for Options {
             snapshot_verified_bytes_max: 64 << 20,
             exact_records_max: 64,
             text_unindexed_max: 2000,
-            tail_bytes_max: 512 << 20,
-            tail_wait_ms: 30_000,
+            unindexed_bytes_max: 512 << 20,
+            unindexed_wait_ms: 30_000,
             memory_limit: None,
             scheduler: "local".into(),
             schedulers: Arc::default(),
@@ -123,8 +123,8 @@ impl Options {
             snapshot_verified_bytes_max: self.snapshot_verified_bytes_max,
             exact_records_max: self.exact_records_max,
             text_unindexed_max: self.text_unindexed_max,
-            tail_bytes_max: self.tail_bytes_max,
-            tail_wait_ms: self.tail_wait_ms,
+            unindexed_bytes_max: self.unindexed_bytes_max,
+            unindexed_wait_ms: self.unindexed_wait_ms,
             segment_bytes: self.segment_bytes,
             unindexed_filters: self.unindexed_filters,
             unindexed_records_max: self.unindexed_records_max,

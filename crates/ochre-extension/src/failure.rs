@@ -87,7 +87,7 @@ impl From<Error> for Failure {
                 (S::BAD_REQUEST, "InvalidArgumentError")
             }
             Error::Schedule(error) => match &**error {
-                ScheduleError::Invalid { .. } | ScheduleError::UnknownKnob { .. } => {
+                ScheduleError::Invalid { .. } | ScheduleError::UnknownSetting { .. } => {
                     (S::BAD_REQUEST, "InvalidArgumentError")
                 }
                 ScheduleError::UnknownJob { .. } => (S::NOT_FOUND, "NotFoundError"),

@@ -34,7 +34,7 @@ pub(crate) struct Column {
     replaced_bytes: usize,
 }
 
-/// A dictionary is made anew no earlier than with so many bytes.
+/// A dictionary is made again no earlier than with so many bytes.
 const DICTIONARY_BYTES_MIN: usize = 1 << 20;
 
 /// How many records hold a value of each type, in the order of [`ValueType::ALL`].
@@ -152,14 +152,14 @@ impl Column {
         }
     }
 
-    /// Whether so much of the dictionary may be dead that making it anew costs less than it gives.
+    /// Whether so much of the dictionary may be dead that making it again costs less than it gives.
     fn is_mostly_dead(&self) -> bool {
         let values = usize::try_from(self.counts[ValueType::Str as usize]).unwrap_or(usize::MAX);
         let bytes = self.dictionary.text_bytes();
         bytes >= DICTIONARY_BYTES_MIN && self.replaced_bytes > bytes / 2 && self.replaced_bytes / 8 > values
     }
 
-    /// Makes the dictionary anew, of the strings that records have; views that were published keep the old one.
+    /// Makes the dictionary again, of the strings that records have; views that were published keep the old one.
     fn renew_dictionary(&mut self) {
         let new = Dictionary::default();
         let mut codes = vec![None; self.dictionary.len()];

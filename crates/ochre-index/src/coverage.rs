@@ -74,7 +74,7 @@ impl<S: Segment> Coverage<S> {
     }
 
     /// Puts new segments, made after [`Coverage::begin`], in place of those that are `gone`; `false`, and nothing
-    /// done, if this was loaded anew since, or `position` is older than they are. Of each only what is `within` counts.
+    /// done, if this was reloaded since, or `position` is older than they are. Of each only what is `within` counts.
     pub(crate) fn replace(
         &mut self, token: u64, position: u64, gone: &[Arc<S>], new: &[Arc<S>], within: &Bitmap,
     ) -> bool {

@@ -1,7 +1,7 @@
-//! The planner: measure all matches, scan their codes, or walk the graph, whichever is cheapest, with a
-//! scan to fall back on whenever a walk cannot give what was asked or takes longer than that.
+//! The planner: measure all matches, scan their codes, or search the graph, whichever is cheapest, with a
+//! scan to fall back on whenever a search cannot give what was asked or takes longer than that.
 //!
-//! Whatever finds them, candidates are measured exactly, nearest by code first, until no other can be
+//! Whatever finds them, candidates are compared exactly, nearest by code first, until no other can be
 //! among the best, given how far codes are known to err.
 
 use std::cmp::Ordering;
@@ -12,7 +12,7 @@ use crate::distance::Metric;
 use crate::graph::{Graph, Near, Query, WALK_COST, Wanted};
 use crate::view::{Damaged, View};
 
-/// A walk measures about this many nodes on its way down to the lowest level …
+/// A search measures about this many nodes on its way down to the lowest level …
 const WALK_START: usize = 150;
 /// … and this many for each candidate it keeps or crosses there.
 const WALK_EACH: usize = 15;
@@ -29,9 +29,9 @@ pub struct Nearest<'a> {
     pub query: &'a [f32],
     /// How many to find.
     pub k: usize,
-    /// Candidates a walk keeps; raised to `k` if lower.
+    /// Candidates a search keeps; raised to `k` if lower.
     pub ef_search: usize,
-    /// Up to this many matches are all measured exactly, without a look at codes.
+    /// Up to this many matches are all compared exactly, without a look at codes.
     pub exact_max: usize,
     /// Only these offsets, if given; they must be live.
     pub matches: Option<&'a Bitmap>,
@@ -53,13 +53,13 @@ pub struct Hit {
 pub enum Strategy {
     /// There was nothing to search.
     Empty,
-    /// Every match was measured exactly.
+    /// Every match was compared exactly.
     Exact,
     /// The codes of every match were scanned.
     Scan,
-    /// The graph was walked, and the tail scanned.
+    /// The graph was searched, and the unindexed vectors scanned.
     Graph,
-    /// The graph was walked, found too few or took too long, and codes were scanned after all.
+    /// The graph was searched, found too few or took too long, and codes were scanned after all.
     GraphThenScan,
 }
 
@@ -68,22 +68,22 @@ pub enum Strategy {
 pub struct Plan {
     /// How the answer was found.
     pub strategy: Strategy,
-    /// Nodes of the graph that a walk measured by code.
+    /// Nodes of the graph that a search measured by code.
     pub visited: usize,
     /// Codes that a scan measured.
     pub scanned: usize,
-    /// Vectors that were measured exactly.
-    pub measured: usize,
+    /// Vectors that were compared exactly.
+    pub reranked: usize,
     /// Records the filter left, the whole collection without one.
     pub matches: usize,
-    /// How many matches no walk finds, because they are not linked yet.
-    pub tail: usize,
-    /// Vectors of the collection that the last check of its graph could not reach; they are in the tail.
+    /// How many matches no search finds, because they are not linked yet.
+    pub unindexed: usize,
+    /// Vectors of the collection that the last check of its graph could not reach; they are among the unindexed vectors.
     pub unreachable: usize,
 }
 
 /// The `k` matches nearest to the query, nearest first, ties by offset; exactly min(k, matches) of them.
-/// Distances are exact; which records are found is approximate when the graph was walked.
+/// Distances are exact; which records are found is approximate when the graph was searched.
 ///
 /// # Errors
 /// [`Damaged`] if a vector that had to be measured cannot be read.
@@ -93,9 +93,9 @@ pub fn nearest(view: &View, wanted: Nearest<'_>) -> Result<(Vec<Hit>, Plan), Dam
         strategy: Strategy::Empty,
         visited: 0,
         scanned: 0,
-        measured: 0,
+        reranked: 0,
         matches: matches.len(),
-        tail: 0,
+        unindexed: 0,
         unreachable: view.unreachable_len(),
     };
     if wanted.k == 0 || matches.is_empty() {
@@ -110,16 +110,16 @@ pub fn nearest(view: &View, wanted: Nearest<'_>) -> Result<(Vec<Hit>, Plan), Dam
     let Some(graph) = graph else {
         plan.strategy = Strategy::Exact;
         search.measure_all(matches)?;
-        plan.measured = matches.len();
+        plan.reranked = matches.len();
         return Ok((search.best.into_sorted(), plan));
     };
-    let tail = if view.tail_len() == 0 { Bitmap::new() } else { matches.and_not(view.in_graph()) };
-    plan.tail = tail.len();
+    let unindexed = if view.unindexed_len() == 0 { Bitmap::new() } else { matches.and_not(view.in_graph()) };
+    plan.unindexed = unindexed.len();
     let query = graph.query(wanted.query);
-    let linked = matches.len() - tail.len();
+    let linked = matches.len() - unindexed.len();
     let candidates = match walk(view, graph, &query, &wanted, linked, &mut plan) {
         Some(mut candidates) => {
-            candidates.extend(scan(view, graph, &query, &tail, wanted.k, &mut plan));
+            candidates.extend(scan(view, graph, &query, &unindexed, wanted.k, &mut plan));
             candidates.sort_unstable();
             candidates
         }
@@ -128,20 +128,20 @@ pub fn nearest(view: &View, wanted: Nearest<'_>) -> Result<(Vec<Hit>, Plan), Dam
             scan(view, graph, &query, matches, wanted.k, &mut plan)
         }
     };
-    for offset in tail.iter().filter(|offset| !view.is_coded(*offset)) {
+    for offset in unindexed.iter().filter(|offset| !view.is_coded(*offset)) {
         search.measure(offset)?;
-        plan.measured += 1;
+        plan.reranked += 1;
     }
-    plan.measured += search.measure_candidates(graph, &candidates, graph.margin(&query))?;
+    plan.reranked += search.measure_candidates(graph, &candidates, graph.error_bound(&query))?;
     Ok((search.best.into_sorted(), plan))
 }
 
-/// Walks the graph if that is worth it; `None` if codes have to be scanned.
+/// Searches the graph if that is worth it; `None` if codes have to be scanned.
 fn walk(
     view: &View, graph: &Graph, query: &Query, wanted: &Nearest<'_>, linked: usize, plan: &mut Plan,
 ) -> Option<Vec<Near>> {
     let ef = wanted.ef_search.max(wanted.k).min(linked);
-    // A walk that may return one node in s crosses s of them for each it keeps.
+    // A search that may return one node in s crosses s of them for each it keeps.
     let crossed = ef.saturating_mul(view.in_graph().len()) / linked.max(1);
     let visits = WALK_START + crossed.saturating_mul(WALK_EACH);
     let is_forced = wanted.hint == Some(Strategy::Graph);
@@ -162,7 +162,7 @@ fn walk(
             && view.in_graph().contains(offset)
             && matches.is_none_or(|matches| matches.contains(offset))
     };
-    let found = graph.walk(query, Wanted { k: wanted.k.min(linked), ef, visit_max, accept: &mut accept });
+    let found = graph.search(query, Wanted { k: wanted.k.min(linked), ef, visit_max, accept: &mut accept });
     plan.visited = found.visited;
     plan.strategy = Strategy::Graph;
     (!found.gave_up && found.nodes.len() >= wanted.k.min(linked)).then_some(found.nodes)
@@ -182,7 +182,7 @@ fn scan(view: &View, graph: &Graph, query: &Query, offsets: &Bitmap, k: usize, p
     if k < all.len() {
         let (_, kth, _) = all.select_nth_unstable(k - 1);
         // This one and any other may be off, in opposite directions.
-        let farthest = kth.distance + graph.margin(query);
+        let farthest = kth.distance + graph.error_bound(query);
         all.retain(|near| near.distance <= farthest || farthest.is_nan());
     }
     all.sort_unstable();

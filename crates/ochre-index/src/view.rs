@@ -6,7 +6,7 @@
 //! Invariants:
 //! - `slots[offset]` names the current vector of every live offset, and nothing for any other.
 //! - `nodes` says which node of `graph` has the code of an offset's *current* vector, and `in_graph` holds
-//!   the offsets whose node is linked. Every other live offset is the tail: no walk finds it, so its code
+//!   the offsets whose node is linked. Every other live offset is the unindexed vectors: no search finds it, so its code
 //!   is scanned if there is one, else its vector measured.
 
 use std::ops::ControlFlow;
@@ -206,18 +206,18 @@ impl View {
     }
 
     /// How many live vectors are not in the graph.
-    pub fn tail_len(&self) -> usize {
+    pub fn unindexed_len(&self) -> usize {
         self.live.len() - self.in_graph.len()
     }
 
-    /// How many vectors no walk finds, as far as that was looked at: they stay in the tail.
+    /// How many vectors no search finds, as far as that was looked at: they stay among the unindexed vectors.
     pub fn unreachable_len(&self) -> usize {
-        self.graph.as_ref().map_or(0, |graph| graph.lost_count()).min(self.tail_len())
+        self.graph.as_ref().map_or(0, |graph| graph.unreachable_count()).min(self.unindexed_len())
     }
 
     /// How many vectors wait for the graph.
-    pub fn waiting_len(&self) -> usize {
-        self.tail_len() - self.unreachable_len()
+    pub fn pending_len(&self) -> usize {
+        self.unindexed_len() - self.unreachable_len()
     }
 
     /// The current vector's id, if the offset is live.
@@ -284,12 +284,12 @@ impl View {
         u32::try_from((chunks - 1) * BLOCK_CHUNK + chunk.len() - 1).expect("fewer than 2³² blocks")
     }
 
-    /// Forgets all blocks, before they are added anew from where they lie now; slots keep their ids.
+    /// Forgets all blocks, before they are added again from where they lie now; slots keep their ids.
     pub fn clear_blocks(&mut self) {
         self.blocks.clear();
     }
 
-    /// Makes `offset` live with this vector; it is in the tail until the graph has it.
+    /// Makes `offset` live with this vector; it is among the unindexed vectors until the graph has it.
     pub fn set_vector(&mut self, offset: u32, vector_id: u64, place: Option<(u32, u32)>) {
         let (block, row) = place.unwrap_or((LOST, 0));
         self.set_slot(offset, Slot { vector_id, block, row });
@@ -365,7 +365,7 @@ impl View {
     }
 
     /// Puts new segments, read after [`View::begin_text`], in place of those that are `gone`; `false`, and
-    /// nothing done, if the view was loaded anew since, or is older than they are.
+    /// nothing done, if the view was reloaded since, or is older than they are.
     pub fn replace_text(&mut self, token: u64, gone: &[Arc<TextSegment>], new: &[Arc<TextSegment>]) -> bool {
         self.text.replace(token, self.position, gone, new, &self.with_document)
     }
@@ -395,7 +395,7 @@ impl View {
     }
 
     /// Puts a graph in place of the one there was. Which of its nodes are current vectors is found by
-    /// comparing ids, so any graph over the same offsets may be given, however old. What none of its walks finds is in the
+    /// comparing ids, so any graph over the same offsets may be given, however old. What none of its searches finds is in the
     /// tail.
     pub fn set_graph(&mut self, graph: Option<Arc<Graph>>) {
         self.in_graph = Bitmap::new();
@@ -404,7 +404,7 @@ impl View {
             self.graph = Some(Arc::clone(graph));
             self.mark_coded(graph, 0);
             self.mark_linked(graph, 0);
-            self.unmark_linked(&graph.lost());
+            self.unmark_linked(&graph.unreachable());
         }
         self.graph = graph;
     }
@@ -422,7 +422,7 @@ impl View {
         }
     }
 
-    /// Notes that walks of `graph` find its nodes from `first` on, as far as they are linked. Nothing happens
+    /// Notes that searches of `graph` find its nodes from `first` on, as far as they are linked. Nothing happens
     /// if the view has another graph by now.
     pub fn mark_linked(&mut self, graph: &Arc<Graph>, first: usize) {
         if !self.has_graph(graph) {
@@ -451,7 +451,7 @@ impl View {
         }
     }
 
-    /// Puts the vectors of nodes that no walk finds back into the tail.
+    /// Puts the vectors of nodes that no search finds back into the unindexed vectors.
     pub fn unmark_linked(&mut self, lost: &[Node]) {
         for node in lost {
             if self.vector_id(node.offset) == Some(node.vector_id) {
@@ -476,9 +476,9 @@ impl View {
 
     /// Bytes of the heap that it holds, those it shares with others in full.
     pub fn heap_bytes(&self) -> usize {
-        let Memory { columns, vectors, places, codes, links, text: _, indexes: _ } = self.memory();
+        let Memory { columns, vectors, locations, quantized, links, text: _, indexes: _ } = self.memory();
         let files = self.graph.as_ref().map_or(0, |graph| graph.file_bytes());
-        columns + vectors + places + codes + links - files
+        columns + vectors + locations + quantized + links - files
     }
 
     /// Bytes of memory by part. What the view shares with others counts in full.
@@ -490,10 +490,10 @@ impl View {
         Memory {
             columns: self.columns.values().map(|column| column.heap_bytes()).sum(),
             vectors: self.blocks.iter().flat_map(|chunk| chunk.iter()).map(|block| block.heap_bytes()).sum(),
-            places: held(&self.slots) + held(&self.nodes),
+            locations: held(&self.slots) + held(&self.nodes),
             text: self.text.segments().iter().map(|(segment, _)| segment.bytes()).sum(),
             indexes: self.indexes.iter().map(CompositeIndex::bytes).sum(),
-            codes: graph.map_or(0, |graph| graph.codes_bytes()),
+            quantized: graph.map_or(0, |graph| graph.codes_bytes()),
             links: graph.map_or(0, |graph| graph.links_bytes()),
         }
     }
@@ -507,21 +507,21 @@ pub struct Memory {
     /// Vectors that are not in mapped files.
     pub vectors: usize,
     /// Where the vector and the node of each record are.
-    pub places: usize,
+    pub locations: usize,
     /// Trigrams of documents; mapped files if the database is on disk.
     pub text: usize,
     /// Declared indexes of metadata; mapped files if the database is on disk.
     pub indexes: usize,
-    /// The graph's codes of vectors; a mapped file if the graph is that of a snapshot.
-    pub codes: usize,
-    /// The graph's nodes and links; mapped likewise.
+    /// The graph's quantized vectors; a mapped file if the graph is that of a snapshot.
+    pub quantized: usize,
+    /// The graph's nodes and edges; mapped likewise.
     pub links: usize,
 }
 
 impl Memory {
     /// All parts together.
     pub fn total(&self) -> usize {
-        let Self { columns, vectors, places, text, indexes, codes, links } = self;
-        columns + vectors + places + text + indexes + codes + links
+        let Self { columns, vectors, locations, text, indexes, quantized, links } = self;
+        columns + vectors + locations + text + indexes + quantized + links
     }
 }

@@ -4,7 +4,7 @@
 //! property test bounds the difference relative to the size of the terms.
 #![expect(unsafe_code, reason = "intrinsics need it; each use is guarded by the tier and the lengths")]
 
-use crate::tier::{Tier, tier};
+use crate::simd_level::{SimdLevel, simd_level};
 
 /// The squared Euclidean distance, `Σ (aᵢ − bᵢ)²`. Squared units; 0 for equal vectors.
 ///
@@ -12,14 +12,14 @@ use crate::tier::{Tier, tier};
 /// If the lengths differ.
 pub fn l2_squared(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len(), "vectors of different dimension");
-    match tier() {
-        Tier::Scalar => l2_squared_scalar(a, b),
+    match simd_level() {
+        SimdLevel::Scalar => l2_squared_scalar(a, b),
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: `tier` never names an instruction set that the processor lacks; lengths are equal.
-        Tier::Avx2 => unsafe { l2_squared_avx2(a, b) },
+        // SAFETY: `simd_level` never names an instruction set that the processor lacks; lengths are equal.
+        SimdLevel::Avx2 => unsafe { l2_squared_avx2(a, b) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Tier::Avx512 | Tier::Avx512Vnni => unsafe { l2_squared_avx512(a, b) },
+        SimdLevel::Avx512 | SimdLevel::Avx512Vnni => unsafe { l2_squared_avx512(a, b) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => l2_squared_scalar(a, b),
     }
@@ -31,14 +31,14 @@ pub fn l2_squared(a: &[f32], b: &[f32]) -> f32 {
 /// If the lengths differ.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len(), "vectors of different dimension");
-    match tier() {
-        Tier::Scalar => dot_scalar(a, b),
+    match simd_level() {
+        SimdLevel::Scalar => dot_scalar(a, b),
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: `tier` never names an instruction set that the processor lacks; lengths are equal.
-        Tier::Avx2 => unsafe { dot_avx2(a, b) },
+        // SAFETY: `simd_level` never names an instruction set that the processor lacks; lengths are equal.
+        SimdLevel::Avx2 => unsafe { dot_avx2(a, b) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Tier::Avx512 | Tier::Avx512Vnni => unsafe { dot_avx512(a, b) },
+        SimdLevel::Avx512 | SimdLevel::Avx512Vnni => unsafe { dot_avx512(a, b) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => dot_scalar(a, b),
     }
@@ -193,11 +193,11 @@ mod tests {
         let mut kernels: Vec<Kernel> = vec![l2_squared, l2_squared_scalar];
         #[cfg(target_arch = "x86_64")]
         {
-            if crate::tier::supported() >= Tier::Avx2 {
+            if crate::simd_level::supported() >= SimdLevel::Avx2 {
                 // SAFETY: the processor has the instructions; `check` passes equal lengths.
                 kernels.push(|a, b| unsafe { l2_squared_avx2(a, b) });
             }
-            if crate::tier::supported() >= Tier::Avx512 {
+            if crate::simd_level::supported() >= SimdLevel::Avx512 {
                 // SAFETY: as above.
                 kernels.push(|a, b| unsafe { l2_squared_avx512(a, b) });
             }
@@ -210,11 +210,11 @@ mod tests {
         let mut kernels: Vec<Kernel> = vec![dot, dot_scalar];
         #[cfg(target_arch = "x86_64")]
         {
-            if crate::tier::supported() >= Tier::Avx2 {
+            if crate::simd_level::supported() >= SimdLevel::Avx2 {
                 // SAFETY: the processor has the instructions; `check` passes equal lengths.
                 kernels.push(|a, b| unsafe { dot_avx2(a, b) });
             }
-            if crate::tier::supported() >= Tier::Avx512 {
+            if crate::simd_level::supported() >= SimdLevel::Avx512 {
                 // SAFETY: as above.
                 kernels.push(|a, b| unsafe { dot_avx512(a, b) });
             }

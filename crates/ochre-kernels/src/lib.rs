@@ -7,21 +7,21 @@
 //! Not here: what a distance means for a space (`ochre-index`), where vectors come from.
 
 mod arena;
-mod byte;
 mod float;
 mod memory;
-mod nibble;
 mod prefetch;
+mod simd_level;
 mod slab;
+mod sq4;
+mod sq8;
 mod thread;
-mod tier;
 
 pub use arena::Arena;
-pub use byte::byte_dot;
 pub use float::{dot, l2_squared};
-pub use memory::{give_back_large_buffers, give_back_memory};
-pub use nibble::{LINE_NIBBLES, Line, nibble_dots};
+pub use memory::{set_mmap_threshold, trim_heap};
 pub use prefetch::{prefetch, prefetch_row};
+pub use simd_level::{SimdLevel, simd_level};
 pub use slab::{Region, Slab};
-pub use thread::stand_back;
-pub use tier::{Tier, tier};
+pub use sq4::{LINE_NIBBLES, Line, nibble_dots};
+pub use sq8::byte_dot;
+pub use thread::set_idle_priority;

@@ -6,7 +6,7 @@
 
 /// Returns memory that was freed but is still held by the C library's allocator; costs milliseconds. With
 /// other allocators than glibc's it does nothing.
-pub fn give_back_memory() {
+pub fn trim_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         unsafe extern "C" {
@@ -27,7 +27,7 @@ const LARGE: i32 = 512 << 10;
 /// smaller than the largest buffer ever freed, up to 32 MiB, between buffers that are in use. For programs, before
 /// they have threads; a library leaves this to the program it is part of. Whoever set glibc's own variables is left
 /// alone.
-pub fn give_back_large_buffers() {
+pub fn set_mmap_threshold() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         /// `M_MMAP_THRESHOLD`: larger buffers are mappings of their own.

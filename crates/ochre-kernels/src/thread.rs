@@ -7,7 +7,7 @@
 ///
 /// Niceness alone does not do: a nice thread that runs is left running for its time slice of milliseconds while
 /// a request waits.
-pub fn stand_back() {
+pub fn set_idle_priority() {
     #[cfg(target_os = "linux")]
     {
         const SCHED_IDLE: i32 = 5;

@@ -5,7 +5,7 @@
 //! the Open Cron Pattern Specification, with Vixie's rules for daylight saving time.
 //!
 //! - Day of month and day of week, both restricted, mean either of them; `*/n` counts as restricted.
-//! - Steps begin anew with each hour, day, month: `*/7` in minutes goes 0, 7, … 56, 0.
+//! - Steps begin again with each hour, day, month: `*/7` in minutes goes 0, 7, … 56, 0.
 //! - A fixed time of day runs exactly once a day: in a gap at the first instant after it, in an overlap in
 //!   the first pass. A list of times is as many fixed times. Any other pattern follows real time, through
 //!   both passes.

@@ -91,10 +91,11 @@ impl Definition {
         {
             let settings = object(member, settings)?;
             for (name, value) in settings {
-                TaskSettings::find(task, name)?;
+                let own = TaskSettings::find(task, name)?.name;
+                changed.set.remove(name);
                 match value {
-                    Value::Null => changed.set.remove(name),
-                    value => changed.set.insert(name.clone(), value.clone()),
+                    Value::Null => changed.set.remove(own),
+                    value => changed.set.insert(own.to_owned(), value.clone()),
                 };
             }
             changed.settings = TaskSettings::new(task, &changed.set)?;

@@ -21,7 +21,7 @@ pub enum Error {
     },
     /// The job has no such setting.
     #[error("job '{job}' has no setting '{name}'{}", suggestion(.nearest.as_deref()))]
-    UnknownKnob {
+    UnknownSetting {
         /// The job.
         job: String,
         /// The setting asked for.

@@ -20,7 +20,7 @@ pub trait Governor: Send + Sync {
         let _ = class;
     }
 
-    /// Whether runs that are not urgent get next to nothing: those that have waited for long are begun anew as
+    /// Whether runs that are not urgent get next to nothing: those that have waited for long are started over as
     /// more urgent ones.
     fn is_crowded(&self) -> bool {
         false

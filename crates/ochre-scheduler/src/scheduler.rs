@@ -30,7 +30,7 @@ pub trait Scheduler: Send + Sync {
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::UnknownJob`] if there is no task of this name, [`Error::Duplicate`] if it
-    /// is scheduled already, [`Error::UnknownKnob`], [`Error::Store`].
+    /// is scheduled already, [`Error::UnknownSetting`], [`Error::Store`].
     fn schedule_interval(
         &self, job: &str, interval: Duration, options: ScheduleOptions,
     ) -> Result<JobHandle<'_>, Error>;
@@ -67,7 +67,7 @@ pub trait Scheduler: Send + Sync {
     /// Runs a paused or broken job again, from its next time on.
     fn resume(&self, job: &str) -> Result<(), Error>;
 
-    /// Runs a job as soon as possible, whatever its schedule and its precondition say; the nominal time of the run. Asking
+    /// Runs a job as soon as possible, whatever its schedule and its precondition say; the scheduled time of the run. Asking
     /// again before it begins is asking once.
     fn run_now(&self, job: &str) -> Result<Time, Error>;
 
@@ -218,7 +218,7 @@ pub struct JobStatus {
     pub pending: Vec<Pending>,
     /// How far the run under way is.
     pub progress: Option<Progress>,
-    /// What became of its nominal times.
+    /// What became of its scheduled time.
     pub counters: Counters,
     /// Runs that failed since one succeeded.
     pub failures: u32,

@@ -32,7 +32,7 @@ pub struct Schedule {
     /// Its settings that are set; the others have their defaults.
     #[serde(alias = "knobs")]
     pub settings: Map<String, Value>,
-    /// What the configuration said when this was made; if it says something else, this is made anew.
+    /// What the configuration said when this was made; if it says something else, this is made again.
     pub declared: Value,
     /// It is run at all.
     pub is_enabled: bool,

@@ -23,6 +23,10 @@ pub trait Task: Send + Sync {
     fn settings(&self) -> &'static [Setting] {
         &[]
     }
+    /// Settings that had another name before, which is still taken: the name, and the one before.
+    fn renamed_settings(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
     /// Those of its settings that count what a step does, and so cannot be 0.
     fn positive_settings(&self) -> &'static [&'static str] {
         &[]
@@ -186,7 +190,7 @@ impl TaskSettings {
     /// The defaults of a task, with some values set.
     ///
     /// # Errors
-    /// [`Error::UnknownKnob`] with the nearest name there is; [`Error::Invalid`] for a value of the wrong kind.
+    /// [`Error::UnknownSetting`] with the nearest name there is; [`Error::Invalid`] for a value of the wrong kind.
     pub fn new(task: &dyn Task, set: &Map<String, Value>) -> Result<Self, Error> {
         let mut all: Map<String, Value> =
             task.settings().iter().map(|setting| (setting.name.to_owned(), setting.default.to_json())).collect();
@@ -196,14 +200,16 @@ impl TaskSettings {
                 what: "setting",
                 reason: format!("'{name}' of job '{}' is {value}; it has to be {wanted}", task.name()),
             })?;
-            all.insert(name.clone(), value.clone());
+            all.insert(setting.name.to_owned(), value.clone());
         }
         Ok(Self(all))
     }
 
     /// The setting of this name.
     pub(crate) fn find(task: &dyn Task, name: &str) -> Result<&'static Setting, Error> {
-        task.settings().iter().find(|setting| setting.name == name).ok_or_else(|| Error::UnknownKnob {
+        let renamed = task.renamed_settings().iter().find(|(_, old)| *old == name);
+        let name = renamed.map_or(name, |(new, _)| new);
+        task.settings().iter().find(|setting| setting.name == name).ok_or_else(|| Error::UnknownSetting {
             job: task.name().to_owned(),
             name: name.to_owned(),
             nearest: nearest(name, task.settings().iter().map(|setting| setting.name)),

@@ -142,7 +142,7 @@ impl Expression {
     }
 }
 
-/// What a walk over an expression finds.
+/// What a search over an expression finds.
 #[derive(Default)]
 struct Walk {
     /// The first thing that cannot be allowed.

@@ -63,7 +63,7 @@ pub struct DatabaseConfig {
     pub map_segments: bool,
     pub segment_bytes: u64,
     pub graph_records_min: usize,
-    pub tail_bytes_max: usize,
+    pub unindexed_bytes_max: usize,
     pub unindexed_filters: String,
     pub unindexed_records_max: usize,
 }
@@ -291,7 +291,8 @@ impl Config {
                 set_text(&mut table, name, key, value)?;
             }
         }
-        for key in dotted_keys(&table) {
+        let renamed = RENAMED.iter().map(|(old, _)| (*old).to_owned());
+        for key in renamed.chain(dotted_keys(&table)) {
             let name = variable(&key);
             if let Some((_, value)) = source.environment.iter().find(|(given, _)| *given == name) {
                 set_text(&mut table, &name, &key, value)?;
@@ -523,8 +524,17 @@ fn from_yaml(yaml: &Yaml) -> Option<Value> {
     })
 }
 
+/// Settings that had another name before, which is still taken: the name before, and the present one.
+const RENAMED: [(&str, &str); 1] = [("database.tail_bytes_max", "database.unindexed_bytes_max")];
+
+/// The present name of a setting, also if it is given by the one before.
+fn present_name(key: &str) -> &str {
+    RENAMED.iter().find(|(old, _)| *old == key).map_or(key, |(_, new)| new)
+}
+
 /// Sets a key from text, read as the type the default has.
 fn set_text(table: &mut Table, source_name: &str, key: &str, text: &str) -> Result<(), ConfigError> {
+    let key = present_name(key);
     if key == "server.port" && text.starts_with("tcp://") {
         // Kubernetes puts such addresses under NAME_PORT for every service, ours among them.
         tracing::warn!(name = source_name, value = text, "passed over: this is the address of a service, not a port");
@@ -555,6 +565,7 @@ fn set_text(table: &mut Table, source_name: &str, key: &str, text: &str) -> Resu
 }
 
 fn set_value(table: &mut Table, source_name: &str, key: &str, value: Value) -> Result<(), ConfigError> {
+    let key = present_name(key);
     let Some(known) = lookup(table, key) else { return Err(unknown(table, source_name, key)) };
     if known.type_str() != value.type_str() {
         return Err(ConfigError::Value {
@@ -606,7 +617,18 @@ mod tests {
         let engine = ochre_engine::Options::default();
         assert_eq!(config.database.segment_bytes, engine.segment_bytes);
         assert_eq!(config.database.graph_records_min, engine.graph_records_min);
-        assert_eq!(config.database.tail_bytes_max, engine.tail_bytes_max);
+        assert_eq!(config.database.unindexed_bytes_max, engine.unindexed_bytes_max);
+    }
+
+    #[test]
+    fn settings_are_taken_by_the_name_that_they_had_before() {
+        let config = from_file("ochre.toml", "[database]\ntail_bytes_max = 7").unwrap();
+        assert_eq!(config.database.unindexed_bytes_max, 7);
+        let environment = vec![("OCHRE_DATABASE_TAIL_BYTES_MAX".into(), "8".into())];
+        let config = Config::read(&Source { environment, ..Source::default() }).unwrap();
+        assert_eq!(config.database.unindexed_bytes_max, 8);
+        let text = from_file("ochre.toml", "[database]\ntail_byte_max = 7").unwrap_err().to_string();
+        assert!(text.contains("database.tail_byte_max"), "{text}");
     }
 
     #[test]

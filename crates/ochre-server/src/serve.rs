@@ -50,9 +50,16 @@ async fn until_it_gives_way<E: std::fmt::Display>(guard: Guard, connection: impl
     }
 }
 
-/// The whole service: routes in their layers. [`Server`] serves it; tests call it in process.
-pub fn service(app: App, extensions: &Loaded) -> Router {
+/// The whole service: extensions started, and routes in their layers. [`Server`] serves it; tests call it in process.
+///
+/// # Errors
+/// An extension cannot be started: which, and why.
+pub fn service(app: App, extensions: &Loaded) -> Result<Router, String> {
     extensions.connect(&app);
+    for extension in extensions.api() {
+        let started = extension.started(app.database());
+        started.map_err(|failure| format!("extension '{}' cannot be started: {failure}", extension.name()))?;
+    }
     let origins = app.config().server.cors_allow_origins.clone();
     let guard = auth::Guard::new(app.clone(), Permissions::of(extensions.api()), extensions.permissions());
     let guarded = axum::middleware::from_fn_with_state(guard, auth::guard);
@@ -84,7 +91,7 @@ pub fn service(app: App, extensions: &Loaded) -> Router {
         .layer(axum::middleware::from_fn(layers::request_id))
         .with_state(app);
     // Around the whole, since routes are found by the path as it then is.
-    Router::new().fallback_service(router).layer(axum::middleware::from_fn(unknown::without_slash_at_the_end))
+    Ok(Router::new().fallback_service(router).layer(axum::middleware::from_fn(unknown::without_slash_at_the_end)))
 }
 
 /// A server bound to its address.
@@ -125,12 +132,8 @@ impl Server {
     pub async fn run(
         self, app: App, extensions: Loaded, stop: impl Future<Output = ()>, waiting: impl FnOnce(usize),
     ) -> Result<(), String> {
-        for extension in extensions.api() {
-            let started = extension.started(app.database());
-            started.map_err(|failure| format!("extension '{}' cannot be started: {failure}", extension.name()))?;
-        }
         let (arriving, patience) = (Arc::clone(app.arriving()), app.config().server.stop_timeout_ms);
-        let router = service(app, &extensions);
+        let router = service(app, &extensions)?;
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE).max_buf_size(HEAD_BYTES_MAX);
         let graceful = GracefulShutdown::new();

@@ -130,7 +130,7 @@ pub(crate) fn check_pages(connection: &Connection, report: &mut Report, pace: Pa
     if suspects.is_empty() {
         return Ok(true);
     }
-    // What the log has anew is not read from the file: a checkpoint that a crash or a full disk ended leaves pages halfway.
+    // What the log has again is not read from the file: a checkpoint that a crash or a full disk ended leaves pages halfway.
     let path = connection.path().map(|path| Path::new(path).with_extension("sqlite3-wal"));
     let anew = path.map_or_else(BTreeSet::new, |path| pages_in_log(&path));
     for page in suspects.into_iter().filter(|page| !anew.contains(page)) {
@@ -153,7 +153,7 @@ fn pages_in_log(path: &Path) -> BTreeSet<u64> {
         return pages;
     }
     let mut frame = vec![0; FRAME + PAGE_BYTES];
-    // Frames of before the log was begun anew have other salts.
+    // Frames of before the log was started over have other salts.
     while log.read_exact(&mut frame).is_ok() && frame[8..16] == header[16..24] {
         pages.insert(u64::from(u32::from_be_bytes(frame[..4].try_into().expect("four bytes"))));
     }

@@ -594,7 +594,7 @@ fn add_blocks(state: &mut State, segment: u32, entries: &[BlockEntry]) {
     }
 }
 
-/// Makes the next fetch of a file's blocks load them anew; the collections they belong to.
+/// Makes the next fetch of a file's blocks load them again; the collections they belong to.
 fn forget_cached(state: &mut State, segment: u32) -> BTreeSet<CollectionNumber> {
     let mut moved = BTreeSet::new();
     for (collection, blocks) in &mut state.blocks {

@@ -536,7 +536,7 @@ pub trait Store: Send + Sync {
 pub(crate) const KEYS_PER_COLLECTION_MAX: usize = 10_000;
 /// How many log entries a collection keeps: a filter that was resolved on an older state is resolved again.
 pub(crate) const LOG_ENTRIES_KEPT: u64 = 1_000;
-/// How many log entries a consumer can hold back; past it the consumer has to begin anew.
+/// How many log entries a consumer can hold back; past it the consumer has to begin again.
 pub(crate) const LOG_ENTRIES_HELD_MAX: u64 = 1_000_000;
 /// How many log entries the snapshot of a collection can hold back.
 pub(crate) const LOG_ENTRIES_HELD_FOR_SNAPSHOT_MAX: u64 = 20_000;

@@ -106,7 +106,7 @@ fn build(rows: &Rows, parameters: GraphParameters, threads: usize) -> Result<Gra
         graph.link_next(usize::MAX, vector, BuildOptions { threads, stop: &stop });
     }
     graph.search_weakly_linked_again();
-    graph.gauge();
+    graph.calibrate();
     while graph.unsearched() > 0 {
         let vector = |node: Node| rows.row(node.offset as usize).ok();
         graph.search_own(usize::MAX, 100, vector, BuildOptions { threads, stop: &stop });
@@ -162,7 +162,7 @@ fn main() -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     let unreachable = view.unreachable_len();
     let built = serde_json::json!({
-        "build_seconds": build_seconds, "codes_bytes": memory.codes, "links_bytes": memory.links, "unreachable": unreachable,
+        "build_seconds": build_seconds, "codes_bytes": memory.quantized, "links_bytes": memory.links, "unreachable": unreachable,
     });
     writeln!(out, "{built}")?;
 
@@ -172,19 +172,19 @@ fn main() -> Result<(), Failure> {
         let hint = Some(if command == "scan" { Strategy::Scan } else { Strategy::Graph });
         let ef_search = ef_search.trim().parse()?;
         let mut found: Vec<u32> = Vec::new();
-        let (mut visited, mut measured) = (0, 0);
+        let (mut visited, mut reranked) = (0, 0);
         let begun = Instant::now();
         for query in queries.chunks(dimension) {
             let wanted = Nearest { query, k: arguments.k, ef_search, exact_max: 0, matches: None, hint };
             let (hits, plan) = nearest(&view, wanted)?;
             found.extend(hits.iter().map(|hit| hit.offset));
             visited += plan.visited;
-            measured += plan.measured;
+            reranked += plan.reranked;
         }
         let seconds = begun.elapsed().as_secs_f64();
         std::fs::write(&arguments.found, bytemuck::cast_slice(&found))?;
-        let (visited, measured) = (visited * dimension / queries.len(), measured * dimension / queries.len());
-        writeln!(out, "{}", serde_json::json!({"seconds": seconds, "visited": visited, "measured": measured}))?;
+        let (visited, reranked) = (visited * dimension / queries.len(), reranked * dimension / queries.len());
+        writeln!(out, "{}", serde_json::json!({"seconds": seconds, "visited": visited, "measured": reranked}))?;
         out.flush()?;
     }
     Ok(())

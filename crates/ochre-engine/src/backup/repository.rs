@@ -99,7 +99,7 @@ impl Repository {
         Ok((manifests, faults))
     }
 
-    /// Reads manifests anew from now on, whether they look as they did or not.
+    /// Reads manifests again from now on, whether they look as they did or not.
     pub(crate) fn forget_manifests(&self) {
         self.read.lock().clear();
     }
@@ -260,7 +260,7 @@ impl Repository {
 
     /// Removes chains beyond the last `keep` and those older than `not_before`, an RFC 3339 time; then chunks that
     /// no backup names. The last chain always stays, and so does the last that was verified.
-    pub(crate) fn thin_out(
+    pub(crate) fn prune(
         &self, keep: usize, not_before: &str, pace: Pace<'_>,
     ) -> Result<Result<(usize, usize), Stop>, Error> {
         let (manifests, faults) = self.manifests()?;

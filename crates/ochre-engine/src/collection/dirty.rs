@@ -36,8 +36,8 @@ struct Work {
 pub(crate) struct IndexState {
     /// In its newest snapshot.
     pub(crate) snapshot: usize,
-    /// When it was last gauged.
-    pub(crate) gauged: usize,
+    /// When it was last calibrated.
+    pub(crate) calibrated: usize,
     /// When all of its nodes were last searched for.
     pub(crate) searched: usize,
     /// When its recall was last sampled.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ochre_kernels::give_back_memory;
+use ochre_kernels::trim_heap;
 use parking_lot::{Condvar, Mutex};
 
 use crate::collection::Collections;
@@ -137,7 +137,7 @@ impl Collections {
 
     fn drop_pages(&self) {
         self.release_mapped_pages();
-        give_back_memory();
+        trim_heap();
     }
 
     fn release_mapped_pages(&self) {
@@ -185,7 +185,7 @@ impl Collections {
         }
         if unloaded > 0 {
             drop(oldest);
-            give_back_memory();
+            trim_heap();
         }
         unloaded
     }
@@ -204,7 +204,7 @@ impl Collections {
     }
 
     /// Forgets what is in memory of a collection. Whoever is reading it goes on with what it has; the next
-    /// request reads it anew.
+    /// request reads it again.
     fn unload(&self, loaded: &Arc<CollectionState>) {
         let mut all = self.loaded.write();
         if all.get(&loaded.number).is_some_and(|current| Arc::ptr_eq(current, loaded)) {

@@ -254,7 +254,7 @@ impl Collection {
         let row = self.info()?;
         let records_min = self.inner.settings.graph_records_min;
         let progress = |view: Arc<View>| {
-            let waiting = if view.live().len() < records_min { 0 } else { view.waiting_len() };
+            let waiting = if view.live().len() < records_min { 0 } else { view.pending_len() };
             (view.in_graph().len(), waiting)
         };
         Ok(self.loaded_view(&row).map_or((0, 0), progress))

@@ -76,7 +76,7 @@ impl Collections {
         let FoundGraph { graph, is_unverified } = self.cache.read(self.store.epoch(), row.id, parameters)?;
         tracing::info!(collection = row.name, nodes = graph.len(), "loaded the graph from its snapshot");
         self.dirty.update_index_state(row.number, |remembered| {
-            (remembered.snapshot, remembered.gauged, remembered.searched) = (graph.len(), graph.len(), graph.len());
+            (remembered.snapshot, remembered.calibrated, remembered.searched) = (graph.len(), graph.len(), graph.len());
             remembered.is_unverified = is_unverified;
         });
         Some(Arc::new(graph))

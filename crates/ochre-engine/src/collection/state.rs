@@ -3,7 +3,7 @@
 //! Invariants:
 //! - Views are published in the order of positions, one per commit, without gaps.
 //! - While a collection is being loaded, commits to it are kept aside and applied on top.
-//! - If a commit cannot be applied, the view is dropped and loaded anew; the write stands.
+//! - If a commit cannot be applied, the view is dropped and reloaded; the write stands.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -203,7 +203,7 @@ impl CollectionState {
         self.change(change);
     }
 
-    /// Finds every vector anew where the store has it now.
+    /// Finds every vector again where the store has it now.
     pub(crate) fn relocate(&self, store: &dyn Store) -> Result<(), Error> {
         // Verified here, before requests meet them: each block is read whole once after it was mapped.
         let verified = store.read()?.vector_blocks(self.number)?;

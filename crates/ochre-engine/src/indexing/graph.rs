@@ -1,7 +1,7 @@
-//! Moving vectors from the tail into the graph, building graphs anew, and writing their snapshots.
+//! Putting vectors into the graph that are not in it yet, rebuilding graphs, and writing their snapshots.
 //!
 //! Whoever does it holds the lock `graphs`, so a graph has one writer. Killed at any point it leaves what there
-//! was: vectors stay in the tail until the view says that the graph has them.
+//! was: vectors stay among the unindexed vectors until the view says that the graph has them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ const SAMPLE: usize = 4096;
 const LINK_AT_ONCE: usize = 256;
 /// Vectors that are coded in one step.
 const CODE_AT_ONCE: usize = 10_000;
-/// A graph with so many times more nodes than there are records is begun anew.
+/// A graph with so many times more nodes than there are records is started over.
 const DEAD_NODES_MAX: usize = 3;
 /// Nodes that few links lead to are looked for once this share of the graph was added since the last time.
 const CHECK_SHARE: usize = 50;
@@ -55,7 +55,7 @@ pub(crate) enum Pending {
     Urgent(String),
 }
 
-/// A graph that may have to be built anew.
+/// A graph that may have to be rebuilt.
 pub(crate) struct Decayed {
     pub(crate) number: CollectionNumber,
     pub(crate) why: String,
@@ -66,17 +66,17 @@ pub(crate) struct Decayed {
 
 impl Indexing {
     /// Whether a collection's index has to follow what changed `since`.
-    pub(crate) fn pending(&self, number: CollectionNumber, since: Duration, tail_age: Duration) -> Pending {
+    pub(crate) fn pending(&self, number: CollectionNumber, since: Duration, unindexed_age: Duration) -> Pending {
         let Some(loaded) = self.collections.get(number) else { return Pending::Nothing };
         let (Some(view), Ok(row)) = (loaded.view(), self.collections.catalog.row(loaded.id)) else {
             return Pending::Nothing;
         };
         let Some(dimension) = row.dimension else { return Pending::Nothing };
         let name = &row.name;
-        let (tail, records) = (view.waiting_len(), view.live().len());
-        let unindexed = view.outside_text().len();
-        let is_text_due = row.schema.is_text_searchable() && unindexed > self.settings.text_unindexed_max;
-        let text = || Pending::Now(format!("{unindexed} documents of '{name}' are in no text segment"));
+        let (waiting, records) = (view.pending_len(), view.live().len());
+        let outside_text = view.outside_text().len();
+        let is_text_due = row.schema.is_text_searchable() && outside_text > self.settings.text_unindexed_max;
+        let text = || Pending::Now(format!("{outside_text} documents of '{name}' are in no text segment"));
         if records < self.settings.graph_records_min {
             let has_surplus = view.graph().is_some() && records < self.settings.graph_records_min / 2;
             return if is_text_due {
@@ -96,12 +96,12 @@ impl Indexing {
         if view.graph().is_some_and(|graph| graph.unsearched() > 0) {
             return Pending::Now(format!("vectors in the graph of '{name}' were not searched for yet"));
         }
-        if tail * dimension * 4 > self.settings.tail_bytes_max / 2 {
-            return Pending::Urgent(format!("{tail} vectors of '{name}' wait for the graph"));
+        if waiting * dimension * 4 > self.settings.unindexed_bytes_max / 2 {
+            return Pending::Urgent(format!("{waiting} vectors of '{name}' wait for the graph"));
         }
         let threshold = row.schema.hnsw().sync_threshold.max(1);
-        if tail >= threshold || tail > 0 && since >= tail_age {
-            return Pending::Now(format!("{tail} vectors of '{name}' wait for the graph"));
+        if waiting >= threshold || waiting > 0 && since >= unindexed_age {
+            return Pending::Now(format!("{waiting} vectors of '{name}' wait for the graph"));
         }
         if is_text_due {
             return text();
@@ -109,7 +109,7 @@ impl Indexing {
         if let Some(why) = self.records_due(&loaded, &view) {
             return Pending::Now(format!("'{name}': {why}"));
         }
-        if tail == 0 { Pending::Nothing } else { Pending::Later(tail) }
+        if waiting == 0 { Pending::Nothing } else { Pending::Later(waiting) }
     }
 
     /// Brings the indexes of every loaded collection up to date, whatever little is missing.
@@ -155,7 +155,7 @@ impl Indexing {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Moves the tail of a collection into its graph, making one if there is none; with `all`, also finds
+    /// Moves the unindexed vectors of a collection into its graph, making one if there is none; with `all`, also finds
     /// what is lost and writes the snapshot where there is little that is new.
     pub(crate) fn sync_index(&self, number: CollectionNumber, all: bool, context: &Context<'_>) -> Result<(), Failure> {
         let Some(loaded) = self.collections.get(number) else { return Ok(()) };
@@ -177,7 +177,7 @@ impl Indexing {
             let graph = empty_graph(&view, GraphParameters::new(&hnsw, dimension), &hnsw);
             self.publish_graph(&loaded, graph);
         }
-        self.drain_tail(&loaded, &hnsw, context)?;
+        self.index_pending(&loaded, &hnsw, context)?;
         self.finish(&loaded, &row, all, context)
     }
 
@@ -201,7 +201,7 @@ impl Indexing {
         Ok(())
     }
 
-    /// Graphs that have to be built anew, or may have to, the worst first.
+    /// Graphs that have to be rebuilt, or may have to, the worst first.
     pub(crate) fn decayed(&self, dead_share_max: f64, with_samples: bool) -> Vec<Decayed> {
         let loaded: Vec<Arc<CollectionState>> = self.collections.all();
         let mut decayed: Vec<Decayed> = loaded
@@ -216,7 +216,7 @@ impl Indexing {
                     found(format!("the parameters of '{}' changed", row.name), false)
                 } else if dead_share > dead_share_max {
                     found(format!("{:.0} % of the graph of '{}' is dead", dead_share * 100.0, row.name), false)
-                } else if with_samples && nodes > 0 && view.waiting_len() == 0 && nodes > sampled + sampled / 2 {
+                } else if with_samples && nodes > 0 && view.pending_len() == 0 && nodes > sampled + sampled / 2 {
                     found(format!("the recall of '{}' was not sampled since its graph grew", row.name), true)
                 } else {
                     None
@@ -303,12 +303,12 @@ impl Indexing {
         }
         self.publish_graph(&loaded, graph);
         self.collections.note_memory_freed();
-        // What changed meanwhile is in the tail.
-        self.drain_tail(&loaded, &hnsw, context)?;
+        // What changed meanwhile is among the unindexed vectors.
+        self.index_pending(&loaded, &hnsw, context)?;
         self.finish(&loaded, &row, true, context)
     }
 
-    /// Builds anew what caches hold of records that are deleted or replaced; whether anything was.
+    /// Builds again what caches hold of records that are deleted or replaced; whether anything was.
     pub(crate) fn erase_caches(&self, row: &CollectionRow, context: &Context<'_>) -> Result<bool, Failure> {
         let view = self.collections.view(row)?;
         let has_dead_nodes = view.graph().is_some_and(|graph| dead_share(&view, graph) > 0.0);
@@ -329,7 +329,7 @@ impl Indexing {
 
     fn publish_graph(&self, loaded: &CollectionState, graph: Graph) {
         self.dirty.update_index_state(loaded.number, |remembered| {
-            (remembered.snapshot, remembered.gauged, remembered.searched) = (0, 0, 0);
+            (remembered.snapshot, remembered.calibrated, remembered.searched) = (0, 0, 0);
             remembered.is_unverified = false;
         });
         let graph = Arc::new(graph);
@@ -337,7 +337,7 @@ impl Indexing {
     }
 
     /// Moves the whole tail into the graph, batch by batch: what has no code yet is coded first.
-    fn drain_tail(
+    fn index_pending(
         &self, loaded: &CollectionState, hnsw: &HnswConfiguration, context: &Context<'_>,
     ) -> Result<(), Failure> {
         let mut tried = ochre_index::Bitmap::new();
@@ -346,7 +346,7 @@ impl Indexing {
             // No view is held while the step waits: it would keep on the heap what the next one has in files.
             let progress = loaded.view().and_then(|view| {
                 let graph = view.graph()?;
-                Some(nodes_done(graph, graph.linked().len() + view.tail_len()))
+                Some(nodes_done(graph, graph.linked().len() + view.unindexed_len()))
             });
             self.next_step(progress.unwrap_or_default(), context)?;
             let Some(view) = loaded.view() else { return Ok(()) };
@@ -357,22 +357,23 @@ impl Indexing {
                 return Ok(());
             }
             if graph.len() > DEAD_NODES_MAX * view.live().len() {
-                // Linking what is mostly dead takes longer than to begin anew.
+                // Linking what is mostly dead takes longer than to begin again.
                 let parameters = graph.parameters();
                 self.publish_graph(loaded, empty_graph(&view, parameters, hnsw));
                 self.collections.note_memory_freed();
                 continue;
             }
             let threads = self.admission.threads(threads(hnsw));
-            // A vector that cannot be read stays in the tail; it is not tried twice.
-            let tail = view.live().and_not(view.in_graph()).and_not(&tried);
-            let uncoded: Vec<u32> = tail.iter().filter(|offset| !view.is_coded(*offset)).take(CODE_AT_ONCE).collect();
+            // A vector that cannot be read stays among the unindexed vectors; it is not tried twice.
+            let unindexed = view.live().and_not(view.in_graph()).and_not(&tried);
+            let uncoded: Vec<u32> =
+                unindexed.iter().filter(|offset| !view.is_coded(*offset)).take(CODE_AT_ONCE).collect();
             let lacks_room = graph.capacity() - graph.len() < uncoded.len();
             let is_to_move = is_movable && !graph.is_empty() && self.is_large_to_build(&graph, lacks_room);
             if is_to_move && graph.linked().len() == graph.len() {
                 graph.search_weakly_linked_again();
-                tell_lost(loaded, &graph);
-                let capacity = Graph::capacity_for(graph.len() + view.tail_len(), hnsw.resize_factor);
+                mark_unreachable(loaded, &graph);
+                let capacity = Graph::capacity_for(graph.len() + view.unindexed_len(), hnsw.resize_factor);
                 let moved = self.moved_to_file(loaded, &graph, capacity).map(Arc::new);
                 is_movable = moved.is_some();
                 if moved.is_some_and(|moved| !replace(loaded, &graph, &moved)) {
@@ -461,19 +462,19 @@ impl Indexing {
         self.sync_records(loaded, row, all, context)
     }
 
-    /// Makes sure that walks find every node, and leaves those to the tail that they miss all the same.
+    /// Makes sure that searches find every node; those that they miss all the same stay among the unindexed vectors, which are scanned.
     fn repair(
         &self, loaded: &CollectionState, view: &View, hnsw: &HnswConfiguration, graph: &Arc<Graph>, all: bool,
         context: &Context<'_>,
     ) -> Result<(), Failure> {
         let remembered = self.dirty.index_state(loaded.number);
         // How distances grow with rank changes little while a graph grows.
-        if remembered.gauged < graph.len() / 2 {
+        if remembered.calibrated < graph.len() / 2 {
             context.step(nodes_done(graph, graph.len()))?;
-            graph.gauge();
-            self.dirty.update_index_state(loaded.number, |remembered| remembered.gauged = graph.len());
+            graph.calibrate();
+            self.dirty.update_index_state(loaded.number, |remembered| remembered.calibrated = graph.len());
         }
-        let lost = graph.lost_count();
+        let lost = graph.unreachable_count();
         // Looking at every link costs as much as the graph is large, so it has to have grown by some share.
         let unchecked = graph.unchecked();
         if unchecked > graph.len() / CHECK_SHARE || (all && unchecked > 0) {
@@ -498,9 +499,9 @@ impl Indexing {
                 return Ok(());
             }
         }
-        if (lost, graph.lost_count()) != (0, 0) {
-            tracing::debug!(collection = %loaded.id, lost = graph.lost_count(), "vectors that walks of the graph miss are scanned");
-            tell_lost(loaded, graph);
+        if (lost, graph.unreachable_count()) != (0, 0) {
+            tracing::debug!(collection = %loaded.id, lost = graph.unreachable_count(), "vectors that walks of the graph miss are scanned");
+            mark_unreachable(loaded, graph);
         }
         Ok(())
     }
@@ -520,7 +521,7 @@ impl Indexing {
         }
     }
 
-    /// A graph as walks read it, if much of it is new. One that takes much of the memory there may be, or lay in a file before,
+    /// A graph as searches read it, if much of it is new. One that takes much of the memory there may be, or lay in a file before,
     /// is that of its snapshot, just written: the pages of that can be let go of.
     fn copy_in_order(&self, row: &CollectionRow, graph: &Graph, fresh: usize) -> Option<Graph> {
         let bytes = (graph.codes_bytes() + graph.links_bytes()) as u64;
@@ -560,11 +561,11 @@ fn replace(loaded: &CollectionState, graph: &Arc<Graph>, copy: &Arc<Graph>) -> b
     loaded.view().and_then(|view| view.graph().cloned()).is_some_and(|now| Arc::ptr_eq(&now, copy))
 }
 
-/// Leaves those nodes to the tail that walks are known to miss, and those only.
-fn tell_lost(loaded: &CollectionState, graph: &Arc<Graph>) {
+/// Marks those nodes as unindexed that searches are known to miss, and those only.
+fn mark_unreachable(loaded: &CollectionState, graph: &Arc<Graph>) {
     loaded.change(|view| {
         view.mark_linked(graph, 0);
-        view.unmark_linked(&graph.lost());
+        view.unmark_linked(&graph.unreachable());
     });
 }
 

@@ -1,7 +1,7 @@
 //! Writing snapshots of records, from which collections are loaded without reading every record.
 //!
 //! Whoever does it holds the lock `graphs`. The log keeps what changed since the newest snapshot, up to a limit; a
-//! snapshot that is older than the log is worthless and written anew.
+//! snapshot that is older than the log is worthless and rewritten.
 
 use std::ops::ControlFlow;
 
@@ -13,7 +13,7 @@ use crate::collection::state::CollectionState;
 use crate::error::Error;
 use crate::indexing::Indexing;
 
-/// A snapshot is written anew once one in so many records changed since,
+/// A snapshot is rewritten once one in so many records changed since,
 const CHANGED_SHARE: u64 = 10;
 /// or after so many commits: the log must reach back to it.
 const COMMITS_MAX: u64 = 5_000;

@@ -40,7 +40,7 @@ impl Indexing {
         self.replace_text(&loaded, &row, &gone)
     }
 
-    /// Builds every segment anew that holds anything of documents that are deleted or replaced.
+    /// Builds every segment again that holds anything of documents that are deleted or replaced.
     pub(crate) fn rewrite_text(&self, number: u32) -> Result<(), Error> {
         let Some(loaded) = self.collections.get(number) else { return Ok(()) };
         let (Some(view), Ok(row)) = (loaded.view(), self.collections.catalog.row(loaded.id)) else { return Ok(()) };
@@ -139,7 +139,7 @@ impl Indexing {
     }
 }
 
-/// Segments to be built anew along with so many documents: small ones, and those that are mostly out of date.
+/// Segments to be rebuilt along with so many documents: small ones, and those that are mostly out of date.
 fn worn(view: &View, outside: usize) -> Vec<Arc<TextSegment>> {
     let is_worn = |segment: &TextSegment, current: &Bitmap| {
         let is_small = segment.len() <= outside.saturating_mul(MERGE_RATIO).min(FULL_DOCUMENTS / 2);

@@ -41,7 +41,7 @@ fn save(connection: &Connection, schedule: &Schedule) -> rusqlite::Result<bool> 
     Ok(true)
 }
 
-/// Lets every schedule begin at a time: what was due before is neither due nor missed. One that cannot be read is made anew
+/// Lets every schedule begin at a time: what was due before is neither due nor missed. One that cannot be read is made again
 /// from the configuration.
 pub(crate) fn begin_from(connection: &Connection, now: Time) -> rusqlite::Result<()> {
     let mut statement = connection.prepare("SELECT name, schedule FROM jobs")?;
@@ -95,7 +95,7 @@ impl JobStore for SqliteJobs {
             rows.collect::<rusqlite::Result<Vec<String>>>()
         };
         let texts = self.0.read_jobs(load).map_err(failed)?;
-        // One that cannot be read is as good as none: it is made anew from the configuration.
+        // One that cannot be read is as good as none: it is made again from the configuration.
         Ok(texts.iter().filter_map(|text| serde_json::from_str(text).ok()).collect())
     }
 

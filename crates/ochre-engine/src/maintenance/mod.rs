@@ -1,7 +1,7 @@
 //! What the database does by itself: its tasks, a file each, and the scheduler that runs them.
 //!
 //! Every task decides from the database's state whether there is anything to do, works in bounded steps,
-//! changes no answer, and may be killed anywhere. Requests come first: see `governor`.
+//! changes no answer, and may be killed anywhere. Requests come first: see `throttle`.
 
 pub(crate) mod job;
 pub(crate) mod job_store;

@@ -327,7 +327,7 @@ impl MetadataIndexes {
         self.cache.remove_index_segments(row.id, unused, &used);
     }
 
-    /// Builds every segment anew that holds anything of records as they no longer are; whether there was one.
+    /// Builds every segment again that holds anything of records as they no longer are; whether there was one.
     pub(crate) fn erase_index_segments(&self, row: &CollectionRow, context: &Context<'_>) -> Result<bool, Failure> {
         let _working = self.registry.working.lock();
         let mut had_any = false;

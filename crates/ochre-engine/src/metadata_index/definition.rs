@@ -91,7 +91,7 @@ impl IndexDefinition {
         })
     }
 
-    /// Whether another definition has the same entries: if not, the index is built anew.
+    /// Whether another definition has the same entries: if not, the index is rebuilt.
     pub(crate) fn has_same_entries(&self, other: &Self) -> bool {
         self.columns == other.columns && self.partial == other.partial && self.collection == other.collection
     }

@@ -11,7 +11,7 @@ use crate::collection::record::Include;
 use crate::collection::snapshot::ReadSnapshot;
 use crate::error::Error;
 use crate::query::Queries;
-use crate::query::explain::{Explain, Measured};
+use crate::query::explain::{Explain, Measurements};
 use crate::query::filter::Restriction;
 use crate::query::request::{FilterWarnings, GetRequest, GetResults, QueryHit, QueryRequest, QueryResults};
 
@@ -56,7 +56,7 @@ impl Queries {
         log_decision(row, &trace, request.filter.is_some(), matched, &[]);
         let (view, filter, search_time) = (&*pinned.view, request.filter.as_ref(), Duration::ZERO);
         let explain = explained.then(|| {
-            Explain::new(&Measured { view, filter, trace: &trace, matched, filter_time, search_time, plans: &[] })
+            Explain::new(&Measurements { view, filter, trace: &trace, matched, filter_time, search_time, plans: &[] })
         });
         Ok(GetResults { records, warnings, explain })
     }
@@ -117,7 +117,7 @@ impl Queries {
         let matched = matches.as_ref().unwrap_or_else(|| pinned.view.live()).len();
         log_decision(row, &trace, request.filter.is_some(), matched, &answer.plans);
         if explained {
-            answer.explain = Some(Explain::new(&Measured {
+            answer.explain = Some(Explain::new(&Measurements {
                 view: &pinned.view,
                 filter: request.filter.as_ref(),
                 trace: &trace,
@@ -250,8 +250,8 @@ fn log_decision(row: &CollectionRow, trace: &Trace, has_filter: bool, matched: u
         .iter()
         .take(LOGGED_PLANS)
         .map(|plan| {
-            let Plan { strategy, visited, scanned, measured, .. } = plan;
-            format!("{strategy:?}: {visited} nodes visited, {scanned} codes scanned, {measured} vectors measured")
+            let Plan { strategy, visited, scanned, reranked, .. } = plan;
+            format!("{strategy:?}: {visited} nodes visited, {scanned} codes scanned, {reranked} vectors reranked")
         })
         .collect();
     tracing::debug!(

@@ -30,7 +30,7 @@ pub struct Explain {
     pub filter_micros: u64,
     /// How long searching vectors took, in microseconds; 0 for a get.
     pub search_micros: u64,
-    /// Of each query embedding, how many nodes were visited, codes scanned and vectors measured.
+    /// Of each query embedding, how many nodes were visited, codes scanned and vectors reranked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub plans: Vec<Json>,
     /// All of it in a sentence.
@@ -38,7 +38,7 @@ pub struct Explain {
 }
 
 /// What was measured on the way.
-pub(crate) struct Measured<'a> {
+pub(crate) struct Measurements<'a> {
     pub(crate) view: &'a View,
     pub(crate) filter: Option<&'a Filter>,
     pub(crate) trace: &'a Trace,
@@ -49,8 +49,8 @@ pub(crate) struct Measured<'a> {
 }
 
 impl Explain {
-    pub(crate) fn new(measured: &Measured<'_>) -> Self {
-        let Measured { view, filter, trace, matched, plans, .. } = *measured;
+    pub(crate) fn new(measurements: &Measurements<'_>) -> Self {
+        let Measurements { view, filter, trace, matched, plans, .. } = *measurements;
         let used: Vec<&str> = trace
             .considered
             .iter()
@@ -99,11 +99,11 @@ impl Explain {
         };
         let search = plans.first().map_or(String::new(), |plan| {
             format!(
-                "; the search was {}: {} nodes visited, {} codes scanned, {} vectors measured",
+                "; the search was {}: {} nodes visited, {} codes scanned, {} vectors reranked",
                 strategy_name(plan.strategy),
                 plan.visited,
                 plan.scanned,
-                plan.measured
+                plan.reranked
             )
         });
         let text = format!(
@@ -118,15 +118,17 @@ impl Explain {
             rows_examined: trace.examined,
             coverage,
             indexes,
-            filter_micros: micros(measured.filter_time),
-            search_micros: micros(measured.search_time),
+            filter_micros: micros(measurements.filter_time),
+            search_micros: micros(measurements.search_time),
             plans: plans
                 .iter()
                 .map(|plan| {
                     json!({
                         "strategy": strategy_name(plan.strategy), "visited": plan.visited, "scanned": plan.scanned,
-                        "measured": plan.measured, "tail": plan.tail, "unreachable": plan.unreachable,
+                        "reranked": plan.reranked, "unindexed": plan.unindexed, "unreachable": plan.unreachable,
                         "fell_back": plan.strategy == Strategy::GraphThenScan,
+                        // The names of before, for one version.
+                        "measured": plan.reranked, "tail": plan.unindexed,
                     })
                 })
                 .collect(),

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ochre_kernels::stand_back;
+use ochre_kernels::set_idle_priority;
 use ochre_scheduler::{Admission, Class, Governor};
 use ochre_store::Store;
 use parking_lot::Mutex;
@@ -209,7 +209,7 @@ fn median(usual: &VecDeque<Duration>) -> Option<Duration> {
 impl Governor for AdmissionControl {
     fn begin(&self, class: Class) {
         // Where other processes leave nothing idle, a thread that only runs on idle processors would never run.
-        if class == Class::Urgent || self.sampled().1 > OTHERS_IDLE { step_down() } else { stand_back() }
+        if class == Class::Urgent || self.sampled().1 > OTHERS_IDLE { step_down() } else { set_idle_priority() }
     }
 
     fn is_crowded(&self) -> bool {

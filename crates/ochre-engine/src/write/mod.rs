@@ -22,7 +22,7 @@ use crate::throttle::load_monitor::LoadMonitor;
 use crate::write::request::{DeleteRequest, NewRecords};
 use crate::write::validate::check;
 
-/// How often a delete by filter is resolved anew because the collection moved on too far.
+/// How often a delete by filter is resolved again because the collection moved on too far.
 const STALE_MAX: usize = 16;
 
 /// While memory is full it is looked at this often.
@@ -121,7 +121,7 @@ impl Writes {
         let row = self.collections.catalog.row(id)?;
         // A collection that cannot be loaded can still be written to: that is how it is repaired.
         let Ok(_) = self.collections.view(&row) else { return Ok(()) };
-        let deadline = Instant::now() + Duration::from_millis(self.settings.tail_wait_ms);
+        let deadline = Instant::now() + Duration::from_millis(self.settings.unindexed_wait_ms);
         let state = self.collections.state_of(&row);
         let mut view = state.view();
         loop {
@@ -131,13 +131,13 @@ impl Writes {
             }
             let waiting = view.as_ref().map_or(0, |view| {
                 // Without a graph nothing is waiting: all vectors are searched exactly, from sealed segments.
-                if view.graph().is_some() { view.tail_len() * row.dimension.unwrap_or(0) * 4 } else { 0 }
+                if view.graph().is_some() { view.unindexed_len() * row.dimension.unwrap_or(0) * 4 } else { 0 }
             });
-            if waiting <= self.settings.tail_bytes_max && surplus == 0 {
+            if waiting <= self.settings.unindexed_bytes_max && surplus == 0 {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(Error::Busy { waiting_bytes: waiting, limit_bytes: self.settings.tail_bytes_max });
+                return Err(Error::Busy { waiting_bytes: waiting, limit_bytes: self.settings.unindexed_bytes_max });
             }
             self.dirty.index(row.number);
             // Memory gets free without a view that says so.

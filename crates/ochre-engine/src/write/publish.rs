@@ -60,7 +60,7 @@ impl Observer for Publisher {
         let Some(loaded) = collections.get(commit.collection) else { return self.tell(commit) };
         let applied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| loaded.commit(commit)));
         if !matches!(applied, Ok(true)) {
-            // The write stands; the view is loaded anew by whoever needs it next.
+            // The write stands; the view is reloaded by whoever needs it next.
             tracing::error!(
                 collection = commit.collection,
                 position = commit.position,

@@ -411,7 +411,7 @@ fn a_thousand_flips_cuts_and_removals_are_found_or_change_no_answer() {
         std::fs::write(&path, &whole).unwrap();
     }
     println!("{found} found, {harmless} harmless; kinds of pages: {hits:?}");
-    // The others hit pages that the log has anew, and places that hold nothing.
+    // The others hit pages that the log has a newer copy of, and places that hold nothing.
     assert!(found > 600, "{found} found, {harmless} harmless");
     assert!(hits.len() >= 5, "leaves and inner pages of tables and indexes, and others: {hits:?}");
 }

@@ -60,7 +60,7 @@ fn a_database_of_version_2_opens_and_its_jobs_go_on() {
 fn a_database_of_version_1_opens_and_holds_what_was_written() {
     let (_folder, database) = open("v1", small());
     let points = database.collection("points").unwrap();
-    // Snapshots are derived: one of an older version is built anew, and answers are right meanwhile.
+    // Snapshots are derived: one of an older version is rebuilt, and answers are right meanwhile.
     for strategy in [Strategy::Exact, Strategy::Graph] {
         let mut request = QueryRequest::nearest_to([7.0, 0.0]).k(3);
         request.hint = Some(Strategy::Graph);

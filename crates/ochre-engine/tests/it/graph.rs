@@ -52,7 +52,7 @@ fn recall(
         assert_eq!(answer.results[0].len(), 10);
         let expected = nearest(vectors, query, |index| filter.is_none_or(|(_, keep)| keep(index)));
         found += answer.results[0].iter().filter(|hit| expected.contains(&hit.record.id)).count();
-        visited = visited.max(answer.plans[0].visited + answer.plans[0].measured);
+        visited = visited.max(answer.plans[0].visited + answer.plans[0].reranked);
     }
     (found as f64 / (queries.len() * 10) as f64, visited as f64 / vectors.len() as f64)
 }
@@ -94,7 +94,7 @@ fn a_large_collection_is_searched_through_its_graph_and_survives_restarts() {
     database.close();
     drop(collection);
 
-    // A damaged snapshot is noticed, answers stay right without it, and maintenance builds it anew.
+    // A damaged snapshot is noticed, answers stay right without it, and maintenance rebuilds it.
     let snapshot = folder.path().join("cache").join(id.to_string()).join("graph.snapshot");
     let mut bytes = std::fs::read(&snapshot).unwrap();
     let middle = bytes.len() / 2;

@@ -105,7 +105,7 @@ fn index_sync_moves_what_was_written_into_the_graph() {
             let mut request = QueryRequest::nearest_to([7.0, 0.0, 1.0, 0.5]).k(3);
             request.hint = Some(Strategy::Graph);
             let plan = notes(database).query(&request).unwrap().plans[0];
-            plan.strategy == Strategy::Graph && plan.tail == 0
+            plan.strategy == Strategy::Graph && plan.unindexed == 0
         },
     );
 }

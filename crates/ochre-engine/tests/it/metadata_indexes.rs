@@ -333,7 +333,7 @@ fn damaged_files_change_no_answer_and_what_is_wrong_is_found() {
         let explain = explain.unwrap();
         (records.len(), explain.index.is_some())
     };
-    // A damaged file is discarded, and made anew.
+    // A damaged file is discarded, and made again.
     let mut damaged = sound.clone();
     damaged[sound.len() / 2] ^= 0x10;
     std::fs::write(file, &damaged).unwrap();

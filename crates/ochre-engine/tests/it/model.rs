@@ -12,7 +12,7 @@ struct Ways {
     exact: usize,
     scan: usize,
     graph: usize,
-    tail: usize,
+    unindexed: usize,
     reopened_with_graph: usize,
     rebuilt: usize,
     reopened_with_text: usize,
@@ -23,7 +23,7 @@ impl Ways {
         match plan.strategy {
             Strategy::Graph => {
                 self.graph += 1;
-                self.tail += usize::from(plan.tail > 0);
+                self.unindexed += usize::from(plan.unindexed > 0);
             }
             Strategy::Scan | Strategy::GraphThenScan => self.scan += 1,
             Strategy::Exact => self.exact += 1,
@@ -72,7 +72,7 @@ fn check(space: Space, seed: u64, steps: usize) {
     }
     same_records(&collection(&database, space), &oracle);
     // A workload that never reaches a path proves nothing about it.
-    assert!(ways.exact > 0 && ways.scan > 0 && ways.graph > 0 && ways.tail > 0, "{ways:?}");
+    assert!(ways.exact > 0 && ways.scan > 0 && ways.graph > 0 && ways.unindexed > 0, "{ways:?}");
     assert!(ways.reopened_with_graph > 0 && ways.reopened_with_text > 0 && ways.rebuilt > 0, "{ways:?}");
 }
 

@@ -110,7 +110,7 @@ fn damage_is_named_and_what_does_not_need_it_still_works() {
     let error = notes.query(&QueryRequest::nearest_to(vec![0.5; 128])).map(drop).unwrap_err();
     assert!(matches!(&error, Error::Damaged(text) if text.contains(".seg")), "{error}");
 
-    // Writing the embeddings anew repairs it.
+    // Writing the embeddings again repairs it.
     let mut rng = fastrand::Rng::with_seed(1000);
     let rows: Vec<Vec<f32>> = (0..1000).map(|_| (0..128).map(|_| rng.f32()).collect()).collect();
     notes.upsert(NewRecords::new((0..1000).map(|i| i.to_string()), rows)).unwrap();

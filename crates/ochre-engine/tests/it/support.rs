@@ -167,9 +167,9 @@ pub(crate) fn same_answers(collection: &Collection, oracle: &Oracle, space: Spac
         strategy: Strategy::Empty,
         visited: 0,
         scanned: 0,
-        measured: 0,
+        reranked: 0,
         matches: 0,
-        tail: 0,
+        unindexed: 0,
         unreachable: 0,
     })
 }

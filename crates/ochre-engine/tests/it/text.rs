@@ -1,4 +1,4 @@
-//! Text segments: found again after a restart, right after changes, built anew after damage.
+//! Text segments: found again after a restart, right after changes, rebuilt after damage.
 
 use ochre_engine::model::{DocumentTest, Filter};
 use ochre_engine::{Collection, Database, DeleteRequest, GetRequest, Include, NewRecords, Options};
@@ -73,7 +73,7 @@ fn text_segments_survive_restarts_changes_and_damage() {
     database.close();
     drop(notes);
 
-    // A damaged one is noticed, done without, and built anew.
+    // A damaged one is noticed, done without, and rebuilt.
     let mut bytes = std::fs::read(&sound[0]).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 4;

@@ -157,7 +157,7 @@ impl View {
         }
     }
 
-    /// Puts new segments in place of those that are `gone`; `false`, and nothing done, if the view was loaded anew
+    /// Puts new segments in place of those that are `gone`; `false`, and nothing done, if the view was reloaded
     /// since [`View::begin_index`], or has the index no more.
     pub fn replace_index_segments(
         &mut self, id: [u8; 16], generation: u64, token: u64, gone: &[Arc<CompositeSegment>],

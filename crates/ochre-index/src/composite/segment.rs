@@ -147,7 +147,7 @@ impl CompositeSegment {
     /// A segment of this epoch, collection and index. All of it is checked here.
     ///
     /// # Errors
-    /// Why it cannot be used: build it anew.
+    /// Why it cannot be used: rebuild it.
     pub fn open(
         bytes: Arc<dyn AsRef<[u8]> + Send + Sync>, epoch: u64, collection: [u8; 16],
     ) -> Result<Self, &'static str> {

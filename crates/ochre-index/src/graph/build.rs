@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::codes::{Encoded, Query};
 use super::links::Link;
-use super::walk::Search;
+use super::search::Search;
 use super::{Graph, NO_ENTRY, Near, Node, level_of};
 
 /// A link is left out if another one leads to a node that is nearer to its target by this factor. Above 1
@@ -13,14 +13,14 @@ use super::{Graph, NO_ENTRY, Near, Node, level_of};
 const ALPHA: f32 = 1.2;
 
 /// Nodes that are kept on the way down to where a node is linked: one that is linked into the wrong cluster is not found.
-const DESCENT_WIDTH: usize = 4;
+const DESCENT_BEAM_WIDTH: usize = 4;
 
 /// How nodes are added.
 #[derive(Clone, Copy, Debug)]
 pub struct BuildOptions<'a> {
     /// Threads that link.
     pub threads: usize,
-    /// Set to stop early; what is not linked then stays in the tail.
+    /// Set to stop early; what is not linked then stays among the unindexed vectors.
     pub stop: &'a AtomicBool,
 }
 
@@ -43,7 +43,7 @@ impl BuildOptions<'_> {
 impl Graph {
     /// Adds nodes with their codes, not linked yet; `false`, and nothing added, if they do not fit.
     ///
-    /// One caller at a time. Readers may walk meanwhile.
+    /// One caller at a time. Readers may search meanwhile.
     #[must_use]
     pub fn append(&self, nodes: &[(Node, &[f32])], threads: usize) -> bool {
         if self.capacity() - self.nodes.len() < nodes.len() {
@@ -58,7 +58,7 @@ impl Graph {
     /// Links the next nodes that are not linked yet, at most `count_max`. `vector` gives a node's vector if
     /// it is still to be had; else its code has to do.
     ///
-    /// One caller at a time. Readers may walk meanwhile; they find a node once links lead to it.
+    /// One caller at a time. Readers may search meanwhile; they find a node once links lead to it.
     pub fn link_next<'v>(
         &self, count_max: usize, vector: impl Fn(Node) -> Option<&'v [f32]> + Sync, options: BuildOptions<'_>,
     ) {
@@ -121,16 +121,16 @@ impl Graph {
                 _ => entry_guard = Some(self.entry_lock.lock()),
             }
         };
-        let mut scratch = self.take_scratch();
+        let mut context = self.take_scratch();
         let mut visited = 0;
         let mut entries = vec![self.near(query, entry)];
-        self.descend(query, &mut entries, (level + 1..=top).rev(), DESCENT_WIDTH, &mut scratch, &mut visited);
+        self.descend(query, &mut entries, (level + 1..=top).rev(), DESCENT_BEAM_WIDTH, &mut context, &mut visited);
         for level in (0..=level.min(top)).rev() {
             let accept = &mut |found| found != node;
             let (ef, visit_max) = (self.parameters.ef_construction, usize::MAX);
             let search = Search { visit_max, ..Search::plain(ef, accept) };
-            self.search_level(query, &entries, level, search, &mut scratch, &mut visited);
-            let found: Vec<Near> = scratch.found().collect();
+            self.search_level(query, &entries, level, search, &mut context, &mut visited);
+            let found: Vec<Near> = context.found().collect();
             let same = found.iter().map(|near| near.node).filter(|_| level == 0);
             if let Some(first) = same.into_iter().find(|other| self.codes.is_same(node, *other))
                 && self.add_duplicate(first, node)
@@ -138,9 +138,9 @@ impl Graph {
                 break;
             }
             // Measured like the links among themselves, so that equal vectors are equally far.
-            let mut candidates = self.measured(node, found.iter().map(|near| near.node).collect());
+            let mut candidates = self.reranked(node, found.iter().map(|near| near.node).collect());
             candidates.sort_unstable();
-            let chosen = self.thin_out(&candidates, self.links_max(level));
+            let chosen = self.prune(&candidates, self.links_max(level));
             self.set_links(node, level, &chosen);
             for near in &chosen {
                 self.add_link(near.node, level, Near { distance: near.distance, node });
@@ -149,14 +149,14 @@ impl Graph {
                 entries = found;
             }
         }
-        self.give_scratch(scratch);
+        self.give_scratch(context);
         if entry_guard.is_some() && level > top {
             self.entry.store((level as u64) << 32 | u64::from(node), Ordering::Release);
         }
     }
 
     /// Nodes with their distances from one.
-    pub(super) fn measured(&self, from: u32, nodes: Vec<u32>) -> Vec<Near> {
+    pub(super) fn reranked(&self, from: u32, nodes: Vec<u32>) -> Vec<Near> {
         let mut distances = vec![0.0; nodes.len()];
         self.codes.between(from, &nodes, &mut distances);
         nodes.into_iter().zip(distances).map(|(node, distance)| Near { distance, node }).collect()
@@ -167,7 +167,7 @@ impl Graph {
     /// if it is nearer by the factor [`ALPHA`].
     ///
     /// Source: Jayaram Subramanya et al., DiskANN, NeurIPS 2019, algorithm 2, in two rounds.
-    fn thin_out(&self, candidates: &[Near], count_max: usize) -> Vec<Near> {
+    fn prune(&self, candidates: &[Near], count_max: usize) -> Vec<Near> {
         /// The candidate was taken.
         const TAKEN: f32 = f32::INFINITY;
         // How much nearer each candidate is to one that was taken than to the node.
@@ -229,12 +229,12 @@ impl Graph {
         if links.len() < room {
             links.push(near.node);
         } else {
-            let mut all = self.measured(node, links);
+            let mut all = self.reranked(node, links);
             all.push(near);
             all.sort_unstable();
             // Some room is left, so that the next link does not thin the list out again.
             let keep = (length * 7 / 8).clamp(1, room.max(1));
-            links = self.thin_out(&all, keep).iter().map(|near| near.node).collect();
+            links = self.prune(&all, keep).iter().map(|near| near.node).collect();
         }
         self.set_neighbours(node, level, links);
     }

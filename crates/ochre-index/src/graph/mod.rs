@@ -1,13 +1,13 @@
 //! A navigable graph over quantised vectors (HNSW), with concurrent readers.
 //!
-//! The graph holds its own copy of the vectors as codes, so a walk never touches the truth; what it finds
-//! is measured again exactly by the caller. Links are thinned out as in Vamana, which keeps some longer
+//! The graph holds its own copy of the vectors as codes, so a search never touches the truth; what it finds
+//! is reranked with exact distances by the caller. Links are pruned as in Vamana, which keeps some longer
 //! ones: fewer candidates then give the same recall. Nodes are vectors, not records: a record whose vector
 //! changes gets a new node, and who is current is the view's business.
 //!
 //! Invariants:
-//! - Nodes are numbered in order of arrival, and anew in copies; a node's highest level is a function of its number.
-//! - Nodes with the same code share the links of the first of them, and hang below it in lists of their own: no walk
+//! - Nodes are numbered in order of arrival, and again in copies; a node's highest level is a function of its number.
+//! - Nodes with the same code share the links of the first of them, and hang below it in lists of their own: no search
 //!   tells them apart, and as neighbours of each other they would crowd out all others.
 //! - A link always points to a node whose codes are published. Readers may see a list of links while it
 //!   is being rewritten: each entry is a valid node at any time.
@@ -21,10 +21,10 @@
 mod build;
 mod codes;
 mod links;
-mod numbering;
+mod reorder;
 mod repair;
+mod search;
 mod snapshot;
-mod walk;
 
 use std::cmp::Ordering as Order;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -35,12 +35,12 @@ use parking_lot::Mutex;
 
 pub use build::BuildOptions;
 pub(crate) use codes::Query;
-use codes::{Codes, Coding, Take, arena, bytes_of, heap, sum};
+use codes::{Allocator, Codes, Quantization, arena, bytes_of, heap, sum};
 use links::{Link, Links};
-use repair::Reached;
+use repair::Connectivity;
+use search::SearchContext;
+pub(crate) use search::Wanted;
 pub use snapshot::{SNAPSHOT_VERSION, SnapshotError, SnapshotHeader, verify_snapshot};
-use walk::Scratch;
-pub(crate) use walk::Wanted;
 
 /// What fixes the shape of a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,8 +112,8 @@ impl Ord for Near {
     }
 }
 
-/// Measuring a node on a walk takes about as long as measuring this many in a scan: a scan knows what
-/// comes next, a walk waits for memory.
+/// Measuring a node in a search takes about as long as measuring this many in a scan: a scan knows what
+/// comes next, a search waits for memory.
 pub(crate) const WALK_COST: usize = 4;
 /// Locks for changing a node's links; nodes share them.
 const STRIPES: usize = 1024;
@@ -137,22 +137,22 @@ pub struct Graph {
     upper_start: Arena<u32>,
     upper: Links,
     /// How distances grow with rank, as the bits of an `f32`; 0 while nothing is known, and negative where they grow by no power
-    /// of it: then it is how many times more candidates walks keep.
-    growth: AtomicU32,
-    /// Level and number of the node that walks begin at.
+    /// of it: then it is how many times more candidates searches keep.
+    distance_growth: AtomicU32,
+    /// Level and number of the node that searches begin at.
     entry: AtomicU64,
     entry_lock: Mutex<()>,
-    /// Which of the nodes that were linked by then no walk reaches.
-    reached: Mutex<Reached>,
+    /// Which of the nodes that were linked by then no search reaches.
+    reached: Mutex<Connectivity>,
     /// How many nodes are [`Graph::lost`], which every query tells.
-    lost_count: AtomicUsize,
+    unreachable_count: AtomicUsize,
     stripes: Box<[Mutex<()>]>,
-    scratch: Mutex<Vec<Scratch>>,
+    context: Mutex<Vec<SearchContext>>,
 }
 
 /// Room for a graph's nodes, and how much of it is used.
 #[derive(Clone, Copy)]
-struct Room {
+struct Capacity {
     capacity: usize,
     /// Nodes that are there.
     count: usize,
@@ -167,45 +167,47 @@ impl Graph {
         Self::on_heap(parameters, capacity, Codes::choose(parameters, sample))
     }
 
-    fn on_heap(parameters: GraphParameters, capacity: usize, coding: Coding) -> Self {
+    fn on_heap(parameters: GraphParameters, capacity: usize, coding: Quantization) -> Self {
         let starts = upper_starts(capacity, parameters.max_neighbors);
         let upper_lists = starts.last().map_or(0, |last| *last as usize);
-        let room = Room { capacity, count: 0, upper_lists };
-        let graph = Self::lay_out(parameters, coding, room, &mut heap).expect("the heap always has more");
+        let room = Capacity { capacity, count: 0, upper_lists };
+        let graph = Self::allocate(parameters, coding, room, &mut heap).expect("the heap always has more");
         let fits = graph.upper_start.append(&starts[..capacity]);
         debug_assert!(fits, "made for exactly this many");
         graph
     }
 
     /// A graph in memory that has what `room` says. Snapshots have its parts in this order.
-    fn lay_out(parameters: GraphParameters, coding: Coding, room: Room, take: Take<'_>) -> Option<Self> {
-        let Room { capacity, count, upper_lists } = room;
+    fn allocate(
+        parameters: GraphParameters, coding: Quantization, room: Capacity, take: Allocator<'_>,
+    ) -> Option<Self> {
+        let Capacity { capacity, count, upper_lists } = room;
         let (lowest, upper) = (parameters.max_neighbors * 2, parameters.max_neighbors);
         Some(Self {
             parameters,
-            codes: Codes::lay_out(parameters, coding, capacity, count, take)?,
+            codes: Codes::allocate(parameters, coding, capacity, count, take)?,
             nodes: arena(take, capacity, count)?,
             linked: AtomicU32::new(u32::try_from(count).ok()?),
             laid_out: count,
             upper_start: arena(take, capacity, if count > 0 { capacity } else { 0 })?,
             lowest: Links::over(take(Links::bytes(capacity, lowest))?, lowest),
             upper: Links::over(take(Links::bytes(upper_lists, upper))?, upper),
-            growth: AtomicU32::new(0),
+            distance_growth: AtomicU32::new(0),
             entry: AtomicU64::new(NO_ENTRY),
             entry_lock: Mutex::new(()),
             reached: Mutex::default(),
-            lost_count: AtomicUsize::new(0),
+            unreachable_count: AtomicUsize::new(0),
             stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
-            scratch: Mutex::default(),
+            context: Mutex::default(),
         })
     }
 
     /// A copy on the heap with room for `capacity` nodes, or for those there are if they are more. Nodes that are
-    /// linked lie in it as walks read them, those that are not follow as before. No nodes may be added meanwhile.
+    /// linked lie in it as searches read them, those that are not follow as before. No nodes may be added meanwhile.
     pub fn copied(&self, capacity: usize) -> Self {
         let count = self.nodes.len();
         let copy = Self::on_heap(self.parameters, capacity.max(count), self.codes.coding());
-        let numbering = self.renumbered(count);
+        let numbering = self.reordered(count);
         let appended = copy.codes.append_all(&self.codes, &numbering) && numbering.append(&copy.nodes, &self.nodes, 1);
         debug_assert!(appended, "a copy has room for what it is of");
         for (new, old) in (0u32..).zip(numbering.old()) {
@@ -214,7 +216,7 @@ impl Graph {
                 table.set(list, links.filter_map(|link| Some(Link { node: numbering.renamed(link.node)?, ..link })));
             }
         }
-        copy.growth.store(self.growth.load(Ordering::Relaxed), Ordering::Relaxed);
+        copy.distance_growth.store(self.distance_growth.load(Ordering::Relaxed), Ordering::Relaxed);
         copy.linked.store(self.linked.load(Ordering::Acquire), Ordering::Release);
         copy.entry.store(numbering.renamed_entry(self.entry.load(Ordering::Acquire)), Ordering::Release);
         copy.set_reached(self.reached.lock().renamed(&numbering));
@@ -284,8 +286,8 @@ impl Graph {
     }
 
     /// How far a coded distance from this query may be from the exact one.
-    pub(crate) fn margin(&self, query: &Query) -> f32 {
-        self.codes.margin(query)
+    pub(crate) fn error_bound(&self, query: &Query) -> f32 {
+        self.codes.error_bound(query)
     }
 
     /// Bytes that codes take.

@@ -1,9 +1,9 @@
-//! Making sure that walks find every node, and mending the graph where they do not.
+//! Making sure that searches find every node, and mending the graph where they do not.
 //!
-//! Links to a node are lost when lists are thinned out, and greedy walks end in the wrong place where distances say nothing:
+//! Links to a node are lost when lists are pruned, and greedy searches end in the wrong place where distances say nothing:
 //! between variants of one text, far from everything, on the way from one cluster to another. So each node is searched for by its
-//! own vector once it is linked, as a query would at default parameters. One that is missed gets a link from where its walk
-//! ended; what is missed all the same is known ([`Graph::lost`]), and left to the tail, which is scanned.
+//! own vector once it is linked, as a query would at default parameters. One that is missed gets a link from where its search
+//! ended; what is missed all the same is known ([`Graph::lost`]), and stays among the unindexed vectors, which are scanned.
 //!
 //! Not here: when that is done (`ochre-engine`).
 
@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 
 use super::build::BuildOptions;
 use super::codes::Query;
-use super::numbering::Numbering;
-use super::walk::{Ended, Reach, Scratch, Search};
+use super::reorder::NodePermutation;
+use super::search::{DistanceBound, Ended, Search, SearchContext};
 use super::{Graph, Near, Node};
 
 /// How many neighbours queries usually ask for.
@@ -25,17 +25,17 @@ const USUAL_K: usize = 10;
 const ROUNDS: usize = 8;
 /// Nodes with at most this many incoming links are searched for again when the graph has grown.
 const LINKS_FEW: u8 = 3;
-/// Of the nodes that walks take too long for, at most one in this many is linked where its walk ends,
+/// Of the nodes that searches take too long for, at most one in this many is linked where its search ends,
 const GIVEN_UP_SHARE: usize = 20;
 /// but always up to this many.
 const GIVEN_UP_FEW: usize = 16;
-/// Candidates that walks usually keep, at least and at most: others search as if it were these.
+/// Candidates that searches usually keep, at least and at most: others search as if it were these.
 const EF_MIN: usize = 10;
 const EF_MAX: usize = 100;
 
-/// What is known of which nodes walks find.
+/// What is known of which nodes searches find.
 #[derive(Clone, Default)]
-pub(super) struct Reached {
+pub(super) struct Connectivity {
     /// How many nodes were linked when incoming links were last counted.
     checked: usize,
     /// Nodes that were searched for by their own vector and missed, whatever was tried.
@@ -44,13 +44,13 @@ pub(super) struct Reached {
     unsearched: Vec<u32>,
 }
 
-impl Reached {
+impl Connectivity {
     /// As a snapshot says it: what was lost then is looked for again.
     pub(super) fn of_snapshot(count: usize, lost: Vec<u32>) -> Self {
         Self { checked: count, missed: lost.clone(), unsearched: lost }
     }
 
-    pub(super) fn renamed(&self, numbering: &Numbering) -> Self {
+    pub(super) fn renamed(&self, numbering: &NodePermutation) -> Self {
         Self {
             checked: self.checked,
             missed: numbering.all_renamed(&self.missed),
@@ -62,7 +62,7 @@ impl Reached {
         self.unsearched.extend(nodes);
     }
 
-    /// Nodes that walks may not find: known to be lost, or not looked for yet.
+    /// Nodes that searches may not find: known to be lost, or not looked for yet.
     pub(super) fn not_known_to_be_found(&self) -> Vec<u32> {
         let mut nodes = [&self.missed[..], &self.unsearched].concat();
         nodes.sort_unstable();
@@ -72,7 +72,7 @@ impl Reached {
 }
 
 impl Graph {
-    /// Has those nodes searched for again that few links lead to, or none: links are lost when lists are thinned out.
+    /// Has those nodes searched for again that few links lead to, or none: links are lost when lists are pruned.
     pub fn search_weakly_linked_again(&self) {
         let linked = self.linked().len();
         let mut links_to = vec![0u8; self.len()];
@@ -91,20 +91,20 @@ impl Graph {
         reached.unsearched.dedup();
     }
 
-    /// The nodes that walks were known to miss when that was last looked at; the caller keeps those in the tail.
-    pub fn lost(&self) -> Vec<Node> {
+    /// The nodes that searches were known to miss when that was last looked at; the caller keeps those among the unindexed vectors.
+    pub fn unreachable(&self) -> Vec<Node> {
         self.lost_nodes().into_iter().map(|node| self.node(node)).collect()
     }
 
     /// How many there are of them.
-    pub fn lost_count(&self) -> usize {
-        self.lost_count.load(Ordering::Relaxed)
+    pub fn unreachable_count(&self) -> usize {
+        self.unreachable_count.load(Ordering::Relaxed)
     }
 
-    /// Sets what is known of which nodes walks find.
-    pub(super) fn set_reached(&self, reached: Reached) {
+    /// Sets what is known of which nodes searches find.
+    pub(super) fn set_reached(&self, reached: Connectivity) {
         *self.reached.lock() = reached;
-        self.lost_count.store(self.lost_nodes().len(), Ordering::Relaxed);
+        self.unreachable_count.store(self.lost_nodes().len(), Ordering::Relaxed);
     }
 
     fn lost_nodes(&self) -> HashSet<u32> {
@@ -136,7 +136,7 @@ impl Graph {
     }
 
     /// Searches for the next `count_max` nodes that were not searched for yet by their own vectors, as queries that keep
-    /// `ef` candidates do, and links those that are missed to where their walks end. `vector` gives a node's vector, or
+    /// `ef` candidates do, and links those that are missed to where their searches end. `vector` gives a node's vector, or
     /// nothing if it is not current, and need not be found. Nothing may be linked meanwhile.
     pub fn search_own<'v>(
         &self, count_max: usize, ef: usize, vector: impl Fn(Node) -> Option<&'v [f32]> + Sync,
@@ -153,7 +153,7 @@ impl Graph {
         firsts.sort_unstable();
         firsts.dedup();
         let mut missed = self.missed(&firsts, ef, &query, options);
-        // A new link leads some walks elsewhere, so those are looked at again that go by where it is.
+        // A new link leads some searches elsewhere, so those are looked at again that go by where it is.
         for _ in 1..ROUNDS {
             if missed.is_empty() {
                 break;
@@ -171,7 +171,7 @@ impl Graph {
         reached.missed.retain(|node| !searched.contains(node));
         reached.missed.extend(missed);
         drop(reached);
-        self.lost_count.store(self.lost_nodes().len(), Ordering::Relaxed);
+        self.unreachable_count.store(self.lost_nodes().len(), Ordering::Relaxed);
     }
 
     /// Those of these nodes that a search for their own vector misses; several threads search.
@@ -185,7 +185,9 @@ impl Graph {
                     return;
                 }
                 let mut best = f32::INFINITY;
-                match query(*node).map(|query| self.own_walk(*node, &query, ef, |scratch| best = scratch.nearest())) {
+                match query(*node)
+                    .map(|query| self.search_own_vector(*node, &query, ef, |context| best = context.nearest()))
+                {
                     Some(Ended::Done) => missed.lock().push(*node),
                     Some(Ended::GaveUp) => given_up.lock().push(Near { distance: best, node: *node }),
                     Some(Ended::Met) | None => {}
@@ -194,7 +196,7 @@ impl Graph {
         };
         options.on_threads(nodes.len(), &work);
         let (mut missed, mut given_up): (Vec<u32>, Vec<Near>) = (missed.into_inner(), given_up.into_inner());
-        // A scan finds what walks take too long for. Where that is the rule, only those are linked that lie farthest off.
+        // A scan finds what searches take too long for. Where that is the rule, only those are linked that lie farthest off.
         given_up.sort_unstable_by(|a, b| b.cmp(a));
         given_up.truncate((nodes.len() / GIVEN_UP_SHARE).max(GIVEN_UP_FEW));
         missed.extend(given_up.iter().map(|near| near.node));
@@ -202,22 +204,22 @@ impl Graph {
         missed
     }
 
-    /// Walks for a node by its own vector until it comes by it; then shows what it found on the way.
-    fn own_walk(&self, node: u32, query: &Query, ef: usize, show: impl FnOnce(&Scratch)) -> Ended {
-        // No walk for more neighbours, or for one, ends sooner.
-        let reach = self.reach(query, USUAL_K, ef).map(Reach::for_one);
+    /// Searches for a node by its own vector until it comes by it; then shows what it found on the way.
+    fn search_own_vector(&self, node: u32, query: &Query, ef: usize, show: impl FnOnce(&SearchContext)) -> Ended {
+        // No search for more neighbours, or for one, ends sooner.
+        let distance_bound = self.distance_bound(query, USUAL_K, ef).map(DistanceBound::for_one);
         // A query that takes longer scans all codes.
         let visit_max = self.linked().len() / super::WALK_COST;
         let accept = &mut |_| true;
-        let search = Search { visit_max, reach, until: Some(node), ..Search::plain(ef, accept) };
-        let mut scratch = self.take_scratch();
-        let (ended, _) = self.walk_for(query, search, &mut scratch);
-        show(&scratch);
-        self.give_scratch(scratch);
+        let search = Search { visit_max, distance_bound, until: Some(node), ..Search::plain(ef, accept) };
+        let mut context = self.take_scratch();
+        let (ended, _) = self.walk_for(query, search, &mut context);
+        show(&context);
+        self.give_scratch(context);
         ended
     }
 
-    /// The node that walks come by before they find this one: itself, or the first with the same code.
+    /// The node that searches come by before they find this one: itself, or the first with the same code.
     fn first_of(&self, node: u32) -> u32 {
         // A duplicate's own link leads there.
         let first = self.links(node, 0).next();
@@ -241,14 +243,14 @@ impl Graph {
         None
     }
 
-    /// Links nodes that walks miss to where their walks end; these, and those whose walks may change by that.
+    /// Links nodes that searches miss to where their searches end; these, and those whose searches may change by that.
     fn introduce_all(&self, missed: Vec<u32>, ef: usize, query: &impl Fn(u32) -> Option<Query>) -> Vec<u32> {
         let mut affected = Vec::new();
         for node in missed {
             let Some(query) = query(node) else { continue };
             affected.push(node);
             let mut followed: Vec<u32> = Vec::new();
-            if self.own_walk(node, &query, ef, |scratch| followed.extend(scratch.followed())) == Ended::Met {
+            if self.search_own_vector(node, &query, ef, |context| followed.extend(context.followed())) == Ended::Met {
                 continue;
             }
             if let Some((parent, displaced)) = self.place(node, &followed) {
@@ -262,14 +264,14 @@ impl Graph {
         affected
     }
 
-    /// Where to put a link to a node, of those that its walk follows, in that order: in the list of the first that is about as
-    /// near as any, since walks reach that first; and the neighbour that gives way, if one has to.
+    /// Where to put a link to a node, of those that its search follows, in that order: in the list of the first that is about as
+    /// near as any, since searches reach that first; and the neighbour that gives way, if one has to.
     fn place(&self, node: u32, followed: &[u32]) -> Option<(u32, Option<u32>)> {
         /// What is farther by less is about as far: codes err, and what gives way to what is as near comes back.
         const ABOUT: f32 = 1.2;
         let mut places: Vec<(Near, Option<u32>)> = Vec::new();
-        for near in self.measured(node, followed.to_vec()) {
-            let neighbours = || self.measured(near.node, self.links(near.node, 0).collect());
+        for near in self.reranked(node, followed.to_vec()) {
+            let neighbours = || self.reranked(near.node, self.links(near.node, 0).collect());
             if self.has_room(near.node) {
                 places.push((near, None));
             } else if let Some(farthest) = neighbours().into_iter().max()

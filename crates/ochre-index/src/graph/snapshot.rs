@@ -1,8 +1,8 @@
 //! A graph as a file that is its memory: `docs/formats/snapshots.md`.
 //!
 //! A snapshot is only a shortcut. Whatever does not fit exactly (format, epoch, collection, parameters, sizes,
-//! checksum of what is read at once) makes it worthless, and the graph is built anew. What is not read at once is
-//! verified by [`verify_snapshot`] when there is time; until then damage can only make walks find less.
+//! checksum of what is read at once) makes it worthless, and the graph is rebuilt. What is not read at once is
+//! verified by [`verify_snapshot`] when there is time; until then damage can only make searches find less.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::RangeInclusive;
@@ -11,10 +11,10 @@ use std::sync::atomic::Ordering;
 use ochre_kernels::{Region, Slab};
 use ochre_model::Space;
 
-use super::codes::{Codes, Coding};
+use super::codes::{Codes, Quantization};
 use super::links::Links;
-use super::numbering::Numbering;
-use super::{Graph, GraphParameters, LEVEL_MAX, NO_ENTRY, Reached, Room, level_of, upper_starts};
+use super::reorder::NodePermutation;
+use super::{Capacity, Connectivity, Graph, GraphParameters, LEVEL_MAX, NO_ENTRY, level_of, upper_starts};
 
 /// The version of the snapshot format.
 pub const SNAPSHOT_VERSION: u32 = 5;
@@ -37,7 +37,7 @@ pub struct SnapshotHeader {
     pub epoch: u64,
     /// The collection's id.
     pub collection: [u8; 16],
-    /// The position of the view it was made from; newer vectors are in the tail after loading.
+    /// The position of the view it was made from; newer vectors are among the unindexed vectors after loading.
     pub position: u64,
 }
 
@@ -123,7 +123,7 @@ impl<W: Write + Seek> Parts<'_, W> {
 
     /// Each node's row of `width` elements, by new numbers.
     fn rows<T: bytemuck::Pod>(
-        &mut self, capacity: usize, rows: &[T], width: usize, numbering: &Numbering,
+        &mut self, capacity: usize, rows: &[T], width: usize, numbering: &NodePermutation,
     ) -> io::Result<()> {
         self.part(capacity * width * size_of::<T>(), |out| {
             numbering.rows(rows, width).try_for_each(|row| out.write(bytemuck::cast_slice(row)))
@@ -133,7 +133,7 @@ impl<W: Write + Seek> Parts<'_, W> {
 
 impl Graph {
     /// Writes the linked part of the graph, with room for `capacity` nodes, or for those there are if they are more, its
-    /// nodes in the order that walks read them. No nodes may be added meanwhile, and [`Graph::search_weakly_linked_again`] comes first.
+    /// nodes in the order that searches read them. No nodes may be added meanwhile, and [`Graph::search_weakly_linked_again`] comes first.
     ///
     /// # Errors
     /// Whatever `out` fails with.
@@ -144,22 +144,22 @@ impl Graph {
         let capacity = capacity.max(count);
         let starts = upper_starts(capacity, parameters.max_neighbors);
         let upper_lists = starts[capacity] as usize;
-        let numbering = self.renumbered(count);
+        let numbering = self.reordered(count);
         let lost = numbering.all_renamed(&self.reached.lock().not_known_to_be_found());
         let coding = self.codes.coding();
         let preface = preface_bytes(&coding, lost.len());
         let mut parts = Parts { out, at: preface as u64, sections: Vec::new() };
         match &self.codes {
-            Codes::Nibbles(nibbles) => {
+            Codes::Sq4(nibbles) => {
                 parts.rows(capacity, nibbles.rows.as_slice(), nibbles.lines(), &numbering)?;
                 parts.rows(capacity, nibbles.extras.as_slice(), 1, &numbering)?;
                 parts.rows(capacity, nibbles.sums.as_slice(), 1, &numbering)?;
             }
-            Codes::Bytes(bytes) => {
+            Codes::Sq8(bytes) => {
                 parts.rows(capacity, bytes.codes.as_slice(), parameters.dimension, &numbering)?;
                 parts.rows(capacity, bytes.extras.as_slice(), 1, &numbering)?;
             }
-            Codes::Floats(floats) => {
+            Codes::FullPrecision(floats) => {
                 parts.rows(capacity, floats.values.as_slice(), parameters.dimension, &numbering)?
             }
         }
@@ -184,10 +184,10 @@ impl Graph {
             out.seek(SeekFrom::Start(end - 1))?;
             out.write_all(&[0])?;
         }
-        let (kind, deviation, mean) = match &coding {
-            Coding::Nibbles(mean, deviation) => (2u32, *deviation, mean.as_slice()),
-            Coding::Bytes(mean, deviation) => (1, *deviation, mean.as_slice()),
-            Coding::Floats => (0, 0.0, &[][..]),
+        let (kind, error_stddev, mean) = match &coding {
+            Quantization::Sq4(mean, error_stddev) => (2u32, *error_stddev, mean.as_slice()),
+            Quantization::Sq8(mean, error_stddev) => (1, *error_stddev, mean.as_slice()),
+            Quantization::FullPrecision => (0, 0.0, &[][..]),
         };
         let mut head = Vec::with_capacity(preface);
         head.extend(MAGIC);
@@ -201,8 +201,8 @@ impl Graph {
             head.extend(to_u32(number).to_le_bytes());
         }
         head.extend(kind.to_le_bytes());
-        head.extend(deviation.to_le_bytes());
-        head.extend(self.growth.load(Ordering::Relaxed).to_le_bytes());
+        head.extend(error_stddev.to_le_bytes());
+        head.extend(self.distance_growth.load(Ordering::Relaxed).to_le_bytes());
         head.extend(to_u32(lost.len()).to_le_bytes());
         for number in
             [count as u64, capacity as u64, upper_lists as u64, numbering.renamed_entry(self.entry_below(count))]
@@ -237,7 +237,7 @@ impl Graph {
     /// parameters. Also says the position it was made at. Codes and links are not looked at.
     ///
     /// # Errors
-    /// [`SnapshotError`] if anything does not fit: build the graph anew.
+    /// [`SnapshotError`] if anything does not fit: build the graph again.
     pub fn from_snapshot(
         epoch: u64, collection: [u8; 16], parameters: GraphParameters, mut memory: Region,
     ) -> Result<(Self, u64), SnapshotError> {
@@ -263,7 +263,7 @@ impl Graph {
             max_neighbors: head.u32() as usize,
             ef_construction: head.u32() as usize,
         };
-        let (kind, deviation, growth, lost) = (head.u32(), head.f32(), head.u32(), head.u32() as usize);
+        let (kind, error_stddev, distance_growth, lost) = (head.u32(), head.f32(), head.u32(), head.u32() as usize);
         let (count, capacity, upper_lists, entry) = (head.u64(), head.u64(), head.u64(), head.u64());
         if own_epoch != epoch || own_collection != collection {
             return Err(Unusable("it is of another epoch or collection"));
@@ -290,14 +290,14 @@ impl Graph {
         let mean: Vec<f32> = words[..mean_len].iter().map(|x| f32::from_le_bytes(*x)).collect();
         let lost: Vec<u32> = words[mean_len..].iter().map(|x| u32::from_le_bytes(*x)).collect();
         let coding = match kind {
-            2 => Coding::Nibbles(mean, deviation),
-            1 => Coding::Bytes(mean, deviation),
-            0 => Coding::Floats,
+            2 => Quantization::Sq4(mean, error_stddev),
+            1 => Quantization::Sq8(mean, error_stddev),
+            0 => Quantization::FullPrecision,
             _ => return Err(Unusable("it codes vectors in an unknown way")),
         };
         let number = |number: u64| usize::try_from(number).map_err(|_| Unusable("it does not fit memory"));
-        let room = Room { capacity: number(capacity)?, count: number(count)?, upper_lists: number(upper_lists)? };
-        let graph = Self::lay_out(parameters, coding, room, &mut |bytes| memory.take(bytes))
+        let room = Capacity { capacity: number(capacity)?, count: number(count)?, upper_lists: number(upper_lists)? };
+        let graph = Self::allocate(parameters, coding, room, &mut |bytes| memory.take(bytes))
             .ok_or(Unusable("it is too short for its nodes"))?;
         // What every reader of the graph goes by is verified now.
         let [.., nodes, starts, _, _] = sections.as_slice() else { return Err(Unusable("it has too few parts")) };
@@ -310,7 +310,7 @@ impl Graph {
         {
             return Err(Unusable("its nodes do not match their checksum"));
         }
-        graph.growth.store(growth, Ordering::Relaxed);
+        graph.distance_growth.store(distance_growth, Ordering::Relaxed);
         graph.entry.store(entry, Ordering::Release);
         let entry_fits = graph.entry().is_none_or(|(level, node)| {
             u64::from(node) < count && level <= LEVEL_MAX && level_of(node as usize, parameters.max_neighbors) == level
@@ -318,7 +318,7 @@ impl Graph {
         if !entry_fits || !graph.has_entry() {
             return Err(Unusable("its entry point is no node of it"));
         }
-        graph.set_reached(Reached::of_snapshot(room.count, lost));
+        graph.set_reached(Connectivity::of_snapshot(room.count, lost));
         Ok((graph, position))
     }
 }
@@ -376,10 +376,10 @@ pub fn verify_snapshot<R: Read + Seek, E>(
 const SECTIONS_AT: usize = 8 + 4 + 4 + 8 + 16 + 8 + 4 * 4 + 4 * 4 + 8 * 4;
 
 /// Bytes before the first part.
-fn preface_bytes(coding: &Coding, lost: usize) -> usize {
+fn preface_bytes(coding: &Quantization, lost: usize) -> usize {
     let mean = match coding {
-        Coding::Nibbles(mean, _) | Coding::Bytes(mean, _) => mean.len(),
-        Coding::Floats => 0,
+        Quantization::Sq4(mean, _) | Quantization::Sq8(mean, _) => mean.len(),
+        Quantization::FullPrecision => 0,
     };
     (HEAD + (mean + lost) * 4).next_multiple_of(ALIGN)
 }

@@ -130,7 +130,7 @@ impl TextSegment {
     /// A segment of this epoch and collection. All of it is checked here.
     ///
     /// # Errors
-    /// Why it cannot be used: build it anew.
+    /// Why it cannot be used: rebuild it.
     pub fn open(
         bytes: Arc<dyn AsRef<[u8]> + Send + Sync>, epoch: u64, collection: [u8; 16],
     ) -> Result<Self, &'static str> {

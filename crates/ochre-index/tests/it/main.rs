@@ -155,7 +155,11 @@ fn every_node_is_found_once_it_was_searched_for() {
         let (graph, vectors) = graph(6000, equal, threads);
         assert_eq!((graph.linked().len(), graph.unsearched()), (6000, 6000));
         make_sure(&graph, &vectors);
-        assert_eq!((graph.lost(), graph.unsearched()), (vec![], 0), "equal vectors: {equal}, threads: {threads}");
+        assert_eq!(
+            (graph.unreachable(), graph.unsearched()),
+            (vec![], 0),
+            "equal vectors: {equal}, threads: {threads}"
+        );
     }
 }
 
@@ -206,7 +210,7 @@ fn what_is_not_linked_yet_is_scanned_or_measured_and_never_missed() {
     let vector = |node: Node| Some(vectors[node.offset as usize].as_slice());
     graph.link_next(1000, vector, BuildOptions { threads: 2, stop: &stop });
     view.set_graph(Some(Arc::clone(&graph)));
-    assert_eq!((view.in_graph().len(), view.tail_len()), (1000, 2000));
+    assert_eq!((view.in_graph().len(), view.unindexed_len()), (1000, 2000));
     for hint in [Strategy::Graph, Strategy::Scan] {
         let (mut found, mut of_thirds) = (0, [0; 3]);
         for _ in 0..50 {
@@ -214,7 +218,7 @@ fn what_is_not_linked_yet_is_scanned_or_measured_and_never_missed() {
             let wanted =
                 Nearest { query: &query, k: 10, ef_search: 200, exact_max: 0, matches: None, hint: Some(hint) };
             let (hits, plan) = nearest(&view, wanted).unwrap();
-            assert_eq!((plan.strategy, plan.tail), (hint, 2000));
+            assert_eq!((plan.strategy, plan.unindexed), (hint, 2000));
             assert_eq!(plan.scanned, if hint == Strategy::Graph { 1000 } else { 2000 });
             let exact = Nearest { hint: Some(Strategy::Exact), ..wanted };
             let (expected, _) = nearest(&view, exact).unwrap();
@@ -305,9 +309,9 @@ fn recall_holds_at_every_selectivity_and_correlation() {
 fn a_snapshot_holds_the_whole_graph_and_fits_only_what_it_is_of() {
     let (graph, mut vectors) = graph(1500, false, 1);
     let header = ochre_index::SnapshotHeader { epoch: 7, collection: [3; 16], position: 11 };
-    graph.gauge();
+    graph.calibrate();
     make_sure(&graph, &vectors);
-    assert_eq!(graph.lost(), []);
+    assert_eq!(graph.unreachable(), []);
     let write = |graph: &Graph| {
         let mut file = Cursor::new(Vec::new());
         graph.write_snapshot(&header, Graph::capacity_for(graph.linked().len(), 1.2), &mut file).unwrap();
@@ -336,7 +340,7 @@ fn a_snapshot_holds_the_whole_graph_and_fits_only_what_it_is_of() {
     assert!(copy.append(&nodes, 1));
     copy.link_next(usize::MAX, |_| None, BuildOptions { threads: 2, stop: &AtomicBool::new(false) });
     make_sure(&copy, &vectors);
-    assert_eq!((copy.linked().len(), copy.lost()), (2000, vec![]));
+    assert_eq!((copy.linked().len(), copy.unreachable()), (2000, vec![]));
     let (longer, _) = read(&write(&copy), 7, [3; 16], graph.parameters()).unwrap();
     assert!(same_nodes(&longer, &copy));
 }
@@ -357,7 +361,7 @@ fn a_copy_of_a_graph_answers_as_it_does() {
     let stop = AtomicBool::new(false);
     half.link_next(1500, vector, BuildOptions { threads: 2, stop: &stop });
     for graph in [whole, half] {
-        graph.gauge();
+        graph.calibrate();
         let copy = Arc::new(graph.copied(0));
         assert!(same_nodes(&copy, &graph) && copy.capacity() == 3000);
         for _ in 0..50 {
@@ -370,13 +374,17 @@ fn a_copy_of_a_graph_answers_as_it_does() {
                     nearest(&view, wanted).unwrap()
                 };
                 let ((expected, plan), (found, of_copy)) = (answer(&graph), answer(&copy));
-                assert_eq!((found, of_copy.visited, of_copy.tail), (expected, plan.visited, plan.tail), "{hint:?}");
+                assert_eq!(
+                    (found, of_copy.visited, of_copy.unindexed),
+                    (expected, plan.visited, plan.unindexed),
+                    "{hint:?}"
+                );
             }
         }
         let left = copy.len() - copy.linked().len();
         copy.link_next(left, vector, BuildOptions { threads: 2, stop: &stop });
         make_sure(&copy, &vectors);
-        assert_eq!((copy.linked().len(), copy.lost()), (3000, vec![]));
+        assert_eq!((copy.linked().len(), copy.unreachable()), (3000, vec![]));
     }
 }
 

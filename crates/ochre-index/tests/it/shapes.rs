@@ -28,7 +28,7 @@ fn view_of(vectors: &[Vec<f32>], space: Space) -> View {
     for part in nodes.chunks(vectors.len().div_ceil(2)) {
         assert!(graph.append(part, 2));
         graph.link_next(usize::MAX, vector, BuildOptions { threads: 2, stop: &stop });
-        graph.gauge();
+        graph.calibrate();
         make_sure(&graph, vectors);
     }
     graph.search_all_again();

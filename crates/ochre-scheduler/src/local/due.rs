@@ -18,7 +18,7 @@ use crate::window::Window;
 /// How often a job is looked at that would have to wait for others to end, in case it became urgent.
 const HELD_LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// A nominal time whose turn it is.
+/// A scheduled time whose turn it is.
 #[derive(Clone, Debug)]
 struct Due {
     scheduled_at: Time,
@@ -30,7 +30,7 @@ struct Due {
 }
 
 impl Due {
-    /// Whether it is a nominal time that ends up in the tally.
+    /// Whether it is a scheduled time that ends up in the tally.
     fn is_counted(&self) -> bool {
         matches!(self.kind, Kind::Scheduled | Kind::Once) && self.attempt == 1
     }
@@ -100,7 +100,7 @@ impl Inner {
         let Some(job) = state.jobs.get_mut(name) else { return Ok(None) };
         job.is_looking = false;
         if job.schedule.version != version || !job.is_on() && due.kind != Kind::Manual {
-            // It was changed meanwhile: it is looked at anew.
+            // It was changed meanwhile: it is looked at again.
             self.wake();
             return Ok(None);
         }
@@ -292,7 +292,7 @@ impl Job {
         [pending, scheduled, signalled].into_iter().flatten().min()
     }
 
-    /// The nominal time whose turn it is, after misfire and overlap policies.
+    /// The scheduled time whose turn it is, after misfire and overlap policies.
     fn take_due(&mut self, now: Time) -> Option<Due> {
         let may_overlap = self.running.is_empty() || self.schedule.policies.overlap == Overlap::Allow;
         let is_on = self.is_on();
@@ -464,7 +464,7 @@ pub(super) fn after_run(schedule: &Schedule, run: &Run, now: Time) -> Schedule {
     schedule
 }
 
-/// How much later than its nominal time a run begins: the same for the same time of the same job.
+/// How much later than its scheduled time a run begins: the same for the same time of the same job.
 fn jitter(schedule: &Schedule, scheduled_at: Time) -> Duration {
     let Some(every) = schedule.trigger.every() else { return Duration::ZERO };
     let mut hasher = DefaultHasher::new();

@@ -3,7 +3,7 @@
 //! Invariants:
 //! - Advancing a schedule and beginning its run is one transaction of the store; so is ending a run.
 //! - The lock on the jobs is never held while a task looks or runs.
-//! - A nominal time ends up in exactly one place of the job's tally.
+//! - A scheduled time ends up in exactly one place of the job's tally.
 //!
 //! A look that finds nothing is saved with the next change of its schedule or at the end, not at once: to
 //! lose it costs one look after the next start, to save it would cost a sync of the disk every time.
@@ -395,7 +395,7 @@ impl Job {
         times
     }
 
-    /// Begins anew from now: what passed meanwhile was missed.
+    /// Begins again from now: what passed meanwhile was missed.
     fn restart(&mut self, now: Time) {
         let schedule = &mut self.schedule;
         if let Some(due) = schedule.next.filter(|due| *due <= now) {

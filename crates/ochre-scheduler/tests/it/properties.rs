@@ -9,7 +9,7 @@ use ochre_scheduler::{Failure, JobStatus, JobStore, LocalScheduler, Misfire, Rea
 
 use crate::harness::{Mortal, Scripted, World, every_minute};
 
-/// No run twice, fences that grow, and every nominal time in one place of the tally.
+/// No run twice, fences that grow, and every scheduled time in one place of the tally.
 fn check(world: &World, task: &Scripted, status: &JobStatus, context: &str) {
     let runs = world.runs(task.name);
     let keys: BTreeSet<_> = runs.iter().map(|run| (run.scheduled_at, run.kind, run.attempt)).collect();

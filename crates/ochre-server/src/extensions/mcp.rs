@@ -69,7 +69,7 @@ impl Tools {
         Self { app, is_local, changes: watch::Sender::new(0) }
     }
 
-    /// Who asks. Each request of a session says it anew.
+    /// Who asks. Each request of a session says it again.
     fn caller(&self, context: &RequestContext<RoleServer>) -> Caller {
         if self.is_local {
             return Caller::anybody(&Roles::default());

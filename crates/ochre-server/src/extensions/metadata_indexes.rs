@@ -1,4 +1,4 @@
-//! Administration of metadata indexes: declared, listed, changed, built anew, verified, suggested.
+//! Administration of metadata indexes: declared, listed, changed, rebuilt, verified, suggested.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

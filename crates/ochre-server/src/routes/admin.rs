@@ -29,12 +29,15 @@ async fn memory(State(app): State<App>) -> Result<Json<Json_>, ApiError> {
                     "database": row.database,
                     "bytes": {
                         "vectors": memory.vectors,
-                        "codes": memory.codes,
+                        "quantized": memory.quantized,
                         "links": memory.links,
                         "columns": memory.columns,
                         "text": memory.text,
                         "indexes": memory.indexes,
-                        "places": memory.places,
+                        "locations": memory.locations,
+                        // The names of before, for one version.
+                        "codes": memory.quantized,
+                        "places": memory.locations,
                         "total": memory.total(),
                     },
                 })

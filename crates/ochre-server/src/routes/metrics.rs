@@ -54,11 +54,11 @@ fn render(database: &Database) -> Result<String, ApiError> {
     for (part, bytes) in [
         ("vectors", sum(|memory| memory.vectors)),
         ("indexes", sum(|memory| memory.indexes)),
-        ("codes", sum(|memory| memory.codes)),
+        ("quantized", sum(|memory| memory.quantized)),
         ("links", sum(|memory| memory.links)),
         ("columns", sum(|memory| memory.columns)),
         ("text", sum(|memory| memory.text)),
-        ("places", sum(|memory| memory.places)),
+        ("locations", sum(|memory| memory.locations)),
     ] {
         out.value("ochre_memory_bytes", &[("part", part)], bytes as f64);
     }

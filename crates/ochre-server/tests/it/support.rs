@@ -69,7 +69,7 @@ impl TestServer {
         let auth = Auth::new(&config, &database, loaded.permissions()).unwrap();
         let app = App::new(database.clone(), config).with_auth(auth);
         let admin_key = made["key"].as_str().map(str::to_owned);
-        Self { service: service(app, &loaded), database, token: None, admin_key, _folder: Arc::new(folder) }
+        Self { service: service(app, &loaded).unwrap(), database, token: None, admin_key, _folder: Arc::new(folder) }
     }
 
     /// A server that asks who sends a request; asked with a key that may do everything.

@@ -55,7 +55,7 @@ impl Rows for TransactionRows<'_> {
         if let Some(staged) = (self.staged)(vector_id) {
             return Ok(staged == vector);
         }
-        // A vector that cannot be read is damaged; writing it anew repairs it.
+        // A vector that cannot be read is damaged; writing it again repairs it.
         Ok(self.segments.vector_equals(self.collection, vector_id, vector).unwrap_or(false))
     }
 

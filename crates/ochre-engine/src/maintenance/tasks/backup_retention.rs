@@ -52,7 +52,7 @@ impl Task for BackupRetention {
         let inner = self.0.open()?;
         let not_before = (SystemClock.now() - context.settings().span("age")).to_rfc3339();
         let keep = usize::try_from(context.settings().count("chains")).unwrap_or(usize::MAX).max(1);
-        let thinned = repository(&inner)?.thin_out(keep, &not_before, &|progress| context.step(progress))?;
+        let thinned = repository(&inner)?.prune(keep, &not_before, &|progress| context.step(progress))?;
         let (backups, chunks) = thinned?;
         Ok(format!("removed {backups} backups and {chunks} chunks"))
     }

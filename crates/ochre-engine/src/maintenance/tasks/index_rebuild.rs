@@ -1,4 +1,4 @@
-//! `index-rebuild`: builds graphs anew, beside those that serve: where many nodes are dead, where parameters
+//! `index-rebuild`: rebuilds graphs, beside those that serve: where many nodes are dead, where parameters
 //! changed, where samples find too little.
 
 use ochre_scheduler::{Context, Defaults, Failure, Readiness, Setting, SettingValue, Task, TaskSettings};

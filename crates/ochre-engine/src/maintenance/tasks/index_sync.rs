@@ -28,10 +28,14 @@ impl Task for IndexSync {
 
     fn settings(&self) -> &'static [Setting] {
         &[Setting {
-            name: "tail_age",
+            name: "unindexed_age",
             description: "vectors wait for more to be moved together at most this long",
             default: SettingValue::Seconds(30),
         }]
+    }
+
+    fn renamed_settings(&self) -> &'static [(&'static str, &'static str)] {
+        &[("unindexed_age", "tail_age")]
     }
 
     fn locks(&self) -> &'static [&'static str] {
@@ -47,7 +51,7 @@ impl Task for IndexSync {
         for (number, since) in inner.collections.dirty.changed() {
             // Taken off the list first: what changes from here on puts it back.
             inner.collections.dirty.take_changed(number);
-            let pending = inner.indexing.pending(number, since, settings.span("tail_age"));
+            let pending = inner.indexing.pending(number, since, settings.span("unindexed_age"));
             if !matches!(pending, Pending::Nothing) {
                 inner.collections.dirty.put_back(number, since);
             }
@@ -70,7 +74,10 @@ impl Task for IndexSync {
         inner.indexing.relocate_moved()?;
         let (mut collections, mut failed) = (0, None);
         for (number, since) in inner.collections.dirty.changed() {
-            if matches!(inner.indexing.pending(number, since, context.settings().span("tail_age")), Pending::Later(_)) {
+            if matches!(
+                inner.indexing.pending(number, since, context.settings().span("unindexed_age")),
+                Pending::Later(_)
+            ) {
                 continue;
             }
             inner.collections.dirty.take_changed(number);

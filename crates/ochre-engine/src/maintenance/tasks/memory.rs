@@ -1,6 +1,6 @@
 //! `memory`: unloads what nobody used for a while, keeps within the limit, and gives memory back.
 
-use ochre_kernels::give_back_memory;
+use ochre_kernels::trim_heap;
 use ochre_scheduler::{Context, Defaults, Failure, Readiness, Setting, SettingValue, Task, TaskSettings};
 
 use crate::inner::WeakInner;
@@ -79,7 +79,7 @@ impl Task for MemoryTask {
         }
         context.step(at("collections unloaded", unloaded))?;
         inner.collections.note_memory_given_back();
-        give_back_memory();
+        trim_heap();
         let after = resident_bytes();
         Ok(format!("unloaded {unloaded} collections; {before} bytes were resident, {after} are"))
     }

@@ -2,33 +2,33 @@
 //! else as they are.
 //!
 //! Codes are of a vector minus the mean of the collection; cosine is the inner product of normalised
-//! vectors. A walk compares codes, what it finds is measured again exactly, so codes need only keep the
+//! vectors. A search compares codes, what it finds is reranked with exact distances, so codes need only keep the
 //! true neighbours among the candidates. That is judged on a sample before they are used: vectors that
 //! lie far apart in tight clusters, or have few dimensions, do not survive coding.
 
-mod bytes;
-mod floats;
-mod nibbles;
+mod full_precision;
+mod sq4;
+mod sq8;
 
 use ochre_kernels::{Arena, Slab, dot};
 use ochre_model::{Space, norm};
 
 use super::GraphParameters;
-use super::numbering::Numbering;
-pub(super) use bytes::Bytes;
-pub(super) use floats::Floats;
-pub(super) use nibbles::Nibbles;
+use super::reorder::NodePermutation;
+pub(super) use full_precision::FullPrecision;
+pub(super) use sq4::Sq4;
+pub(super) use sq8::Sq8;
 
 /// Below this many dimensions, 4-bit codes err too much to be worth a try.
-const NIBBLE_DIMENSION_MIN: usize = 64;
+const SQ4_DIMENSION_MIN: usize = 64;
 /// Below this many dimensions, 8-bit codes save nothing worth their error.
-const BYTE_DIMENSION_MIN: usize = 32;
+const SQ8_DIMENSION_MIN: usize = 32;
 /// Vectors of the sample that are used as queries when codes are judged.
-const JUDGED: usize = 32;
+const EVALUATED: usize = 32;
 /// Of the nearest this many by exact distance …
 const NEAREST: usize = 10;
 /// … this share must be among the `2 · NEAREST` nearest by code.
-const KEPT_MIN: f32 = 0.95;
+const RECALL_KEPT_MIN: f32 = 0.95;
 /// How far codes err is measured without the largest errors, those of one node in this many.
 const EXTREME_SHARE: usize = 100;
 /// Vectors that are longer than the median by more than this factor have no part in the mean.
@@ -39,30 +39,30 @@ const DEVIATIONS: f32 = 6.0;
 
 /// The vectors of a graph, by node number.
 pub(super) enum Codes {
-    Nibbles(Nibbles),
-    Bytes(Bytes),
-    Floats(Floats),
+    Sq4(Sq4),
+    Sq8(Sq8),
+    FullPrecision(FullPrecision),
 }
 
 /// A vector that nodes are measured against.
 pub(crate) enum Query {
-    Nibbles(nibbles::Query),
-    Bytes(bytes::Query),
-    Floats(Vec<f32>),
+    Sq4(sq4::Query),
+    Sq8(sq8::Query),
+    FullPrecision(Vec<f32>),
 }
 
 /// A vector as a node keeps it.
 pub(super) enum Encoded {
-    Nibbles(nibbles::Encoded),
-    Bytes(bytes::Encoded),
-    Floats(Vec<f32>),
+    Sq4(sq4::Encoded),
+    Sq8(sq8::Encoded),
+    FullPrecision(Vec<f32>),
 }
 
 /// Where memory comes from: the next piece of so many bytes, if there is one.
-pub(super) type Take<'a> = &'a mut dyn FnMut(usize) -> Option<Slab>;
+pub(super) type Allocator<'a> = &'a mut dyn FnMut(usize) -> Option<Slab>;
 
 /// An arena in the next piece of memory, of which `len` elements are there.
-pub(super) fn arena<T: bytemuck::Pod>(take: Take<'_>, capacity: usize, len: usize) -> Option<Arena<T>> {
+pub(super) fn arena<T: bytemuck::Pod>(take: Allocator<'_>, capacity: usize, len: usize) -> Option<Arena<T>> {
     Arena::over(take(capacity.checked_mul(size_of::<T>())?)?, len)
 }
 
@@ -73,67 +73,72 @@ pub(super) fn heap(bytes: usize) -> Option<Slab> {
 
 /// How vectors are coded.
 #[derive(Clone, Debug)]
-pub(super) enum Coding {
+pub(super) enum Quantization {
     /// With the mean, and how far codes are from exact distances.
-    Nibbles(Vec<f32>, f32),
-    Bytes(Vec<f32>, f32),
-    Floats,
+    Sq4(Vec<f32>, f32),
+    Sq8(Vec<f32>, f32),
+    FullPrecision,
 }
 
 impl Codes {
     /// How a sample says that vectors are best coded.
-    pub(super) fn choose(parameters: GraphParameters, sample: &[&[f32]]) -> Coding {
+    pub(super) fn choose(parameters: GraphParameters, sample: &[&[f32]]) -> Quantization {
         let GraphParameters { space, dimension, .. } = parameters;
         let mean = mean(space, dimension, sample);
-        type Make = fn(Vec<f32>, f32) -> Coding;
+        type Make = fn(Vec<f32>, f32) -> Quantization;
         let codings: [(usize, Make); 2] =
-            [(NIBBLE_DIMENSION_MIN, Coding::Nibbles), (BYTE_DIMENSION_MIN, Coding::Bytes)];
+            [(SQ4_DIMENSION_MIN, Quantization::Sq4), (SQ8_DIMENSION_MIN, Quantization::Sq8)];
         for (_, make) in codings.into_iter().filter(|(dimension_min, _)| dimension >= *dimension_min) {
-            // Nothing is known of the error: everything a walk finds is measured exactly.
+            // Nothing is known of the error: everything a search finds is compared exactly.
             if sample.len() <= 2 * NEAREST {
                 return make(mean, f32::INFINITY);
             }
-            let judged = judge(&Self::new(parameters, make(mean.clone(), 0.0), sample.len()), space, sample);
-            if judged.kept >= KEPT_MIN {
-                return make(mean, judged.deviation);
+            let judged =
+                evaluate_quantization(&Self::new(parameters, make(mean.clone(), 0.0), sample.len()), space, sample);
+            if judged.kept >= RECALL_KEPT_MIN {
+                return make(mean, judged.error_stddev);
             }
         }
-        Coding::Floats
+        Quantization::FullPrecision
     }
 
     /// Room for `capacity` vectors on the heap.
-    pub(super) fn new(parameters: GraphParameters, coding: Coding, capacity: usize) -> Self {
-        Self::lay_out(parameters, coding, capacity, 0, &mut heap).expect("the heap always has more")
+    pub(super) fn new(parameters: GraphParameters, coding: Quantization, capacity: usize) -> Self {
+        Self::allocate(parameters, coding, capacity, 0, &mut heap).expect("the heap always has more")
     }
 
     /// Room for `capacity` vectors, of which `len` are there; `None` if memory ends.
-    pub(super) fn lay_out(
-        parameters: GraphParameters, coding: Coding, capacity: usize, len: usize, take: Take<'_>,
+    pub(super) fn allocate(
+        parameters: GraphParameters, coding: Quantization, capacity: usize, len: usize, take: Allocator<'_>,
     ) -> Option<Self> {
         let GraphParameters { space, dimension, .. } = parameters;
         Some(match coding {
-            Coding::Nibbles(mean, deviation) => {
-                Self::Nibbles(Nibbles::lay_out(space, mean, deviation, capacity, len, take)?)
+            Quantization::Sq4(mean, error_stddev) => {
+                Self::Sq4(Sq4::allocate(space, mean, error_stddev, capacity, len, take)?)
             }
-            Coding::Bytes(mean, deviation) => Self::Bytes(Bytes::lay_out(space, mean, deviation, capacity, len, take)?),
-            Coding::Floats => Self::Floats(Floats::lay_out(space, dimension, capacity, len, take)?),
+            Quantization::Sq8(mean, error_stddev) => {
+                Self::Sq8(Sq8::allocate(space, mean, error_stddev, capacity, len, take)?)
+            }
+            Quantization::FullPrecision => {
+                Self::FullPrecision(FullPrecision::allocate(space, dimension, capacity, len, take)?)
+            }
         })
     }
 
-    pub(super) fn coding(&self) -> Coding {
+    pub(super) fn coding(&self) -> Quantization {
         match self {
-            Self::Nibbles(nibbles) => Coding::Nibbles(nibbles.mean.clone(), nibbles.deviation),
-            Self::Bytes(bytes) => Coding::Bytes(bytes.mean.clone(), bytes.deviation),
-            Self::Floats(_) => Coding::Floats,
+            Self::Sq4(nibbles) => Quantization::Sq4(nibbles.mean.clone(), nibbles.error_stddev),
+            Self::Sq8(bytes) => Quantization::Sq8(bytes.mean.clone(), bytes.error_stddev),
+            Self::FullPrecision(_) => Quantization::FullPrecision,
         }
     }
 
     /// Appends vectors of others, which are coded alike, with new numbers; `false` if there is no room.
-    pub(super) fn append_all(&self, others: &Self, numbering: &Numbering) -> bool {
+    pub(super) fn append_all(&self, others: &Self, numbering: &NodePermutation) -> bool {
         match (self, others) {
-            (Self::Nibbles(nibbles), Self::Nibbles(others)) => nibbles.append_all(others, numbering),
-            (Self::Bytes(bytes), Self::Bytes(others)) => bytes.append_all(others, numbering),
-            (Self::Floats(floats), Self::Floats(others)) => {
+            (Self::Sq4(nibbles), Self::Sq4(others)) => nibbles.append_all(others, numbering),
+            (Self::Sq8(bytes), Self::Sq8(others)) => bytes.append_all(others, numbering),
+            (Self::FullPrecision(floats), Self::FullPrecision(others)) => {
                 numbering.append(&floats.values, &others.values, floats.dimension)
             }
             _ => unreachable!("a copy is coded as what it is of"),
@@ -142,45 +147,45 @@ impl Codes {
 
     pub(super) fn encode(&self, vector: &[f32]) -> Encoded {
         match self {
-            Self::Nibbles(nibbles) => Encoded::Nibbles(nibbles.encode(vector)),
-            Self::Bytes(bytes) => Encoded::Bytes(bytes.encode(vector)),
-            Self::Floats(floats) => Encoded::Floats(prepared(floats.space, vector)),
+            Self::Sq4(nibbles) => Encoded::Sq4(nibbles.encode(vector)),
+            Self::Sq8(bytes) => Encoded::Sq8(bytes.encode(vector)),
+            Self::FullPrecision(floats) => Encoded::FullPrecision(prepared(floats.space, vector)),
         }
     }
 
     /// Appends the next node's vector; `false` if there is no room.
     pub(super) fn append(&self, encoded: &Encoded) -> bool {
         match (self, encoded) {
-            (Self::Nibbles(nibbles), Encoded::Nibbles(encoded)) => nibbles.append(encoded),
-            (Self::Bytes(bytes), Encoded::Bytes(encoded)) => bytes.append(encoded),
-            (Self::Floats(floats), Encoded::Floats(values)) => floats.values.append(values),
+            (Self::Sq4(nibbles), Encoded::Sq4(encoded)) => nibbles.append(encoded),
+            (Self::Sq8(bytes), Encoded::Sq8(encoded)) => bytes.append(encoded),
+            (Self::FullPrecision(floats), Encoded::FullPrecision(values)) => floats.values.append(values),
             _ => unreachable!("a vector is coded by the graph it is added to"),
         }
     }
 
     pub(super) fn query(&self, vector: &[f32]) -> Query {
         match self {
-            Self::Nibbles(nibbles) => Query::Nibbles(nibbles.query(vector)),
-            Self::Bytes(bytes) => Query::Bytes(bytes.query(vector)),
-            Self::Floats(floats) => Query::Floats(prepared(floats.space, vector)),
+            Self::Sq4(nibbles) => Query::Sq4(nibbles.query(vector)),
+            Self::Sq8(bytes) => Query::Sq8(bytes.query(vector)),
+            Self::FullPrecision(floats) => Query::FullPrecision(prepared(floats.space, vector)),
         }
     }
 
     /// A node's vector as a query, as far as its code tells.
     pub(super) fn query_of(&self, node: u32) -> Query {
         match self {
-            Self::Nibbles(nibbles) => Query::Nibbles(nibbles.query_of(node)),
-            Self::Bytes(bytes) => Query::Bytes(bytes.query_of(node)),
-            Self::Floats(floats) => Query::Floats(floats.row(node).to_vec()),
+            Self::Sq4(nibbles) => Query::Sq4(nibbles.query_of(node)),
+            Self::Sq8(bytes) => Query::Sq8(bytes.query_of(node)),
+            Self::FullPrecision(floats) => Query::FullPrecision(floats.row(node).to_vec()),
         }
     }
 
     /// How far each node is from a query, about in the measure of the space; `out` is as long as `nodes`.
     pub(super) fn distances(&self, query: &Query, nodes: &[u32], out: &mut [f32]) {
         match (self, query) {
-            (Self::Nibbles(nibbles), Query::Nibbles(query)) => nibbles.distances(query, nodes, out),
-            (Self::Bytes(bytes), Query::Bytes(query)) => bytes.distances(query, nodes, out),
-            (Self::Floats(floats), Query::Floats(values)) => floats.distances(values, nodes, out),
+            (Self::Sq4(nibbles), Query::Sq4(query)) => nibbles.distances(query, nodes, out),
+            (Self::Sq8(bytes), Query::Sq8(query)) => bytes.distances(query, nodes, out),
+            (Self::FullPrecision(floats), Query::FullPrecision(values)) => floats.distances(values, nodes, out),
             _ => unreachable!("a query is coded by the graph it is asked of"),
         }
     }
@@ -188,45 +193,43 @@ impl Codes {
     /// How far a node is from each of others; `out` is as long as `others`.
     pub(super) fn between(&self, node: u32, others: &[u32], out: &mut [f32]) {
         match self {
-            Self::Nibbles(nibbles) => nibbles.between(node, others, out),
-            Self::Bytes(bytes) => {
+            Self::Sq4(nibbles) => nibbles.between(node, others, out),
+            Self::Sq8(bytes) => {
                 others.iter().zip(out).for_each(|(other, out)| *out = bytes.between(node, *other));
             }
-            Self::Floats(floats) => floats.distances(floats.row(node), others, out),
+            Self::FullPrecision(floats) => floats.distances(floats.row(node), others, out),
         }
     }
 
-    /// Whether two nodes have the same code, so that no walk tells them apart.
+    /// Whether two nodes have the same code, so that no search tells them apart.
     pub(super) fn is_same(&self, node: u32, other: u32) -> bool {
         match self {
-            Self::Nibbles(nibbles) => nibbles.is_same(node, other),
-            Self::Bytes(bytes) => bytes.is_same(node, other),
-            Self::Floats(floats) => floats.row(node) == floats.row(other),
+            Self::Sq4(nibbles) => nibbles.is_same(node, other),
+            Self::Sq8(bytes) => bytes.is_same(node, other),
+            Self::FullPrecision(floats) => floats.row(node) == floats.row(other),
         }
     }
 
     /// How far a coded distance from this query usually is from the exact one: the standard deviation.
-    pub(super) fn deviation(&self, query: &Query) -> f32 {
+    pub(super) fn error_stddev(&self, query: &Query) -> f32 {
         match (self, query) {
-            (Self::Nibbles(nibbles), Query::Nibbles(query)) => nibbles.deviation * query.reach,
-            (Self::Bytes(bytes), Query::Bytes(query)) => bytes.deviation * query.reach,
+            (Self::Sq4(nibbles), Query::Sq4(query)) => nibbles.error_stddev * query.distance_bound,
+            (Self::Sq8(bytes), Query::Sq8(query)) => bytes.error_stddev * query.distance_bound,
             _ => 0.0,
         }
     }
 
     /// How far a coded distance from this query may be from the exact one.
-    pub(super) fn margin(&self, query: &Query) -> f32 {
-        DEVIATIONS * self.deviation(query)
+    pub(super) fn error_bound(&self, query: &Query) -> f32 {
+        DEVIATIONS * self.error_stddev(query)
     }
 
     /// The memory the vectors take in bytes, and how much of it are pages of a file.
     pub(super) fn bytes(&self) -> (usize, usize) {
         match self {
-            Self::Nibbles(nibbles) => {
-                sum([bytes_of(&nibbles.rows), bytes_of(&nibbles.extras), bytes_of(&nibbles.sums)])
-            }
-            Self::Bytes(bytes) => sum([bytes_of(&bytes.codes), bytes_of(&bytes.extras)]),
-            Self::Floats(floats) => bytes_of(&floats.values),
+            Self::Sq4(nibbles) => sum([bytes_of(&nibbles.rows), bytes_of(&nibbles.extras), bytes_of(&nibbles.sums)]),
+            Self::Sq8(bytes) => sum([bytes_of(&bytes.codes), bytes_of(&bytes.extras)]),
+            Self::FullPrecision(floats) => bytes_of(&floats.values),
         }
     }
 }
@@ -294,13 +297,14 @@ struct Judged {
     /// The share of exact nearest neighbours, within the sample, that are near by code too.
     kept: f32,
     /// The standard deviation of coded from exact distances, per unit of the query's reach: that of the worst query.
-    deviation: f32,
+    error_stddev: f32,
 }
 
 /// Compares coded with exact distances within a sample, on empty codes with room for it.
-fn judge(coded: &Codes, space: Space, sample: &[&[f32]]) -> Judged {
+fn evaluate_quantization(coded: &Codes, space: Space, sample: &[&[f32]]) -> Judged {
     let dimension = sample.first().map_or(0, |vector| vector.len());
-    let exact = Floats::lay_out(space, dimension, sample.len(), 0, &mut heap).expect("the heap always has more");
+    let exact =
+        FullPrecision::allocate(space, dimension, sample.len(), 0, &mut heap).expect("the heap always has more");
     for vector in sample {
         let fits = exact.values.append(&prepared(space, vector)) && coded.append(&coded.encode(vector));
         debug_assert!(fits, "made for exactly this many");
@@ -315,16 +319,17 @@ fn judge(coded: &Codes, space: Space, sample: &[&[f32]]) -> Judged {
     };
     let (mut kept, mut wanted, mut square) = (0usize, 0usize, 0.0f64);
     let (mut by_float, mut by_code) = (vec![0.0; nodes.len()], vec![0.0; nodes.len()]);
-    for vector in sample.iter().step_by((sample.len() / JUDGED).max(1)) {
+    for vector in sample.iter().step_by((sample.len() / EVALUATED).max(1)) {
         exact.distances(&prepared(space, vector), &nodes, &mut by_float);
         let query = coded.query(vector);
         coded.distances(&query, &nodes, &mut by_code);
-        let reach = match &query {
-            Query::Nibbles(query) => query.reach,
-            Query::Bytes(query) => query.reach,
-            Query::Floats(_) => 1.0,
+        let distance_bound = match &query {
+            Query::Sq4(query) => query.distance_bound,
+            Query::Sq8(query) => query.distance_bound,
+            Query::FullPrecision(_) => 1.0,
         };
-        let squares = by_float.iter().zip(&by_code).map(|(a, b)| f64::from((a - b) / reach.max(1e-30)).powi(2));
+        let squares =
+            by_float.iter().zip(&by_code).map(|(a, b)| f64::from((a - b) / distance_bound.max(1e-30)).powi(2));
         let mut squares: Vec<f64> = squares.collect();
         // Vectors that are far longer than most err by as much more, but are not near.
         squares.sort_unstable_by(f64::total_cmp);
@@ -335,7 +340,7 @@ fn judge(coded: &Codes, space: Space, sample: &[&[f32]]) -> Judged {
         kept += near.iter().filter(|(_, node)| coded_near.iter().any(|(_, other)| other == node)).count();
     }
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a share and a deviation")]
-    let judged = Judged { kept: kept as f32 / wanted.max(1) as f32, deviation: square.sqrt() as f32 };
+    let judged = Judged { kept: kept as f32 / wanted.max(1) as f32, error_stddev: square.sqrt() as f32 };
     judged
 }
 
@@ -364,7 +369,7 @@ mod tests {
             assert!(is_chosen(&codes), "{space:?}");
             assert!(data.iter().all(|vector| codes.append(&codes.encode(vector))));
             let (vector, query) = (prepared(space, &data[7]), codes.query(&data[7]));
-            let (margin, mut out) = (codes.margin(&query), vec![0.0; 300]);
+            let (error_bound, mut out) = (codes.error_bound(&query), vec![0.0; 300]);
             codes.distances(&query, &(0..300).collect::<Vec<u32>>(), &mut out);
             let (mut inside, mut between) = (0, vec![0.0; 300]);
             codes.between(7, &(0..300).collect::<Vec<u32>>(), &mut between);
@@ -375,7 +380,7 @@ mod tests {
                     let error = (exact - coded).abs() / (1.0 + exact.abs());
                     assert!(error < allowed, "{space:?}: {exact} against {coded}");
                 }
-                inside += usize::from((exact - out[node as usize]).abs() <= margin);
+                inside += usize::from((exact - out[node as usize]).abs() <= error_bound);
             }
             assert!(inside >= 297, "{space:?}: the margin holds for {inside} of 300");
             let mut own = [0.0];
@@ -386,12 +391,12 @@ mod tests {
 
     #[test]
     fn nibble_distances_are_close_to_exact_ones() {
-        distances_are_close(200, 0.2, |codes| matches!(codes, Codes::Nibbles(_)));
+        distances_are_close(200, 0.2, |codes| matches!(codes, Codes::Sq4(_)));
     }
 
     #[test]
     fn byte_distances_are_close_to_exact_ones() {
-        distances_are_close(40, 0.05, |codes| matches!(codes, Codes::Bytes(_)));
+        distances_are_close(40, 0.05, |codes| matches!(codes, Codes::Sq8(_)));
     }
 
     #[test]
@@ -402,7 +407,7 @@ mod tests {
         for space in [Space::L2, Space::Cosine] {
             let parameters = parameters(space, 48);
             let codes = Codes::new(parameters, Codes::choose(parameters, &sample), 400);
-            assert!(matches!(codes, Codes::Bytes(_)));
+            assert!(matches!(codes, Codes::Sq8(_)));
             // A curve that leads away from the sample, each point a little further on.
             let point =
                 |n: usize| (0..48).map(|i| ((n as f32) * 1e-3 * (i + 1) as f32).sin() - 1.0).collect::<Vec<f32>>();
@@ -432,6 +437,6 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(2);
         let data = vectors(400, 64, |row| if row % 2 == 0 { 1e4 } else { -1e4 } + rng.f32());
         let sample: Vec<&[f32]> = data.iter().map(Vec::as_slice).collect();
-        assert!(matches!(Codes::choose(parameters(Space::L2, 64), &sample), Coding::Floats));
+        assert!(matches!(Codes::choose(parameters(Space::L2, 64), &sample), Quantization::FullPrecision));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 /// An instruction set that the kernels have code for, from the plainest to the widest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Tier {
+pub enum SimdLevel {
     /// Plain Rust: the reference that the others are tested against, and what aarch64 uses.
     Scalar,
     /// AVX2 and FMA: 8 floats or 32 bytes at a time.
@@ -15,7 +15,7 @@ pub enum Tier {
     Avx512Vnni,
 }
 
-impl Tier {
+impl SimdLevel {
     /// The name that `OCHRE_KERNELS` accepts.
     pub const fn name(self) -> &'static str {
         match self {
@@ -28,32 +28,32 @@ impl Tier {
 }
 
 /// The tier in use: the widest that this processor supports, lowered (never raised) by `OCHRE_KERNELS`.
-pub fn tier() -> Tier {
-    static TIER: OnceLock<Tier> = OnceLock::new();
+pub fn simd_level() -> SimdLevel {
+    static TIER: OnceLock<SimdLevel> = OnceLock::new();
     *TIER.get_or_init(|| {
         let best = supported();
         match std::env::var("OCHRE_KERNELS").as_deref() {
-            Ok("scalar") => Tier::Scalar,
-            Ok("avx2") => best.min(Tier::Avx2),
-            Ok("avx512") => best.min(Tier::Avx512),
+            Ok("scalar") => SimdLevel::Scalar,
+            Ok("avx2") => best.min(SimdLevel::Avx2),
+            Ok("avx512") => best.min(SimdLevel::Avx512),
             _ => best,
         }
     })
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn supported() -> Tier {
+pub(crate) fn supported() -> SimdLevel {
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     if avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-        if is_x86_feature_detected!("avx512vnni") { Tier::Avx512Vnni } else { Tier::Avx512 }
+        if is_x86_feature_detected!("avx512vnni") { SimdLevel::Avx512Vnni } else { SimdLevel::Avx512 }
     } else if avx2 {
-        Tier::Avx2
+        SimdLevel::Avx2
     } else {
-        Tier::Scalar
+        SimdLevel::Scalar
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) fn supported() -> Tier {
-    Tier::Scalar
+pub(crate) fn supported() -> SimdLevel {
+    SimdLevel::Scalar
 }

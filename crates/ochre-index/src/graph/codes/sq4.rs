@@ -9,7 +9,7 @@
 use ochre_kernels::{Arena, LINE_NIBBLES, Line, dot, nibble_dots, prefetch};
 use ochre_model::Space;
 
-use super::{Numbering, Take, arena, centred, largest, signed};
+use super::{Allocator, NodePermutation, arena, centred, largest, signed};
 
 /// The middle of the 16 levels.
 const MIDDLE: f32 = 7.5;
@@ -20,13 +20,13 @@ const BATCH: usize = 16;
 /// Batches asked for ahead of the one that is measured.
 const AHEAD: usize = 2;
 
-pub(in crate::graph) struct Nibbles {
+pub(in crate::graph) struct Sq4 {
     pub(in crate::graph) space: Space,
     pub(in crate::graph) mean: Vec<f32>,
     /// `1 − ⟨mean, mean⟩`
     base: f32,
     /// How far coded distances are from exact ones, per unit of a query's reach.
-    pub(in crate::graph) deviation: f32,
+    pub(in crate::graph) error_stddev: f32,
     pub(in crate::graph) rows: Arena<Line>,
     /// `s`; and for `l2` the squared length of the centred vector, otherwise minus its inner product with the mean.
     pub(in crate::graph) extras: Arena<[f32; 2]>,
@@ -42,7 +42,7 @@ pub(crate) struct Query {
     factor: f32,
     middle: f32,
     /// The length of the centred query.
-    pub(super) reach: f32,
+    pub(super) distance_bound: f32,
 }
 
 pub(crate) struct Encoded {
@@ -51,17 +51,17 @@ pub(crate) struct Encoded {
     sum: f32,
 }
 
-impl Nibbles {
+impl Sq4 {
     /// Room for `capacity` vectors, of which `len` are there.
-    pub(super) fn lay_out(
-        space: Space, mean: Vec<f32>, deviation: f32, capacity: usize, len: usize, take: Take<'_>,
+    pub(super) fn allocate(
+        space: Space, mean: Vec<f32>, error_stddev: f32, capacity: usize, len: usize, take: Allocator<'_>,
     ) -> Option<Self> {
         let (base, lines) = (1.0 - dot(&mean, &mean), lines(mean.len()));
         Some(Self {
             space,
             mean,
             base,
-            deviation,
+            error_stddev,
             rows: arena(take, capacity * lines, len * lines)?,
             extras: arena(take, capacity, len)?,
             sums: arena(take, capacity, len)?,
@@ -69,7 +69,7 @@ impl Nibbles {
     }
 
     /// Appends vectors of another, with new numbers.
-    pub(super) fn append_all(&self, other: &Self, numbering: &Numbering) -> bool {
+    pub(super) fn append_all(&self, other: &Self, numbering: &NodePermutation) -> bool {
         numbering.append(&self.rows, &other.rows, self.lines())
             && numbering.append(&self.extras, &other.extras, 1)
             && numbering.append(&self.sums, &other.sums, 1)
@@ -134,8 +134,8 @@ impl Nibbles {
     pub(super) fn query(&self, vector: &[f32]) -> Query {
         let centred = centred(self.space, vector, &self.mean);
         let (codes, step) = signed(&centred);
-        let reach = dot(&centred, &centred).sqrt();
-        self.query_from(&codes, step, reach, dot(&centred, &self.mean))
+        let distance_bound = dot(&centred, &centred).sqrt();
+        self.query_from(&codes, step, distance_bound, dot(&centred, &self.mean))
     }
 
     pub(super) fn query_of(&self, node: u32) -> Query {
@@ -153,17 +153,17 @@ impl Nibbles {
         self.query_from(&codes, step, step * square.sqrt(), to_mean)
     }
 
-    fn query_from(&self, codes: &[i8], step: f32, reach: f32, to_mean: f32) -> Query {
+    fn query_from(&self, codes: &[i8], step: f32, distance_bound: f32, to_mean: f32) -> Query {
         let mut runs = codes.to_vec();
         runs.resize(self.lines() * LINE_NIBBLES, 0);
         #[expect(clippy::cast_precision_loss, reason = "a few thousand bytes")]
         let sum = codes.iter().map(|code| i32::from(*code)).sum::<i32>() as f32;
         let (base, factor) = match self.space {
-            Space::L2 => (reach * reach, 2.0 * step),
+            Space::L2 => (distance_bound * distance_bound, 2.0 * step),
             // ⟨q, x⟩ = ⟨q′, x′⟩ + ⟨q′, mean⟩ + ⟨x′, mean⟩ + ⟨mean, mean⟩, the primed ones being centred.
             Space::Cosine | Space::Ip => (self.base - to_mean, step),
         };
-        Query { runs, base, factor, middle: factor * MIDDLE * sum, reach }
+        Query { runs, base, factor, middle: factor * MIDDLE * sum, distance_bound }
     }
 
     pub(super) fn distances(&self, query: &Query, nodes: &[u32], out: &mut [f32]) {

@@ -1,4 +1,4 @@
-//! Inner products over 4-bit codes, two to a byte: what a graph walk computes most.
+//! Inner products over 4-bit codes, two to a byte: what a graph search computes most.
 //!
 //! A row of codes is a whole number of [`Line`]s, `B` bytes. Byte `j` holds component `j` in its low half
 //! and component `B + j` in its high half, so a row is unpacked with one mask and one shift, and a query
@@ -6,7 +6,7 @@
 //! Components past the dimension are 0 on both sides.
 #![expect(unsafe_code, reason = "intrinsics need it; each use is guarded by the tier and the lengths")]
 
-use crate::tier::{Tier, tier};
+use crate::simd_level::{SimdLevel, simd_level};
 
 /// 64 bytes of codes, aligned so that a row touches no cache line in part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,15 +30,15 @@ pub fn nibble_dots(query: &[i8], rows: &[Line], which: &[u32], sums: &mut [i32])
     let lines = query.len() / LINE_NIBBLES;
     assert_eq!(which.len(), sums.len(), "one sum for each row");
     assert_eq!(query.len(), lines * LINE_NIBBLES, "a query fills whole lines");
-    match tier() {
-        Tier::Scalar => each(rows, lines, which, sums, |row| nibble_dot_scalar(query, row)),
+    match simd_level() {
+        SimdLevel::Scalar => each(rows, lines, which, sums, |row| nibble_dot_scalar(query, row)),
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: `tier` never names an instruction set that the processor lacks; the query has
+        // SAFETY: `simd_level` never names an instruction set that the processor lacks; the query has
         // `LINE_NIBBLES` components for each line of a row.
-        Tier::Avx2 | Tier::Avx512 => unsafe { nibble_dots_avx2(query, rows, which, sums) },
+        SimdLevel::Avx2 | SimdLevel::Avx512 => unsafe { nibble_dots_avx2(query, rows, which, sums) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Tier::Avx512Vnni => unsafe { nibble_dots_vnni(query, rows, which, sums) },
+        SimdLevel::Avx512Vnni => unsafe { nibble_dots_vnni(query, rows, which, sums) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => each(rows, lines, which, sums, |row| nibble_dot_scalar(query, row)),
     }
@@ -281,12 +281,12 @@ mod tests {
                 assert_eq!(i64::from(nibble_dot_scalar(&query, codes)), exact, "scalar, {lines} lines");
                 #[cfg(target_arch = "x86_64")]
                 {
-                    if crate::tier::supported() >= Tier::Avx2 {
+                    if crate::simd_level::supported() >= SimdLevel::Avx2 {
                         // SAFETY: the processor has the instructions; the lengths fit.
                         let dot = unsafe { nibble_dot_avx2(&query, codes) };
                         assert_eq!(i64::from(dot), exact, "avx2, {lines} lines");
                     }
-                    if crate::tier::supported() >= Tier::Avx512Vnni {
+                    if crate::simd_level::supported() >= SimdLevel::Avx512Vnni {
                         // SAFETY: as above.
                         let dot = unsafe { nibble_dot_vnni(&query, codes) };
                         assert_eq!(i64::from(dot), exact, "avx512-vnni, {lines} lines");

@@ -1,7 +1,7 @@
-//! The inner product over 8-bit codes: what a graph walk computes instead of full distances.
+//! The inner product over 8-bit codes: what a graph search computes instead of full distances.
 #![expect(unsafe_code, reason = "intrinsics need it; each use is guarded by the tier and the lengths")]
 
-use crate::tier::{Tier, tier};
+use crate::simd_level::{SimdLevel, simd_level};
 
 /// The inner product of two code vectors, `Σ aᵢ·bᵢ`, exact. Codes lie in −127..=127 and dimensions
 /// stay under 2¹⁶, so the sum fits an `i32`.
@@ -10,17 +10,17 @@ use crate::tier::{Tier, tier};
 /// If the lengths differ.
 pub fn byte_dot(a: &[i8], b: &[i8]) -> i32 {
     assert_eq!(a.len(), b.len(), "codes of different dimension");
-    match tier() {
-        Tier::Scalar => byte_dot_scalar(a, b),
+    match simd_level() {
+        SimdLevel::Scalar => byte_dot_scalar(a, b),
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: `tier` never names an instruction set that the processor lacks; lengths are equal.
-        Tier::Avx2 => unsafe { byte_dot_avx2(a, b) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Tier::Avx512 => unsafe { byte_dot_avx512(a, b) },
+        // SAFETY: `simd_level` never names an instruction set that the processor lacks; lengths are equal.
+        SimdLevel::Avx2 => unsafe { byte_dot_avx2(a, b) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Tier::Avx512Vnni => unsafe { byte_dot_vnni(a, b) },
+        SimdLevel::Avx512 => unsafe { byte_dot_avx512(a, b) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        SimdLevel::Avx512Vnni => unsafe { byte_dot_vnni(a, b) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => byte_dot_scalar(a, b),
     }
@@ -114,15 +114,15 @@ mod tests {
             assert_eq!(i64::from(byte_dot(&a, &b)), exact, "dispatched, len {len}");
             #[cfg(target_arch = "x86_64")]
             {
-                if crate::tier::supported() >= Tier::Avx2 {
+                if crate::simd_level::supported() >= SimdLevel::Avx2 {
                     // SAFETY: the processor has the instructions; the lengths are equal.
                     assert_eq!(i64::from(unsafe { byte_dot_avx2(&a, &b) }), exact, "avx2, len {len}");
                 }
-                if crate::tier::supported() >= Tier::Avx512 {
+                if crate::simd_level::supported() >= SimdLevel::Avx512 {
                     // SAFETY: as above.
                     assert_eq!(i64::from(unsafe { byte_dot_avx512(&a, &b) }), exact, "avx512, len {len}");
                 }
-                if crate::tier::supported() >= Tier::Avx512Vnni {
+                if crate::simd_level::supported() >= SimdLevel::Avx512Vnni {
                     // SAFETY: as above.
                     assert_eq!(i64::from(unsafe { byte_dot_vnni(&a, &b) }), exact, "avx512-vnni, len {len}");
                 }

@@ -4,20 +4,20 @@
 use ochre_kernels::{Arena, byte_dot, dot, prefetch};
 use ochre_model::{Space, norm};
 
-use super::{Numbering, Take, arena, centred, signed};
+use super::{Allocator, NodePermutation, arena, centred, signed};
 
 /// What is kept of a zero vector in `cosine`: its distance from everything is 1.
 const WITHOUT_DIRECTION: [f32; 2] = [0.0, 0.0];
 /// Rows asked for before the first of them is measured.
 const AHEAD: usize = 16;
 
-pub(in crate::graph) struct Bytes {
+pub(in crate::graph) struct Sq8 {
     pub(in crate::graph) space: Space,
     pub(in crate::graph) mean: Vec<f32>,
     /// `⟨mean, mean⟩`
     mean_norm: f32,
     /// How far coded distances are from exact ones, per unit of a query's reach.
-    pub(in crate::graph) deviation: f32,
+    pub(in crate::graph) error_stddev: f32,
     pub(in crate::graph) codes: Arena<i8>,
     /// The scale; and for `l2` and `cosine` the squared norm of the decoded, centred vector, for `ip` its inner product with
     /// the mean.
@@ -27,7 +27,7 @@ pub(in crate::graph) struct Bytes {
 pub(crate) struct Query {
     encoded: Encoded,
     /// The length of the centred query.
-    pub(super) reach: f32,
+    pub(super) distance_bound: f32,
 }
 
 pub(crate) struct Encoded {
@@ -35,18 +35,18 @@ pub(crate) struct Encoded {
     extra: [f32; 2],
 }
 
-impl Bytes {
+impl Sq8 {
     /// Room for `capacity` vectors, of which `len` are there.
-    pub(super) fn lay_out(
-        space: Space, mean: Vec<f32>, deviation: f32, capacity: usize, len: usize, take: Take<'_>,
+    pub(super) fn allocate(
+        space: Space, mean: Vec<f32>, error_stddev: f32, capacity: usize, len: usize, take: Allocator<'_>,
     ) -> Option<Self> {
         let (mean_norm, dimension) = (dot(&mean, &mean), mean.len());
         let codes = arena(take, capacity * dimension, len * dimension)?;
-        Some(Self { space, mean, mean_norm, deviation, codes, extras: arena(take, capacity, len)? })
+        Some(Self { space, mean, mean_norm, error_stddev, codes, extras: arena(take, capacity, len)? })
     }
 
     /// Appends vectors of another, with new numbers.
-    pub(super) fn append_all(&self, other: &Self, numbering: &Numbering) -> bool {
+    pub(super) fn append_all(&self, other: &Self, numbering: &NodePermutation) -> bool {
         numbering.append(&self.codes, &other.codes, self.mean.len()) && numbering.append(&self.extras, &other.extras, 1)
     }
 
@@ -88,8 +88,8 @@ impl Bytes {
 
     fn query_from(encoded: Encoded) -> Query {
         #[expect(clippy::cast_precision_loss, reason = "the length of a code")]
-        let reach = encoded.extra[0] * (byte_dot(&encoded.codes, &encoded.codes) as f32).sqrt();
-        Query { encoded, reach }
+        let distance_bound = encoded.extra[0] * (byte_dot(&encoded.codes, &encoded.codes) as f32).sqrt();
+        Query { encoded, distance_bound }
     }
 
     pub(super) fn distances(&self, query: &Query, nodes: &[u32], out: &mut [f32]) {

@@ -5,31 +5,31 @@ use std::cmp::Ordering;
 use super::codes::Query;
 use super::{Graph, Near};
 
-/// Walks that end by distance may keep this many times more candidates than those that end by rank,
+/// Searches that end by distance may keep this many times more candidates than those that end by rank,
 const WIDER: usize = 3;
-/// and this many where codes cannot tell which are the best: those are measured exactly.
+/// and this many where codes cannot tell which are the best: those are compared exactly.
 const UNCLEAR_MAX: usize = 4096;
 /// They follow at least `ef` divided by this: where all distances are about equal, as between the variants of a text, the
 /// best so far says nothing of the best.
 const FOLLOWED_SHARE: usize = 4;
 /// Nodes whose neighbours tell how distances grow with rank, from one rank …
-const GAUGED: usize = 64;
-const GAUGE_NEAR: usize = 10;
+const CALIBRATED: usize = 64;
+const CALIBRATED_NEAR: usize = 10;
 /// … to another.
-const GAUGE_FAR: usize = 100;
-/// Parts of the growth that walks go by: usually the first makes those that end by distance find as much, over all queries, as
+const CALIBRATED_FAR: usize = 100;
+/// Parts of the growth that searches go by: usually the first makes those that end by distance find as much, over all queries, as
 /// those that keep a fixed number of candidates: the hard ones gain what the easy ones lose. Where all are hard, more is needed.
-const GROWTH_SHARES: [f32; 6] = [0.5, 0.75, 1.0, 1.5, 2.0, 3.0];
+const DISTANCE_GROWTH_SHARES: [f32; 6] = [0.5, 0.75, 1.0, 1.5, 2.0, 3.0];
 /// Where distances do not grow by a power of rank, as inner products do not, this many times more candidates may be needed.
 const WIDTHS: [f32; 4] = [1.0, 1.5, 2.0, 3.0];
-/// Of the nearest [`GAUGE_NEAR`] nodes walks find this part at least, on average,
+/// Of the nearest [`CALIBRATED_NEAR`] nodes searches find this part at least, on average,
 const RECALL_MIN: f32 = 0.985;
 /// and fewer than this
 const RECALL_EACH_MIN: usize = 8;
 /// for at most one node in this many.
 const POOR_SHARE: usize = 50;
 
-/// A node that a walk came across.
+/// A node that a search came across.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     distance: f32,
@@ -46,17 +46,17 @@ impl Candidate {
     }
 }
 
-/// Memory that walks use over and over.
+/// Memory that searches use over and over.
 #[derive(Default)]
-pub(super) struct Scratch {
-    /// A bit for each node seen; all clear between walks.
+pub(super) struct SearchContext {
+    /// A bit for each node seen; all clear between searches.
     seen: Vec<u64>,
     touched: Vec<u32>,
     /// What was found so far, nearest first.
-    pool: Vec<Candidate>,
+    candidates: Vec<Candidate>,
     /// The distances of the best `k` accepted ones, ascending.
     best: Vec<f32>,
-    fresh: Vec<u32>,
+    unvisited: Vec<u32>,
     /// Nodes whose links were followed, in this order.
     followed: Vec<u32>,
     /// Nodes with the code of one that is expanded, to be looked at.
@@ -66,13 +66,13 @@ pub(super) struct Scratch {
     distances: Vec<f32>,
 }
 
-impl Scratch {
+impl SearchContext {
     fn begin(&mut self, capacity: usize) {
         self.seen.resize(capacity.div_ceil(64), 0);
         for node in self.touched.drain(..) {
             self.seen[node as usize / 64] = 0;
         }
-        self.pool.clear();
+        self.candidates.clear();
         self.best.clear();
         self.duplicates.clear();
         self.followed.clear();
@@ -84,13 +84,13 @@ impl Scratch {
 
     /// What the last search of a level accepted of the nodes that it came by, nearest first; duplicates of them apart.
     pub(super) fn found(&self) -> impl Iterator<Item = Near> {
-        let accepted = self.pool.iter().filter(|candidate| candidate.is_accepted);
+        let accepted = self.candidates.iter().filter(|candidate| candidate.is_accepted);
         accepted.map(|candidate| Near { distance: candidate.distance, node: candidate.node })
     }
 
     /// How far the nearest is that the last search of a level came by.
     pub(super) fn nearest(&self) -> f32 {
-        self.pool.first().map_or(f32::INFINITY, |candidate| candidate.distance)
+        self.candidates.first().map_or(f32::INFINITY, |candidate| candidate.distance)
     }
 
     /// The nodes whose links the last search of a level followed, in the order in which it did.
@@ -99,9 +99,9 @@ impl Scratch {
     }
 }
 
-/// What a walk found.
+/// What a search found.
 #[derive(Debug, Default)]
-pub(crate) struct Walk {
+pub(crate) struct GraphHits {
     /// Accepted nodes, nearest first by coded distance; at most `ef`.
     pub(crate) nodes: Vec<Near>,
     /// How many nodes were measured.
@@ -110,13 +110,13 @@ pub(crate) struct Walk {
     pub(crate) gave_up: bool,
 }
 
-/// What a walk is to find.
+/// What a search is to find.
 pub(crate) struct Wanted<'a> {
     /// Accepted nodes that somebody asked for.
     pub(crate) k: usize,
     /// Accepted candidates kept on the way to them, if all queries are alike.
     pub(crate) ef: usize,
-    /// The walk stops when it has measured more nodes than this.
+    /// The search stops when it has measured more nodes than this.
     pub(crate) visit_max: usize,
     /// Which nodes may be returned.
     pub(crate) accept: &'a mut dyn FnMut(u32) -> bool,
@@ -124,14 +124,14 @@ pub(crate) struct Wanted<'a> {
 
 /// A bound on distances, by that of the `k`-th best.
 #[derive(Clone, Copy)]
-pub(super) struct Reach {
+pub(super) struct DistanceBound {
     pub(super) k: usize,
     /// Candidates farther than the `k`-th best by this factor are not followed, if it is known how distances grow with rank,
     factor: Option<f32>,
     /// if that is more than codes usually err,
-    deviation: f32,
+    error_stddev: f32,
     /// and may err at most;
-    margin: f32,
+    error_bound: f32,
     /// but at least this many are followed, however far they are.
     followed_min: usize,
     /// How many accepted candidates are kept at most where codes cannot tell which are among the best.
@@ -151,7 +151,7 @@ impl Limits {
     const NONE: Self = Self { follow: f32::INFINITY, keep: f32::INFINITY, unclear: f32::NEG_INFINITY };
 }
 
-impl Reach {
+impl DistanceBound {
     /// As far, measured from the best one alone.
     pub(super) fn for_one(self) -> Self {
         Self { k: 1, ..self }
@@ -160,10 +160,10 @@ impl Reach {
     fn limits(&self, best: &[f32]) -> Limits {
         let Some(kth) = best.last().filter(|_| best.len() == self.k) else { return Limits::NONE };
         // The margin is for two distances that err in opposite directions.
-        let unclear = kth + self.margin;
+        let unclear = kth + self.error_bound;
         match self.factor {
             Some(factor) if *kth > 0.0 => {
-                let follow = (kth * factor + self.deviation).max(kth + self.margin / 2.0);
+                let follow = (kth * factor + self.error_stddev).max(kth + self.error_bound / 2.0);
                 Limits { follow, keep: follow.max(unclear), unclear }
             }
             // Distances that are nothing but what codes err, or inner products, do not grow by a factor.
@@ -188,7 +188,7 @@ pub(super) struct Search<'a> {
     /// Accepted candidates kept.
     pub(super) ef: usize,
     /// Bounds distances too, if given.
-    pub(super) reach: Option<Reach>,
+    pub(super) distance_bound: Option<DistanceBound>,
     /// The search stops when it has measured more nodes than this.
     pub(super) visit_max: usize,
     /// Which nodes may be returned.
@@ -202,142 +202,149 @@ pub(super) struct Search<'a> {
 impl<'a> Search<'a> {
     /// Keeps `ef` candidates, by rank, among nodes that have links.
     pub(super) fn plain(ef: usize, accept: &'a mut dyn FnMut(u32) -> bool) -> Self {
-        Self { ef, reach: None, visit_max: usize::MAX, accept, duplicates_max: 0, until: None }
+        Self { ef, distance_bound: None, visit_max: usize::MAX, accept, duplicates_max: 0, until: None }
     }
 }
 
 impl Graph {
-    /// The accepted nodes nearest to `query`, approximately, at least `k` if the walk comes by so many. Nodes that
+    /// The accepted nodes nearest to `query`, approximately, at least `k` if the search comes by so many. Nodes that
     /// are not accepted are crossed but not returned.
     ///
-    /// Once it is known how distances grow with rank ([`Graph::gauge`]), the walk ends by distance rather than by
+    /// Once it is known how distances grow with rank ([`Graph::calibrate`]), the search ends by distance rather than by
     /// rank: where the next candidate is farther than the `k`-th best by the factor at which, on average, the
     /// `ef`-th is. Easy queries end sooner, hard ones are given up to [`WIDER`] times as many candidates.
     ///
     /// Sources: Malkov & Yashunin, arXiv:1603.09320, algorithms 2 and 5; Al-Jazzazi et al., arXiv:2505.15636
     /// (ending by distance).
-    pub(crate) fn walk(&self, query: &Query, wanted: Wanted<'_>) -> Walk {
+    pub(crate) fn search(&self, query: &Query, wanted: Wanted<'_>) -> GraphHits {
         let Wanted { k, ef, visit_max, accept } = wanted;
-        let mut scratch = self.take_scratch();
-        let reach = self.reach(query, k, ef);
-        let search = Search { visit_max, reach, duplicates_max: k, ..Search::plain(ef, accept) };
-        let (ended, visited) = self.walk_for(query, search, &mut scratch);
-        let mut nodes: Vec<Near> = scratch.found().collect();
-        if !scratch.duplicates.is_empty() {
-            nodes.append(&mut scratch.duplicates);
+        let mut context = self.take_scratch();
+        let distance_bound = self.distance_bound(query, k, ef);
+        let search = Search { visit_max, distance_bound, duplicates_max: k, ..Search::plain(ef, accept) };
+        let (ended, visited) = self.walk_for(query, search, &mut context);
+        let mut nodes: Vec<Near> = context.found().collect();
+        if !context.duplicates.is_empty() {
+            nodes.append(&mut context.duplicates);
             nodes.sort_unstable();
         }
-        self.give_scratch(scratch);
-        Walk { nodes, visited, gave_up: ended == Ended::GaveUp }
+        self.give_scratch(context);
+        GraphHits { nodes, visited, gave_up: ended == Ended::GaveUp }
     }
 
     /// Goes down all levels and searches the lowest; how that ended, and how many nodes were measured.
-    pub(super) fn walk_for(&self, query: &Query, search: Search<'_>, scratch: &mut Scratch) -> (Ended, usize) {
+    pub(super) fn walk_for(&self, query: &Query, search: Search<'_>, context: &mut SearchContext) -> (Ended, usize) {
         let Some((top, entry)) = self.entry() else { return (Ended::Done, 0) };
         let mut visited = 1;
         let mut entries = vec![self.near(query, entry)];
-        let width = descent_width(self.linked().len(), self.parameters.max_neighbors);
-        self.descend(query, &mut entries, (1..=top).rev(), width, scratch, &mut visited);
+        let width = descent_beam_width(self.linked().len(), self.parameters.max_neighbors);
+        self.descend(query, &mut entries, (1..=top).rev(), width, context, &mut visited);
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "`as` saturates, and half a candidate does not matter"
         )]
-        let ef = match search.reach {
-            Some(Reach { factor: Some(_), .. }) => search.ef.saturating_mul(WIDER),
+        let ef = match search.distance_bound {
+            Some(DistanceBound { factor: Some(_), .. }) => search.ef.saturating_mul(WIDER),
             Some(_) => (search.ef as f32 * self.width()) as usize,
             None => search.ef,
         };
-        let ended = self.search_level(query, &entries, 0, Search { ef, ..search }, scratch, &mut visited);
+        let ended = self.search_level(query, &entries, 0, Search { ef, ..search }, context, &mut visited);
         (ended, visited)
     }
 
-    /// How far walks for the `k` best go that keep `ef` candidates, once it is known how far codes err.
-    pub(super) fn reach(&self, query: &Query, k: usize, ef: usize) -> Option<Reach> {
-        let (deviation, margin) = (self.codes.deviation(query), self.codes.margin(query));
+    /// How far searches for the `k` best go that keep `ef` candidates, once it is known how far codes err.
+    pub(super) fn distance_bound(&self, query: &Query, k: usize, ef: usize) -> Option<DistanceBound> {
+        let (error_stddev, error_bound) = (self.codes.error_stddev(query), self.codes.error_bound(query));
         #[expect(clippy::cast_precision_loss, reason = "a ratio of small numbers")]
         let ratio = ef as f32 / k.max(1) as f32;
-        let factor = self.growth().map(|growth| ratio.max(1.0).powf(growth));
+        let factor = self.distance_growth().map(|distance_growth| ratio.max(1.0).powf(distance_growth));
         let followed_min = (ef / FOLLOWED_SHARE).max(k.min(ef));
         let unclear_max = UNCLEAR_MAX.max(ef.saturating_mul(WIDER));
-        margin.is_finite().then_some(Reach { k, factor, deviation, margin, followed_min, unclear_max })
+        error_bound.is_finite().then_some(DistanceBound {
+            k,
+            factor,
+            error_stddev,
+            error_bound,
+            followed_min,
+            unclear_max,
+        })
     }
 
-    /// Measures how distances grow with rank, on some nodes' neighbours, and how far walks have to go by that to find them.
-    /// Walks end by distance from then on.
-    pub fn gauge(&self) {
-        self.set_growth(0.0);
+    /// Measures how distances grow with rank, on some nodes' neighbours, and how far searches have to go by that to find them.
+    /// Searches end by distance from then on.
+    pub fn calibrate(&self) {
+        self.set_distance_growth(0.0);
         let linked = self.linked().len();
-        let step = (linked / GAUGED).max(1);
+        let step = (linked / CALIBRATED).max(1);
         let (mut sum, mut count) = (0.0, 0usize);
         let mut samples: Vec<(u32, Vec<u32>)> = Vec::new();
         for node in (0..linked).step_by(step) {
             let node = u32::try_from(node).expect("nodes are numbered by u32");
-            let found = self.neighbours(node, GAUGE_FAR, GAUGE_FAR * WIDER);
-            if let (Some(near), Some(far)) = (found.get(GAUGE_NEAR - 1), found.get(GAUGE_FAR - 1))
+            let found = self.neighbours(node, CALIBRATED_FAR, CALIBRATED_FAR * WIDER);
+            if let (Some(near), Some(far)) = (found.get(CALIBRATED_NEAR - 1), found.get(CALIBRATED_FAR - 1))
                 && near.distance > 0.0
                 && far.distance.is_finite()
             {
                 sum += (far.distance / near.distance).ln();
                 count += 1;
             }
-            samples.push((node, found.iter().take(GAUGE_NEAR).map(|near| near.node).collect()));
+            samples.push((node, found.iter().take(CALIBRATED_NEAR).map(|near| near.node).collect()));
         }
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-        let (ranks, mean) = ((GAUGE_FAR as f32 / GAUGE_NEAR as f32).ln(), sum / count.max(1) as f32);
-        let is_power = count * 2 > linked.min(GAUGED) && mean > 0.0;
+        let (ranks, mean) = ((CALIBRATED_FAR as f32 / CALIBRATED_NEAR as f32).ln(), sum / count.max(1) as f32);
+        let is_power = count * 2 > linked.min(CALIBRATED) && mean > 0.0;
         let growths: Vec<f32> = if is_power {
-            GROWTH_SHARES.iter().map(|share| mean / ranks * share).collect()
+            DISTANCE_GROWTH_SHARES.iter().map(|share| mean / ranks * share).collect()
         } else {
             WIDTHS.iter().map(|width| -width).collect()
         };
-        for growth in growths {
-            self.set_growth(growth);
+        for distance_growth in growths {
+            self.set_distance_growth(distance_growth);
             if self.finds_neighbours(&samples) {
                 break;
             }
         }
     }
 
-    /// Whether walks at default parameters find the nearest neighbours of sampled nodes.
+    /// Whether searches at default parameters find the nearest neighbours of sampled nodes.
     fn finds_neighbours(&self, samples: &[(u32, Vec<u32>)]) -> bool {
         let (mut hits, mut wanted, mut poor) = (0, 0, 0);
         for (node, nearest) in samples {
-            let found = self.neighbours(*node, GAUGE_NEAR, GAUGE_FAR);
+            let found = self.neighbours(*node, CALIBRATED_NEAR, CALIBRATED_FAR);
             let here = nearest.iter().filter(|near| found.iter().any(|other| other.node == **near)).count();
             (hits, wanted) = (hits + here, wanted + nearest.len());
-            poor += usize::from(here * GAUGE_NEAR < nearest.len() * RECALL_EACH_MIN);
+            poor += usize::from(here * CALIBRATED_NEAR < nearest.len() * RECALL_EACH_MIN);
         }
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let recall = hits as f32 / wanted.max(1) as f32;
         recall >= RECALL_MIN && poor * POOR_SHARE <= samples.len()
     }
 
-    /// The `k` nearest neighbours of a node that a walk finds which keeps `ef` candidates.
+    /// The `k` nearest neighbours of a node that a search finds which keeps `ef` candidates.
     fn neighbours(&self, node: u32, k: usize, ef: usize) -> Vec<Near> {
         let accept = &mut |found| found != node;
-        let mut nodes = self.walk(&self.codes.query_of(node), Wanted { k, ef, visit_max: usize::MAX, accept }).nodes;
+        let mut nodes = self.search(&self.codes.query_of(node), Wanted { k, ef, visit_max: usize::MAX, accept }).nodes;
         nodes.truncate(k);
         nodes
     }
 
-    fn set_growth(&self, growth: f32) {
-        self.growth.store(growth.to_bits(), std::sync::atomic::Ordering::Relaxed);
+    fn set_distance_growth(&self, distance_growth: f32) {
+        self.distance_growth.store(distance_growth.to_bits(), std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// The power of the ratio of two ranks by which their distances differ, as far as walks go by it.
-    fn growth(&self) -> Option<f32> {
-        Some(self.measured_growth()).filter(|growth| *growth > 0.0)
+    /// The power of the ratio of two ranks by which their distances differ, as far as searches go by it.
+    fn distance_growth(&self) -> Option<f32> {
+        Some(self.stored_growth()).filter(|distance_growth| *distance_growth > 0.0)
     }
 
-    /// How many times more candidates walks keep where they end by rank.
+    /// How many times more candidates searches keep where they end by rank.
     fn width(&self) -> f32 {
-        (-self.measured_growth()).max(1.0)
+        (-self.stored_growth()).max(1.0)
     }
 
-    fn measured_growth(&self) -> f32 {
-        f32::from_bits(self.growth.load(std::sync::atomic::Ordering::Relaxed))
+    fn stored_growth(&self) -> f32 {
+        f32::from_bits(self.distance_growth.load(std::sync::atomic::Ordering::Relaxed))
     }
 
     /// A node with its distance from the query.
@@ -352,49 +359,49 @@ impl Graph {
     /// HNSW keeps one, which in clusters within clusters often ends in the wrong one, and stays there.
     pub(super) fn descend(
         &self, query: &Query, entries: &mut Vec<Near>, levels: impl Iterator<Item = usize>, width: usize,
-        scratch: &mut Scratch, visited: &mut usize,
+        context: &mut SearchContext, visited: &mut usize,
     ) {
         for level in levels {
-            self.search_level(query, entries, level, Search::plain(width, &mut |_| true), scratch, visited);
+            self.search_level(query, entries, level, Search::plain(width, &mut |_| true), context, visited);
             entries.clear();
-            entries.extend(scratch.found());
+            entries.extend(context.found());
         }
     }
 
     /// Finds the accepted nodes of a level nearest to the query, from `entries`; they are
-    /// [`Scratch::found`].
+    /// [`SearchContext::found`].
     ///
     /// All that was found is one sorted list: nodes that are not accepted stand in it too, to be expanded
     /// in their turn, and whatever lies behind the `ef`-th accepted one is dropped.
     pub(super) fn search_level(
-        &self, query: &Query, entries: &[Near], level: usize, search: Search<'_>, scratch: &mut Scratch,
+        &self, query: &Query, entries: &[Near], level: usize, search: Search<'_>, context: &mut SearchContext,
         visited: &mut usize,
     ) -> Ended {
-        let Search { mut ef, reach, visit_max, accept, duplicates_max, until } = search;
-        scratch.begin(self.capacity());
+        let Search { mut ef, distance_bound, visit_max, accept, duplicates_max, until } = search;
+        context.begin(self.capacity());
         let mut accepted = 0;
         for near in entries {
-            if scratch.see(near.node) {
+            if context.see(near.node) {
                 let is_accepted = accept(near.node);
-                insert(&mut scratch.pool, Candidate::of(*near, is_accepted), ef, &mut accepted);
-                if let Some(reach) = reach.filter(|_| is_accepted) {
-                    keep_best(&mut scratch.best, near.distance, reach.k);
+                insert(&mut context.candidates, Candidate::of(*near, is_accepted), ef, &mut accepted);
+                if let Some(distance_bound) = distance_bound.filter(|_| is_accepted) {
+                    keep_best(&mut context.best, near.distance, distance_bound.k);
                 }
                 if until == Some(near.node) {
                     return Ended::Met;
                 }
             }
         }
-        let mut limits = reach.map_or(Limits::NONE, |reach| reach.limits(&scratch.best));
-        let followed_min = reach.map_or(0, |reach| reach.followed_min);
+        let mut limits = distance_bound.map_or(Limits::NONE, |distance_bound| distance_bound.limits(&context.best));
+        let followed_min = distance_bound.map_or(0, |distance_bound| distance_bound.followed_min);
         let nodes = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         let mut next = 0;
-        while let Some(candidate) = scratch.pool.get_mut(next) {
+        while let Some(candidate) = context.candidates.get_mut(next) {
             if candidate.is_expanded {
                 next += 1;
                 continue;
             }
-            if candidate.distance > limits.follow && scratch.followed.len() >= followed_min {
+            if candidate.distance > limits.follow && context.followed.len() >= followed_min {
                 break;
             }
             if *visited > visit_max {
@@ -402,42 +409,45 @@ impl Graph {
             }
             candidate.is_expanded = true;
             let Candidate { node, distance, .. } = *candidate;
-            scratch.followed.push(node);
-            scratch.fresh.clear();
-            scratch.same.clear();
-            let Scratch { seen, touched, fresh, same, .. } = &mut *scratch;
+            context.followed.push(node);
+            context.unvisited.clear();
+            context.same.clear();
+            let SearchContext { seen, touched, unvisited, same, .. } = &mut *context;
             let (table, list) = self.list(node, level);
             table.visit(list, nodes, same, |link| {
                 if see(seen, touched, link) {
-                    fresh.push(link);
+                    unvisited.push(link);
                 }
             });
-            *visited += scratch.fresh.len();
-            scratch.distances.resize(scratch.fresh.len(), 0.0);
-            self.codes.distances(query, &scratch.fresh, &mut scratch.distances);
+            *visited += context.unvisited.len();
+            context.distances.resize(context.unvisited.len(), 0.0);
+            self.codes.distances(query, &context.unvisited, &mut context.distances);
             let mut first = next + 1;
-            for (node, distance) in scratch.fresh.iter().zip(&scratch.distances) {
+            for (node, distance) in context.unvisited.iter().zip(&context.distances) {
                 let near = Near { distance: *distance, node: *node };
                 if accepted >= ef
-                    && let Some(worst) = scratch.pool.last()
+                    && let Some(worst) = context.candidates.last()
                 {
                     // One of the two would go: not while it may be among the best for all that codes can tell.
                     let is_unclear = near.distance.max(worst.distance) <= limits.unclear;
-                    if is_unclear && let Some(reach) = reach.filter(|reach| ef < reach.unclear_max) {
-                        ef = ef.saturating_mul(2).min(reach.unclear_max);
+                    if is_unclear
+                        && let Some(distance_bound) =
+                            distance_bound.filter(|distance_bound| ef < distance_bound.unclear_max)
+                    {
+                        ef = ef.saturating_mul(2).min(distance_bound.unclear_max);
                     } else if near.distance >= worst.distance {
                         continue;
                     }
                 }
-                if near.distance > limits.keep && scratch.pool.len() >= followed_min {
+                if near.distance > limits.keep && context.candidates.len() >= followed_min {
                     continue;
                 }
                 let is_accepted = accept(*node);
-                let at = insert(&mut scratch.pool, Candidate::of(near, is_accepted), ef, &mut accepted);
-                if let Some(reach) = reach.filter(|_| is_accepted)
-                    && keep_best(&mut scratch.best, near.distance, reach.k)
+                let at = insert(&mut context.candidates, Candidate::of(near, is_accepted), ef, &mut accepted);
+                if let Some(distance_bound) = distance_bound.filter(|_| is_accepted)
+                    && keep_best(&mut context.best, near.distance, distance_bound.k)
                 {
-                    limits = reach.limits(&scratch.best);
+                    limits = distance_bound.limits(&context.best);
                 }
                 if until == Some(*node) {
                     return Ended::Met;
@@ -449,20 +459,20 @@ impl Graph {
             // As near as the node. They have no links to follow, and must not take the place of what has.
             let mut room = duplicates_max;
             while room > 0
-                && let Some(same) = scratch.same.pop()
+                && let Some(same) = context.same.pop()
             {
-                if !scratch.see(same) {
+                if !context.see(same) {
                     continue;
                 }
                 *visited += 1;
-                scratch.same.extend(self.duplicates(same));
+                context.same.extend(self.duplicates(same));
                 if accept(same) {
                     room -= 1;
-                    scratch.duplicates.push(Near { distance, node: same });
-                    if let Some(reach) = reach
-                        && keep_best(&mut scratch.best, distance, reach.k)
+                    context.duplicates.push(Near { distance, node: same });
+                    if let Some(distance_bound) = distance_bound
+                        && keep_best(&mut context.best, distance, distance_bound.k)
                     {
-                        limits = reach.limits(&scratch.best);
+                        limits = distance_bound.limits(&context.best);
                     }
                 }
             }
@@ -471,14 +481,14 @@ impl Graph {
         Ended::Done
     }
 
-    pub(super) fn take_scratch(&self) -> Scratch {
-        self.scratch.lock().pop().unwrap_or_default()
+    pub(super) fn take_scratch(&self) -> SearchContext {
+        self.context.lock().pop().unwrap_or_default()
     }
 
-    pub(super) fn give_scratch(&self, scratch: Scratch) {
-        let mut pool = self.scratch.lock();
-        if pool.len() < 16 {
-            pool.push(scratch);
+    pub(super) fn give_scratch(&self, context: SearchContext) {
+        let mut candidates = self.context.lock();
+        if candidates.len() < 16 {
+            candidates.push(context);
         }
     }
 }
@@ -495,9 +505,9 @@ fn see(seen: &mut [u64], touched: &mut Vec<u32>, node: u32) -> bool {
     is_new
 }
 
-/// How many nodes a walk keeps on each level on its way down: one less than graphs of this size have levels above the lowest. What
+/// How many nodes a search keeps on each level on its way down: one less than graphs of this size have levels above the lowest. What
 /// is as large as that takes more, since there are more clusters to end up in the wrong one of.
-fn descent_width(nodes: usize, max_neighbors: usize) -> usize {
+fn descent_beam_width(nodes: usize, max_neighbors: usize) -> usize {
     let levels = nodes.checked_ilog(max_neighbors.max(4)).unwrap_or(0);
     (levels as usize).saturating_sub(1).max(1)
 }
@@ -515,17 +525,17 @@ fn keep_best(best: &mut Vec<f32>, distance: f32, k: usize) -> bool {
 }
 
 /// Puts a candidate in its place, and drops what then lies behind the `ef`-th accepted one; its place.
-fn insert(pool: &mut Vec<Candidate>, candidate: Candidate, ef: usize, accepted: &mut usize) -> usize {
-    let at = pool.partition_point(|other| other.distance.total_cmp(&candidate.distance) != Ordering::Greater);
-    pool.insert(at, candidate);
+fn insert(candidates: &mut Vec<Candidate>, candidate: Candidate, ef: usize, accepted: &mut usize) -> usize {
+    let at = candidates.partition_point(|other| other.distance.total_cmp(&candidate.distance) != Ordering::Greater);
+    candidates.insert(at, candidate);
     *accepted += usize::from(candidate.is_accepted);
     while *accepted >= ef {
-        match pool.last() {
+        match candidates.last() {
             Some(last) if last.is_accepted && *accepted == ef => break,
             Some(last) => *accepted -= usize::from(last.is_accepted),
             None => break,
         }
-        pool.pop();
+        candidates.pop();
     }
     at
 }
@@ -558,7 +568,7 @@ mod tests {
             let nearest = above.iter().map(|node| graph.near(&query, *node)).min().unwrap();
             for (width, found) in (1..).zip(&mut found) {
                 let mut entries = vec![graph.near(&query, entry)];
-                graph.descend(&query, &mut entries, (1..=top).rev(), width, &mut Scratch::default(), &mut 0);
+                graph.descend(&query, &mut entries, (1..=top).rev(), width, &mut SearchContext::default(), &mut 0);
                 assert!(entries.len() <= width && entries.is_sorted());
                 *found += usize::from(entries[0] == nearest);
             }
@@ -569,8 +579,8 @@ mod tests {
     #[test]
     fn the_larger_the_graph_the_more_ways_down() {
         let widths = [0, 1, 4095, 4096, 60_000, 65_536, 1_000_000, 1 << 20];
-        assert_eq!(widths.map(|nodes| descent_width(nodes, 16)), [1, 1, 1, 2, 2, 3, 3, 4]);
-        assert_eq!(descent_width(1 << 20, 2), descent_width(1 << 20, 4));
+        assert_eq!(widths.map(|nodes| descent_beam_width(nodes, 16)), [1, 1, 1, 2, 2, 3, 3, 4]);
+        assert_eq!(descent_beam_width(1 << 20, 2), descent_beam_width(1 << 20, 4));
     }
 
     #[test]

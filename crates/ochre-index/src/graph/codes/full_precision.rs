@@ -3,20 +3,22 @@
 use ochre_kernels::{Arena, dot, l2_squared, prefetch_row};
 use ochre_model::Space;
 
-use super::{Take, arena};
+use super::{Allocator, arena};
 
 /// Rows asked for before the first of them is measured.
 const AHEAD: usize = 8;
 
-pub(in crate::graph) struct Floats {
+pub(in crate::graph) struct FullPrecision {
     pub(in crate::graph) space: Space,
     pub(in crate::graph) dimension: usize,
     pub(in crate::graph) values: Arena<f32>,
 }
 
-impl Floats {
+impl FullPrecision {
     /// Room for `capacity` vectors, of which `len` are there.
-    pub(super) fn lay_out(space: Space, dimension: usize, capacity: usize, len: usize, take: Take<'_>) -> Option<Self> {
+    pub(super) fn allocate(
+        space: Space, dimension: usize, capacity: usize, len: usize, take: Allocator<'_>,
+    ) -> Option<Self> {
         Some(Self { space, dimension, values: arena(take, capacity * dimension, len * dimension)? })
     }
 

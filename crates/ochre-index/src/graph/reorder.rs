@@ -1,6 +1,6 @@
-//! Where nodes lie in memory: beside those that walks measure with them.
+//! Where nodes lie in memory: beside those that searches measure with them.
 //!
-//! Nodes arrive in an order that has nothing to do with their vectors, so each node that a walk comes across lies on cache
+//! Nodes arrive in an order that has nothing to do with their vectors, so each node that a search comes across lies on cache
 //! lines and pages of its own. A copy of a graph, on the heap or as its snapshot, numbers its nodes as a search of its
 //! links in depth comes across them: nearly as good as orders that take far more work to find.
 //!
@@ -15,14 +15,14 @@ use super::{Graph, LEVEL_MAX, NO_ENTRY, level_of};
 const NOWHERE: u32 = u32::MAX;
 
 /// The numbers that the first nodes of a graph have in a copy.
-pub(super) struct Numbering {
+pub(super) struct NodePermutation {
     /// By new number the old one.
     old: Vec<u32>,
     /// By old number the new one.
     new: Vec<u32>,
 }
 
-impl Numbering {
+impl NodePermutation {
     fn give(&mut self, old: u32, new: usize) {
         self.new[old as usize] = u32::try_from(new).expect("nodes are numbered by u32");
         self.old[new] = old;
@@ -64,9 +64,9 @@ impl Numbering {
 impl Graph {
     /// The numbers that the first `count` nodes should have in a copy. Those that are not linked keep theirs, and the
     /// others get one of a node with the same highest level, which is a function of the number.
-    pub(super) fn renumbered(&self, count: usize) -> Numbering {
+    pub(super) fn reordered(&self, count: usize) -> NodePermutation {
         let linked = self.linked().len().min(count);
-        let mut numbering = Numbering { old: vec![NOWHERE; count], new: vec![NOWHERE; count] };
+        let mut numbering = NodePermutation { old: vec![NOWHERE; count], new: vec![NOWHERE; count] };
         #[expect(clippy::cast_possible_truncation, reason = "nodes are numbered by u32, levels go to `LEVEL_MAX`")]
         let (past, levels): (_, Vec<u8>) = (
             linked as u32..count as u32,
@@ -131,7 +131,7 @@ mod tests {
             .collect();
         let graph = graph_of(&vectors, 2500);
 
-        let numbering = graph.renumbered(COUNT as usize);
+        let numbering = graph.reordered(COUNT as usize);
         let mut old: Vec<u32> = numbering.old().collect();
         let level = |node: u32| level_of(node as usize, graph.parameters.max_neighbors);
         assert!((0u32..).zip(&old).all(|(new, old)| level(new) == level(*old)));
@@ -147,7 +147,7 @@ mod tests {
             (0..2500).map(runs).sum()
         };
         assert!(runs(&copy) * 3 < runs(&graph) * 2, "{} against {}", runs(&copy), runs(&graph));
-        let gone = graph.renumbered(100);
+        let gone = graph.reordered(100);
         assert_eq!((gone.renamed(100), gone.renamed_entry(NO_ENTRY)), (None, NO_ENTRY));
     }
 }
