@@ -40,7 +40,7 @@ pub(crate) fn schemas() -> Vec<String> {
 pub(crate) fn document(extensions: &[Arc<dyn ApiExtension>]) -> Json {
     let mut paths = Map::new();
     let own = extensions.iter().flat_map(|extension| Arc::clone(extension).operations());
-    let descriptions = descriptions().copied().chain(own.map(|operation| operation.description));
+    let descriptions = descriptions().chain(own.map(|operation| operation.description));
     for description in descriptions.filter(|description| description.is_listed) {
         let path = paths.entry(description.path).or_insert_with(|| json!({}));
         path[description.method.name().to_lowercase()] = describe(&description);

@@ -33,7 +33,7 @@ impl Permissions {
     pub(crate) fn of(extensions: &[Arc<dyn ApiExtension>]) -> Self {
         let mut table = Self::default();
         let own = extensions.iter().flat_map(|extension| Arc::clone(extension).operations());
-        for description in routes::descriptions().copied().chain(own.map(|operation| operation.description)) {
+        for description in routes::descriptions().chain(own.map(|operation| operation.description)) {
             table.0.entry(description.path).or_default().push((description.method, description.needs));
         }
         table
@@ -154,18 +154,23 @@ fn clash(one: &str, other: &str) -> bool {
     one != other && one.split('/').count() == other.split('/').count()
 }
 
+/// The requests that an operation of this method is for.
+pub(crate) fn method_filter(method: Method) -> MethodFilter {
+    match method {
+        Method::Get => MethodFilter::GET,
+        Method::Post => MethodFilter::POST,
+        Method::Put => MethodFilter::PUT,
+        Method::Patch => MethodFilter::PATCH,
+        Method::Delete => MethodFilter::DELETE,
+        Method::Options => MethodFilter::OPTIONS,
+    }
+}
+
 /// The routes of extensions.
 pub(crate) fn router(extensions: &[Arc<dyn ApiExtension>]) -> Router<App> {
     let operations = extensions.iter().flat_map(|extension| Arc::clone(extension).operations());
     operations.fold(Router::new(), |router, Operation { description, handler }| {
-        let filter = match description.method {
-            Method::Get => MethodFilter::GET,
-            Method::Post => MethodFilter::POST,
-            Method::Put => MethodFilter::PUT,
-            Method::Patch => MethodFilter::PATCH,
-            Method::Delete => MethodFilter::DELETE,
-            Method::Options => MethodFilter::OPTIONS,
-        };
+        let filter = method_filter(description.method);
         let served = match handler {
             Handler::Work(work) => on(
                 filter,

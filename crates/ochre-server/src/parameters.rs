@@ -24,7 +24,7 @@ impl QueryParameters {
     /// Those of the server's own operations and of its extensions.
     pub(crate) fn of(extensions: &[Arc<dyn ApiExtension>]) -> Self {
         let own = extensions.iter().flat_map(|extension| Arc::clone(extension).operations());
-        let all = routes::descriptions().copied().chain(own.map(|operation| operation.description));
+        let all = routes::descriptions().chain(own.map(|operation| operation.description));
         let strict = all.filter(|description| is_strict(description.path));
         Self(Arc::new(strict.map(|Description { method, path, query, .. }| ((method.name(), path), query)).collect()))
     }

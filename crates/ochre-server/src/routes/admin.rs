@@ -1,19 +1,23 @@
 //! Administration: what the server holds in memory.
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
 use ochre_extension::{Description, Needs, Permission};
 use serde_json::{Value as Json_, json};
 
+use super::Served;
 use crate::app::App;
 use crate::error::ApiError;
 
-pub(super) const OPERATIONS: &[Description] =
-    &[Description::get("/_admin/memory", "Bytes of memory by collection and part", Needs::All(Permission::SystemRead))];
-
-pub(super) fn router() -> Router<App> {
-    Router::new().route("/_admin/memory", get(memory))
+pub(super) fn operations() -> Vec<Served> {
+    vec![Served::new(
+        Description::get(
+            "/_admin/memory",
+            "Bytes of memory by collection and part",
+            Needs::All(Permission::SystemRead),
+        ),
+        memory,
+    )]
 }
 
 async fn memory(State(app): State<App>) -> Result<Json<Json_>, ApiError> {

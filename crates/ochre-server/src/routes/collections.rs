@@ -1,9 +1,8 @@
 //! Collections: made, listed, read, changed, deleted.
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use ochre_engine::model::SCHEMA_KEY;
 use ochre_engine::schema::{InvalidSchema, doubled_member};
 use ochre_engine::{Alteration, CollectionOptions, CollectionRow, Database, Page, Resource};
@@ -14,73 +13,88 @@ use ochre_wire::{
 use serde_json::{Value as Json_, json};
 use uuid::Uuid;
 
+use super::Served;
 use crate::app::{App, CollectionPath, DatabasePath, collection, gone};
 use crate::auth::{Audited, Caller};
 use crate::body::{JsonBytes, PageQuery, Query};
 use crate::error::ApiError;
 
-pub(super) const OPERATIONS: &[Description] = &[
-    Description::get(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections",
-        "The collections of a database, by id",
-        Needs::Some(Permission::CollectionRead),
-    )
-    .answers(200, "Vec_Collection")
-    .query(&[P::count("limit"), P::count("offset")]),
-    Description::post(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections",
-        "Make a collection",
-        Needs::Either(Permission::CollectionWrite, Permission::CollectionRead),
-    )
-    .takes("CreateCollectionPayload")
-    .answers(200, "Collection"),
-    Description::get(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections_count",
-        "How many collections there are",
-        Needs::Some(Permission::CollectionRead),
-    )
-    .answers(200, "integer"),
-    Description::get(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
-        "A collection, by name",
-        Needs::All(Permission::CollectionRead),
-    )
-    .answers(200, "Collection"),
-    Description::get(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections/by-id/{collection}",
-        "A collection, by id",
-        Needs::All(Permission::CollectionRead),
-    )
-    .answers(200, "Collection"),
-    Description::put(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
-        "Change a collection, by id",
-        Needs::All(Permission::CollectionWrite),
-    )
-    .takes("UpdateCollectionPayload"),
-    Description::delete(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
-        "Delete a collection, by name",
-        Needs::All(Permission::CollectionWrite),
-    ),
-    Description::get(
-        "/api/v2/collections/{crn}",
-        "A collection, by its resource name tenant_resource_name:database:collection",
-        Needs::Some(Permission::CollectionRead),
-    )
-    .answers(200, "Collection"),
-];
-
-pub(super) fn router() -> Router<App> {
-    Router::new()
-        .route("/api/v2/tenants/{tenant}/databases/{database}/collections", get(list).post(create))
-        .route("/api/v2/tenants/{tenant}/databases/{database}/collections_count", get(count))
-        .route(
-            "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
-            get(read).put(update).delete(delete),
-        )
-        .route("/api/v2/tenants/{tenant}/databases/{database}/collections/by-id/{collection}", get(read_by_id))
-        .route("/api/v2/collections/{crn}", get(read_by_crn))
+pub(super) fn operations() -> Vec<Served> {
+    vec![
+        Served::new(
+            Description::get(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections",
+                "The collections of a database, by id",
+                Needs::Some(Permission::CollectionRead),
+            )
+            .answers(200, "Vec_Collection")
+            .query(const { &[P::count("limit"), P::count("offset")] }),
+            list,
+        ),
+        Served::new(
+            Description::post(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections",
+                "Make a collection",
+                Needs::Either(Permission::CollectionWrite, Permission::CollectionRead),
+            )
+            .takes("CreateCollectionPayload")
+            .answers(200, "Collection"),
+            create,
+        ),
+        Served::new(
+            Description::get(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections_count",
+                "How many collections there are",
+                Needs::Some(Permission::CollectionRead),
+            )
+            .answers(200, "integer"),
+            count,
+        ),
+        Served::new(
+            Description::get(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
+                "A collection, by name",
+                Needs::All(Permission::CollectionRead),
+            )
+            .answers(200, "Collection"),
+            read,
+        ),
+        Served::new(
+            Description::get(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections/by-id/{collection}",
+                "A collection, by id",
+                Needs::All(Permission::CollectionRead),
+            )
+            .answers(200, "Collection"),
+            read_by_id,
+        ),
+        Served::new(
+            Description::put(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
+                "Change a collection, by id",
+                Needs::All(Permission::CollectionWrite),
+            )
+            .takes("UpdateCollectionPayload"),
+            update,
+        ),
+        Served::new(
+            Description::delete(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
+                "Delete a collection, by name",
+                Needs::All(Permission::CollectionWrite),
+            ),
+            delete,
+        ),
+        Served::new(
+            Description::get(
+                "/api/v2/collections/{crn}",
+                "A collection, by its resource name tenant_resource_name:database:collection",
+                Needs::Some(Permission::CollectionRead),
+            )
+            .answers(200, "Collection"),
+            read_by_crn,
+        ),
+    ]
 }
 
 fn shown(row: &CollectionRow) -> Collection {

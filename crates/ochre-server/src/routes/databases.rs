@@ -1,45 +1,57 @@
 //! Databases of a tenant.
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::get;
-use axum::{Json, Router};
 use ochre_engine::{DatabaseRow, Page};
 use ochre_extension::{Description, Needs, Parameter as P, Permission, Target};
 use ochre_wire::{CreateDatabasePayload, Database};
 use serde_json::{Value as Json_, json};
 
+use super::Served;
 use crate::app::{App, DatabasePath};
 use crate::auth::Caller;
 use crate::body::{JsonBytes, PageQuery, Query};
 use crate::error::ApiError;
 
-pub(super) const OPERATIONS: &[Description] = &[
-    Description::get(
-        "/api/v2/tenants/{tenant}/databases",
-        "The databases of a tenant, by name",
-        Needs::Some(Permission::DatabaseRead),
-    )
-    .answers(200, "Vec_Database")
-    .query(&[P::count("limit"), P::count("offset")]),
-    Description::post("/api/v2/tenants/{tenant}/databases", "Make a database", Needs::Some(Permission::DatabaseWrite))
-        .takes("CreateDatabasePayload"),
-    Description::get(
-        "/api/v2/tenants/{tenant}/databases/{database}",
-        "A database",
-        Needs::All(Permission::DatabaseRead),
-    )
-    .answers(200, "Database"),
-    Description::delete(
-        "/api/v2/tenants/{tenant}/databases/{database}",
-        "Delete a database with its collections",
-        Needs::All(Permission::DatabaseWrite),
-    ),
-];
-
-pub(super) fn router() -> Router<App> {
-    Router::new()
-        .route("/api/v2/tenants/{tenant}/databases", get(list).post(create))
-        .route("/api/v2/tenants/{tenant}/databases/{database}", get(read).delete(delete))
+pub(super) fn operations() -> Vec<Served> {
+    vec![
+        Served::new(
+            Description::get(
+                "/api/v2/tenants/{tenant}/databases",
+                "The databases of a tenant, by name",
+                Needs::Some(Permission::DatabaseRead),
+            )
+            .answers(200, "Vec_Database")
+            .query(const { &[P::count("limit"), P::count("offset")] }),
+            list,
+        ),
+        Served::new(
+            Description::post(
+                "/api/v2/tenants/{tenant}/databases",
+                "Make a database",
+                Needs::Some(Permission::DatabaseWrite),
+            )
+            .takes("CreateDatabasePayload"),
+            create,
+        ),
+        Served::new(
+            Description::get(
+                "/api/v2/tenants/{tenant}/databases/{database}",
+                "A database",
+                Needs::All(Permission::DatabaseRead),
+            )
+            .answers(200, "Database"),
+            read,
+        ),
+        Served::new(
+            Description::delete(
+                "/api/v2/tenants/{tenant}/databases/{database}",
+                "Delete a database with its collections",
+                Needs::All(Permission::DatabaseWrite),
+            ),
+            delete,
+        ),
+    ]
 }
 
 fn shown(row: DatabaseRow) -> Database {

@@ -1,13 +1,13 @@
 //! Finding records by flat parameters: `…/find?q=…&year_gte=1990`, and the OpenAPI document that describes it for one
 //! collection, within the limits of GPT actions.
 
+use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::routing::get;
-use axum::{Json, Router};
 use ochre_engine::schema::Fields;
 use ochre_extension::{Description, Needs, Parameter as P, Permission};
 use serde_json::{Map, Value as Json_, json};
 
+use super::Served;
 use crate::app::{App, Named};
 use crate::error::ApiError;
 use crate::finder::{OFFSET_MAX, RECORDS, RECORDS_MAX, find};
@@ -16,16 +16,17 @@ const PATH: &str = "/api/v2/tenants/{tenant}/databases/{database}/collections/{c
 /// The longest summary or description of an operation, in characters (a limit of GPT actions).
 const SUMMARY_MAX: usize = 300;
 
-pub(super) const OPERATIONS: &[Description] = &[Description::get(
-    PATH,
-    "Find records by text and by parameters made from the collection's keys",
-    Needs::All(Permission::RecordRead),
-)
-.answers(200, "FoundRecords")
-.query(&[P::text("q"), P::count("n"), P::count("offset")])];
-
-pub(super) fn router() -> Router<App> {
-    Router::new().route(PATH, get(find_records))
+pub(super) fn operations() -> Vec<Served> {
+    vec![Served::new(
+        Description::get(
+            PATH,
+            "Find records by text and by parameters made from the collection's keys",
+            Needs::All(Permission::RecordRead),
+        )
+        .answers(200, "FoundRecords")
+        .query(const { &[P::text("q"), P::count("n"), P::count("offset")] }),
+        find_records,
+    )]
 }
 
 async fn find_records(

@@ -1,37 +1,51 @@
 //! Administration of keys.
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use ochre_extension::{Description, Needs, Permission};
 use serde_json::{Value as Json_, json};
 
+use super::Served;
 use crate::app::App;
 use crate::auth::{Audited, Auth, Caller, Maker, NewKey};
 use crate::body::JsonBytes;
 use crate::error::ApiError;
 
-pub(super) const OPERATIONS: &[Description] = &[
-    Description::get("/_admin/keys", "The keys there are, without what they are", Needs::All(Permission::KeyRead)),
-    Description::post(
-        "/_admin/keys",
-        "Make a key; it is in the answer, and never shown again",
-        Needs::All(Permission::KeyWrite),
-    )
-    .takes("NewKey")
-    .answers(201, "object"),
-    Description::get("/_admin/keys/{id}", "A key, without what it is", Needs::All(Permission::KeyRead)),
-    Description::delete(
-        "/_admin/keys/{id}",
-        "Revoke a key: from now on it is refused",
-        Needs::All(Permission::KeyWrite),
-    ),
-];
-
-pub(super) fn router() -> Router<App> {
-    Router::new().route("/_admin/keys", get(list).post(create)).route("/_admin/keys/{id}", get(show).delete(revoke))
+pub(super) fn operations() -> Vec<Served> {
+    vec![
+        Served::new(
+            Description::get(
+                "/_admin/keys",
+                "The keys there are, without what they are",
+                Needs::All(Permission::KeyRead),
+            ),
+            list,
+        ),
+        Served::new(
+            Description::post(
+                "/_admin/keys",
+                "Make a key; it is in the answer, and never shown again",
+                Needs::All(Permission::KeyWrite),
+            )
+            .takes("NewKey")
+            .answers(201, "object"),
+            create,
+        ),
+        Served::new(
+            Description::get("/_admin/keys/{id}", "A key, without what it is", Needs::All(Permission::KeyRead)),
+            show,
+        ),
+        Served::new(
+            Description::delete(
+                "/_admin/keys/{id}",
+                "Revoke a key: from now on it is refused",
+                Needs::All(Permission::KeyWrite),
+            ),
+            revoke,
+        ),
+    ]
 }
 
 /// The keys; there are some before anybody is asked for them.

@@ -2,25 +2,24 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use axum::routing::get;
 use ochre_engine::Database;
 use ochre_engine::scheduler::{JobState, JobStatus};
 use ochre_extension::{Description, Needs, Permission};
 
+use super::Served;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::exposition::Exposition;
 
-pub(super) const OPERATIONS: &[Description] =
-    &[Description::get("/metrics", "Numbers for Prometheus", Needs::All(Permission::SystemRead))
-        .answers(200, "string")];
-
-pub(super) fn router() -> Router<App> {
-    Router::new().route("/metrics", get(metrics))
+pub(super) fn operations() -> Vec<Served> {
+    vec![Served::new(
+        Description::get("/metrics", "Numbers for Prometheus", Needs::All(Permission::SystemRead))
+            .answers(200, "string"),
+        metrics,
+    )]
 }
 
 async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> {

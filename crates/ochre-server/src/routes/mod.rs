@@ -1,4 +1,5 @@
-//! The server's own routes, a file per resource. Each file has its handlers, its `router()` and its `OPERATIONS`.
+//! The server's own operations, a file per resource: each is described once, together with what serves it. Router,
+//! permissions, the description of the API and its checks come from this list.
 //!
 //! Not here: what extensions serve (`extensions`).
 
@@ -18,45 +19,53 @@ pub(crate) mod unknown;
 mod unserved;
 
 use axum::Router;
+use axum::handler::Handler;
+use axum::routing::{MethodRouter, on};
 use ochre_extension::Description;
 
 use crate::app::App;
+use crate::operations::method_filter;
 
-/// The routes of the server itself.
-pub(crate) fn router() -> Router<App> {
-    Router::new()
-        .merge(system::router())
-        .merge(tenants::router())
-        .merge(databases::router())
-        .merge(collections::router())
-        .merge(records::router())
-        .merge(schemas::router())
-        .merge(find::router())
-        .merge(admin::router())
-        .merge(keys::router())
-        .merge(metrics::router())
-        .merge(unserved::router())
-        .merge(legacy::router())
-        .merge(documentation::router())
+/// An operation with what serves it.
+pub(crate) struct Served {
+    description: Description,
+    route: MethodRouter<App>,
 }
 
-/// What they are, in the order of the reference.
-pub(crate) fn descriptions() -> impl Iterator<Item = &'static Description> {
+impl Served {
+    /// `handler` answers requests of the method and to the path that the description names.
+    fn new<H: Handler<T, App>, T: 'static>(description: Description, handler: H) -> Self {
+        Self { route: on(method_filter(description.method), handler), description }
+    }
+}
+
+/// All of them, in the order of the reference.
+fn operations() -> impl Iterator<Item = Served> {
     [
-        system::OPERATIONS,
-        tenants::OPERATIONS,
-        databases::OPERATIONS,
-        collections::OPERATIONS,
-        records::OPERATIONS,
-        schemas::OPERATIONS,
-        find::OPERATIONS,
-        admin::OPERATIONS,
-        keys::OPERATIONS,
-        metrics::OPERATIONS,
-        unserved::OPERATIONS,
-        documentation::OPERATIONS,
-        legacy::OPERATIONS,
+        system::operations(),
+        tenants::operations(),
+        databases::operations(),
+        collections::operations(),
+        records::operations(),
+        schemas::operations(),
+        find::operations(),
+        admin::operations(),
+        keys::operations(),
+        metrics::operations(),
+        unserved::operations(),
+        documentation::operations(),
+        legacy::operations(),
     ]
     .into_iter()
     .flatten()
+}
+
+/// The routes of the server itself.
+pub(crate) fn router() -> Router<App> {
+    operations().fold(Router::new(), |router, served| router.route(served.description.path, served.route))
+}
+
+/// What they are, in the order of the reference.
+pub(crate) fn descriptions() -> impl Iterator<Item = Description> {
+    operations().map(|served| served.description)
 }

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use ochre_engine::model::{Filter, WriteKind};
 use ochre_engine::{
     Collection, Database, DeleteRequest, Error, Explain, FilterWarnings, GetRequest, GetResults, Hints,
@@ -20,6 +19,7 @@ use ochre_wire::{
 };
 use serde_json::{Value as Json_, json};
 
+use super::Served;
 use crate::app::{App, CollectionPath, collection, collection_in_memory, gone};
 use crate::auth::Caller;
 use crate::body::{JsonBytes, Query};
@@ -49,71 +49,82 @@ const PLANNING: &[P] = &[
     P::one_of("strategy", &["auto", "exact", "scan", "graph"]),
 ];
 
-pub(super) const OPERATIONS: &[Description] = &[
-    Description::post(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/add",
-        "Add records; ids that exist are left as they are",
-        Needs::All(Permission::RecordWrite),
-    )
-    .takes("AddCollectionRecordsPayload")
-    .answers(201, "object"),
-    Description::post(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/update",
-        "Change records; unknown ids are skipped",
-        Needs::All(Permission::RecordWrite),
-    )
-    .takes("UpdateCollectionRecordsPayload"),
-    Description::post(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/upsert",
-        "Add or change records",
-        Needs::All(Permission::RecordWrite),
-    )
-    .takes("UpsertCollectionRecordsPayload"),
-    Description::post(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/delete",
-        "Delete records by id, filter or both",
-        Needs::All(Permission::RecordWrite),
-    )
-    .takes("DeleteCollectionRecordsPayload"),
-    Description::post(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/get",
-        "Fetch records by id, filter or both",
-        Needs::All(Permission::RecordRead),
-    )
-    .takes("GetRequestPayload")
-    .query(PLANNING.split_at(PLANNING.len() - 1).0),
-    Description::post(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/query",
-        "The records nearest to each query embedding",
-        Needs::All(Permission::RecordRead),
-    )
-    .takes("QueryRequestPayload")
-    .query(PLANNING),
-    Description::get(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/count",
-        "How many records there are",
-        Needs::All(Permission::RecordRead),
-    )
-    .answers(200, "integer")
-    .query(&[P::text("read_level")]),
-];
+pub(super) fn operations() -> Vec<Served> {
+    vec![
+        Served::new(
+            Description::post(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/add",
+                "Add records; ids that exist are left as they are",
+                Needs::All(Permission::RecordWrite),
+            )
+            .takes("AddCollectionRecordsPayload")
+            .answers(201, "object"),
+            add,
+        ),
+        Served::new(
+            Description::post(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/update",
+                "Change records; unknown ids are skipped",
+                Needs::All(Permission::RecordWrite),
+            )
+            .takes("UpdateCollectionRecordsPayload"),
+            update,
+        ),
+        Served::new(
+            Description::post(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/upsert",
+                "Add or change records",
+                Needs::All(Permission::RecordWrite),
+            )
+            .takes("UpsertCollectionRecordsPayload"),
+            upsert,
+        ),
+        Served::new(
+            Description::post(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/delete",
+                "Delete records by id, filter or both",
+                Needs::All(Permission::RecordWrite),
+            )
+            .takes("DeleteCollectionRecordsPayload"),
+            delete,
+        ),
+        Served::new(
+            Description::post(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/get",
+                "Fetch records by id, filter or both",
+                Needs::All(Permission::RecordRead),
+            )
+            .takes("GetRequestPayload")
+            .query(PLANNING.split_at(PLANNING.len() - 1).0),
+            fetch,
+        ),
+        Served::new(
+            Description::post(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/query",
+                "The records nearest to each query embedding",
+                Needs::All(Permission::RecordRead),
+            )
+            .takes("QueryRequestPayload")
+            .query(PLANNING),
+            query,
+        ),
+        Served::new(
+            Description::get(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/count",
+                "How many records there are",
+                Needs::All(Permission::RecordRead),
+            )
+            .answers(200, "integer")
+            .query(const { &[P::text("read_level")] }),
+            count,
+        ),
+    ]
+}
 
 /// Tells that an integer was stored as a float.
 const ROUNDED_HEADER: HeaderName = HeaderName::from_static("x-metadata-warnings");
 /// Of such an integer so many characters are shown.
 const ROUNDED_CHARACTERS_MAX: usize = 60;
-
-pub(super) fn router() -> Router<App> {
-    let base = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}";
-    Router::new()
-        .route(&format!("{base}/add"), post(add))
-        .route(&format!("{base}/update"), post(update))
-        .route(&format!("{base}/upsert"), post(upsert))
-        .route(&format!("{base}/delete"), post(delete))
-        .route(&format!("{base}/get"), post(fetch))
-        .route(&format!("{base}/query"), post(query))
-        .route(&format!("{base}/count"), get(count))
-}
 
 async fn add(
     State(app): State<App>, caller: Caller, Path(path): Path<CollectionPath>, body: JsonBytes,

@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use ochre_engine::model::{DeclarationChange, Metadata, ValidatingParty, ValidationType, Value, check_key};
 use ochre_engine::scheduler::nearest;
 use ochre_engine::schema::{Compliance, InvalidSchema, doubled_member};
@@ -15,6 +14,7 @@ use ochre_extension::{Description, Needs, Parameter as P, Permission, parse_json
 use serde::Deserialize;
 use serde_json::{Map, Value as Json_, json};
 
+use super::Served;
 use crate::app::{App, Named};
 use crate::auth::{Audited, Caller};
 use crate::body::{JsonBytes, Query};
@@ -25,44 +25,36 @@ const BASE: &str = "/api/v2/tenants/{tenant}/databases/{database}/collections/{c
 const BASE_V1: &str = "/api/v1/collections/{collection}/schema";
 const V1: &str = "As under /api/v2, of the default tenant and database unless the query names others";
 
-pub(super) const OPERATIONS: &[Description] = &[
-    Description::get(
+pub(super) fn operations() -> Vec<Served> {
+    vec![
+        Served::new(Description::get(
         BASE,
         "The schema a collection declares, or its fields as json-schema, attribute-info, metadata-info, openapi or mcp",
         Needs::All(Permission::SchemaRead),
     )
     .answers(200, "DeclaredSchema")
-    .query(&[P::text("format")]),
-    Description::put(
+    .query(const { &[P::text("format")] }), read),
+        Served::new(Description::put(
         BASE,
         "Declare a schema; the answer says how stored records stand to it",
         Needs::All(Permission::SchemaWrite),
     )
     .takes("DeclareSchema")
     .answers(200, "DeclaredSchema")
-    .query(&[P::flag("require_clean")]),
-    Description::delete(BASE, "Remove the schema a collection declares", Needs::All(Permission::SchemaWrite)),
-    Description::post(
+    .query(const { &[P::flag("require_clean")] }), declare),
+        Served::new(Description::delete(BASE, "Remove the schema a collection declares", Needs::All(Permission::SchemaWrite)), remove),
+        Served::new(Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/schema/validate",
         "Judge stored records, or a batch that is not stored, by a schema, and change nothing",
         Needs::All(Permission::IntrospectValues),
     )
-    .takes("ValidateSchema"),
-    Description::get(BASE_V1, V1, Needs::All(Permission::SchemaRead)).unlisted(),
-    Description::put(BASE_V1, V1, Needs::All(Permission::SchemaWrite)).unlisted(),
-    Description::delete(BASE_V1, V1, Needs::All(Permission::SchemaWrite)).unlisted(),
-    Description::post("/api/v1/collections/{collection}/schema/validate", V1, Needs::All(Permission::IntrospectValues))
-        .unlisted(),
-];
-
-pub(super) fn router() -> Router<App> {
-    let mut router = Router::new();
-    for base in [BASE, BASE_V1] {
-        router = router
-            .route(base, get(read).put(declare).delete(remove))
-            .route(&format!("{base}/validate"), post(validate));
-    }
-    router
+    .takes("ValidateSchema"), validate),
+        Served::new(Description::get(BASE_V1, V1, Needs::All(Permission::SchemaRead)).unlisted(), read),
+        Served::new(Description::put(BASE_V1, V1, Needs::All(Permission::SchemaWrite)).unlisted(), declare),
+        Served::new(Description::delete(BASE_V1, V1, Needs::All(Permission::SchemaWrite)).unlisted(), remove),
+        Served::new(Description::post("/api/v1/collections/{collection}/schema/validate", V1, Needs::All(Permission::IntrospectValues))
+        .unlisted(), validate),
+    ]
 }
 
 fn shown(row: &CollectionRow) -> Map<String, Json_> {

@@ -2,13 +2,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use ochre_extension::{Description, Needs, Permission};
 use serde_json::{Value as Json_, json};
 
+use super::Served;
 use crate::API_VERSION;
 use crate::app::App;
 use crate::auth::Caller;
@@ -18,30 +18,36 @@ use ochre_engine::{DEFAULT_DATABASE, DEFAULT_TENANT};
 /// Records that clients should put into one batch at most. Larger ones are taken too.
 const BATCH_ADVISED: u32 = 5461;
 
-pub(super) const OPERATIONS: &[Description] = &[
-    Description::get("/api/v2", "Heartbeat", Needs::Nothing),
-    Description::get("/api/v2/heartbeat", "Heartbeat: nanoseconds since the Unix epoch", Needs::Nothing),
-    Description::get("/api/v2/healthcheck", "Whether requests are served", Needs::Nothing),
-    Description::get("/api/v2/version", "The version of the API", Needs::Identity).answers(200, "string"),
-    Description::get("/api/v2/pre-flight-checks", "What the server can take", Needs::Identity),
-    Description::get("/api/v2/auth/identity", "Who the caller is", Needs::Identity),
-    Description::post(
-        "/api/v2/reset",
-        "Delete everything; only if the configuration allows it",
-        Needs::All(Permission::SystemReset),
-    )
-    .answers(200, "boolean"),
-];
-
-pub(super) fn router() -> Router<App> {
-    Router::new()
-        .route("/api/v2", get(heartbeat))
-        .route("/api/v2/heartbeat", get(heartbeat))
-        .route("/api/v2/healthcheck", get(healthcheck))
-        .route("/api/v2/version", get(async || Json(API_VERSION)))
-        .route("/api/v2/pre-flight-checks", get(pre_flight_checks))
-        .route("/api/v2/auth/identity", get(identity))
-        .route("/api/v2/reset", post(reset))
+pub(super) fn operations() -> Vec<Served> {
+    vec![
+        Served::new(Description::get("/api/v2", "Heartbeat", Needs::Nothing), heartbeat),
+        Served::new(
+            Description::get("/api/v2/heartbeat", "Heartbeat: nanoseconds since the Unix epoch", Needs::Nothing),
+            heartbeat,
+        ),
+        Served::new(
+            Description::get("/api/v2/healthcheck", "Whether requests are served", Needs::Nothing),
+            healthcheck,
+        ),
+        Served::new(
+            Description::get("/api/v2/version", "The version of the API", Needs::Identity).answers(200, "string"),
+            version,
+        ),
+        Served::new(
+            Description::get("/api/v2/pre-flight-checks", "What the server can take", Needs::Identity),
+            pre_flight_checks,
+        ),
+        Served::new(Description::get("/api/v2/auth/identity", "Who the caller is", Needs::Identity), identity),
+        Served::new(
+            Description::post(
+                "/api/v2/reset",
+                "Delete everything; only if the configuration allows it",
+                Needs::All(Permission::SystemReset),
+            )
+            .answers(200, "boolean"),
+            reset,
+        ),
+    ]
 }
 
 async fn heartbeat() -> Json<Json_> {
@@ -72,4 +78,8 @@ async fn reset(State(app): State<App>) -> Result<Json<bool>, ApiError> {
     }
     app.run(|database| Ok(database.reset()?)).await?;
     Ok(Json(true))
+}
+
+async fn version() -> Json<&'static str> {
+    Json(API_VERSION)
 }

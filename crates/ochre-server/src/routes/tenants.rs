@@ -1,30 +1,34 @@
 //! Tenants.
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use ochre_extension::{Description, Needs, Permission};
 use ochre_wire::{CreateTenantPayload, UpdateTenantPayload};
 use serde_json::{Value as Json_, json};
 
+use super::Served;
 use crate::app::App;
 use crate::body::JsonBytes;
 use crate::error::ApiError;
 
-pub(super) const OPERATIONS: &[Description] = &[
-    Description::post("/api/v2/tenants", "Make a tenant", Needs::All(Permission::TenantWrite))
-        .takes("CreateTenantPayload"),
-    Description::get("/api/v2/tenants/{tenant}", "A tenant", Needs::All(Permission::TenantRead)),
-    Description::patch(
-        "/api/v2/tenants/{tenant}",
-        "Give a tenant a resource name",
-        Needs::All(Permission::TenantWrite),
-    )
-    .takes("UpdateTenantPayload"),
-];
-
-pub(super) fn router() -> Router<App> {
-    Router::new().route("/api/v2/tenants", post(create)).route("/api/v2/tenants/{tenant}", get(read).patch(update))
+pub(super) fn operations() -> Vec<Served> {
+    vec![
+        Served::new(
+            Description::post("/api/v2/tenants", "Make a tenant", Needs::All(Permission::TenantWrite))
+                .takes("CreateTenantPayload"),
+            create,
+        ),
+        Served::new(Description::get("/api/v2/tenants/{tenant}", "A tenant", Needs::All(Permission::TenantRead)), read),
+        Served::new(
+            Description::patch(
+                "/api/v2/tenants/{tenant}",
+                "Give a tenant a resource name",
+                Needs::All(Permission::TenantWrite),
+            )
+            .takes("UpdateTenantPayload"),
+            update,
+        ),
+    ]
 }
 
 async fn create(State(app): State<App>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {

@@ -1,72 +1,62 @@
 //! What Chroma's clients have methods for and this version does not serve: a clear 501 with what to use
 //! until then.
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use ochre_extension::{Description, Needs, Permission};
 use ochre_wire::{ForkCollectionPayload, SearchRequestPayload};
 use serde_json::{Value as Json_, json};
 
+use super::Served;
 use crate::app::{App, CollectionPath, collection};
 use crate::body::JsonBytes;
 use crate::error::ApiError;
 
-pub(super) const OPERATIONS: &[Description] = &[
-    Description::post(
+pub(super) fn operations() -> Vec<Served> {
+    vec![
+        Served::new(Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/search",
         "Hybrid search; not served yet",
         Needs::All(Permission::RecordRead),
     )
     .takes("SearchRequestPayload")
-    .answers(501, "object"),
-    Description::post(
+    .answers(501, "object"), search),
+        Served::new(Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork",
         "Copy a collection; not served yet",
         Needs::All(Permission::CollectionWrite),
     )
     .takes("ForkCollectionPayload")
-    .answers(501, "object"),
-    Description::get(
+    .answers(501, "object"), fork),
+        Served::new(Description::get(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork_count",
         "How many copies there are; not served yet",
         Needs::All(Permission::CollectionRead),
     )
-    .answers(501, "object"),
-    Description::get(
+    .answers(501, "object"), fork_count),
+        Served::new(Description::get(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/indexing_status",
         "How much is indexed",
         Needs::All(Permission::CollectionRead),
-    ),
-    Description::post(
+    ), indexing_status),
+        Served::new(Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/functions/attach",
         "Attach a function; not served",
         Needs::All(Permission::CollectionWrite),
     )
-    .answers(501, "object"),
-    Description::get(
+    .answers(501, "object"), functions),
+        Served::new(Description::get(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/functions/{function}",
         "An attached function",
         Needs::All(Permission::CollectionRead),
-    ),
-    Description::post(
+    ), no_function),
+        Served::new(Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/attached_functions/{function}/detach",
         "Detach a function; not served",
         Needs::All(Permission::CollectionWrite),
     )
-    .answers(501, "object"),
-];
-
-pub(super) fn router() -> Router<App> {
-    let base = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}";
-    Router::new()
-        .route(&format!("{base}/search"), post(search))
-        .route(&format!("{base}/fork"), post(fork))
-        .route(&format!("{base}/fork_count"), get(fork_count))
-        .route(&format!("{base}/indexing_status"), get(indexing_status))
-        .route(&format!("{base}/functions/attach"), post(functions))
-        .route(&format!("{base}/functions/{{function}}"), get(no_function))
-        .route(&format!("{base}/attached_functions/{{function}}/detach"), post(functions))
+    .answers(501, "object"), functions),
+    ]
 }
 
 async fn search(body: JsonBytes) -> Result<Json<Json_>, ApiError> {
