@@ -17,15 +17,17 @@ def test_memory_is_accounted_by_collection_and_part(server, client, raw):
     assert status == 200
     (held,) = [row for row in answer["collections"] if row["name"] == "held"]
     assert held["id"] == str(collection.id)
-    parts = {part: held["bytes"][part] for part in ("vectors", "codes", "links", "columns", "text", "indexes", "places")}
+    parts = {part: held["bytes"][part] for part in ("vectors", "quantized", "links", "columns", "text", "indexes", "locations")}
     assert held["bytes"]["total"] == sum(parts.values())
+    # The names of before, for one version.
+    assert (held["bytes"]["codes"], held["bytes"]["places"]) == (parts["quantized"], parts["locations"])
     assert parts["vectors"] >= 2000 * 3 * 4 and parts["columns"] >= 2000 * 8
     assert answer["process"]["resident"] > held["bytes"]["total"]
 
     ochre = [str(OCHRE), "memory", "--port", str(server.port)]
     shown = subprocess.run(ochre, capture_output=True, text=True, check=True)
     head, *rows = shown.stdout.splitlines()
-    assert head.split() == ["collection", "vectors", "codes", "links", "columns", "text", "indexes", "places", "total"]
+    assert head.split() == ["collection", "vectors", "quantized", "links", "columns", "text", "indexes", "locations", "total"]
     assert any(row.startswith("default_tenant/default_database/held ") for row in rows)
     assert "mapped files" in shown.stderr
     told = subprocess.run([*ochre, "--json"], capture_output=True, text=True, check=True)
@@ -37,7 +39,7 @@ def test_small_collections_are_accounted_for_what_they_hold(client, raw):
     collection.add(ids=["a", "b"], embeddings=[[1.0, 2.0], [3.0, 4.0]])
     assert collection.count() == 2
     (held,) = [row for row in raw("GET", "/_admin/memory")[2]["collections"] if row["name"] == "little"]
-    assert 0 < held["bytes"]["places"] < 1024
+    assert 0 < held["bytes"]["locations"] < 1024
 
 
 def test_a_server_that_does_not_know_the_route_is_told_from_one_that_refuses():

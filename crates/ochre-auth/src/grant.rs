@@ -204,7 +204,7 @@ impl Principal {
     }
 
     /// Whether anything at all is granted in a place: if not, it must not be told that the place exists.
-    pub fn sees(&self, target: Target<'_>) -> bool {
+    pub fn can_see(&self, target: Target<'_>) -> bool {
         self.grants.iter().any(|grant| grant.touches(target))
     }
 
@@ -281,7 +281,7 @@ mod tests {
         let reader = who(&["reader:acme/main/films-*", "writer:acme/scratch"]);
         for permission in P::ALL {
             assert!(!nobody.may(permission, at("acme", "main", "films-1")), "{permission}");
-            assert!(!nobody.sees(at("acme", "", "")));
+            assert!(!nobody.can_see(at("acme", "", "")));
         }
         assert!(reader.may(P::RecordRead, at("acme", "main", "films-1")));
         assert!(!reader.may(P::RecordRead, at("acme", "main", "books")));
@@ -293,7 +293,7 @@ mod tests {
         assert!(
             reader.may(P::DatabaseRead, at("acme", "main", "")) && !reader.may(P::DatabaseRead, at("acme", "x", ""))
         );
-        assert!(!reader.may(P::SystemRead, Target::default()) && !reader.sees(at("acme", "main", "books")));
+        assert!(!reader.may(P::SystemRead, Target::default()) && !reader.can_see(at("acme", "main", "books")));
         assert_eq!((reader.tenant(), reader.databases()), (Some("acme"), vec!["main", "scratch"]));
         let admin = who(&["admin"]);
         assert!(P::ALL.into_iter().all(|permission| admin.may(permission, Target::default())));

@@ -4,7 +4,7 @@ use anyhow::Context;
 use ochre_engine::{Manifest, Repository};
 use ochre_server::{Config, Extensions};
 
-use crate::ask::Connection;
+use crate::client::Connection;
 use crate::jobs::Start;
 use crate::output::{Exit, Output, table};
 use crate::run::Settings;
@@ -83,9 +83,9 @@ impl Backup {
                 let rows: Vec<[String; 6]> = manifests.iter().map(row).collect();
                 table(["backup", "position", "records in collections", "bytes", "shipped", "database"], &rows, output)?;
                 if rows.is_empty() {
-                    output.words(&format!("there are no backups at {}", repository.describe()));
+                    output.status(&format!("there are no backups at {}", repository.describe()));
                 }
-                faults.0.iter().for_each(|fault| output.words(fault));
+                faults.0.iter().for_each(|fault| output.status(fault));
                 Ok(if faults.0.is_empty() { Exit::Ok } else { Exit::DamageFound })
             }
             Self::Verify(at) => {
@@ -96,7 +96,7 @@ impl Backup {
                 }
                 // Whoever verifies backups believes that there are some.
                 anyhow::ensure!(count + faults.0.len() > 0, "there are no backups at {}", repository.describe());
-                output.words(&format!("{count} backups at {}: {} faults", repository.describe(), faults.0.len()));
+                output.status(&format!("{count} backups at {}: {} faults", repository.describe(), faults.0.len()));
                 Ok(if faults.0.is_empty() { Exit::Ok } else { Exit::DamageFound })
             }
         }

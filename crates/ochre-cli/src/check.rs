@@ -35,16 +35,16 @@ impl Check {
                 output.data(&format!("{file}: {} more like these; --all lists them", problems.len() - listed))?;
             }
         }
-        report.notes.iter().for_each(|note| output.words(note));
+        report.notes.iter().for_each(|note| output.status(note));
         let checked = format!(
             "checked {} collections, {} records, {} vectors",
             report.collections, report.records, report.vectors
         );
         if report.is_clean() {
-            output.words(&format!("{checked}: clean"));
+            output.status(&format!("{checked}: clean"));
             return Ok(Exit::Ok);
         }
-        output.words(&format!(
+        output.status(&format!(
             "{checked}: {} problems found; restore the damaged records from a backup, or write them again",
             report.findings.len()
         ));

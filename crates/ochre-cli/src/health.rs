@@ -1,6 +1,6 @@
 //! `ochre health`: asks a running server whether it serves.
 
-use crate::ask::{Connection, Server};
+use crate::client::{Connection, Server};
 use crate::output::{Exit, Output};
 
 /// Ask a running server whether it serves; for container health checks.
@@ -19,7 +19,7 @@ impl Health {
                 Ok(Exit::Ok)
             }
             Err(error) => {
-                output.words(&format!("{server} is not healthy: {error:#}"));
+                output.status(&format!("{server} is not healthy: {error:#}"));
                 Ok(Exit::NotHealthy)
             }
         }

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use serde_json::{Value as Json, json};
 
-use crate::ask::{Connection, Server, encoded};
+use crate::client::{Connection, Server, encoded};
 use crate::output::{Exit, Output, table, text};
 
 /// Declare, list, rebuild, verify and delete the metadata indexes of a running server
@@ -121,7 +121,7 @@ impl Indexes {
                     None if valid => "they agree".to_owned(),
                     None => format!("{} differ", answer["records_wrong"]),
                 };
-                output.words(&format!(
+                output.status(&format!(
                     "{}: {} records compared, {found}",
                     text(&answer["index_name"]),
                     answer["records_compared"]
@@ -158,7 +158,7 @@ impl Named {
     fn tell(self, method: &str, under: &str, output: &mut Output, state: fn(&Json) -> String) -> anyhow::Result<Exit> {
         let name = self.name.clone();
         let answer = self.ask(method, under, output)?;
-        output.words(&format!("{name} is {}", state(&answer)));
+        output.status(&format!("{name} is {}", state(&answer)));
         Ok(Exit::Ok)
     }
 }
@@ -176,7 +176,7 @@ impl Rename {
             }
         }
         server.ask("PUT", &path, Some(&body.to_string()))?;
-        output.words(&format!("{name} is {new_name} now"));
+        output.status(&format!("{name} is {new_name} now"));
         Ok(Exit::Ok)
     }
 }
@@ -208,7 +208,7 @@ impl Create {
         if self.dry_run {
             output.data(&serde_json::to_string_pretty(&answer)?)?;
         } else {
-            output.words(&format!("{} is {}", self.name, text(&answer["status"])));
+            output.status(&format!("{} is {}", self.name, text(&answer["status"])));
         }
         Ok(Exit::Ok)
     }
@@ -247,7 +247,7 @@ fn show_list(answer: &Json, output: &mut Output) -> anyhow::Result<()> {
 fn show_suggestions(answer: &Json, output: &mut Output) -> anyhow::Result<()> {
     let suggestions = answer["suggestions"].as_array().context("the answer has no suggestions")?;
     if suggestions.is_empty() {
-        output.words("nothing to suggest: no filter that was asked often and finds little scans columns");
+        output.status("nothing to suggest: no filter that was asked often and finds little scans columns");
     }
     for suggestion in suggestions {
         output.data(&format!(

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use serde_json::Value as Json;
 
-use crate::ask::{Connection, Server, encoded};
+use crate::client::{Connection, Server, encoded};
 use crate::output::{Exit, Output, table, text};
 
 /// So many ids of offending records are shown of a key.
@@ -101,7 +101,7 @@ impl Introspect {
 }
 
 fn print(report: &Json, output: &mut Output) -> anyhow::Result<()> {
-    output.words(&format!(
+    output.status(&format!(
         "{}: {} records, {} of them with a document; {} mode{}",
         text(&report["collection"]),
         report["records"],
@@ -122,7 +122,7 @@ fn print(report: &Json, output: &mut Output) -> anyhow::Result<()> {
         output.data(&format!("{}: {}", text(&warning["level"]), text(&warning["message"])))?;
     }
     if let Some(rate) = report["compliance"]["rate"].as_f64() {
-        output.words(&format!("{:.2} % of the records satisfy the declared schema", rate * 100.0));
+        output.status(&format!("{:.2} % of the records satisfy the declared schema", rate * 100.0));
     }
     Ok(())
 }

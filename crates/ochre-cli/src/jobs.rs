@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::{Map, Value as Json};
 
-use crate::ask::{Connection, Server, encoded};
+use crate::client::{Connection, Server, encoded};
 use crate::output::{Exit, Output, seconds, table, text};
 
 /// How often a run is asked how far it is.
@@ -18,28 +18,28 @@ const BAR: usize = 30;
 #[derive(clap::Subcommand)]
 pub(crate) enum Jobs {
     /// List every job: its state, when it is due, how its last run ended
-    List(Ask),
+    List(Client),
     /// Show a job: its schedule, policies, settings, and how it stands
-    Show(AskFor),
+    Show(RequestKind),
     /// Run a job as soon as possible, and wait until it has ended
     Run(Start),
     /// Stop a job's run at its next step
-    Cancel(AskFor),
+    Cancel(RequestKind),
     /// Run a job no more until it is resumed
-    Pause(AskFor),
+    Pause(RequestKind),
     /// Run a paused or broken job again
-    Resume(AskFor),
+    Resume(RequestKind),
     /// List a job's last runs, newest first
-    History(AskFor),
+    History(RequestKind),
     /// Change when a job runs
     Schedule(Reschedule),
     /// Make a job's schedule, policies and settings what the configuration says, or the defaults
-    Reset(AskFor),
+    Reset(RequestKind),
 }
 
 /// Which server.
 #[derive(clap::Args)]
-pub(crate) struct Ask {
+pub(crate) struct Client {
     #[command(flatten)]
     connection: Connection,
     /// Print the server's answer as it is
@@ -49,17 +49,17 @@ pub(crate) struct Ask {
 
 /// Which job of which server.
 #[derive(clap::Args)]
-pub(crate) struct AskFor {
+pub(crate) struct RequestKind {
     /// The job
     name: String,
     #[command(flatten)]
-    ask: Ask,
+    ask: Client,
 }
 
 #[derive(clap::Args)]
 pub(crate) struct Start {
     #[command(flatten)]
-    of: AskFor,
+    of: RequestKind,
     /// Do not wait until it has ended
     #[arg(long)]
     detach: bool,
@@ -68,7 +68,7 @@ pub(crate) struct Start {
 #[derive(clap::Args)]
 pub(crate) struct Reschedule {
     #[command(flatten)]
-    of: AskFor,
+    of: RequestKind,
     /// Every so often: 30s, 5m, 2h, 7d
     #[arg(long, value_name = "DURATION", group = "when")]
     interval: Option<String>,
@@ -102,7 +102,7 @@ impl Jobs {
     }
 }
 
-impl AskFor {
+impl RequestKind {
     fn path(&self) -> String {
         format!("/_admin/jobs/{}", encoded(&self.name))
     }
@@ -130,12 +130,12 @@ impl AskFor {
             return Ok(Exit::Ok);
         }
         let job: Json = serde_json::from_str(&body).context("the answer is no JSON")?;
-        output.words(&format!("{} is {}", self.name, text(&job["state"])));
+        output.status(&format!("{} is {}", self.name, text(&job["state"])));
         Ok(Exit::Ok)
     }
 }
 
-fn list(ask: Ask, output: &mut Output) -> anyhow::Result<Exit> {
+fn list(ask: Client, output: &mut Output) -> anyhow::Result<Exit> {
     let server = Server::named_by(ask.connection, output)?;
     let body = server.get("/_admin/jobs")?;
     if ask.json {
@@ -225,7 +225,7 @@ fn history(job: &Json, output: &mut Output) -> anyhow::Result<()> {
 impl Start {
     /// Of this job, to be waited for.
     pub(crate) fn waiting_for(name: &str, connection: Connection) -> Self {
-        Self { of: AskFor { name: name.to_owned(), ask: Ask { connection, json: false } }, detach: false }
+        Self { of: RequestKind { name: name.to_owned(), ask: Client { connection, json: false } }, detach: false }
     }
 
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
@@ -237,7 +237,7 @@ impl Start {
             if is_json {
                 output.data(&started.to_string())?;
             } else {
-                output.words(&format!("{} runs as soon as possible", self.of.name));
+                output.status(&format!("{} runs as soon as possible", self.of.name));
             }
             return Ok(Exit::Ok);
         }
@@ -302,7 +302,7 @@ impl Reschedule {
     }
 }
 
-impl AskFor {
+impl RequestKind {
     fn reset(self, output: &mut Output) -> anyhow::Result<Exit> {
         let path = format!("{}/schedule", self.path());
         let body = Server::named_by(self.ask.connection, output)?.ask("DELETE", &path, None)?;
@@ -320,7 +320,7 @@ fn scheduled(body: &str, is_json: bool, output: &mut Output) -> anyhow::Result<E
     let next = job["next_runs"][0]
         .as_str()
         .map_or("it is not due any more".to_owned(), |next| format!("next {}", seconds(next)));
-    output.words(&format!("{} runs {}; {next}", text(&job["name"]), text(&job["trigger"])));
+    output.status(&format!("{} runs {}; {next}", text(&job["name"]), text(&job["trigger"])));
     Ok(Exit::Ok)
 }
 

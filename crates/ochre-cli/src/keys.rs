@@ -5,7 +5,7 @@ use ochre_engine::{Database, Error, StoreError};
 use ochre_server::{Auth, Config, Extensions, Maker, NewKey};
 use serde_json::{Value as Json, json};
 
-use crate::ask::{Connection, Server, encoded};
+use crate::client::{Connection, Server, encoded};
 use crate::output::{Exit, Output, seconds, table, text};
 use crate::run::{Settings, options};
 
@@ -149,9 +149,9 @@ impl Create {
             let answer = Server::named_by(self.of.connection, output)?.ask("POST", "/_admin/keys", Some(&body))?;
             serde_json::from_str(&answer).context("the answer is no JSON")?
         };
-        output.words(&format!("made key {}: keep it, it is not shown again", text(&made["id"])));
+        output.status(&format!("made key {}: keep it, it is not shown again", text(&made["id"])));
         if let Some(warning) = made["warning"].as_str() {
-            output.words(&format!("warning: {warning}"));
+            output.status(&format!("warning: {warning}"));
         }
         output.data(&text(&made["key"]))?;
         Ok(Exit::Ok)
@@ -211,7 +211,7 @@ impl Revoke {
                 None,
             )?;
         }
-        output.words(&format!("key {id} is revoked"));
+        output.status(&format!("key {id} is revoked"));
         Ok(Exit::Ok)
     }
 }

@@ -5,9 +5,9 @@
 //! Data goes to standard output, words to standard error. Exit codes: 0 fine, 1 failed, 2 bad usage or
 //! configuration, 3 damage found, 4 the directory is in use, 5 the server is not healthy.
 
-mod ask;
 mod backup;
 mod check;
+mod client;
 mod config;
 mod health;
 mod indexes;
@@ -60,6 +60,11 @@ enum Command {
     Version,
 }
 
+/// The command line as it is read: commands, options and their help.
+pub fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
+}
+
 /// The whole program, with these extensions.
 pub fn main(extensions: &Extensions) -> std::process::ExitCode {
     let mut output = Output::standard();
@@ -82,7 +87,7 @@ pub fn main(extensions: &Extensions) -> std::process::ExitCode {
     match exit {
         Ok(exit) => exit.into(),
         Err(error) => {
-            output.words(&format!("error: {error:#}"));
+            output.status(&format!("error: {error:#}"));
             Exit::of(&error).into()
         }
     }

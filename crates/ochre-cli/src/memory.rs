@@ -3,7 +3,7 @@
 use anyhow::Context;
 use serde_json::Value as Json;
 
-use crate::ask::{Connection, Server};
+use crate::client::{Connection, Server};
 use crate::output::{Exit, Output};
 
 /// The parts, as the server names them and in the order of the table.
@@ -41,7 +41,7 @@ impl Memory {
             output.data(&format!("{:width$}{cells}", name(row)))?;
         }
         let process = &answer["process"];
-        output.words(&format!(
+        output.status(&format!(
             "the process holds {} MB: {} MB of its own and {} MB of mapped files",
             megabytes(&process["resident"]),
             megabytes(&process["anonymous"]),

@@ -58,12 +58,12 @@ impl From<Exit> for ExitCode {
 /// Standard output for data, standard error for words.
 pub(crate) struct Output {
     data: std::io::Stdout,
-    words: std::io::Stderr,
+    status: std::io::Stderr,
 }
 
 impl Output {
     pub(crate) fn standard() -> Self {
-        Self { data: std::io::stdout(), words: std::io::stderr() }
+        Self { data: std::io::stdout(), status: std::io::stderr() }
     }
 
     /// A line of data.
@@ -77,12 +77,12 @@ impl Output {
 
     /// Words that take the place of those drawn before, on the same line.
     pub(crate) fn redraw(&mut self, line: &str) {
-        let _ = write!(self.words, "\r{line}").and_then(|()| self.words.flush());
+        let _ = write!(self.status, "\r{line}").and_then(|()| self.status.flush());
     }
 
     /// A line of words.
-    pub(crate) fn words(&mut self, line: &str) {
-        let _ = writeln!(self.words, "{line}");
+    pub(crate) fn status(&mut self, line: &str) {
+        let _ = writeln!(self.status, "{line}");
     }
 }
 /// Rows under a head, in columns as wide as need be.

@@ -48,9 +48,9 @@ impl Restore {
         ))?;
         let report = ochre_engine::check_with(&self.into, &options.extensions, &options.tables)?;
         for finding in &report.findings {
-            output.words(&format!("{}: {}", finding.file, finding.problem));
+            output.status(&format!("{}: {}", finding.file, finding.problem));
         }
-        output.words(&format!(
+        output.status(&format!(
             "{} collections with {} records; start it with: ochre run --path {}",
             report.collections,
             report.records,

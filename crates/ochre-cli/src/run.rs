@@ -163,12 +163,12 @@ async fn serve(
         );
     }
     let shown = path.canonicalize().unwrap_or(path);
-    output.words(&format!(
+    output.status(&format!(
         "ochre {} listening on {url}, data in {}, docs at {url}/docs",
         env!("CARGO_PKG_VERSION"),
         shown.display()
     ));
-    let served = server.run(app, loaded, stop, |requests| output.words(&stopping(requests))).await;
+    let served = server.run(app, loaded, stop, |requests| output.status(&stopping(requests))).await;
     tokio::task::spawn_blocking(move || database.close()).await?;
     served.map_err(anyhow::Error::msg)?;
     Ok(Exit::Ok)

@@ -123,7 +123,7 @@ impl CacheDir {
     /// Writes a snapshot durably, or not at all.
     pub(crate) fn write(&self, header: &SnapshotHeader, graph: &Graph, capacity: usize) -> std::io::Result<()> {
         let Some(path) = self.path(Uuid::from_bytes(header.collection), FILE) else { return Ok(()) };
-        write_whole(&path, |out| graph.write_snapshot(header, capacity, out))
+        write_atomically(&path, |out| graph.write_snapshot(header, capacity, out))
     }
 
     /// A copy of a graph that lies in a file without a name, which goes with it; `None` if files are not mapped here.
@@ -170,7 +170,7 @@ impl CacheDir {
         &self, header: &SnapshotHeader, view: &View, changed: &[(u32, u64)],
     ) -> std::io::Result<()> {
         let Some(path) = self.path(Uuid::from_bytes(header.collection), RECORDS) else { return Ok(()) };
-        write_whole(&path, |out| view.write_records(header, changed, out))
+        write_atomically(&path, |out| view.write_records(header, changed, out))
     }
 
     /// Whether anything is kept on disk.
@@ -235,7 +235,7 @@ impl CacheDir {
 
     fn share(&self, collection: Uuid, name: &str, bytes: Vec<u8>) -> std::io::Result<SharedBytes> {
         let Some(path) = self.path(collection, name) else { return Ok(Arc::new(bytes)) };
-        write_whole(&path, |out| out.write_all(&bytes))?;
+        write_atomically(&path, |out| out.write_all(&bytes))?;
         read_shared(&path, self.map)
     }
 
@@ -315,32 +315,32 @@ impl CacheDir {
     }
 
     /// What is kept of collections that are no more, and files whose writing was cut short.
-    pub(crate) fn strays(&self, exists: impl Fn(Uuid) -> bool) -> Vec<PathBuf> {
+    pub(crate) fn orphaned_files(&self, exists: impl Fn(Uuid) -> bool) -> Vec<PathBuf> {
         let Some(folder) = &self.folder else { return Vec::new() };
-        let mut strays = Vec::new();
+        let mut orphaned_files = Vec::new();
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let id = entry.file_name().to_str().and_then(|name| Uuid::parse_str(name).ok());
             if id.is_some_and(|id| !exists(id)) {
-                strays.push(entry.path());
+                orphaned_files.push(entry.path());
                 continue;
             }
             for file in std::fs::read_dir(entry.path()).into_iter().flatten().flatten().map(|file| file.path()) {
                 if file.extension().is_some_and(|extension| extension == WRITING) {
-                    strays.push(file);
+                    orphaned_files.push(file);
                 }
             }
         }
-        strays
+        orphaned_files
     }
 
     /// Removes them; how many there were. Nothing may be written meanwhile.
-    pub(crate) fn remove_strays(&self, exists: impl Fn(Uuid) -> bool) -> usize {
-        let strays = self.strays(exists);
-        for stray in &strays {
+    pub(crate) fn remove_orphaned_files(&self, exists: impl Fn(Uuid) -> bool) -> usize {
+        let orphaned_files = self.orphaned_files(exists);
+        for stray in &orphaned_files {
             // What cannot be removed now is a stray next time.
             let _ = if stray.is_dir() { std::fs::remove_dir_all(stray) } else { std::fs::remove_file(stray) };
         }
-        strays.len()
+        orphaned_files.len()
     }
 }
 
@@ -367,7 +367,9 @@ fn index_name(header: &CompositeHeader, first: u32) -> String {
 }
 
 /// Writes a file beside its place, durably, and renames it; nothing is left of it if that fails.
-fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>) -> std::io::Result<()> {
+fn write_atomically(
+    path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+) -> std::io::Result<()> {
     let folder = path.parent().expect("a derived file lies in its collection's folder");
     std::fs::create_dir_all(folder)?;
     if ochre_store::free_bytes(folder).is_some_and(|free| free < FREE_TO_WRITE_MIN) {

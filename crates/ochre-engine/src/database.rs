@@ -132,7 +132,7 @@ impl Database {
         let inner = &database.inner;
         inner.store.observe(Arc::new(Publisher::new(&inner.collections, database.listeners())));
         database.extend_store()?;
-        inner.collections.remove_strays();
+        inner.collections.remove_orphaned_files();
         inner.backups.remove_unfinished();
         database.maintenance.iter().try_for_each(|maintenance| maintenance.start())?;
         if inner.settings.background {
@@ -452,7 +452,7 @@ impl Database {
         self.inner.collections.forget_all();
         self.inner.schemas.forget_all();
         self.tell_deleted(None);
-        self.inner.collections.cache.remove_strays(|_| false);
+        self.inner.collections.cache.remove_orphaned_files(|_| false);
         self.inner.collections.dirty.wake(SWEEP);
         Ok(())
     }

@@ -49,7 +49,7 @@ pub use collection::record::{Include, Record, StoredMetadata};
 pub use database::Database;
 pub use error::Error;
 pub use extension::{StoreExtension, WeakDatabase};
-pub use introspect::judging::{Candidate, Validation};
+pub use introspect::validate::{Candidate, Validation};
 pub use introspect::{Against, IntrospectMode, IntrospectRequest};
 pub use metadata_index::definition::IndexDefinition;
 pub use metadata_index::extension::metadata_indexes;

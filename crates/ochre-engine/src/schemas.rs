@@ -266,7 +266,7 @@ pub(crate) fn unix_seconds() -> i64 {
 }
 
 /// Judges the records of one request, and keeps what it found until the request has its outcome.
-pub(crate) struct RequestJudge {
+pub(crate) struct RequestValidator {
     schemas: Arc<Schemas>,
     found: Mutex<Found>,
     /// What was judged before the transaction, by the record's place in the batch.
@@ -311,13 +311,13 @@ struct Found {
     reported: Violations,
 }
 
-impl fmt::Debug for RequestJudge {
+impl fmt::Debug for RequestValidator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RequestJudge")
     }
 }
 
-impl RequestJudge {
+impl RequestValidator {
     pub(crate) fn new(schemas: &Arc<Schemas>) -> Arc<Self> {
         Arc::new(Self {
             schemas: Arc::clone(schemas),
@@ -334,7 +334,7 @@ impl RequestJudge {
     }
 
     /// Judges what `show` shows, for later.
-    pub(crate) fn judge_early<T>(&self, show: impl FnOnce() -> T) -> T {
+    pub(crate) fn validate_early<T>(&self, show: impl FnOnce() -> T) -> T {
         self.is_early.store(true, Ordering::Relaxed);
         let shown = show();
         self.is_early.store(false, Ordering::Relaxed);
@@ -370,7 +370,7 @@ impl RequestJudge {
 
     /// What was found, once the write has its outcome: the violations that refused it, or those it was
     /// accepted with.
-    pub(crate) fn conclude(&self, is_written: bool) -> Result<Violations, Arc<Violations>> {
+    pub(crate) fn finish(&self, is_written: bool) -> Result<Violations, Arc<Violations>> {
         let mut found = std::mem::take(&mut *self.found.lock());
         let Some(row) = found.row else { return Ok(Violations::default()) };
         if !found.refused.counts.is_empty() {
@@ -393,7 +393,7 @@ impl RequestJudge {
     }
 }
 
-impl Judge for RequestJudge {
+impl Judge for RequestValidator {
     fn judge(&self, row: &CollectionRow, records: &mut [Judged<'_>]) -> Result<(), String> {
         let mode = row.declaration.as_ref().map_or(ValidationType::None, |declaration| declaration.mode());
         if mode == ValidationType::None {

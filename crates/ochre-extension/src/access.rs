@@ -20,12 +20,12 @@ impl Caller {
     }
 
     /// Whoever there is while nobody is asked who they are: everything is allowed, also what extensions bring.
-    pub fn anybody(roles: &Roles) -> Self {
+    pub fn unrestricted(roles: &Roles) -> Self {
         Self::new(Arc::new(Principal { name: String::new(), grants: vec![Grant::admin(roles)] }), None)
     }
 
     /// Whoever asks for what needs nobody.
-    pub fn nobody() -> Self {
+    pub fn anonymous() -> Self {
         Self::new(Arc::new(Principal { name: String::new(), grants: Vec::new() }), None)
     }
 
@@ -69,7 +69,7 @@ impl Caller {
             return Ok(());
         }
         let said = Target { collection: Some(given), ..target };
-        Err(if self.principal.sees(target) { Self::forbidden(permission) } else { Self::hidden(said) })
+        Err(if self.principal.can_see(target) { Self::forbidden(permission) } else { Self::hidden(said) })
     }
 
     /// As [`Caller::check`], for any place.
@@ -80,7 +80,7 @@ impl Caller {
         if self.principal.may(permission, target) {
             return Ok(());
         }
-        Err(if self.principal.sees(target) { Self::forbidden(permission) } else { Self::hidden(target) })
+        Err(if self.principal.can_see(target) { Self::forbidden(permission) } else { Self::hidden(target) })
     }
 
     /// What somebody is told who may not.

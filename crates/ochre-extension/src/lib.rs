@@ -44,7 +44,7 @@ pub use call::{Answer, Call, find_collection, parse_json, parse_object, parse_qu
 pub use failure::{Failure, violation_members};
 pub use http::StatusCode;
 pub use ochre_auth::{OwnPermission, Permission, Target};
-pub use operation::{Body, Description, Handler, Kind, Method, Needs, Operation, Parameter, Serve, Streamed, Work};
+pub use operation::{Access, Body, Description, Handler, Kind, Method, Operation, Parameter, Serve, Streamed, Work};
 
 /// An extension of the API: named in the configuration, started in its order, stopped in the reverse.
 pub trait ApiExtension: Send + Sync {

@@ -39,16 +39,16 @@ impl Method {
 
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needs {
+pub enum Access {
     /// Nothing: it tells nothing.
-    Nothing,
+    Public,
     /// To be somebody.
-    Identity,
+    Authenticated,
     /// A permission in the whole place that the path names by `{tenant}`, `{database}` and `{collection}`. Where only a
     /// collection is named, tenant and database are those of the query, or the default ones.
-    All(Permission),
+    Scope(Permission),
     /// A permission somewhere in the place that the path names; the handler asks for the part it acts on.
-    Some(Permission),
+    Any(Permission),
     /// The first of these permissions, or the second where what is asked for changes nothing, somewhere in the place that
     /// the path names; the handler asks for the part it acts on.
     Either(Permission, Permission),
@@ -108,7 +108,7 @@ pub struct Description {
     /// What it does, in a sentence.
     pub summary: &'static str,
     /// What it needs.
-    pub needs: Needs,
+    pub access: Access,
     /// The parameters of its query string.
     pub query: &'static [Parameter],
     /// The schema of its body, if it takes one.
@@ -123,12 +123,12 @@ pub struct Description {
 
 impl Description {
     /// An operation without a body that answers 200 with an object.
-    pub const fn new(method: Method, path: &'static str, summary: &'static str, needs: Needs) -> Self {
+    pub const fn new(method: Method, path: &'static str, summary: &'static str, access: Access) -> Self {
         Self {
             method,
             path,
             summary,
-            needs,
+            access,
             query: &[],
             request: None,
             response: (200, "object"),
@@ -138,28 +138,28 @@ impl Description {
     }
 
     /// As [`Description::new`], for GET.
-    pub const fn get(path: &'static str, summary: &'static str, needs: Needs) -> Self {
-        Self::new(Method::Get, path, summary, needs)
+    pub const fn get(path: &'static str, summary: &'static str, access: Access) -> Self {
+        Self::new(Method::Get, path, summary, access)
     }
 
     /// As [`Description::new`], for POST.
-    pub const fn post(path: &'static str, summary: &'static str, needs: Needs) -> Self {
-        Self::new(Method::Post, path, summary, needs)
+    pub const fn post(path: &'static str, summary: &'static str, access: Access) -> Self {
+        Self::new(Method::Post, path, summary, access)
     }
 
     /// As [`Description::new`], for PUT.
-    pub const fn put(path: &'static str, summary: &'static str, needs: Needs) -> Self {
-        Self::new(Method::Put, path, summary, needs)
+    pub const fn put(path: &'static str, summary: &'static str, access: Access) -> Self {
+        Self::new(Method::Put, path, summary, access)
     }
 
     /// As [`Description::new`], for PATCH.
-    pub const fn patch(path: &'static str, summary: &'static str, needs: Needs) -> Self {
-        Self::new(Method::Patch, path, summary, needs)
+    pub const fn patch(path: &'static str, summary: &'static str, access: Access) -> Self {
+        Self::new(Method::Patch, path, summary, access)
     }
 
     /// As [`Description::new`], for DELETE.
-    pub const fn delete(path: &'static str, summary: &'static str, needs: Needs) -> Self {
-        Self::new(Method::Delete, path, summary, needs)
+    pub const fn delete(path: &'static str, summary: &'static str, access: Access) -> Self {
+        Self::new(Method::Delete, path, summary, access)
     }
 
     /// The parameters of its query string.

@@ -14,9 +14,9 @@ use ochre_extension::find_collection;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::arriving::Arriving;
 use crate::auth::{Auth, current_room};
 use crate::body::Query;
+use crate::body_budget::BodyBudget;
 use crate::config::{Config, ConfigError};
 use crate::embedding::EmbeddingFunction;
 use crate::error::ApiError;
@@ -36,7 +36,7 @@ pub struct App {
     embedding_function: Option<Arc<EmbeddingFunction>>,
     auth: Option<Arc<Auth>>,
     user_jobs: Option<Arc<UserJobs>>,
-    arriving: Arc<Arriving>,
+    arriving: Arc<BodyBudget>,
     memory: Arc<RequestMemory>,
     /// What one request may have of it, in bytes.
     request_bytes: u64,
@@ -67,7 +67,7 @@ impl App {
         // One at least, however large.
         let arriving = arriving.max(config.server.max_payload_size_bytes);
         let embedding_function = EmbeddingFunction::new(&config.embedding).map(Arc::new);
-        let (config, arriving) = (Arc::new(config), Arriving::new(arriving));
+        let (config, arriving) = (Arc::new(config), BodyBudget::new(arriving));
         let (requests, auth, user_jobs) = (Requests::default(), None, None);
         let (_, memory_limit) = database.resident();
         let memory = RequestMemory::new(memory_limit / ALL_REQUESTS_SHARE);
@@ -139,7 +139,7 @@ impl App {
     }
 
     /// Memory for bodies that are arriving.
-    pub(crate) fn arriving(&self) -> &Arc<Arriving> {
+    pub(crate) fn arriving(&self) -> &Arc<BodyBudget> {
         &self.arriving
     }
 
@@ -294,13 +294,13 @@ fn within(collection: Collection, path: &CollectionPath) -> Result<Collection, A
 /// A collection as our own routes name it: by name or UUID, the name first; tenant and database are the default ones
 /// where the path does not say them.
 #[derive(Clone, Debug)]
-pub(crate) struct Named {
+pub(crate) struct CollectionRef {
     tenant: String,
     database: String,
     name: String,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Named {
+impl<S: Send + Sync> FromRequestParts<S> for CollectionRef {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -320,7 +320,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     }
 }
 
-impl Named {
+impl CollectionRef {
     pub(crate) fn new(tenant: String, database: String, name: String) -> Self {
         Self { tenant, database, name }
     }
@@ -337,7 +337,7 @@ impl Named {
 }
 
 /// Gone between two steps of one request: the same answer as if it had never been there.
-pub(crate) fn gone(path: &CollectionPath) -> impl Fn(ochre_engine::Error) -> ApiError {
+pub(crate) fn not_found_as(path: &CollectionPath) -> impl Fn(ochre_engine::Error) -> ApiError {
     let text = format!("Collection [{}] does not exist.", path.id_text());
     move |error| match &error {
         ochre_engine::Error::Store(StoreError::NotFound { .. }) => ApiError::not_found(text.clone()),

@@ -15,8 +15,8 @@ use ochre_extension::{parse_json, parse_object, parse_query};
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
-use crate::arriving::{Lost, Room};
 use crate::auth::Caller;
+use crate::body_budget::{Lost, Room};
 use crate::error::ApiError;
 
 /// The header that makes repeating a write harmless.

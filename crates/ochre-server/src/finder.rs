@@ -9,7 +9,7 @@ use ochre_engine::schema::{Comparison, Fields, Format, Parameter};
 use ochre_engine::{Collection, GetRequest, Include, IntrospectMode, IntrospectRequest, QueryRequest, Record};
 use serde_json::{Map, Value as Json, json};
 
-use crate::app::{App, Named};
+use crate::app::{App, CollectionRef};
 use crate::error::ApiError;
 
 /// How many records are returned unless the request says.
@@ -149,7 +149,7 @@ fn filter(parameter: &Parameter, value: &Json) -> Result<Filter, ApiError> {
 const SHOWN: Include = Include { embeddings: false, documents: true, metadatas: true, uris: false };
 
 /// Finds records: by embedding if the server can make one, else by words; without a text, in the order they were inserted.
-pub(crate) async fn find(app: &App, named: Named, given: Map<String, Json>) -> Result<Json, ApiError> {
+pub(crate) async fn find(app: &App, named: CollectionRef, given: Map<String, Json>) -> Result<Json, ApiError> {
     let home = named.clone();
     let search = app
         .run_read(move |database| Search::parse(&fields(&home.find(database)?, IntrospectMode::Fast)?, &given))
@@ -158,7 +158,7 @@ pub(crate) async fn find(app: &App, named: Named, given: Map<String, Json>) -> R
         (Some(text), Some(function)) => Some(function.embed(text).await?),
         _ => None,
     };
-    app.run_read(move |database| find_now(&named.find(database)?, search, embedding)).await
+    app.run_read(move |database| execute_find(&named.find(database)?, search, embedding)).await
 }
 
 /// A record that was found, with what ranks it, by its name in the answer.
@@ -167,7 +167,7 @@ struct Found {
     rank: Option<(&'static str, f64)>,
 }
 
-fn find_now(collection: &Collection, search: Search, embedding: Option<Vec<f32>>) -> Result<Json, ApiError> {
+fn execute_find(collection: &Collection, search: Search, embedding: Option<Vec<f32>>) -> Result<Json, ApiError> {
     let wanted = search.limit + search.offset;
     let (ranking, found): (&str, Vec<Found>) = match (search.text, embedding) {
         (Some(_), Some(embedding)) => {

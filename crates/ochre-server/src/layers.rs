@@ -50,7 +50,7 @@ pub(crate) async fn no_local_compression(mut request: Request, next: Next) -> Re
 
 /// Reads small bodies that a handler left unread, whether it has no use for one or refused the request: otherwise the
 /// connection would be closed under a client that goes on using it.
-pub(crate) async fn read_on(request: Request, next: Next) -> Response {
+pub(crate) async fn drain_body(request: Request, next: Next) -> Response {
     let is_small = request.body().size_hint().upper().is_some_and(|bytes| (1..=UNREAD_BYTES_MAX).contains(&bytes));
     next.run(if is_small { request.map(|body| Body::new(ReadOn(Some(body)))) } else { request }).await
 }

@@ -6,9 +6,9 @@
 //! Not here: what JSON bodies look like (`ochre-wire`), what requests mean (`ochre-engine`).
 
 mod app;
-mod arriving;
 mod auth;
 mod body;
+mod body_budget;
 mod config;
 mod connections;
 mod embedding;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ochre_extension::{ApiExtension, Description, Kind, Needs, Parameter};
+use ochre_extension::{Access, ApiExtension, Description, Kind, Parameter};
 use ochre_wire as wire;
 use serde_json::{Map, Value as Json, json};
 use utoipa::OpenApi;
@@ -165,13 +165,13 @@ fn describe(operation: &Description) -> Json {
             "default": error,
         },
     });
-    match operation.needs {
-        Needs::Nothing => {}
-        Needs::Identity => described["security"] = security(),
-        Needs::All(permission) | Needs::Some(permission) | Needs::Either(permission, _) => {
+    match operation.access {
+        Access::Public => {}
+        Access::Authenticated => described["security"] = security(),
+        Access::Scope(permission) | Access::Any(permission) | Access::Either(permission, _) => {
             described["security"] = security();
             described["x-permission"] = permission.name().into();
-            if let Needs::Either(_, instead) = operation.needs {
+            if let Access::Either(_, instead) = operation.access {
                 described["x-permission-to-change-nothing"] = instead.name().into();
             }
         }

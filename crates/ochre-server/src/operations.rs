@@ -14,7 +14,7 @@ use axum::routing::{MethodFilter, on};
 use http_body_util::BodyExt;
 use ochre_auth::{OwnPermission, Permission, Roles};
 use ochre_engine::Database;
-use ochre_extension::{Answer, ApiExtension, Call, Description, Handler, Method, Needs, Operation, Work};
+use ochre_extension::{Access, Answer, ApiExtension, Call, Description, Handler, Method, Operation, Work};
 
 use crate::app::App;
 use crate::auth::Audited;
@@ -26,7 +26,7 @@ use crate::routes;
 
 /// What each operation needs: the one table. What is not in it needs every permission there is.
 #[derive(Default)]
-pub(crate) struct Permissions(HashMap<&'static str, Vec<(Method, Needs)>>);
+pub(crate) struct Permissions(HashMap<&'static str, Vec<(Method, Access)>>);
 
 impl Permissions {
     /// The table of the server's own operations and those of extensions.
@@ -34,7 +34,7 @@ impl Permissions {
         let mut table = Self::default();
         let own = extensions.iter().flat_map(|extension| Arc::clone(extension).operations());
         for description in routes::descriptions().chain(own.map(|operation| operation.description)) {
-            table.0.entry(description.path).or_default().push((description.method, description.needs));
+            table.0.entry(description.path).or_default().push((description.method, description.access));
         }
         table
     }
@@ -45,10 +45,10 @@ impl Permissions {
     }
 
     /// What a request by this method to this route needs; absent if it is in no table.
-    pub(crate) fn needs(&self, method: &str, route: &str) -> Option<Needs> {
+    pub(crate) fn access(&self, method: &str, route: &str) -> Option<Access> {
         let method = if method == "HEAD" { "GET" } else { method };
         let of_route = self.0.get(route)?;
-        of_route.iter().find(|(own, _)| own.name() == method).map(|(_, needs)| *needs)
+        of_route.iter().find(|(own, _)| own.name() == method).map(|(_, access)| *access)
     }
 }
 
@@ -81,14 +81,14 @@ pub(crate) fn check(extensions: &[Arc<dyn ApiExtension>]) -> Result<(), String> 
             return wrong(format!("there is a schema {schema:?} already"));
         }
         named.extend(schemas.keys().cloned());
-        for Operation { description: Description { method, path, needs, request, .. }, .. } in
+        for Operation { description: Description { method, path, access, request, .. }, .. } in
             Arc::clone(extension).operations()
         {
             let said = format!("{} {path}", method.name());
             if !is_path(path) {
                 return wrong(format!("{said} has no path such as /{name}/{{collection}}/…"));
             }
-            if let Needs::All(Permission::Own(own)) | Needs::Some(Permission::Own(own)) = needs
+            if let Access::Scope(Permission::Own(own)) | Access::Any(Permission::Own(own)) = access
                 && !granted.contains(&own)
             {
                 return wrong(format!("{said} needs '{}', which is not among its permissions", own.name));
@@ -242,10 +242,10 @@ mod tests {
         let loaded = Extensions::built_in().load(&Config::default()).unwrap();
         let table = Permissions::of(loaded.api());
         let base = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}";
-        assert_eq!(table.needs("HEAD", base), Some(Needs::All(Permission::CollectionRead)));
-        assert_eq!(table.needs("POST", "/_admin/metadata_indexes"), Some(Needs::Some(Permission::IndexWrite)));
-        assert_eq!(table.needs("GET", "/api/v2/nothing"), None);
-        assert_eq!(table.needs("PATCH", base), None);
+        assert_eq!(table.access("HEAD", base), Some(Access::Scope(Permission::CollectionRead)));
+        assert_eq!(table.access("POST", "/_admin/metadata_indexes"), Some(Access::Any(Permission::IndexWrite)));
+        assert_eq!(table.access("GET", "/api/v2/nothing"), None);
+        assert_eq!(table.access("PATCH", base), None);
     }
 
     /// An extension that is wrong in one way.
@@ -273,8 +273,8 @@ mod tests {
     #[test]
     fn extensions_that_cannot_be_served_are_refused_and_told_why() {
         const OWN: OwnPermission = OwnPermission { name: "wrong:read", roles: &["reader"], is_audited: false };
-        let get = |path: &'static str| Description::get(path, "", Needs::Identity);
-        let own = Description::get("/wrong", "", Needs::All(Permission::Own(OWN)));
+        let get = |path: &'static str| Description::get(path, "", Access::Authenticated);
+        let own = Description::get("/wrong", "", Access::Scope(Permission::Own(OWN)));
         let cases: [(&'static [OwnPermission], Vec<Description>, Option<&str>); 21] = [
             (&[OWN], vec![own], None),
             (&[], vec![own], Some("not among its permissions")),

@@ -87,7 +87,7 @@ pub fn service(app: App, extensions: &Loaded) -> Result<Router, String> {
         router = router.layer(CorsLayer::new().allow_origin(allow).allow_methods(Any).allow_headers(Any));
     }
     let router = router
-        .layer(axum::middleware::from_fn(layers::read_on))
+        .layer(axum::middleware::from_fn(layers::drain_body))
         .layer(axum::middleware::from_fn(layers::request_id))
         .with_state(app);
     // Around the whole, since routes are found by the path as it then is.

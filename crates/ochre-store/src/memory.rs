@@ -338,11 +338,11 @@ impl Store for MemoryStore {
         Ok(Debt::default())
     }
 
-    fn hold_log(&self, _: &str, _: &[(CollectionNumber, u64)]) -> Result<()> {
+    fn retain_log(&self, _: &str, _: &[(CollectionNumber, u64)]) -> Result<()> {
         Ok(())
     }
 
-    fn hold_log_for_snapshot(&self, _: CollectionNumber, _: Option<u64>) -> Result<()> {
+    fn retain_log_for_snapshot(&self, _: CollectionNumber, _: Option<u64>) -> Result<()> {
         Ok(())
     }
 

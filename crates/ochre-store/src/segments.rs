@@ -3,7 +3,7 @@
 //! Invariants:
 //! - At most one segment is not sealed: the one with the highest number among those appended to.
 //! - What is appended becomes visible (`publish`) only after the catalog committed the new length; until
-//!   then it can be taken back (`take_back`).
+//!   then it can be taken back (`rollback`).
 //! - Numbers are never used twice while a file of that number exists.
 //!
 //! Not here: the catalog rows (`sqlite`), the bytes of a file (`segment`).
@@ -287,7 +287,7 @@ impl Segments {
         match written {
             Ok(()) => Ok(pending),
             Err(error) => {
-                Self::take_back(pending);
+                Self::rollback(pending);
                 Err(error)
             }
         }
@@ -296,7 +296,7 @@ impl Segments {
     /// Undoes a pending change: files go back to their committed length, new ones go. What cannot be
     /// undone now is undone by the next opening. Only for what certainly was not committed: after a failed
     /// commit the store is reopened instead.
-    pub(crate) fn take_back(pending: Pending) {
+    pub(crate) fn rollback(pending: Pending) {
         for segment in pending.created {
             segment.remove_when_unused();
         }
@@ -392,7 +392,7 @@ impl Segments {
     }
 
     /// How many bytes of each segment these vectors take, for counting them as dead.
-    pub(crate) fn weigh(&self, collection: CollectionNumber, ids: &[u64]) -> BTreeMap<u32, u64> {
+    pub(crate) fn dead_bytes_of(&self, collection: CollectionNumber, ids: &[u64]) -> BTreeMap<u32, u64> {
         let state = self.state.read();
         let mut weight = BTreeMap::new();
         let Some(blocks) = state.blocks.get(&collection) else { return weight };
@@ -415,7 +415,7 @@ impl Segments {
     }
 
     /// Counts bytes as dead, after the catalog committed the count.
-    pub(crate) fn count_dead(&self, weight: &BTreeMap<u32, u64>) {
+    pub(crate) fn add_dead_bytes(&self, weight: &BTreeMap<u32, u64>) {
         let mut state = self.state.write();
         for (number, bytes) in weight {
             if let Some(file) = state.files.get_mut(number) {
@@ -453,14 +453,14 @@ impl Segments {
         match written {
             Ok(true) => Ok(Some(pending)),
             Ok(false) => {
-                Self::take_back(pending);
+                Self::rollback(pending);
                 if let Some(file) = self.state.write().files.get_mut(&number) {
                     file.unreadable = true;
                 }
                 Ok(None)
             }
             Err(error) => {
-                Self::take_back(pending);
+                Self::rollback(pending);
                 Err(error)
             }
         }

@@ -504,10 +504,10 @@ pub trait Store: Send + Sync {
     fn debt(&self) -> Result<Debt>;
     /// Keeps log entries past these positions for a consumer, instead of those it held before. Collections
     /// not named are not held.
-    fn hold_log(&self, holder: &str, positions: &[(CollectionNumber, u64)]) -> Result<()>;
-    /// As [`Store::hold_log`], for the snapshot of one collection, whatever is held of others; `None` lets go. Much
+    fn retain_log(&self, holder: &str, positions: &[(CollectionNumber, u64)]) -> Result<()>;
+    /// As [`Store::retain_log`], for the snapshot of one collection, whatever is held of others; `None` lets go. Much
     /// less is held for it: what it saves is read again in the end.
-    fn hold_log_for_snapshot(&self, collection: CollectionNumber, position: Option<u64>) -> Result<()>;
+    fn retain_log_for_snapshot(&self, collection: CollectionNumber, position: Option<u64>) -> Result<()>;
     /// Copies the database as it is now into `folder`, for a backup. What is not copied there is named where
     /// it lies, and stays as it is while no compaction runs.
     fn copy_whole(&self, folder: &std::path::Path) -> Result<Copy>;

@@ -1,5 +1,4 @@
-//! All of `ochre`, and notes on records: an extension of the API and of the store with a route, a table, a job and
-//! permissions of its own.
+//! All of `ochre`, and notes on records: an extension with a route, a table, a job and permissions of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use ochre_engine::scheduler::{
 };
 use ochre_engine::{GetRequest, StoreExtension, WeakDatabase};
 use ochre_extension::{
-    Answer, ApiExtension, Call, Description, Failure, Needs, Operation, OwnPermission, Permission, StatusCode,
+    Access, Answer, ApiExtension, Call, Description, Failure, Operation, OwnPermission, Permission, StatusCode,
 };
 use ochre_server::Extensions;
 use serde::Deserialize;
@@ -57,7 +56,7 @@ impl ApiExtension for Notes {
     }
 
     fn operations(self: Arc<Self>) -> Vec<Operation> {
-        let (read, write) = (Needs::All(Permission::RecordRead), Needs::All(Permission::Own(WRITE)));
+        let (read, write) = (Access::Scope(Permission::RecordRead), Access::Scope(Permission::Own(WRITE)));
         vec![
             Description::get("/notes/{collection}", "The notes on a collection's records", read).does(list),
             Description::post("/notes/{collection}", "Note something about a record", write)

@@ -120,7 +120,7 @@ impl Backups {
         if self.repository.get().is_some_and(|own| std::ptr::eq(own, repository)) {
             self.note_taken(taken_at);
             let positions: Vec<(u32, u64)> = copy.collections.iter().map(|row| (row.number, row.position)).collect();
-            self.store.hold_log(HOLDER, &positions)?;
+            self.store.retain_log(HOLDER, &positions)?;
         }
         Ok(manifest)
     }

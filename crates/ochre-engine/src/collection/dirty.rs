@@ -61,7 +61,7 @@ impl DirtySet {
     }
 
     /// A collection changed: its graph may have to follow.
-    pub(crate) fn index(&self, collection: CollectionNumber) {
+    pub(crate) fn mark_dirty(&self, collection: CollectionNumber) {
         let mut work = self.work.lock();
         work.index.entry(collection).or_insert_with(Instant::now);
         if work.passed.is_some_and(|passed| passed.elapsed() < PASS_EVERY) {
@@ -73,7 +73,7 @@ impl DirtySet {
     }
 
     /// A collection's vectors lie elsewhere now.
-    pub(crate) fn relocate(&self, collection: CollectionNumber) {
+    pub(crate) fn mark_moved(&self, collection: CollectionNumber) {
         self.work.lock().relocate.insert(collection);
         self.wake(INDEX_SYNC);
     }
@@ -100,7 +100,7 @@ impl DirtySet {
     }
 
     /// Takes a collection off the list of those that changed; what changes from here on puts it back.
-    pub(crate) fn take_changed(&self, collection: CollectionNumber) {
+    pub(crate) fn clear_dirty(&self, collection: CollectionNumber) {
         self.work.lock().index.remove(&collection);
     }
 

@@ -104,23 +104,23 @@ impl Collections {
     }
 
     /// Much was freed, and the allocator may still hold it.
-    pub(crate) fn note_memory_freed(&self) {
+    pub(crate) fn note_freed(&self) {
         self.budget.freed.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn note_memory_given_back(&self) {
+    pub(crate) fn mark_trimmed(&self) {
         self.budget.freed.store(false, Ordering::Relaxed);
     }
 
     /// Before a request brings more into memory: makes room if there is little. Returns the bytes that are
     /// resident above the limit all the same.
-    pub(crate) fn keep_within_memory(&self) -> u64 {
+    pub(crate) fn enforce_budget(&self) -> u64 {
         if !self.budget.is_due() {
             return self.budget.surplus.load(Ordering::Relaxed);
         }
         let limit = self.memory_limit() as f64;
         if resident_bytes() as f64 > limit * HIGH_SHARE {
-            self.make_room((limit * LOW_SHARE) as u64);
+            self.evict((limit * LOW_SHARE) as u64);
         }
         let surplus = resident_bytes().saturating_sub(self.memory_limit());
         self.budget.surplus.store(surplus, Ordering::Relaxed);
@@ -128,7 +128,7 @@ impl Collections {
     }
 
     /// Around a step of maintenance: lets go of pages of files if memory is short.
-    pub(crate) fn let_go_of_pages(&self) {
+    pub(crate) fn release_pages(&self) {
         if resident_bytes() as f64 > self.memory_limit() as f64 * HIGH_SHARE {
             let _making = self.budget.making.lock();
             self.drop_pages();
@@ -159,13 +159,13 @@ impl Collections {
 
     /// Lets go of memory until no more than `target` bytes are resident, as far as that is possible; how many
     /// collections were unloaded for it.
-    pub(crate) fn make_room(&self, target: u64) -> usize {
+    pub(crate) fn evict(&self, target: u64) -> usize {
         let _making = self.budget.making.lock();
         if resident_bytes() <= target {
             return 0;
         }
         let mut oldest: Vec<Arc<CollectionState>> = self.all();
-        oldest.iter().for_each(|loaded| loaded.forget_history());
+        oldest.iter().for_each(|loaded| loaded.drop_old_views());
         self.drop_pages();
         let mut unloaded = 0;
         oldest.sort_by_key(|loaded| std::cmp::Reverse(loaded.used()));
@@ -196,7 +196,7 @@ impl Collections {
     }
 
     /// Unloads them.
-    pub(crate) fn unload_idle(&self, patience: Duration, with_graph: Duration) -> usize {
+    pub(crate) fn evict_idle(&self, patience: Duration, with_graph: Duration) -> usize {
         let idle: Vec<Arc<CollectionState>> =
             self.loaded.read().values().filter(|loaded| loaded.is_idle(patience, with_graph)).cloned().collect();
         idle.iter().for_each(|loaded| self.unload(loaded));

@@ -13,7 +13,7 @@ use crate::collection::record::{Include, Record};
 use crate::error::Error;
 use crate::inner::Inner;
 use crate::introspect::IntrospectRequest;
-use crate::introspect::judging::Validation;
+use crate::introspect::validate::Validation;
 use crate::metadata_index::definition::IndexDefinition;
 use crate::query::request::{FilterWarnings, GetRequest, GetResults, QueryRequest, QueryResults};
 use crate::query::text::TextHit;
@@ -56,7 +56,7 @@ impl Collection {
                 .map_err(|error| Error::Invalid(format!("Validation error: new_name: {error}")))?;
         }
         let row = self.inner.catalog.alter(self.id(), alteration)?;
-        self.inner.collections.dirty.index(row.number);
+        self.inner.collections.dirty.mark_dirty(row.number);
         Ok(row)
     }
 

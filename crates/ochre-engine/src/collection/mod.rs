@@ -91,15 +91,15 @@ impl Collections {
         let view = match slot.view() {
             Some(view) => view,
             None => {
-                self.keep_within_memory();
-                self.note_memory_freed();
+                self.enforce_budget();
+                self.note_freed();
                 let loaded = slot.load(|| self.load_view(row));
                 if loaded.is_err() {
                     // Nobody must go on collecting commits for a load that failed.
                     self.loaded.write().remove(&row.number);
                 }
                 let view = loaded?;
-                self.dirty.index(row.number);
+                self.dirty.mark_dirty(row.number);
                 if self.show_all_builds(row.number) { slot.view().unwrap_or(view) } else { view }
             }
         };
@@ -108,7 +108,7 @@ impl Collections {
 
     /// A snapshot of a collection to read from, which is loaded if need be.
     pub(crate) fn snapshot(&self, row: &CollectionRow) -> Result<ReadSnapshot<'_>, Error> {
-        self.keep_within_memory();
+        self.enforce_budget();
         for _ in 0..RETRIES_MAX {
             self.view(row)?;
             let reader = self.store.read()?;
@@ -134,14 +134,14 @@ impl Collections {
         !matches!(self.store.collection_by_id(id), Ok(None))
     }
 
-    pub(crate) fn count_strays(&self) -> usize {
-        self.cache.strays(|id| self.exists(id)).len()
+    pub(crate) fn count_orphaned_files(&self) -> usize {
+        self.cache.orphaned_files(|id| self.exists(id)).len()
     }
 
-    pub(crate) fn remove_strays(&self) -> usize {
+    pub(crate) fn remove_orphaned_files(&self) -> usize {
         // Segments of indexes are files that are being written, too.
         let _working = self.registry.hold_work();
-        self.cache.remove_strays(|id| self.exists(id))
+        self.cache.remove_orphaned_files(|id| self.exists(id))
     }
 
     /// Forgets every collection: the next request loads what it needs.

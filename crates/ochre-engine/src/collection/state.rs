@@ -187,7 +187,7 @@ impl CollectionState {
 
     /// As [`CollectionState::change`], for what takes long: readers and commits do not wait for it. If commits keep coming between,
     /// they do in the end.
-    pub(crate) fn change_aside(&self, change: impl Fn(&mut View)) {
+    pub(crate) fn publish_optimistic(&self, change: impl Fn(&mut View)) {
         for _ in 0..OPTIMISTIC_TRIES {
             let Some(current) = self.view() else { return };
             let mut next = View::clone(&current);
@@ -257,7 +257,7 @@ impl CollectionState {
 
     /// Lets go of the views before the current one, and of what only they hold. Readers whose snapshot is older than
     /// that begin again.
-    pub(crate) fn forget_history(&self) {
+    pub(crate) fn drop_old_views(&self) {
         if let State::Ready(views) = &mut *self.state.lock() {
             views.drain(..views.len().saturating_sub(1));
         }

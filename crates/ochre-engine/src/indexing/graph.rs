@@ -56,7 +56,7 @@ pub(crate) enum Pending {
 }
 
 /// A graph that may have to be rebuilt.
-pub(crate) struct Decayed {
+pub(crate) struct RebuildCandidate {
     pub(crate) number: CollectionNumber,
     pub(crate) why: String,
     pub(crate) dead_share: f64,
@@ -119,7 +119,7 @@ impl Indexing {
         let (settings, loaded) =
             (TaskSettings::default(), self.collections.all().iter().map(|loaded| loaded.number).collect::<Vec<_>>());
         for number in loaded {
-            self.dirty.take_changed(number);
+            self.dirty.clear_dirty(number);
             match self.sync_index(number, true, &Context::unhurried(&settings)) {
                 Ok(()) => self.sync_text(number, true)?,
                 Err(Failure::Failed(reason)) => return Err(Error::Maintenance { job: "index-sync".into(), reason }),
@@ -133,10 +133,10 @@ impl Indexing {
     /// writes may wait for just that, and pages go where memory is short.
     fn next_step(&self, progress: Progress, context: &Context<'_>) -> Result<(), Failure> {
         // It must not wait for room that it takes itself.
-        self.collections.let_go_of_pages();
+        self.collections.release_pages();
         context.step(progress)?;
         self.relocate_moved()?;
-        self.collections.let_go_of_pages();
+        self.collections.release_pages();
         Ok(())
     }
 
@@ -145,10 +145,10 @@ impl Indexing {
     pub(crate) fn relocate_moved(&self) -> Result<(), Error> {
         let mut failed = None;
         for number in self.dirty.take_moved() {
-            self.collections.let_go_of_pages();
+            self.collections.release_pages();
             let loaded = self.collections.get(number);
             if let Some(Err(error)) = loaded.map(|loaded| loaded.relocate(&*self.store)) {
-                self.dirty.relocate(number);
+                self.dirty.mark_moved(number);
                 failed = Some(error);
             }
         }
@@ -169,7 +169,7 @@ impl Indexing {
             if view.graph().is_some() && records < self.settings.graph_records_min / 2 {
                 loaded.change(|view| view.set_graph(None));
                 self.cache.remove_graph(row.id);
-                self.forget_records(&row)?;
+                self.delete_records_snapshot(&row)?;
             }
             return Ok(());
         }
@@ -202,16 +202,17 @@ impl Indexing {
     }
 
     /// Graphs that have to be rebuilt, or may have to, the worst first.
-    pub(crate) fn decayed(&self, dead_share_max: f64, with_samples: bool) -> Vec<Decayed> {
+    pub(crate) fn rebuild_candidates(&self, dead_share_max: f64, with_samples: bool) -> Vec<RebuildCandidate> {
         let loaded: Vec<Arc<CollectionState>> = self.collections.all();
-        let mut decayed: Vec<Decayed> = loaded
+        let mut rebuild_candidates: Vec<RebuildCandidate> = loaded
             .iter()
             .filter_map(|loaded| {
                 let (view, row) = (loaded.view()?, self.collections.catalog.row(loaded.id).ok()?);
                 let (graph, number) = (view.graph()?, loaded.number);
                 let dead_share = dead_share(&view, graph);
                 let (nodes, sampled) = (graph.linked().len(), self.dirty.index_state(number).sampled);
-                let found = |why, is_to_be_sampled| Some(Decayed { number, why, dead_share, is_to_be_sampled });
+                let found =
+                    |why, is_to_be_sampled| Some(RebuildCandidate { number, why, dead_share, is_to_be_sampled });
                 if graph.parameters() != GraphParameters::new(&row.schema.hnsw(), row.dimension?) {
                     found(format!("the parameters of '{}' changed", row.name), false)
                 } else if dead_share > dead_share_max {
@@ -223,8 +224,8 @@ impl Indexing {
                 }
             })
             .collect();
-        decayed.sort_by(|a, b| b.dead_share.total_cmp(&a.dead_share));
-        decayed
+        rebuild_candidates.sort_by(|a, b| b.dead_share.total_cmp(&a.dead_share));
+        rebuild_candidates
     }
 
     /// Which share of the [`SAMPLED_NEAREST`] nearest neighbours of some records the graph finds, of those that are there.
@@ -257,7 +258,7 @@ impl Indexing {
         }
         let (mut found, mut there) = (0, 0);
         for (query, best) in queries.iter().zip(&exact) {
-            self.collections.let_go_of_pages();
+            self.collections.release_pages();
             if let Ok(hits) = search(*query, None, Strategy::Graph) {
                 there += best.len();
                 found += best.iter().filter(|hit| hits.iter().any(|other| other.offset == hit.offset)).count();
@@ -302,7 +303,7 @@ impl Indexing {
             }
         }
         self.publish_graph(&loaded, graph);
-        self.collections.note_memory_freed();
+        self.collections.note_freed();
         // What changed meanwhile is among the unindexed vectors.
         self.index_pending(&loaded, &hnsw, context)?;
         self.finish(&loaded, &row, true, context)
@@ -323,7 +324,7 @@ impl Indexing {
             self.rewrite_text(row.number)?;
         }
         let loaded = self.collections.state_of(row);
-        let has_dead_records = self.erase_records(&loaded, row)?;
+        let has_dead_records = self.purge_records(&loaded, row)?;
         Ok(has_dead_nodes || has_dead_documents || has_dead_records)
     }
 
@@ -333,7 +334,7 @@ impl Indexing {
             remembered.is_unverified = false;
         });
         let graph = Arc::new(graph);
-        loaded.change_aside(|view| view.set_graph(Some(Arc::clone(&graph))));
+        loaded.publish_optimistic(|view| view.set_graph(Some(Arc::clone(&graph))));
     }
 
     /// Moves the whole tail into the graph, batch by batch: what has no code yet is coded first.
@@ -360,7 +361,7 @@ impl Indexing {
                 // Linking what is mostly dead takes longer than to begin again.
                 let parameters = graph.parameters();
                 self.publish_graph(loaded, empty_graph(&view, parameters, hnsw));
-                self.collections.note_memory_freed();
+                self.collections.note_freed();
                 continue;
             }
             let threads = self.admission.threads(threads(hnsw));
@@ -454,12 +455,12 @@ impl Indexing {
             if let Some(copy) = self.copy_in_order(row, &graph, fresh) {
                 replace(loaded, &graph, &Arc::new(copy));
             }
-            self.collections.note_memory_freed();
+            self.collections.note_freed();
             // Vectors of a finished graph are best read from mapped files.
             let seal = ochre_store::Upkeep::SealVectors { min_bytes: 4 << 20, dead_share_max: 1.0 };
             self.store.upkeep(seal)?;
         }
-        self.sync_records(loaded, row, all, context)
+        self.write_records_if_stale(loaded, row, all, context)
     }
 
     /// Makes sure that searches find every node; those that they miss all the same stay among the unindexed vectors, which are scanned.
@@ -550,14 +551,14 @@ impl Indexing {
             {
                 self.write_snapshot(&row, &view, graph);
             }
-            self.close_records(&loaded, &row, &view);
+            self.write_records_on_close(&loaded, &row, &view);
         }
     }
 }
 
 /// Puts a copy of a graph in its place; `false` if there is another by now.
 fn replace(loaded: &CollectionState, graph: &Arc<Graph>, copy: &Arc<Graph>) -> bool {
-    loaded.change_aside(|view| view.replace_graph(graph, Arc::clone(copy)));
+    loaded.publish_optimistic(|view| view.replace_graph(graph, Arc::clone(copy)));
     loaded.view().and_then(|view| view.graph().cloned()).is_some_and(|now| Arc::ptr_eq(&now, copy))
 }
 

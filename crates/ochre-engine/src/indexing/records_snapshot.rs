@@ -42,7 +42,7 @@ impl Indexing {
     }
 
     /// Writes a snapshot of records if it is due; with `all`, if anything changed.
-    pub(crate) fn sync_records(
+    pub(crate) fn write_records_if_stale(
         &self, loaded: &CollectionState, row: &CollectionRow, all: bool, context: &Context<'_>,
     ) -> Result<(), Failure> {
         let Some(view) = loaded.view() else { return Ok(()) };
@@ -64,10 +64,10 @@ impl Indexing {
     }
 
     /// Leaves nothing in the snapshot of a collection's records that is deleted or replaced; whether anything was.
-    pub(crate) fn erase_records(&self, loaded: &CollectionState, row: &CollectionRow) -> Result<bool, Failure> {
+    pub(crate) fn purge_records(&self, loaded: &CollectionState, row: &CollectionRow) -> Result<bool, Failure> {
         let Some(view) = loaded.view() else { return Ok(false) };
         if !self.has_records_snapshot(&view) {
-            return Ok(self.forget_records(row)?);
+            return Ok(self.delete_records_snapshot(row)?);
         }
         let is_stale = self.is_records_stale(loaded);
         if is_stale {
@@ -77,11 +77,11 @@ impl Indexing {
     }
 
     /// Removes the snapshot of a collection's records; whether there was one.
-    pub(crate) fn forget_records(&self, row: &CollectionRow) -> Result<bool, Error> {
+    pub(crate) fn delete_records_snapshot(&self, row: &CollectionRow) -> Result<bool, Error> {
         let was_there = self.cache.remove_records(row.id);
         if was_there {
             self.dirty.update_index_state(row.number, |remembered| remembered.records_position = 0);
-            self.store.hold_log_for_snapshot(row.number, None)?;
+            self.store.retain_log_for_snapshot(row.number, None)?;
         }
         Ok(was_there)
     }
@@ -103,9 +103,9 @@ impl Indexing {
         self.dirty.update_index_state(row.number, |remembered| {
             (remembered.records, remembered.records_position) = (changes, position);
         });
-        self.collections.note_memory_freed();
+        self.collections.note_freed();
         match written {
-            Ok(()) => Ok(self.store.hold_log_for_snapshot(row.number, Some(position))?),
+            Ok(()) => Ok(self.store.retain_log_for_snapshot(row.number, Some(position))?),
             Err(error) => {
                 tracing::warn!(collection = row.name, %error, "could not write a snapshot of records; the next start reads them");
                 // It may hold what was deleted since, and takes room.
@@ -116,7 +116,7 @@ impl Indexing {
     }
 
     /// As the database is closed: writes a snapshot if enough changed to be worth it.
-    pub(crate) fn close_records(&self, loaded: &CollectionState, row: &CollectionRow, view: &View) {
+    pub(crate) fn write_records_on_close(&self, loaded: &CollectionState, row: &CollectionRow, view: &View) {
         let remembered = self.dirty.index_state(loaded.number);
         let fresh = loaded.changes().saturating_sub(remembered.records);
         let is_worth_it = remembered.records_position == 0 || fresh > view.live().len() as u64 / CHANGED_SHARE_CLOSING;

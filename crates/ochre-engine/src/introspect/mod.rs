@@ -3,8 +3,8 @@
 //! Counts of keys and types are kept with the columns, so they are exact and cost nothing; values come from the
 //! columns, all of them or a uniform sample. One committed state is looked at, whatever is written meanwhile.
 
-pub(crate) mod judging;
-mod lens;
+mod key;
+pub(crate) mod validate;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -24,8 +24,8 @@ use ochre_store::{CollectionRow, Parts};
 use crate::collection::Collections;
 use crate::collection::snapshot::ReadSnapshot;
 use crate::error::Error;
-use crate::introspect::judging::{Judging, judging_mode};
-use crate::introspect::lens::{Lens, Seen};
+use crate::introspect::key::{KeyFindings, KeyInspector};
+use crate::introspect::validate::{ValidationContext, validation_mode};
 use crate::query::Queries;
 use crate::schemas::{Schemas, parsed};
 use crate::throttle::load_monitor::LoadMonitor;
@@ -190,10 +190,14 @@ impl Introspection {
                     Some(audit.compliance)
                 }
                 (_, Some(offsets)) => {
-                    let judging =
-                        Judging { schema, mode: judging_mode(declaration.mode()), deadline, ids: request.offenders };
+                    let judging = ValidationContext {
+                        schema,
+                        mode: validation_mode(declaration.mode()),
+                        deadline,
+                        ids: request.offenders,
+                    };
                     let mut compliance = Compliance::default();
-                    self.judge_stored(&inspection.pinned, offsets, &judging, &mut compliance)?;
+                    self.validate_stored(&inspection.pinned, offsets, &judging, &mut compliance)?;
                     inspection.report.truncated |= compliance.judged < offsets.len() as u64;
                     Some(compliance.finish())
                 }
@@ -218,7 +222,7 @@ impl Introspection {
                 shown
             })
             .collect();
-        inspection.conclude();
+        inspection.finish();
         Ok(inspection.report)
     }
 }
@@ -271,8 +275,8 @@ impl Inspection<'_> {
     }
 
     /// Looks at every key, with several threads where that is worth it.
-    fn look(&self, keys: &[(String, TypeCounts)]) -> Result<Vec<Seen>, Exceeded> {
-        let lens = Lens {
+    fn look(&self, keys: &[(String, TypeCounts)]) -> Result<Vec<KeyFindings>, Exceeded> {
+        let lens = KeyInspector {
             view: &self.pinned.view,
             request: self.request,
             schema: self.schema.as_deref(),
@@ -296,7 +300,7 @@ impl Inspection<'_> {
             }
             Ok(seen)
         };
-        let seen: Vec<Result<Vec<(usize, Seen)>, Exceeded>> = std::thread::scope(|scope| {
+        let seen: Vec<Result<Vec<(usize, KeyFindings)>, Exceeded>> = std::thread::scope(|scope| {
             // A thread that cannot be had is done without.
             let helpers: Vec<_> = (1..threads.min(THREADS_MAX).min(keys.len()))
                 .filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok())
@@ -307,14 +311,14 @@ impl Inspection<'_> {
                 .map(|helper| helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             std::iter::once(own).chain(others).collect()
         });
-        let mut seen: Vec<(usize, Seen)> =
+        let mut seen: Vec<(usize, KeyFindings)> =
             seen.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
         seen.sort_by_key(|(index, _)| *index);
         Ok(seen.into_iter().map(|(_, seen)| seen).collect())
     }
 
     /// Takes what was seen of the keys into the report, and finds the ids of offenders.
-    fn take(&mut self, seen: Vec<Seen>) -> Result<(), Error> {
+    fn take(&mut self, seen: Vec<KeyFindings>) -> Result<(), Error> {
         let offending = seen.iter().flat_map(|seen| &seen.offenders).map(|(offset, _)| *offset);
         let mut offsets: Vec<u32> = offending.chain(seen.iter().flat_map(|seen| seen.rare.iter().copied())).collect();
         offsets.sort_unstable();
@@ -324,7 +328,7 @@ impl Inspection<'_> {
             ids.insert(row.offset, row.id.to_owned());
             ControlFlow::Continue(())
         })?;
-        for Seen { mut report, format, offenders, rare, warnings, truncated, examined } in seen {
+        for KeyFindings { mut report, format, offenders, rare, warnings, truncated, examined } in seen {
             self.report.values_examined += examined;
             self.report.truncated |= truncated;
             if let Some(format) = format {
@@ -376,7 +380,7 @@ impl Inspection<'_> {
     }
 
     /// What concerns the collection as a whole.
-    fn conclude(&mut self) {
+    fn finish(&mut self) {
         let report = &mut self.report;
         let known: HashSet<&str> = report.keys.iter().map(|found| found.name.as_str()).collect();
         let unknown: Vec<&String> =

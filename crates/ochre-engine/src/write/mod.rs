@@ -16,7 +16,7 @@ use crate::collection::dirty::DirtySet;
 use crate::error::Error;
 use crate::query::Queries;
 use crate::query::request::FilterWarnings;
-use crate::schemas::{RequestJudge, Schemas, Violations};
+use crate::schemas::{RequestValidator, Schemas, Violations};
 use crate::settings::Settings;
 use crate::throttle::load_monitor::LoadMonitor;
 use crate::write::request::{DeleteRequest, NewRecords};
@@ -64,14 +64,14 @@ impl Writes {
         check(kind, &batch)?;
         batch.lift_reserved_keys();
         self.wait_for_room(id)?;
-        let judge = RequestJudge::new(&self.schemas);
+        let judge = RequestValidator::new(&self.schemas);
         let operation = Operation::Records { kind, batch };
         let write = Write { collection: id, operation, idempotency, judge: Some(Arc::clone(&judge) as _) };
         if judge.is_costly(&*self.collections.catalog.row(id)?) {
-            judge.judge_early(|| self.store.preview(&write))?;
+            judge.validate_early(|| self.store.preview(&write))?;
         }
         let outcome = self.store.commit(write);
-        let reported = judge.conclude(outcome.is_ok()).map_err(Error::Violations)?;
+        let reported = judge.finish(outcome.is_ok()).map_err(Error::Violations)?;
         Ok((outcome?, reported))
     }
 
@@ -125,7 +125,7 @@ impl Writes {
         let state = self.collections.state_of(&row);
         let mut view = state.view();
         loop {
-            let surplus = self.collections.keep_within_memory();
+            let surplus = self.collections.enforce_budget();
             if surplus > 0 && Instant::now() > deadline {
                 return Err(Error::MemoryFull { limit_bytes: self.collections.memory_limit() });
             }
@@ -139,7 +139,7 @@ impl Writes {
             if Instant::now() > deadline {
                 return Err(Error::Busy { waiting_bytes: waiting, limit_bytes: self.settings.unindexed_bytes_max });
             }
-            self.dirty.index(row.number);
+            self.dirty.mark_dirty(row.number);
             // Memory gets free without a view that says so.
             let again = if surplus > 0 { deadline.min(Instant::now() + MEMORY_CHECK_EVERY) } else { deadline };
             view = state.wait_for_other_view(view.as_ref(), again);

@@ -68,13 +68,13 @@ impl Observer for Publisher {
             );
             collections.discard(commit.collection);
         }
-        collections.dirty.index(commit.collection);
+        collections.dirty.mark_dirty(commit.collection);
         self.tell(commit);
     }
 
     fn relocated(&self, moved: &[CollectionNumber]) {
         if let Some(collections) = self.collections.upgrade() {
-            moved.iter().for_each(|number| collections.dirty.relocate(*number));
+            moved.iter().for_each(|number| collections.dirty.mark_moved(*number));
         }
     }
 

@@ -8,7 +8,7 @@ mod audit;
 mod browser;
 mod keys;
 mod limits;
-mod place;
+mod target;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +25,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ochre_auth::{Authz, Grant, Htpasswd, KeyHash, KeySecret, Permission, Principal, Roles, Target};
 use ochre_engine::{Collection, CollectionRow, Database, GetRequest};
-use ochre_extension::{Failure, Needs, OwnPermission};
+use ochre_extension::{Access, Failure, OwnPermission};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 
@@ -34,7 +34,7 @@ use self::keys::Key;
 pub use self::keys::{KeyError, Keys, Maker, NewKey, key_tables};
 use self::limits::Failures;
 pub(crate) use self::limits::{ROOM, Usage, current_room};
-use self::place::Place;
+use self::target::RequestTarget;
 use crate::app::App;
 use crate::config::{Config, ConfigError};
 use crate::error::ApiError;
@@ -141,8 +141,8 @@ impl Caller {
         let Some(most) = most else { return Ok(()) };
         let held = collection.count()?;
         if held + ids.len() as u64 > u64::from(most) {
-            let given: HashSet<&String> = ids.iter().collect();
-            let new = given.len() - collection.get(&GetRequest::of(given.iter().copied()))?.len();
+            let raw: HashSet<&String> = ids.iter().collect();
+            let new = raw.len() - collection.get(&GetRequest::of(raw.iter().copied()))?.len();
             if new > 0 && held + new as u64 > u64::from(most) {
                 // Not how many: whoever may only write must not learn which are there.
                 return Err(ApiError::invalid(format!(
@@ -165,11 +165,11 @@ impl Caller {
     }
 
     /// Whether a request may pass.
-    fn verdict(&self, needs: Option<Needs>, place: &Place) -> Result<(), ApiError> {
+    fn authorize(&self, access: Option<Access>, target: &RequestTarget) -> Result<(), ApiError> {
         let who = self.principal();
         let refused = |permission| {
-            let is_seen = place.targets().iter().all(|target| who.sees(*target));
-            let said = place.said();
+            let is_seen = target.targets().iter().all(|target| who.can_see(*target));
+            let said = target.display();
             let failure = if is_seen {
                 ochre_extension::Caller::forbidden(permission)
             } else {
@@ -177,18 +177,18 @@ impl Caller {
             };
             Err(failure.into())
         };
-        match needs {
-            Some(Needs::Nothing | Needs::Identity) => Ok(()),
-            Some(Needs::All(permission)) => {
-                let allows = place.targets().iter().all(|target| who.may(permission, *target));
+        match access {
+            Some(Access::Public | Access::Authenticated) => Ok(()),
+            Some(Access::Scope(permission)) => {
+                let allows = target.targets().iter().all(|target| who.may(permission, *target));
                 if allows { Ok(()) } else { refused(permission) }
             }
-            Some(Needs::Some(permission)) => {
-                let allows = place.targets().iter().all(|target| who.may_somewhere(permission, *target));
+            Some(Access::Any(permission)) => {
+                let allows = target.targets().iter().all(|target| who.may_somewhere(permission, *target));
                 if allows { Ok(()) } else { refused(permission) }
             }
-            Some(Needs::Either(permission, instead)) => {
-                let allows = |permission| place.targets().iter().all(|target| who.may_somewhere(permission, *target));
+            Some(Access::Either(permission, instead)) => {
+                let allows = |permission| target.targets().iter().all(|target| who.may_somewhere(permission, *target));
                 if allows(permission) || allows(instead) { Ok(()) } else { refused(permission) }
             }
             // What is in no table is for those who may do everything.
@@ -236,7 +236,7 @@ impl Auth {
     pub fn new(
         config: &Config, database: &Database, own: Vec<OwnPermission>,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let given = &config.auth;
+        let raw = &config.auth;
         let wrong = |key: &str, reason: String| ConfigError::Value {
             source_name: "the configuration".into(),
             key: format!("auth.{key}"),
@@ -244,7 +244,7 @@ impl Auth {
         };
         let mut roles = Roles::default();
         roles.extend(own);
-        for role in &given.roles {
+        for role in &raw.roles {
             let (name, permissions) = role
                 .split_once('=')
                 .ok_or_else(|| wrong("roles", format!("holds \"{role}\"; expected \"name=permission,permission\"")))?;
@@ -252,24 +252,24 @@ impl Auth {
             roles.define(name.trim(), &permissions).map_err(|error| wrong("roles", format!("{name}: {error}")))?;
         }
         let (secret, mut tokens, mut users) = (KeySecret::new(), Vec::new(), HashMap::new());
-        if let Ok(root) = std::env::var(&given.root_key_variable)
+        if let Ok(root) = std::env::var(&raw.root_key_variable)
             && !root.is_empty()
         {
             if root.len() < 16 {
                 return Err(wrong(
                     "root_key_variable",
-                    format!("names {}, whose value has less than 16 characters", given.root_key_variable),
+                    format!("names {}, whose value has less than 16 characters", raw.root_key_variable),
                 )
                 .into());
             }
             let grants = vec![Grant::admin(&roles)];
             tokens.push((secret.hash(&root), Arc::new(Principal { name: "root".into(), grants })));
         }
-        if !given.authz_file.is_empty() {
-            let text = std::fs::read_to_string(&given.authz_file)
-                .map_err(|error| wrong("authz_file", format!("names {}: {error}", given.authz_file)))?;
+        if !raw.authz_file.is_empty() {
+            let text = std::fs::read_to_string(&raw.authz_file)
+                .map_err(|error| wrong("authz_file", format!("names {}: {error}", raw.authz_file)))?;
             let authz = Authz::parse(&text)
-                .map_err(|problem| wrong("authz_file", format!("names {}: {problem}", given.authz_file)))?;
+                .map_err(|problem| wrong("authz_file", format!("names {}: {problem}", raw.authz_file)))?;
             for (name, permissions) in &authz.roles {
                 let names: Vec<String> = permissions.iter().map(|permission| permission.name().to_owned()).collect();
                 // Under names of their own: keys that are granted a built-in role must not change with this file.
@@ -290,7 +290,7 @@ impl Auth {
                 users.insert(user.id, principal);
             }
         }
-        for user in &given.users {
+        for user in &raw.users {
             let parts = user.split_once('=');
             let (name, grants) =
                 parts.ok_or_else(|| wrong("users", format!("holds \"{user}\"; expected \"name=grant,grant\"")))?;
@@ -300,24 +300,24 @@ impl Auth {
             users.insert(name.trim().to_owned(), Arc::new(principal));
         }
         let mut htpasswd = Htpasswd::default();
-        if !given.htpasswd.is_empty() {
-            let text = std::fs::read_to_string(&given.htpasswd)
-                .map_err(|error| wrong("htpasswd", format!("names {}: {error}", given.htpasswd)))?;
+        if !raw.htpasswd.is_empty() {
+            let text = std::fs::read_to_string(&raw.htpasswd)
+                .map_err(|error| wrong("htpasswd", format!("names {}: {error}", raw.htpasswd)))?;
             htpasswd = Htpasswd::parse(&text)
-                .map_err(|error| wrong("htpasswd", format!("names {}: {error}", given.htpasswd)))?;
+                .map_err(|error| wrong("htpasswd", format!("names {}: {error}", raw.htpasswd)))?;
             for user in htpasswd.users().filter(|user| !users.contains_key(*user)) {
                 tracing::warn!(user, "a user has a password and no grant: nothing is allowed; name some in auth.users");
             }
         }
         let keys = Keys::load(database, &roles)?;
-        if !given.enabled && keys.has_any() {
+        if !raw.enabled && keys.has_any() {
             tracing::warn!("the database has keys, but authentication is off: set auth.enabled = true");
         }
-        let audit = if given.enabled { Audit::open(&given.audit_log, &config.database.path)? } else { Audit::off() };
-        let failures = Failures::new(given.failures_per_minute);
+        let audit = if raw.enabled { Audit::open(&raw.audit_log, &config.database.path)? } else { Audit::off() };
+        let failures = Failures::new(raw.failures_per_minute);
         let passwords = Mutex::default();
         let (verifying, usage) = (Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)), Usage::default());
-        let root_key_variable = given.root_key_variable.clone();
+        let root_key_variable = raw.root_key_variable.clone();
         let auth = Self {
             roles,
             tokens,
@@ -332,14 +332,14 @@ impl Auth {
             usage,
             audit,
         };
-        if given.enabled && auth.is_nobody_known() {
+        if raw.enabled && auth.is_nobody_known() {
             tracing::warn!(
                 "authentication is on and there is no key: make one with `ochre keys create NAME --grant admin --offline` while the server is stopped, or set {}",
-                given.root_key_variable
+                raw.root_key_variable
             );
         }
         let made_by_anybody = auth.keys.made_by_anybody();
-        if given.enabled && made_by_anybody > 0 {
+        if raw.enabled && made_by_anybody > 0 {
             tracing::warn!(
                 keys = made_by_anybody,
                 "keys are valid that anybody may have made while authentication was off: look at `ochre keys list` and revoke those that are not yours"
@@ -475,7 +475,7 @@ impl Guard {
     pub(crate) fn new(app: App, permissions: Permissions, own: Vec<OwnPermission>) -> Self {
         let mut roles = Roles::default();
         roles.extend(own);
-        let anybody = Caller { who: ochre_extension::Caller::anybody(&roles), key: None };
+        let anybody = Caller { who: ochre_extension::Caller::unrestricted(&roles), key: None };
         Self { app, permissions: Arc::new(permissions), anybody }
     }
 }
@@ -499,15 +499,15 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
         return next.run(request).await;
     };
     let auth = Arc::clone(auth);
-    let needs = permissions.needs(request.method().as_str(), &route);
-    if needs == Some(Needs::Nothing) {
-        Caller { who: ochre_extension::Caller::nobody(), key: None }.enter(&mut request);
+    let access = permissions.access(request.method().as_str(), &route);
+    if access == Some(Access::Public) {
+        Caller { who: ochre_extension::Caller::anonymous(), key: None }.enter(&mut request);
         return next.run(request).await;
     }
     let address =
         request.extensions().get::<ConnectInfo<SocketAddr>>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
-    let permission = match needs {
-        Some(Needs::All(permission) | Needs::Some(permission) | Needs::Either(permission, _)) => Some(permission),
+    let permission = match access {
+        Some(Access::Scope(permission) | Access::Any(permission) | Access::Either(permission, _)) => Some(permission),
         _ => None,
     };
     let entry = permission.filter(|permission| permission.is_audited()).map(|permission| Entry {
@@ -538,11 +538,11 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
         Some(Ok(room)) => Some(Arc::new(room)),
         Some(Err((text, wait))) => return too_many(text, wait),
     };
-    let place = Place::of(&request, &route).resolved(app.database()).await;
-    let verdict = caller.verdict(needs, &place);
+    let target = RequestTarget::of(&request, &route).resolved(app.database()).await;
+    let authorize = caller.authorize(access, &target);
     let entry = entry.map(|entry| Entry { who: caller.principal().name.clone(), ..entry });
     let Some(entry) = entry else {
-        return match verdict {
+        return match authorize {
             Ok(()) => {
                 caller.enter(&mut request);
                 ROOM.scope(room, next.run(request)).await
@@ -552,7 +552,7 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
     };
     // In a task of its own: a client that goes away must not keep it from being noted.
     let answered = tokio::spawn(async move {
-        let response = match verdict {
+        let response = match authorize {
             Ok(()) => {
                 caller.enter(&mut request);
                 ROOM.scope(room, next.run(request)).await

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ochre_engine::schema::SuggestedTypes;
 use ochre_engine::{Against, IntrospectMode, IntrospectRequest};
-use ochre_extension::{Answer, ApiExtension, Call, Description, Failure, Needs, Operation, Parameter, Permission};
+use ochre_extension::{Access, Answer, ApiExtension, Call, Description, Failure, Operation, Parameter, Permission};
 use ochre_wire::metadata_filter;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
@@ -32,7 +32,7 @@ const PARAMETERS: &[Parameter] = &[
 ];
 /// So many of them, the last, say where the collection is: unless the path does.
 const HOME: usize = 2;
-const READ: Needs = Needs::All(Permission::IntrospectRead);
+const READ: Access = Access::Scope(Permission::IntrospectRead);
 
 /// The extension.
 pub(super) struct Introspection;

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use ochre_engine::scheduler::{Error as ScheduleError, JobState, JobStatus, Kind, Run, Scheduler};
 use ochre_extension::{
-    Answer, ApiExtension, Call, Description, Failure, Needs, Operation, Parameter, Permission, StatusCode,
+    Access, Answer, ApiExtension, Call, Description, Failure, Operation, Parameter, Permission, StatusCode,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
@@ -18,8 +18,8 @@ const HISTORY: usize = 20;
 const HISTORY_MAX: usize = 1000;
 /// What asks for runs.
 const KINDS: [&str; 4] = ["scheduled", "manual", "signalled", "once"];
-const READ: Needs = Needs::All(Permission::JobRead);
-const WRITE: Needs = Needs::All(Permission::JobWrite);
+const READ: Access = Access::Scope(Permission::JobRead);
+const WRITE: Access = Access::Scope(Permission::JobWrite);
 
 /// The extension.
 pub(super) struct Jobs {
@@ -57,7 +57,7 @@ impl Jobs {
     }
 
     fn show(&self, call: &Call<'_>) -> Result<Answer, Failure> {
-        let (scheduler, name, given) = (call.database().scheduler(), call.path("name"), call.query::<Shown>()?);
+        let (scheduler, name, given) = (call.database().scheduler(), call.path("name"), call.query::<RowView>()?);
         let status = scheduler.job(name)?;
         let count = given.history.unwrap_or(HISTORY).min(HISTORY_MAX);
         let mut history = scheduler.history(name, if given.kind.is_some() { HISTORY_MAX } else { count })?;
@@ -169,7 +169,7 @@ impl ApiExtension for Jobs {
 }
 
 #[derive(Deserialize)]
-struct Shown {
+struct RowView {
     history: Option<usize>,
     kind: Option<Kind>,
 }

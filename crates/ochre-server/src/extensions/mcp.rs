@@ -16,7 +16,7 @@ use ochre_auth::Roles;
 use ochre_engine::schema::Fields;
 use ochre_engine::{CollectionRow, DEFAULT_DATABASE, DEFAULT_TENANT, Database, IntrospectMode, IntrospectRequest};
 use ochre_extension::{
-    ApiExtension, Body, Caller, Description, Failure, Method, Needs, Operation, Permission, StatusCode, Streamed,
+    Access, ApiExtension, Body, Caller, Description, Failure, Method, Operation, Permission, StatusCode, Streamed,
 };
 use parking_lot::Mutex;
 use rmcp::handler::server::ServerHandler;
@@ -31,7 +31,7 @@ use rmcp::{ErrorData, RoleServer, ServiceExt};
 use serde_json::{Map, Value as Json, json};
 use tokio::sync::watch;
 
-use crate::app::{App, Named};
+use crate::app::{App, CollectionRef};
 use crate::body::arrived;
 use crate::error::ApiError;
 use crate::finder;
@@ -72,10 +72,10 @@ impl Tools {
     /// Who asks. Each request of a session says it again.
     fn caller(&self, context: &RequestContext<RoleServer>) -> Caller {
         if self.is_local {
-            return Caller::anybody(&Roles::default());
+            return Caller::unrestricted(&Roles::default());
         }
         let parts = context.extensions.get::<axum::http::request::Parts>();
-        parts.and_then(|parts| parts.extensions.get::<Caller>().cloned()).unwrap_or_else(Caller::nobody)
+        parts.and_then(|parts| parts.extensions.get::<Caller>().cloned()).unwrap_or_else(Caller::anonymous)
     }
 
     /// Listens for changes; whoever is the first begins to look for them.
@@ -170,11 +170,11 @@ impl ApiExtension for Mcp {
 
     fn operations(self: Arc<Self>) -> Vec<Operation> {
         // Of which collections is asked for each tool.
-        let needs = Needs::Some(Permission::ToolUse);
+        let access = Access::Any(Permission::ToolUse);
         [Method::Get, Method::Post, Method::Delete]
             .map(|method| {
                 let mcp = Arc::clone(&self);
-                Description::new(method, "/mcp", "Tools for language models", needs)
+                Description::new(method, "/mcp", "Tools for language models", access)
                     .unlisted()
                     .streams(move |request| Arc::clone(&mcp).serve(request))
             })
@@ -338,7 +338,7 @@ impl Tools {
             })
             .await;
         let (does, row) = found?;
-        let home = Named::new(row.tenant, row.database, row.name);
+        let home = CollectionRef::new(row.tenant, row.database, row.name);
         match does {
             Does::Find => Ok(CallToolResult::structured(finder::find(&self.app, home, given).await?)),
             Does::Describe => {

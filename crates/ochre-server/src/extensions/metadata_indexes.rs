@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ochre_engine::{DEFAULT_DATABASE, DEFAULT_TENANT, Database, IndexChange, IndexDefinition, IndexSelection};
 use ochre_extension::{
-    Answer, ApiExtension, Call, Caller, Description, Failure, Needs, Operation, Parameter, Permission, StatusCode,
+    Access, Answer, ApiExtension, Call, Caller, Description, Failure, Operation, Parameter, Permission, StatusCode,
     Target,
 };
 use serde::Deserialize;
@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 /// One request declares at most so many indexes.
 const DEFINITIONS_MAX: usize = 100;
-const READ: Needs = Needs::Some(Permission::IndexRead);
-const WRITE: Needs = Needs::Some(Permission::IndexWrite);
+const READ: Access = Access::Any(Permission::IndexRead);
+const WRITE: Access = Access::Any(Permission::IndexWrite);
 const TENANT: Parameter = Parameter::text("tenant");
 const DATABASE: Parameter = Parameter::text("database");
 const COLLECTION: Parameter = Parameter::text("collection");

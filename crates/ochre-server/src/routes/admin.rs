@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use ochre_extension::{Description, Needs, Permission};
+use ochre_extension::{Access, Description, Permission};
 use serde_json::{Value as Json_, json};
 
 use super::Served;
@@ -14,7 +14,7 @@ pub(super) fn operations() -> Vec<Served> {
         Description::get(
             "/_admin/memory",
             "Bytes of memory by collection and part",
-            Needs::All(Permission::SystemRead),
+            Access::Scope(Permission::SystemRead),
         ),
         memory,
     )]

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use ochre_engine::model::SCHEMA_KEY;
 use ochre_engine::schema::{InvalidSchema, doubled_member};
 use ochre_engine::{Alteration, CollectionOptions, CollectionRow, Database, Page, Resource};
-use ochre_extension::{Description, Needs, Parameter as P, Permission, Target};
+use ochre_extension::{Access, Description, Parameter as P, Permission, Target};
 use ochre_wire::{
     Collection, CreateCollectionPayload, CreateOptions, UpdateCollectionPayload, create_options, shown_metadata,
 };
@@ -14,7 +14,7 @@ use serde_json::{Value as Json_, json};
 use uuid::Uuid;
 
 use super::Served;
-use crate::app::{App, CollectionPath, DatabasePath, collection, gone};
+use crate::app::{App, CollectionPath, DatabasePath, collection, not_found_as};
 use crate::auth::{Audited, Caller};
 use crate::body::{JsonBytes, PageQuery, Query};
 use crate::error::ApiError;
@@ -25,7 +25,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::get(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections",
                 "The collections of a database, by id",
-                Needs::Some(Permission::CollectionRead),
+                Access::Any(Permission::CollectionRead),
             )
             .answers(200, "Vec_Collection")
             .query(const { &[P::count("limit"), P::count("offset")] }),
@@ -35,7 +35,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::post(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections",
                 "Make a collection",
-                Needs::Either(Permission::CollectionWrite, Permission::CollectionRead),
+                Access::Either(Permission::CollectionWrite, Permission::CollectionRead),
             )
             .takes("CreateCollectionPayload")
             .answers(200, "Collection"),
@@ -45,7 +45,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::get(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections_count",
                 "How many collections there are",
-                Needs::Some(Permission::CollectionRead),
+                Access::Any(Permission::CollectionRead),
             )
             .answers(200, "integer"),
             count,
@@ -54,7 +54,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::get(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
                 "A collection, by name",
-                Needs::All(Permission::CollectionRead),
+                Access::Scope(Permission::CollectionRead),
             )
             .answers(200, "Collection"),
             read,
@@ -63,7 +63,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::get(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections/by-id/{collection}",
                 "A collection, by id",
-                Needs::All(Permission::CollectionRead),
+                Access::Scope(Permission::CollectionRead),
             )
             .answers(200, "Collection"),
             read_by_id,
@@ -72,7 +72,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::put(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
                 "Change a collection, by id",
-                Needs::All(Permission::CollectionWrite),
+                Access::Scope(Permission::CollectionWrite),
             )
             .takes("UpdateCollectionPayload"),
             update,
@@ -81,7 +81,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::delete(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
                 "Delete a collection, by name",
-                Needs::All(Permission::CollectionWrite),
+                Access::Scope(Permission::CollectionWrite),
             ),
             delete,
         ),
@@ -89,7 +89,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::get(
                 "/api/v2/collections/{crn}",
                 "A collection, by its resource name tenant_resource_name:database:collection",
-                Needs::Some(Permission::CollectionRead),
+                Access::Any(Permission::CollectionRead),
             )
             .answers(200, "Collection"),
             read_by_crn,
@@ -282,7 +282,7 @@ async fn update(
             embedding_function: payload.embedding_function(),
             name: payload.new_name,
         };
-        collection.alter(alteration).map_err(gone(&path))?;
+        collection.alter(alteration).map_err(not_found_as(&path))?;
         Ok(Json(json!({})))
     })
     .await

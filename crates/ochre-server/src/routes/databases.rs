@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use ochre_engine::{DatabaseRow, Page};
-use ochre_extension::{Description, Needs, Parameter as P, Permission, Target};
+use ochre_extension::{Access, Description, Parameter as P, Permission, Target};
 use ochre_wire::{CreateDatabasePayload, Database};
 use serde_json::{Value as Json_, json};
 
@@ -19,7 +19,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::get(
                 "/api/v2/tenants/{tenant}/databases",
                 "The databases of a tenant, by name",
-                Needs::Some(Permission::DatabaseRead),
+                Access::Any(Permission::DatabaseRead),
             )
             .answers(200, "Vec_Database")
             .query(const { &[P::count("limit"), P::count("offset")] }),
@@ -29,7 +29,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::post(
                 "/api/v2/tenants/{tenant}/databases",
                 "Make a database",
-                Needs::Some(Permission::DatabaseWrite),
+                Access::Any(Permission::DatabaseWrite),
             )
             .takes("CreateDatabasePayload"),
             create,
@@ -38,7 +38,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::get(
                 "/api/v2/tenants/{tenant}/databases/{database}",
                 "A database",
-                Needs::All(Permission::DatabaseRead),
+                Access::Scope(Permission::DatabaseRead),
             )
             .answers(200, "Database"),
             read,
@@ -47,7 +47,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::delete(
                 "/api/v2/tenants/{tenant}/databases/{database}",
                 "Delete a database with its collections",
-                Needs::All(Permission::DatabaseWrite),
+                Access::Scope(Permission::DatabaseWrite),
             ),
             delete,
         ),

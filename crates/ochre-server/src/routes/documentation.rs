@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::http::header;
 use axum::response::{Html, IntoResponse};
-use ochre_extension::{Description, Needs};
+use ochre_extension::{Access, Description};
 
 use super::Served;
 
@@ -14,11 +14,11 @@ const PAGE: &str = include_str!("../../assets/docs.html");
 pub(super) fn operations() -> Vec<Served> {
     vec![
         Served::new(
-            Description::get("/openapi.json", "The description of the API", Needs::Nothing).unlisted(),
+            Description::get("/openapi.json", "The description of the API", Access::Public).unlisted(),
             document,
         ),
-        Served::new(Description::get("/docs", "A page that shows it", Needs::Nothing).unlisted(), page),
-        Served::new(Description::get("/docs/", "A page that shows it", Needs::Nothing).unlisted(), page),
+        Served::new(Description::get("/docs", "A page that shows it", Access::Public).unlisted(), page),
+        Served::new(Description::get("/docs/", "A page that shows it", Access::Public).unlisted(), page),
     ]
 }
 

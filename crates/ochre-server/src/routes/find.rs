@@ -4,11 +4,11 @@
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use ochre_engine::schema::Fields;
-use ochre_extension::{Description, Needs, Parameter as P, Permission};
+use ochre_extension::{Access, Description, Parameter as P, Permission};
 use serde_json::{Map, Value as Json_, json};
 
 use super::Served;
-use crate::app::{App, Named};
+use crate::app::{App, CollectionRef};
 use crate::error::ApiError;
 use crate::finder::{OFFSET_MAX, RECORDS, RECORDS_MAX, find};
 
@@ -21,7 +21,7 @@ pub(super) fn operations() -> Vec<Served> {
         Description::get(
             PATH,
             "Find records by text and by parameters made from the collection's keys",
-            Needs::All(Permission::RecordRead),
+            Access::Scope(Permission::RecordRead),
         )
         .answers(200, "FoundRecords")
         .query(const { &[P::text("q"), P::count("n"), P::count("offset")] }),
@@ -30,7 +30,7 @@ pub(super) fn operations() -> Vec<Served> {
 }
 
 async fn find_records(
-    State(app): State<App>, named: Named, RawQuery(query): RawQuery,
+    State(app): State<App>, named: CollectionRef, RawQuery(query): RawQuery,
 ) -> Result<Json<Json_>, ApiError> {
     let mut given = Map::new();
     for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use ochre_extension::{Description, Needs, Permission};
+use ochre_extension::{Access, Description, Permission};
 use serde_json::{Value as Json_, json};
 
 use super::Served;
@@ -19,7 +19,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::get(
                 "/_admin/keys",
                 "The keys there are, without what they are",
-                Needs::All(Permission::KeyRead),
+                Access::Scope(Permission::KeyRead),
             ),
             list,
         ),
@@ -27,21 +27,21 @@ pub(super) fn operations() -> Vec<Served> {
             Description::post(
                 "/_admin/keys",
                 "Make a key; it is in the answer, and never shown again",
-                Needs::All(Permission::KeyWrite),
+                Access::Scope(Permission::KeyWrite),
             )
             .takes("NewKey")
             .answers(201, "object"),
             create,
         ),
         Served::new(
-            Description::get("/_admin/keys/{id}", "A key, without what it is", Needs::All(Permission::KeyRead)),
+            Description::get("/_admin/keys/{id}", "A key, without what it is", Access::Scope(Permission::KeyRead)),
             show,
         ),
         Served::new(
             Description::delete(
                 "/_admin/keys/{id}",
                 "Revoke a key: from now on it is refused",
-                Needs::All(Permission::KeyWrite),
+                Access::Scope(Permission::KeyWrite),
             ),
             revoke,
         ),

@@ -1,7 +1,7 @@
 //! The v1 API, which Chroma retired: 410, as its own server answers.
 
 use axum::http::StatusCode;
-use ochre_extension::{Description, Method, Needs};
+use ochre_extension::{Access, Description, Method};
 
 use super::Served;
 use crate::error::ApiError;
@@ -11,11 +11,11 @@ const ABOUT: &str = "What Chroma retired";
 
 pub(super) fn operations() -> Vec<Served> {
     vec![
-        Served::new(Description::get(PATH, ABOUT, Needs::Nothing).unlisted(), gone),
-        Served::new(Description::put(PATH, ABOUT, Needs::Nothing).unlisted(), gone),
-        Served::new(Description::patch(PATH, ABOUT, Needs::Nothing).unlisted(), gone),
-        Served::new(Description::delete(PATH, ABOUT, Needs::Nothing).unlisted(), gone),
-        Served::new(Description::new(Method::Options, PATH, ABOUT, Needs::Nothing).unlisted(), gone),
+        Served::new(Description::get(PATH, ABOUT, Access::Public).unlisted(), gone),
+        Served::new(Description::put(PATH, ABOUT, Access::Public).unlisted(), gone),
+        Served::new(Description::patch(PATH, ABOUT, Access::Public).unlisted(), gone),
+        Served::new(Description::delete(PATH, ABOUT, Access::Public).unlisted(), gone),
+        Served::new(Description::new(Method::Options, PATH, ABOUT, Access::Public).unlisted(), gone),
     ]
 }
 

@@ -7,7 +7,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use ochre_engine::Database;
 use ochre_engine::scheduler::{JobState, JobStatus};
-use ochre_extension::{Description, Needs, Permission};
+use ochre_extension::{Access, Description, Permission};
 
 use super::Served;
 use crate::app::App;
@@ -16,7 +16,7 @@ use crate::exposition::Exposition;
 
 pub(super) fn operations() -> Vec<Served> {
     vec![Served::new(
-        Description::get("/metrics", "Numbers for Prometheus", Needs::All(Permission::SystemRead))
+        Description::get("/metrics", "Numbers for Prometheus", Access::Scope(Permission::SystemRead))
             .answers(200, "string"),
         metrics,
     )]

@@ -15,8 +15,8 @@ mod records;
 mod schemas;
 mod system;
 mod tenants;
+mod unimplemented;
 pub(crate) mod unknown;
-mod unserved;
 
 use axum::Router;
 use axum::handler::Handler;
@@ -52,7 +52,7 @@ fn operations() -> impl Iterator<Item = Served> {
         admin::operations(),
         keys::operations(),
         metrics::operations(),
-        unserved::operations(),
+        unimplemented::operations(),
         documentation::operations(),
         legacy::operations(),
     ]

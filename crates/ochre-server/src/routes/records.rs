@@ -11,7 +11,7 @@ use ochre_engine::{
     Collection, Database, DeleteRequest, Error, Explain, FilterWarnings, GetRequest, GetResults, Hints,
     Include as Parts, NewRecords, Outcome, Query as Search, QueryHit, QueryRequest, Record, Strategy, Violations,
 };
-use ochre_extension::{Description, Needs, Parameter as P, Permission, violation_members};
+use ochre_extension::{Access, Description, Parameter as P, Permission, violation_members};
 use ochre_wire::{
     AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, GetRequestPayload, Include, IncludeList,
     QueryRequestPayload, Row, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload, get_response,
@@ -20,7 +20,7 @@ use ochre_wire::{
 use serde_json::{Value as Json_, json};
 
 use super::Served;
-use crate::app::{App, CollectionPath, collection, collection_in_memory, gone};
+use crate::app::{App, CollectionPath, collection, collection_in_memory, not_found_as};
 use crate::auth::Caller;
 use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
@@ -55,7 +55,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::post(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/add",
                 "Add records; ids that exist are left as they are",
-                Needs::All(Permission::RecordWrite),
+                Access::Scope(Permission::RecordWrite),
             )
             .takes("AddCollectionRecordsPayload")
             .answers(201, "object"),
@@ -65,7 +65,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::post(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/update",
                 "Change records; unknown ids are skipped",
-                Needs::All(Permission::RecordWrite),
+                Access::Scope(Permission::RecordWrite),
             )
             .takes("UpdateCollectionRecordsPayload"),
             update,
@@ -74,7 +74,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::post(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/upsert",
                 "Add or change records",
-                Needs::All(Permission::RecordWrite),
+                Access::Scope(Permission::RecordWrite),
             )
             .takes("UpsertCollectionRecordsPayload"),
             upsert,
@@ -83,7 +83,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::post(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/delete",
                 "Delete records by id, filter or both",
-                Needs::All(Permission::RecordWrite),
+                Access::Scope(Permission::RecordWrite),
             )
             .takes("DeleteCollectionRecordsPayload"),
             delete,
@@ -92,7 +92,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::post(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/get",
                 "Fetch records by id, filter or both",
-                Needs::All(Permission::RecordRead),
+                Access::Scope(Permission::RecordRead),
             )
             .takes("GetRequestPayload")
             .query(PLANNING.split_at(PLANNING.len() - 1).0),
@@ -102,7 +102,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::post(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/query",
                 "The records nearest to each query embedding",
-                Needs::All(Permission::RecordRead),
+                Access::Scope(Permission::RecordRead),
             )
             .takes("QueryRequestPayload")
             .query(PLANNING),
@@ -112,7 +112,7 @@ pub(super) fn operations() -> Vec<Served> {
             Description::get(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/count",
                 "How many records there are",
-                Needs::All(Permission::RecordRead),
+                Access::Scope(Permission::RecordRead),
             )
             .answers(200, "integer")
             .query(const { &[P::text("read_level")] }),
@@ -206,7 +206,7 @@ async fn write<B: WriteBody>(
         let collection = collection(database, &path)?;
         ids.map_or(Ok(()), |ids| caller.check_records(&collection, &ids))?;
         let written = collection.write_and_report(B::KIND, records, body.idempotency());
-        let (_, violations) = told_to(&caller, &path, &collection, written)?;
+        let (_, violations) = without_hidden_values(&caller, &path, &collection, written)?;
         Ok(with_rounded(written_response(B::STATUS, &violations), rounded))
     })
     .await
@@ -214,7 +214,7 @@ async fn write<B: WriteBody>(
 
 /// What came of a write, without values of stored records for who may not read them: an update that breaks a schema is
 /// refused for values that it did not bring, too.
-fn told_to(
+fn without_hidden_values(
     caller: &Caller, path: &CollectionPath, collection: &Collection, written: Result<(Outcome, Violations), Error>,
 ) -> Result<(Outcome, Violations), ApiError> {
     let may_read = || {
@@ -227,7 +227,7 @@ fn told_to(
         Err(Error::Violations(violations)) if !may_read() => {
             Err(Error::Violations(Arc::new(violations.without_values())).into())
         }
-        Err(error) => Err(gone(path)(error)),
+        Err(error) => Err(not_found_as(path)(error)),
     }
 }
 
@@ -315,7 +315,8 @@ async fn delete(
         }
         let collection = collection(database, &path)?;
         let request = DeleteRequest { ids: payload.ids, filter, limit: payload.limit };
-        let (outcome, warnings) = collection.delete_and_report(request, body.idempotency()).map_err(gone(&path))?;
+        let (outcome, warnings) =
+            collection.delete_and_report(request, body.idempotency()).map_err(not_found_as(&path))?;
         Ok(with_warnings(Json(json!({"deleted": outcome.deleted})).into_response(), &warnings))
     })
     .await
@@ -401,7 +402,7 @@ async fn fetch(
         let work = move |database: &Database| {
             let payload: GetRequestPayload = body.parse()?;
             let filter = payload.filter()?;
-            fetch_now(&collection(database, &path)?, &path, payload, filter, &planning)
+            execute_get(&collection(database, &path)?, &path, payload, filter, &planning)
         };
         return app.run_read(work).await;
     }
@@ -413,12 +414,12 @@ async fn fetch(
     let is_short = is_short(known.as_ref(), filter.as_ref(), 1, returned);
     let work = move |database: &Database| {
         let collection = known.map_or_else(|| collection(database, &path), Ok)?;
-        fetch_now(&collection, &path, payload, filter, &planning)
+        execute_get(&collection, &path, payload, filter, &planning)
     };
     if is_short { app.run_short_read(work).await } else { app.run_read(work).await }
 }
 
-fn fetch_now(
+fn execute_get(
     collection: &Collection, path: &CollectionPath, payload: GetRequestPayload, filter: Option<Filter>,
     planning: &Planning,
 ) -> Result<Response, ApiError> {
@@ -432,8 +433,8 @@ fn fetch_now(
         hints: planning.hints(collection)?,
         explain: planning.is_explained(),
     };
-    let GetResults { records, warnings, explain } = collection.get_results(&request).map_err(gone(path))?;
-    let rows: Vec<Shown> = records.into_iter().map(|record| Shown { record, distance: None }).collect();
+    let GetResults { records, warnings, explain } = collection.get_results(&request).map_err(not_found_as(path))?;
+    let rows: Vec<RowView> = records.into_iter().map(|record| RowView { record, distance: None }).collect();
     Ok(with_warnings(json_bytes(explained(get_response(&rows, &include), explain.as_ref())), &warnings))
 }
 
@@ -444,7 +445,7 @@ async fn query(
         let work = move |database: &Database| {
             let payload: QueryRequestPayload = body.parse()?;
             let filter = payload.filter()?;
-            query_now(&collection(database, &path)?, &path, payload, filter, &planning)
+            execute_query(&collection(database, &path)?, &path, payload, filter, &planning)
         };
         return app.run_read(work).await;
     }
@@ -456,7 +457,7 @@ async fn query(
     let is_short = is_short(known.as_ref(), filter.as_ref(), payload.query_embeddings.len(), each);
     let work = move |database: &Database| {
         let collection = known.map_or_else(|| collection(database, &path), Ok)?;
-        query_now(&collection, &path, payload, filter, &planning)
+        execute_query(&collection, &path, payload, filter, &planning)
     };
     if is_short { app.run_short_read(work).await } else { app.run_read(work).await }
 }
@@ -471,7 +472,7 @@ fn is_short(collection: Option<&Collection>, filter: Option<&Filter>, searches: 
     searches <= RETURNED_IN_PLACE_MAX && searches.saturating_mul(each.min(records)) <= RETURNED_IN_PLACE_MAX
 }
 
-fn query_now(
+fn execute_query(
     collection: &Collection, path: &CollectionPath, payload: QueryRequestPayload, filter: Option<Filter>,
     planning: &Planning,
 ) -> Result<Response, ApiError> {
@@ -486,9 +487,9 @@ fn query_now(
         hints: planning.hints(collection)?,
         explain: planning.is_explained(),
     };
-    let answer = collection.query(&request).map_err(gone(path))?;
-    let shown = |hit: QueryHit| Shown { record: hit.record, distance: Some(hit.distance) };
-    let results: Vec<Vec<Shown>> =
+    let answer = collection.query(&request).map_err(not_found_as(path))?;
+    let shown = |hit: QueryHit| RowView { record: hit.record, distance: Some(hit.distance) };
+    let results: Vec<Vec<RowView>> =
         answer.results.into_iter().map(|hits| hits.into_iter().map(shown).collect()).collect();
     let body = explained(query_response(&results, &include), answer.explain.as_ref());
     Ok(with_warnings(json_bytes(body), &answer.warnings))
@@ -513,7 +514,7 @@ struct CountQuery {
 async fn count(
     State(app): State<App>, Path(path): Path<CollectionPath>, Query(_): Query<CountQuery>,
 ) -> Result<Json<u64>, ApiError> {
-    app.run_read(move |database| Ok(Json(collection(database, &path)?.count().map_err(gone(&path))?))).await
+    app.run_read(move |database| Ok(Json(collection(database, &path)?.count().map_err(not_found_as(&path))?))).await
 }
 
 fn parts(include: &IncludeList) -> Parts {
@@ -530,12 +531,12 @@ fn json_bytes(bytes: Vec<u8>) -> Response {
 }
 
 /// A record in an answer.
-struct Shown {
+struct RowView {
     record: Record,
     distance: Option<f32>,
 }
 
-impl Row for Shown {
+impl Row for RowView {
     fn id(&self) -> &str {
         &self.record.id
     }

@@ -10,12 +10,12 @@ use ochre_engine::model::{DeclarationChange, Metadata, ValidatingParty, Validati
 use ochre_engine::scheduler::nearest;
 use ochre_engine::schema::{Compliance, InvalidSchema, doubled_member};
 use ochre_engine::{Alteration, Candidate, CollectionRow, Error, IntrospectMode, StoreError, Validation};
-use ochre_extension::{Description, Needs, Parameter as P, Permission, parse_json};
+use ochre_extension::{Access, Description, Parameter as P, Permission, parse_json};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json_, json};
 
 use super::Served;
-use crate::app::{App, Named};
+use crate::app::{App, CollectionRef};
 use crate::auth::{Audited, Caller};
 use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
@@ -30,29 +30,29 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(Description::get(
         BASE,
         "The schema a collection declares, or its fields as json-schema, attribute-info, metadata-info, openapi or mcp",
-        Needs::All(Permission::SchemaRead),
+        Access::Scope(Permission::SchemaRead),
     )
     .answers(200, "DeclaredSchema")
     .query(const { &[P::text("format")] }), read),
         Served::new(Description::put(
         BASE,
         "Declare a schema; the answer says how stored records stand to it",
-        Needs::All(Permission::SchemaWrite),
+        Access::Scope(Permission::SchemaWrite),
     )
     .takes("DeclareSchema")
     .answers(200, "DeclaredSchema")
     .query(const { &[P::flag("require_clean")] }), declare),
-        Served::new(Description::delete(BASE, "Remove the schema a collection declares", Needs::All(Permission::SchemaWrite)), remove),
+        Served::new(Description::delete(BASE, "Remove the schema a collection declares", Access::Scope(Permission::SchemaWrite)), remove),
         Served::new(Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/schema/validate",
         "Judge stored records, or a batch that is not stored, by a schema, and change nothing",
-        Needs::All(Permission::IntrospectValues),
+        Access::Scope(Permission::IntrospectValues),
     )
     .takes("ValidateSchema"), validate),
-        Served::new(Description::get(BASE_V1, V1, Needs::All(Permission::SchemaRead)).unlisted(), read),
-        Served::new(Description::put(BASE_V1, V1, Needs::All(Permission::SchemaWrite)).unlisted(), declare),
-        Served::new(Description::delete(BASE_V1, V1, Needs::All(Permission::SchemaWrite)).unlisted(), remove),
-        Served::new(Description::post("/api/v1/collections/{collection}/schema/validate", V1, Needs::All(Permission::IntrospectValues))
+        Served::new(Description::get(BASE_V1, V1, Access::Scope(Permission::SchemaRead)).unlisted(), read),
+        Served::new(Description::put(BASE_V1, V1, Access::Scope(Permission::SchemaWrite)).unlisted(), declare),
+        Served::new(Description::delete(BASE_V1, V1, Access::Scope(Permission::SchemaWrite)).unlisted(), remove),
+        Served::new(Description::post("/api/v1/collections/{collection}/schema/validate", V1, Access::Scope(Permission::IntrospectValues))
         .unlisted(), validate),
     ]
 }
@@ -96,7 +96,7 @@ enum Form {
 }
 
 async fn read(
-    State(app): State<App>, caller: Caller, named: Named, Query(reading): Query<Reading>, headers: HeaderMap,
+    State(app): State<App>, caller: Caller, named: CollectionRef, Query(reading): Query<Reading>, headers: HeaderMap,
 ) -> Result<Json<Json_>, ApiError> {
     let server = &app.config().server;
     let url = if server.public_url.is_empty() {
@@ -187,7 +187,7 @@ fn sees_values(caller: &Caller, row: &CollectionRow) -> bool {
 }
 
 async fn declare(
-    State(app): State<App>, caller: Caller, named: Named, Query(declaring): Query<Declaring>, body: JsonBytes,
+    State(app): State<App>, caller: Caller, named: CollectionRef, Query(declaring): Query<Declaring>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
     app.run_write(move |database| {
         // First, since that counts what the body takes.
@@ -266,7 +266,7 @@ fn not_clean(found: &Compliance) -> ApiError {
     ))
 }
 
-async fn remove(State(app): State<App>, named: Named) -> Result<Response, ApiError> {
+async fn remove(State(app): State<App>, named: CollectionRef) -> Result<Response, ApiError> {
     app.run_write(move |database| {
         let declaration =
             DeclarationChange { schema: Some(None), validation_type: Some(None), validating_party: Some(None) };
@@ -316,7 +316,7 @@ impl Validating {
     }
 }
 
-async fn validate(State(app): State<App>, named: Named, body: JsonBytes) -> Result<Response, ApiError> {
+async fn validate(State(app): State<App>, named: CollectionRef, body: JsonBytes) -> Result<Response, ApiError> {
     app.run_read(move |database| {
         let given: Validating = body.parse_own()?;
         let batch = given.batch()?;

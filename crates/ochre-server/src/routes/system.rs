@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use ochre_extension::{Description, Needs, Permission};
+use ochre_extension::{Access, Description, Permission};
 use serde_json::{Value as Json_, json};
 
 use super::Served;
@@ -20,29 +20,29 @@ const BATCH_ADVISED: u32 = 5461;
 
 pub(super) fn operations() -> Vec<Served> {
     vec![
-        Served::new(Description::get("/api/v2", "Heartbeat", Needs::Nothing), heartbeat),
+        Served::new(Description::get("/api/v2", "Heartbeat", Access::Public), heartbeat),
         Served::new(
-            Description::get("/api/v2/heartbeat", "Heartbeat: nanoseconds since the Unix epoch", Needs::Nothing),
+            Description::get("/api/v2/heartbeat", "Heartbeat: nanoseconds since the Unix epoch", Access::Public),
             heartbeat,
         ),
         Served::new(
-            Description::get("/api/v2/healthcheck", "Whether requests are served", Needs::Nothing),
+            Description::get("/api/v2/healthcheck", "Whether requests are served", Access::Public),
             healthcheck,
         ),
         Served::new(
-            Description::get("/api/v2/version", "The version of the API", Needs::Identity).answers(200, "string"),
+            Description::get("/api/v2/version", "The version of the API", Access::Authenticated).answers(200, "string"),
             version,
         ),
         Served::new(
-            Description::get("/api/v2/pre-flight-checks", "What the server can take", Needs::Identity),
+            Description::get("/api/v2/pre-flight-checks", "What the server can take", Access::Authenticated),
             pre_flight_checks,
         ),
-        Served::new(Description::get("/api/v2/auth/identity", "Who the caller is", Needs::Identity), identity),
+        Served::new(Description::get("/api/v2/auth/identity", "Who the caller is", Access::Authenticated), identity),
         Served::new(
             Description::post(
                 "/api/v2/reset",
                 "Delete everything; only if the configuration allows it",
-                Needs::All(Permission::SystemReset),
+                Access::Scope(Permission::SystemReset),
             )
             .answers(200, "boolean"),
             reset,

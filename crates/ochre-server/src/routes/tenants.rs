@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use ochre_extension::{Description, Needs, Permission};
+use ochre_extension::{Access, Description, Permission};
 use ochre_wire::{CreateTenantPayload, UpdateTenantPayload};
 use serde_json::{Value as Json_, json};
 
@@ -14,16 +14,19 @@ use crate::error::ApiError;
 pub(super) fn operations() -> Vec<Served> {
     vec![
         Served::new(
-            Description::post("/api/v2/tenants", "Make a tenant", Needs::All(Permission::TenantWrite))
+            Description::post("/api/v2/tenants", "Make a tenant", Access::Scope(Permission::TenantWrite))
                 .takes("CreateTenantPayload"),
             create,
         ),
-        Served::new(Description::get("/api/v2/tenants/{tenant}", "A tenant", Needs::All(Permission::TenantRead)), read),
+        Served::new(
+            Description::get("/api/v2/tenants/{tenant}", "A tenant", Access::Scope(Permission::TenantRead)),
+            read,
+        ),
         Served::new(
             Description::patch(
                 "/api/v2/tenants/{tenant}",
                 "Give a tenant a resource name",
-                Needs::All(Permission::TenantWrite),
+                Access::Scope(Permission::TenantWrite),
             )
             .takes("UpdateTenantPayload"),
             update,

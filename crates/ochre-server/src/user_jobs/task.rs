@@ -156,7 +156,7 @@ impl Reach {
 
     /// Whoever made a job, with what they may do now.
     fn caller(&self, made_by: &str) -> Result<Caller, String> {
-        let Some(auth) = &self.auth else { return Ok(Caller::anybody(&ochre_auth::Roles::default())) };
+        let Some(auth) = &self.auth else { return Ok(Caller::unrestricted(&ochre_auth::Roles::default())) };
         if made_by.is_empty() {
             return Err(
                 "it was made while nobody was asked who they are: delete it and make it again, with a key".into()

@@ -12,7 +12,7 @@ impl SqliteStore {
     /// # Errors
     /// [`Error`](crate::Error) of the database.
     pub fn read_jobs<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
-        self.reader()?.ask("read jobs", read)
+        self.reader()?.query_rows("read jobs", read)
     }
 
     /// Changes the tables of jobs in one transaction, where the disk is full by what the store keeps for that.

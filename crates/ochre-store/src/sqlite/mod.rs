@@ -194,7 +194,9 @@ impl SqliteStore {
 
     /// Asks something that touches a page here and there all over the database, in a connection of its own that copies
     /// pages: mapped, each page would bring its neighbours into memory with it (Linux maps 64 KiB at once).
-    fn survey<T>(&self, action: &'static str, question: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+    fn cold_read<T>(
+        &self, action: &'static str, question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
         let mut connection = connect(&self.path, self.vfs.as_deref())?;
         let transaction = connection.transaction().map_err(self.error(action))?;
         question(&transaction).map_err(self.error(action))
@@ -214,11 +216,12 @@ impl Store for SqliteStore {
     }
 
     fn tenant(&self, name: &str) -> Result<Option<Tenant>> {
-        self.reader()?.ask("read tenant", |connection| catalog::tenant(connection, name))
+        self.reader()?.query_rows("read tenant", |connection| catalog::tenant(connection, name))
     }
 
     fn tenant_by_resource_name(&self, resource_name: &str) -> Result<Option<Tenant>> {
-        self.reader()?.ask("read tenant", |connection| catalog::tenant_by_resource_name(connection, resource_name))
+        self.reader()?
+            .query_rows("read tenant", |connection| catalog::tenant_by_resource_name(connection, resource_name))
     }
 
     fn set_resource_name(&self, tenant: &str, resource_name: &str) -> Result<()> {
@@ -230,18 +233,18 @@ impl Store for SqliteStore {
     }
 
     fn database(&self, tenant: &str, name: &str) -> Result<Option<DatabaseRow>> {
-        self.reader()?.ask("read database", |connection| catalog::database(connection, tenant, name))
+        self.reader()?.query_rows("read database", |connection| catalog::database(connection, tenant, name))
     }
 
     fn databases(&self, tenant: &str, page: Page) -> Result<Vec<DatabaseRow>> {
-        self.reader()?.ask("list databases", |connection| catalog::databases(connection, tenant, page))
+        self.reader()?.query_rows("list databases", |connection| catalog::databases(connection, tenant, page))
     }
 
     fn delete_database(&self, tenant: &str, name: &str) -> Result<()> {
         self.making_room(|| {
             self.change_catalog(|transaction| {
                 let collections = catalog::delete_database(transaction, tenant, name)?;
-                collections.iter().try_for_each(|number| self.bury(transaction, *number))
+                collections.iter().try_for_each(|number| self.mark_deleted(transaction, *number))
             })
         })
     }
@@ -251,27 +254,30 @@ impl Store for SqliteStore {
     }
 
     fn collection(&self, tenant: &str, database: &str, name: &str) -> Result<Option<CollectionRow>> {
-        self.reader()?.ask("read collection", |connection| catalog::collection(connection, tenant, database, name))
+        self.reader()?
+            .query_rows("read collection", |connection| catalog::collection(connection, tenant, database, name))
     }
 
     fn collection_by_id(&self, id: Uuid) -> Result<Option<CollectionRow>> {
-        self.reader()?.ask("read collection", |connection| catalog::collection_by_id(connection, id))
+        self.reader()?.query_rows("read collection", |connection| catalog::collection_by_id(connection, id))
     }
 
     fn collections(&self, tenant: &str, database: &str, page: Page) -> Result<Vec<CollectionRow>> {
-        self.reader()?.ask("list collections", |connection| catalog::collections(connection, tenant, database, page))
+        self.reader()?
+            .query_rows("list collections", |connection| catalog::collections(connection, tenant, database, page))
     }
 
     fn all_collections(&self) -> Result<Vec<CollectionRow>> {
-        self.survey("list collections", catalog::all_collections)
+        self.cold_read("list collections", catalog::all_collections)
     }
 
     fn position(&self) -> Result<u64> {
-        self.reader()?.ask("read position", backup::position)
+        self.reader()?.query_rows("read position", backup::position)
     }
 
     fn count_collections(&self, tenant: &str, database: &str) -> Result<u64> {
-        self.reader()?.ask("count collections", |connection| catalog::count_collections(connection, tenant, database))
+        self.reader()?
+            .query_rows("count collections", |connection| catalog::count_collections(connection, tenant, database))
     }
 
     fn alter_collection(&self, id: Uuid, alteration: Alteration) -> Result<CollectionRow> {
@@ -282,7 +288,7 @@ impl Store for SqliteStore {
         self.making_room(|| {
             self.change_catalog(|transaction| {
                 let number = catalog::delete_collection(transaction, id)?;
-                self.bury(transaction, number)
+                self.mark_deleted(transaction, number)
             })
         })
     }
@@ -290,7 +296,7 @@ impl Store for SqliteStore {
     fn reset(&self) -> Result<()> {
         let epoch = self.change_catalog(|transaction| {
             let (collections, epoch) = catalog::reset(transaction)?;
-            collections.iter().try_for_each(|number| self.bury(transaction, *number))?;
+            collections.iter().try_for_each(|number| self.mark_deleted(transaction, *number))?;
             Ok(epoch)
         })?;
         self.adopt_epoch(epoch);
@@ -299,7 +305,9 @@ impl Store for SqliteStore {
 
     fn database_id(&self) -> Result<u64> {
         let reader = self.reader()?;
-        reader.ask("read the database's id", |connection| read_meta(connection, "database_id").map(i64::cast_unsigned))
+        reader.query_rows("read the database's id", |connection| {
+            read_meta(connection, "database_id").map(i64::cast_unsigned)
+        })
     }
 
     fn epoch(&self) -> u64 {
@@ -341,11 +349,11 @@ impl Store for SqliteStore {
         self.measure_debt()
     }
 
-    fn hold_log(&self, holder: &str, positions: &[(CollectionNumber, u64)]) -> Result<()> {
+    fn retain_log(&self, holder: &str, positions: &[(CollectionNumber, u64)]) -> Result<()> {
         self.set_log_holds(holder, positions)
     }
 
-    fn hold_log_for_snapshot(&self, collection: CollectionNumber, position: Option<u64>) -> Result<()> {
+    fn retain_log_for_snapshot(&self, collection: CollectionNumber, position: Option<u64>) -> Result<()> {
         self.set_snapshot_hold(collection, position)
     }
 
@@ -405,7 +413,7 @@ impl Store for SqliteStore {
     }
 
     fn read_tables(&self, work: TableWork<'_>) -> Result<()> {
-        self.reader()?.ask("read tables of extensions", |connection| work(connection))
+        self.reader()?.query_rows("read tables of extensions", |connection| work(connection))
     }
 }
 

@@ -27,7 +27,7 @@ impl<'a> SqliteReader<'a> {
     pub(super) fn begin(store: &'a SqliteStore, connection: Connection) -> Result<Self> {
         let reader = Self { store, connection: Some(connection) };
         // The snapshot is taken by the first read, so one is made at once.
-        let transactions = reader.ask("begin reading", |connection| {
+        let transactions = reader.query_rows("begin reading", |connection| {
             connection.prepare_cached("BEGIN")?.execute([])?;
             super::read_meta(connection, "transactions")
         })?;
@@ -36,7 +36,7 @@ impl<'a> SqliteReader<'a> {
     }
 
     /// Runs a query, with errors in the store's terms.
-    pub(super) fn ask<T>(
+    pub(super) fn query_rows<T>(
         &self, action: &'static str, query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
         query(self.connection()).map_err(self.store.error(action))
@@ -44,7 +44,7 @@ impl<'a> SqliteReader<'a> {
 
     /// Resolves a write on this state, for its judge.
     pub(super) fn preview(&self, write: &Write) -> Result<()> {
-        let found = self.ask("read collection", |connection| {
+        let found = self.query_rows("read collection", |connection| {
             let row = super::catalog::collection_by_id(connection, write.collection)?;
             let head = row.as_ref().map(|row| head(connection, row.number)).transpose()?.flatten();
             Ok(row.zip(head))
@@ -82,7 +82,7 @@ impl Drop for SqliteReader<'_> {
 
 impl Reader for SqliteReader<'_> {
     fn head(&self, collection: CollectionNumber) -> Result<Option<Head>> {
-        self.ask("read head", |connection| head(connection, collection))
+        self.query_rows("read head", |connection| head(connection, collection))
     }
 
     fn rows(
@@ -92,7 +92,7 @@ impl Reader for SqliteReader<'_> {
         let (Some(first), Some(last)) = (offsets.first().copied(), offsets.last().copied()) else { return Ok(()) };
         let columns = columns(parts);
         let dense = is_dense(offsets);
-        self.ask("read records", |connection| {
+        self.query_rows("read records", |connection| {
             if dense {
                 let sql = format!("SELECT {columns} FROM records WHERE rowid BETWEEN ?1 AND ?2");
                 let mut statement = connection.prepare_cached(&sql)?;
@@ -125,7 +125,7 @@ impl Reader for SqliteReader<'_> {
     fn documents(&self, collection: CollectionNumber, offsets: &[u32], visit: &mut dyn FnMut(u32, &str)) -> Result<()> {
         let (Some(first), Some(last)) = (offsets.first().copied(), offsets.last().copied()) else { return Ok(()) };
         let base = first_rowid(collection);
-        self.ask("read documents", |connection| {
+        self.query_rows("read documents", |connection| {
             if !is_dense(offsets) {
                 let mut statement = connection.prepare_cached("SELECT document FROM records WHERE rowid = ?1")?;
                 for offset in offsets {
@@ -157,7 +157,7 @@ impl Reader for SqliteReader<'_> {
 
     fn scan(&self, collection: CollectionNumber, visit: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>) -> Result<()> {
         let parts = Parts { metadata: true, ..Parts::default() };
-        self.ask("scan records", |connection| {
+        self.query_rows("scan records", |connection| {
             let sql = format!(
                 "SELECT {}, document IS NOT NULL FROM records WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid",
                 columns(parts)
@@ -181,7 +181,7 @@ impl Reader for SqliteReader<'_> {
     }
 
     fn changed_since(&self, collection: CollectionNumber, position: u64) -> Result<Option<Vec<u32>>> {
-        self.ask("read the log", |connection| {
+        self.query_rows("read the log", |connection| {
             let Some(head) = head(connection, collection)?.filter(|head| head.position >= position) else {
                 return Ok(None);
             };
@@ -191,7 +191,7 @@ impl Reader for SqliteReader<'_> {
     }
 
     fn offsets(&self, collection: CollectionNumber, ids: &mut dyn Iterator<Item = &str>) -> Result<Vec<u32>> {
-        self.ask("look up ids", |connection| {
+        self.query_rows("look up ids", |connection| {
             let mut statement =
                 connection.prepare_cached("SELECT rowid FROM records WHERE collection = ?1 AND id = ?2")?;
             let mut offsets = Vec::new();

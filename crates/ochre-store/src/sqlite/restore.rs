@@ -108,7 +108,7 @@ impl SqliteStore {
         }
         let mut weight = BTreeMap::new();
         for (collection, ids) in replace_rows(connection)? {
-            for (segment, bytes) in self.segments.weigh(collection, &ids) {
+            for (segment, bytes) in self.segments.dead_bytes_of(collection, &ids) {
                 *weight.entry(segment).or_default() += bytes;
             }
         }

@@ -40,14 +40,14 @@ impl SqliteStore {
             Upkeep::CompactVectors { dead_share_max } => self.compact_vectors(dead_share_max),
             Upkeep::SealVectors { min_bytes, dead_share_max } => {
                 let (mut writer, _held) = self.writer_for_upkeep();
-                self.revive(&mut writer)?;
+                self.reopen_if_failed(&mut writer)?;
                 self.change_segments(&mut writer, || self.segments.seal(min_bytes, dead_share_max)).map(|_| false)
             }
         }
     }
 
     /// Marks all vectors of a deleted collection dead.
-    pub(super) fn bury(&self, connection: &Connection, collection: CollectionNumber) -> Result<(), Failure> {
+    pub(super) fn mark_deleted(&self, connection: &Connection, collection: CollectionNumber) -> Result<(), Failure> {
         let weight = self.segments.weigh_collection(collection);
         for (number, bytes) in &weight {
             connection.execute(
@@ -56,7 +56,7 @@ impl SqliteStore {
             )?;
         }
         // If the transaction fails after this, a segment is compacted sooner than it need be.
-        self.segments.count_dead(&weight);
+        self.segments.add_dead_bytes(&weight);
         Ok(())
     }
 
@@ -94,7 +94,7 @@ impl SqliteStore {
 
     fn vacuum(&self, pages: u64) -> Result<bool> {
         let (mut writer, _held) = self.writer_for_upkeep();
-        self.revive(&mut writer)?;
+        self.reopen_if_failed(&mut writer)?;
         let Some(connection) = writer.connection() else { return Ok(false) };
         let step = || -> rusqlite::Result<bool> {
             let free = |connection: &Connection| {
@@ -117,7 +117,7 @@ impl SqliteStore {
     /// Rewrites the database file. Pages of one that was written before there were checksums get them.
     fn full_vacuum(&self) -> Result<bool> {
         let (mut writer, held) = self.writer_for_upkeep();
-        self.revive(&mut writer)?;
+        self.reopen_if_failed(&mut writer)?;
         let Some(connection) = writer.connection() else { return Ok(false) };
         connection.execute_batch("VACUUM").map_err(self.error("vacuum"))?;
         if self.has_checksums() {
@@ -148,7 +148,7 @@ impl SqliteStore {
     fn compact_vectors(&self, dead_share_max: f64) -> Result<bool> {
         let Some(before) = self.segments.most_dead(dead_share_max) else { return Ok(false) };
         let mut live = |collection| {
-            self.reader()?.ask("read vector ids", |connection| {
+            self.reader()?.query_rows("read vector ids", |connection| {
                 let mut statement = connection.prepare_cached(
                     "SELECT vector_id FROM records WHERE rowid BETWEEN ?1 AND ?2
                      AND EXISTS (SELECT 1 FROM collections WHERE number = ?3 AND deleted = 0)",
@@ -165,8 +165,8 @@ impl SqliteStore {
         let next = self.known_transactions.load(Ordering::Acquire) + 1;
         let Some(mut pending) = self.segments.rewrite(before.number, next, &mut live)? else { return Ok(false) };
         let (mut writer, _held) = self.writer_for_upkeep();
-        if let Err(error) = self.revive(&mut writer) {
-            Segments::take_back(pending);
+        if let Err(error) = self.reopen_if_failed(&mut writer) {
+            Segments::rollback(pending);
             return Err(error);
         }
         // What died while the copy was made is dead in the copy too.
@@ -177,7 +177,7 @@ impl SqliteStore {
         let mut pending = Some(pending);
         let changed = self.change_segments(&mut writer, || Ok(pending.take()));
         if let Some(pending) = pending {
-            Segments::take_back(pending);
+            Segments::rollback(pending);
         }
         changed
     }
@@ -185,7 +185,7 @@ impl SqliteStore {
     pub(super) fn measure(&self) -> Result<Statistics> {
         let wal = self.path.with_extension("sqlite3-wal");
         let wal_bytes = std::fs::metadata(wal).map_or(0, |metadata| metadata.len());
-        self.reader()?.ask("measure", |connection| {
+        self.reader()?.query_rows("measure", |connection| {
             let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
             let page_bytes = pragma("page_size")?;
             Ok(Statistics {
@@ -199,7 +199,7 @@ impl SqliteStore {
     }
 
     pub(super) fn measure_debt(&self) -> Result<Debt> {
-        self.survey("measure debt", |connection| {
+        self.cold_read("measure debt", |connection| {
             let count = |query, since: &[i64]| {
                 let count = connection.query_row(query, rusqlite::params_from_iter(since), |row| row.get::<_, i64>(0));
                 count.map(i64::cast_unsigned)

@@ -214,7 +214,7 @@ impl SqliteStore {
     }
 
     fn commit_group(&self, writer: &mut Writer, group: &[Arc<Ticket>]) {
-        if let Err(error) = self.revive(writer) {
+        if let Err(error) = self.reopen_if_failed(writer) {
             return answer_all(group, &error);
         }
         let mut free = self.free_bytes();
@@ -361,13 +361,13 @@ impl SqliteStore {
         })?;
         let mut weight: BTreeMap<u32, u64> = BTreeMap::new();
         for draft in applied.iter().filter_map(|applied| applied.draft.as_ref()) {
-            for (segment, bytes) in self.segments.weigh(draft.collection, &draft.dead) {
+            for (segment, bytes) in self.segments.dead_bytes_of(draft.collection, &draft.dead) {
                 *weight.entry(segment).or_default() += bytes;
             }
         }
         let connection = writer.connection.as_ref().expect("revived before the group began");
         if let Err(error) = record_segments(connection, &pending, &weight, writer.next_vector_id) {
-            Segments::take_back(pending);
+            Segments::rollback(pending);
             return Err(Abandoned::Refused(self.error("write")(error)));
         }
         let commits = applied.iter().filter(|applied| applied.draft.is_some()).count();
@@ -376,7 +376,7 @@ impl SqliteStore {
             && let Err(error) =
                 count_commits(connection, commits).and_then(|()| count_transaction(connection, writer.transactions))
         {
-            Segments::take_back(pending);
+            Segments::rollback(pending);
             return Err(Abandoned::Refused(self.error("write")(error)));
         }
         let transactions = writer.transactions + u64::from(changes_something);
@@ -387,7 +387,7 @@ impl SqliteStore {
             // What was found behind the catalog when it was opened can never be committed now.
             self.quarantine.clear(&*self.disk);
         }
-        self.segments.count_dead(&weight);
+        self.segments.add_dead_bytes(&weight);
         let observer = self.observer();
         let drafts = applied.iter_mut().filter_map(|applied| Some((applied.outcome.position, applied.draft.take()?)));
         for ((position, draft), count) in drafts.zip(counts) {
@@ -424,7 +424,7 @@ impl SqliteStore {
             }
             // Not all of the transaction could be written, so it never can be seen.
             Err(full @ Error::Full { .. }) => {
-                Segments::take_back(pending);
+                Segments::rollback(pending);
                 Err(Abandoned::Refused(full))
             }
             // It may have been: the files stay as they are until the reopened catalog says how long they are.
@@ -465,7 +465,7 @@ impl SqliteStore {
     pub(super) fn change_catalog_with<T>(
         &self, writer: &mut Writer, change: impl FnOnce(&Connection) -> Result<T, Failure>,
     ) -> Result<T> {
-        self.revive(writer)?;
+        self.reopen_if_failed(writer)?;
         writer.rows.clear();
         let connection = writer.connection.as_mut().expect("just revived");
         let sqlite = self.error("change the catalog");
@@ -518,7 +518,7 @@ impl SqliteStore {
         let recorded = record_segments(connection, &pending, &BTreeMap::new(), writer.next_vector_id)
             .and_then(|()| count_transaction(connection, writer.transactions));
         if let Err(error) = recorded.map_err(self.error("record segments")) {
-            Segments::take_back(pending);
+            Segments::rollback(pending);
             self.roll_back(writer, &error);
             return Err(error);
         }
@@ -592,7 +592,7 @@ impl SqliteStore {
     }
 
     /// Reopens the store if an earlier failure stopped writes.
-    pub(super) fn revive(&self, writer: &mut Writer) -> Result<()> {
+    pub(super) fn reopen_if_failed(&self, writer: &mut Writer) -> Result<()> {
         if let Some(reason) = &writer.stopped_for_good {
             return Err(Error::WritesStopped { reason: reason.clone() });
         }
@@ -802,9 +802,10 @@ pub(super) fn record_segments(
     for number in &pending.removed {
         remove.execute([number])?;
     }
-    let mut weigh = connection.prepare_cached("UPDATE segments SET dead_bytes = dead_bytes + ?2 WHERE number = ?1")?;
+    let mut dead_bytes_of =
+        connection.prepare_cached("UPDATE segments SET dead_bytes = dead_bytes + ?2 WHERE number = ?1")?;
     for (number, bytes) in dead {
-        weigh.execute(params![number, bytes.cast_signed()])?;
+        dead_bytes_of.execute(params![number, bytes.cast_signed()])?;
     }
     if !pending.blocks.is_empty() {
         write_meta(connection, "next_vector_id", next_vector_id.cast_signed())?;

@@ -153,16 +153,16 @@ fn log_entries_that_a_consumer_holds_are_kept_until_it_lets_go() {
     }
     let prunable = || store.debt().unwrap().prunable_entries;
     assert_eq!(prunable(), 500);
-    store.hold_log("backup", &[(notes.number, 200)]).unwrap();
+    store.retain_log("backup", &[(notes.number, 200)]).unwrap();
     assert_eq!(prunable(), 200);
     while store.upkeep(Upkeep::PruneLog).unwrap() {}
     assert_eq!(prunable(), 0);
-    store.hold_log("backup", &[]).unwrap();
+    store.retain_log("backup", &[]).unwrap();
     assert_eq!(prunable(), 300);
-    store.hold_log_for_snapshot(notes.number, Some(300)).unwrap();
-    store.hold_log_for_snapshot(notes.number + 1, Some(1)).unwrap();
+    store.retain_log_for_snapshot(notes.number, Some(300)).unwrap();
+    store.retain_log_for_snapshot(notes.number + 1, Some(1)).unwrap();
     assert_eq!(prunable(), 100);
-    store.hold_log_for_snapshot(notes.number, None).unwrap();
+    store.retain_log_for_snapshot(notes.number, None).unwrap();
     assert_eq!(prunable(), 300);
 }
 
@@ -175,9 +175,9 @@ fn log_entries_that_are_old_enough_are_not_needed_however_few_there_are() {
     for round in 0..10 {
         write(&store, notes.id, WriteKind::Upsert, batch(&["a"], round as f32)).unwrap();
     }
-    store.hold_log("backup", &[(notes.number, 4)]).unwrap();
+    store.retain_log("backup", &[(notes.number, 4)]).unwrap();
     assert_eq!(store.debt().unwrap().prunable_entries, 4);
-    store.hold_log("backup", &[]).unwrap();
+    store.retain_log("backup", &[]).unwrap();
     while store.upkeep(Upkeep::PruneLog).unwrap() {}
     let changed = |position| store.read().unwrap().changed_since(notes.number, position).unwrap();
     assert_eq!((changed(9), changed(10)), (None, Some(vec![])));

@@ -52,8 +52,9 @@ impl Task for IndexRebuild {
 
     fn check(&self, settings: &TaskSettings) -> Result<Readiness, Failure> {
         let inner = self.0.open()?;
-        let decayed = inner.indexing.decayed(settings.share("dead_share"), settings.count("sample") > 0);
-        Ok(match decayed.first() {
+        let rebuild_candidates =
+            inner.indexing.rebuild_candidates(settings.share("dead_share"), settings.count("sample") > 0);
+        Ok(match rebuild_candidates.first() {
             None => Readiness::Idle("no graph has decayed".into()),
             Some(worst) if worst.dead_share > settings.share("dead_share_urgent") => {
                 Readiness::Urgent(worst.why.clone())
@@ -66,15 +67,16 @@ impl Task for IndexRebuild {
         let inner = self.0.open()?;
         let settings = context.settings();
         let _graphs = inner.indexing.graphs.hold(context, "waiting for other work on graphs")?;
-        let decayed = inner.indexing.decayed(settings.share("dead_share"), settings.count("sample") > 0);
-        let (mut rebuilt, all) = (0, decayed.len());
-        for (index, decayed) in decayed.into_iter().enumerate() {
+        let rebuild_candidates =
+            inner.indexing.rebuild_candidates(settings.share("dead_share"), settings.count("sample") > 0);
+        let (mut rebuilt, all) = (0, rebuild_candidates.len());
+        for (index, rebuild_candidates) in rebuild_candidates.into_iter().enumerate() {
             context.step(part("collections looked at", index, all))?;
-            let is_poor = decayed.is_to_be_sampled
-                && inner.indexing.recall(decayed.number, settings.count("sample") as usize, context)?
+            let is_poor = rebuild_candidates.is_to_be_sampled
+                && inner.indexing.recall(rebuild_candidates.number, settings.count("sample") as usize, context)?
                     < settings.share("recall");
-            if !decayed.is_to_be_sampled || is_poor {
-                inner.indexing.rebuild_index(decayed.number, context)?;
+            if !rebuild_candidates.is_to_be_sampled || is_poor {
+                inner.indexing.rebuild_index(rebuild_candidates.number, context)?;
                 rebuilt += 1;
             }
         }

@@ -50,7 +50,7 @@ impl Task for IndexSync {
         let (mut waiting, mut due) = (0, Vec::new());
         for (number, since) in inner.collections.dirty.changed() {
             // Taken off the list first: what changes from here on puts it back.
-            inner.collections.dirty.take_changed(number);
+            inner.collections.dirty.clear_dirty(number);
             let pending = inner.indexing.pending(number, since, settings.span("unindexed_age"));
             if !matches!(pending, Pending::Nothing) {
                 inner.collections.dirty.put_back(number, since);
@@ -80,7 +80,7 @@ impl Task for IndexSync {
             ) {
                 continue;
             }
-            inner.collections.dirty.take_changed(number);
+            inner.collections.dirty.clear_dirty(number);
             let synced = inner
                 .indexing
                 .sync_index(number, false, context)
@@ -88,11 +88,11 @@ impl Task for IndexSync {
             match synced {
                 Ok(()) => collections += 1,
                 Err(Failure::Stopped(stop)) => {
-                    inner.collections.dirty.index(number);
+                    inner.collections.dirty.mark_dirty(number);
                     return Err(stop.into());
                 }
                 Err(Failure::Failed(reason)) => {
-                    inner.collections.dirty.index(number);
+                    inner.collections.dirty.mark_dirty(number);
                     failed = Some(reason);
                 }
             }

@@ -71,14 +71,14 @@ impl Task for MemoryTask {
         let before = resident_bytes();
         context.step(at("idle collections unloaded", 0))?;
         let mut unloaded =
-            inner.collections.unload_idle(settings.span("idle_unload"), settings.span("idle_unload_graph"));
+            inner.collections.evict_idle(settings.span("idle_unload"), settings.span("idle_unload_graph"));
         let share = |share: f64| (inner.collections.memory_limit() as f64 * share) as u64;
         if before > share(settings.share("high_share")) {
             context.step(at("collections unloaded", unloaded))?;
-            unloaded += inner.collections.make_room(share(settings.share("low_share")));
+            unloaded += inner.collections.evict(share(settings.share("low_share")));
         }
         context.step(at("collections unloaded", unloaded))?;
-        inner.collections.note_memory_given_back();
+        inner.collections.mark_trimmed();
         trim_heap();
         let after = resident_bytes();
         Ok(format!("unloaded {unloaded} collections; {before} bytes were resident, {after} are"))

@@ -25,15 +25,15 @@ impl Task for Orphans {
     }
 
     fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
-        let strays = self.0.open()?.collections.count_strays();
-        let text = format!("{strays} derived files belong to nothing");
-        Ok(if strays > 0 { Readiness::Ready(text) } else { Readiness::Idle(text) })
+        let orphaned_files = self.0.open()?.collections.count_orphaned_files();
+        let text = format!("{orphaned_files} derived files belong to nothing");
+        Ok(if orphaned_files > 0 { Readiness::Ready(text) } else { Readiness::Idle(text) })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
         let inner = self.0.open()?;
         context.step(at("removing", 0))?;
         let _graphs = inner.indexing.graphs.hold(context, "waiting for other work on graphs")?;
-        Ok(format!("removed {} files and folders", inner.collections.remove_strays()))
+        Ok(format!("removed {} files and folders", inner.collections.remove_orphaned_files()))
     }
 }

@@ -7,7 +7,7 @@ use ochre_schema::Compliance;
 use ochre_store::CollectionRow;
 
 use crate::inner::{Inner, WeakInner};
-use crate::introspect::judging::{Judging, RULE_IDS, judging_mode};
+use crate::introspect::validate::{RULE_IDS, ValidationContext, validation_mode};
 use crate::maintenance::job::{every, part};
 use crate::schemas::Audit;
 
@@ -70,7 +70,8 @@ fn audit(inner: &Inner, row: &CollectionRow, context: &Context<'_>) -> Result<Co
     else {
         return Ok(Compliance::default());
     };
-    let judging = Judging { schema: &schema, mode: judging_mode(declaration.mode()), deadline: None, ids: RULE_IDS };
+    let judging =
+        ValidationContext { schema: &schema, mode: validation_mode(declaration.mode()), deadline: None, ids: RULE_IDS };
     let mut compliance = Compliance::default();
     let (mut first, mut chunks, mut done) = (None, 1, 0);
     while done < chunks {
@@ -80,7 +81,7 @@ fn audit(inner: &Inner, row: &CollectionRow, context: &Context<'_>) -> Result<Co
         first.get_or_insert(pinned.view.position());
         chunks = pinned.view.live().chunk_count();
         let slice = pinned.view.live().within(done..done + 1);
-        inner.introspection.judge_stored(&pinned, &slice, &judging, &mut compliance)?;
+        inner.introspection.validate_stored(&pinned, &slice, &judging, &mut compliance)?;
         done += 1;
     }
     let mut compliance = compliance.finish();

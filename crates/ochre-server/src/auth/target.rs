@@ -11,27 +11,27 @@ use uuid::Uuid;
 /// What a path names. A part that is no text is left out: then it takes a grant on all of its kind to get to the
 /// handler, which refuses it.
 #[derive(Default)]
-pub(super) struct Place {
+pub(super) struct RequestTarget {
     pub(super) tenant: Option<String>,
     pub(super) database: Option<String>,
     /// The collection as the request says it: all that an answer may repeat.
-    pub(super) given: Option<String>,
+    pub(super) raw: Option<String>,
     /// The names of the collections that may be meant. By its name it is one; by its id another; a collection may be named like
     /// the id of another, and some routes take the one and some the other: then both.
     pub(super) collections: Vec<String>,
 }
 
-impl Place {
+impl RequestTarget {
     /// What a request names; which collections that may be is still to be found.
     pub(super) fn of(request: &Request, route: &str) -> Self {
         // As the router decodes it: nothing but percent signs means anything.
         let decoded = |part: &str| percent_decode_str(part).decode_utf8().ok().map(Cow::into_owned);
-        let mut place = Self::default();
+        let mut target = Self::default();
         for (pattern, part) in route.split('/').zip(request.uri().path().split('/')) {
             match pattern {
-                "{tenant}" => place.tenant = decoded(part),
-                "{database}" => place.database = decoded(part),
-                "{collection}" => place.given = decoded(part),
+                "{tenant}" => target.tenant = decoded(part),
+                "{database}" => target.database = decoded(part),
+                "{collection}" => target.raw = decoded(part),
                 _ => {}
             }
         }
@@ -44,13 +44,13 @@ impl Place {
                 Some(found.map_or_else(|| default.to_owned(), |(_, value)| value.into_owned()))
             };
             if !names("{tenant}") {
-                place.tenant = named("tenant", DEFAULT_TENANT);
+                target.tenant = named("tenant", DEFAULT_TENANT);
             }
             if !names("{database}") {
-                place.database = named("database", DEFAULT_DATABASE);
+                target.database = named("database", DEFAULT_DATABASE);
             }
         }
-        place
+        target
     }
 
     /// Finds the collections that may be meant.
@@ -70,9 +70,9 @@ impl Place {
 
     /// Finds the collections that may be meant, if the catalog has in memory what is needed for that; whether it had.
     fn find_in_memory(&mut self, database: &Database) -> bool {
-        let (Some(tenant), Some(home), Some(given)) = (&self.tenant, &self.database, &self.given) else { return true };
-        let Some(is_named) = database.has_collection_in_memory(tenant, home, given) else { return false };
-        let by_id = match Uuid::parse_str(given).map(|id| database.collection_in_memory(id)) {
+        let (Some(tenant), Some(home), Some(raw)) = (&self.tenant, &self.database, &self.raw) else { return true };
+        let Some(is_named) = database.has_collection_in_memory(tenant, home, raw) else { return false };
+        let by_id = match Uuid::parse_str(raw).map(|id| database.collection_in_memory(id)) {
             Ok(None) => return false,
             Ok(Some(collection)) => Some(collection),
             Err(_) => None,
@@ -81,29 +81,29 @@ impl Place {
         true
     }
 
-    /// As [`Place::find_in_memory`], reading what is not there.
+    /// As [`RequestTarget::find_in_memory`], reading what is not there.
     fn find(&mut self, database: &Database) {
-        let (Some(tenant), Some(home), Some(given)) = (&self.tenant, &self.database, &self.given) else { return };
-        let is_named = database.collection_in(tenant, home, given).is_ok();
-        let by_id = Uuid::parse_str(given).ok().and_then(|id| database.collection_by_id(id).ok());
+        let (Some(tenant), Some(home), Some(raw)) = (&self.tenant, &self.database, &self.raw) else { return };
+        let is_named = database.collection_in(tenant, home, raw).is_ok();
+        let by_id = Uuid::parse_str(raw).ok().and_then(|id| database.collection_by_id(id).ok());
         self.note(is_named, by_id);
     }
 
     /// Notes the collection of the given name, if there is one, and the one of the given id.
     fn note(&mut self, is_named: bool, by_id: Option<Collection>) {
-        let Some(given) = &self.given else { return };
+        let Some(raw) = &self.raw else { return };
         if is_named {
-            self.collections.push(given.clone());
+            self.collections.push(raw.clone());
         }
         if let Some(row) = by_id.and_then(|collection| collection.info().ok())
             && Some(&row.tenant) == self.tenant.as_ref()
             && Some(&row.database) == self.database.as_ref()
-            && row.name != *given
+            && row.name != *raw
         {
             self.collections.push(row.name.clone());
         }
         if self.collections.is_empty() {
-            self.collections.push(given.clone());
+            self.collections.push(raw.clone());
         }
     }
 
@@ -117,7 +117,7 @@ impl Place {
     }
 
     /// What an answer may say of it.
-    pub(super) fn said(&self) -> Target<'_> {
-        Target { tenant: self.tenant.as_deref(), database: self.database.as_deref(), collection: self.given.as_deref() }
+    pub(super) fn display(&self) -> Target<'_> {
+        Target { tenant: self.tenant.as_deref(), database: self.database.as_deref(), collection: self.raw.as_deref() }
     }
 }

@@ -91,7 +91,7 @@ impl Server {
         }
         let token = token.or_else(|| std::env::var(TOKEN).ok()).filter(|token| !token.is_empty());
         if token.is_some() && is_readable_on_the_way(&url) {
-            output.words(&format!("warning: the key goes to {url} unencrypted, readable on the way: use https://"));
+            output.status(&format!("warning: the key goes to {url} unencrypted, readable on the way: use https://"));
         }
         Ok(Self { url, client: builder.build()?, token, patience: PATIENCE })
     }

@@ -56,7 +56,7 @@ impl Values for Gather<'_> {
 }
 
 /// What looking at one key takes: it can be done for several at once.
-pub(super) struct Lens<'a> {
+pub(super) struct KeyInspector<'a> {
     pub(super) view: &'a View,
     pub(super) request: &'a IntrospectRequest,
     pub(super) schema: Option<&'a MetadataSchema>,
@@ -68,7 +68,7 @@ pub(super) struct Lens<'a> {
 
 /// What was found out about a key.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct KeyFindings {
     pub(super) report: KeyReport,
     pub(super) format: Option<Format>,
     /// Records that are not as expected, by offset, until their ids are known.
@@ -81,10 +81,10 @@ pub(super) struct Seen {
     pub(super) examined: u64,
 }
 
-impl Lens<'_> {
-    pub(super) fn key(&self, key: &str, counts: &TypeCounts) -> Result<Seen, Exceeded> {
+impl KeyInspector<'_> {
+    pub(super) fn key(&self, key: &str, counts: &TypeCounts) -> Result<KeyFindings, Exceeded> {
         budget::check()?;
-        let mut seen = Seen::default();
+        let mut seen = KeyFindings::default();
         let mut report = KeyReport::of_counts(key, counts, self.within.len() as u64);
         let declared = self.schema.and_then(|schema| schema.property(key));
         let is_shown = self.request.values && !declared.is_some_and(|property| property.sensitive);
@@ -138,7 +138,7 @@ impl Lens<'_> {
 
     /// Second pass: the records whose type is not the expected one, and their values put together.
     fn offenders(
-        &self, key: &str, types: &[ValueType], is_shown: bool, report: &mut KeyReport, seen: &mut Seen,
+        &self, key: &str, types: &[ValueType], is_shown: bool, report: &mut KeyReport, seen: &mut KeyFindings,
     ) -> Result<(), Exceeded> {
         let mut aggregates: HashMap<(&'static str, String), (u64, Value)> = HashMap::new();
         let (mut listed, most) = (0, self.request.offenders);
@@ -173,7 +173,7 @@ impl Lens<'_> {
 
     /// Records whose date is written in another way than most.
     fn misdated(
-        &self, key: &str, main: Format, is_shown: bool, report: &mut KeyReport, seen: &mut Seen,
+        &self, key: &str, main: Format, is_shown: bool, report: &mut KeyReport, seen: &mut KeyFindings,
     ) -> Result<(), Exceeded> {
         let (mut listed, most) = (0, self.request.offenders);
         self.view.visit_typed(key, self.within, &[ValueType::Str], &mut |offset, value| {

@@ -50,7 +50,7 @@ impl Introspection {
             })?,
         };
         let declared = row.declaration.as_ref().map_or(ValidationType::Strict, |declared| declared.mode());
-        let mode = judging_mode(validation.mode.unwrap_or(declared));
+        let mode = validation_mode(validation.mode.unwrap_or(declared));
         if let Some(batch) = &validation.batch {
             let mut compliance = Compliance::default();
             for Candidate { id, metadata, document } in batch {
@@ -64,15 +64,16 @@ impl Introspection {
             return Ok(compliance.finish());
         }
         let pinned = self.collections.snapshot(row)?;
-        let judging = Judging { schema: &schema, mode, deadline: None, ids: RULE_IDS };
+        let judging = ValidationContext { schema: &schema, mode, deadline: None, ids: RULE_IDS };
         let mut compliance = Compliance::at(pinned.view.position());
-        self.judge_stored(&pinned, pinned.view.live(), &judging, &mut compliance)?;
+        self.validate_stored(&pinned, pinned.view.live(), &judging, &mut compliance)?;
         Ok(compliance.finish())
     }
 
     /// Judges the records at these offsets, and adds them up in `compliance`.
-    pub(crate) fn judge_stored(
-        &self, pinned: &ReadSnapshot<'_>, offsets: &Bitmap, judging: &Judging<'_>, compliance: &mut Compliance,
+    pub(crate) fn validate_stored(
+        &self, pinned: &ReadSnapshot<'_>, offsets: &Bitmap, judging: &ValidationContext<'_>,
+        compliance: &mut Compliance,
     ) -> Result<(), Error> {
         let offsets: Vec<u32> = offsets.iter().collect();
         let parts = Parts { metadata: true, document: judging.schema.looks_beyond_metadata(), uri: false };
@@ -107,7 +108,7 @@ impl Introspection {
 }
 
 /// By what records are judged, and how long.
-pub(crate) struct Judging<'a> {
+pub(crate) struct ValidationContext<'a> {
     pub(crate) schema: &'a MetadataSchema,
     pub(crate) mode: ValidationType,
     pub(crate) deadline: Option<Instant>,
@@ -115,6 +116,6 @@ pub(crate) struct Judging<'a> {
 }
 
 /// The mode whose rules say whether records comply: where nothing is enforced, undeclared keys are no fault.
-pub(crate) fn judging_mode(mode: ValidationType) -> ValidationType {
+pub(crate) fn validation_mode(mode: ValidationType) -> ValidationType {
     if mode == ValidationType::None { ValidationType::Lax } else { mode }
 }

@@ -24,7 +24,7 @@ const PATIENCE_STOPPING: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Memory for arriving bodies.
-pub(crate) struct Arriving {
+pub(crate) struct BodyBudget {
     limit: usize,
     state: Mutex<State>,
     freed: Notify,
@@ -66,11 +66,11 @@ pub(crate) enum Lost {
 
 /// Memory that a body has; given back when dropped.
 pub(crate) struct Room {
-    arriving: Arc<Arriving>,
+    arriving: Arc<BodyBudget>,
     number: u64,
 }
 
-impl Arriving {
+impl BodyBudget {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, state: Mutex::default(), freed: Notify::new(), stopping: watch::Sender::new(false) })
     }
@@ -236,7 +236,7 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_that_send_nothing_take_nothing_and_stop_nobody() {
-        let arriving = Arriving::new(1000);
+        let arriving = BodyBudget::new(1000);
         let silent: Vec<_> = (0..100)
             .map(|caller| {
                 let ((sender, body), arriving) = (body(), Arc::clone(&arriving));
@@ -252,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn at_the_limit_the_slowest_is_given_up() {
-        let arriving = Arriving::new(1000);
+        let arriving = BodyBudget::new(1000);
         let (slow, body) = body();
         let reading = tokio::spawn({
             let arriving = Arc::clone(&arriving);
@@ -270,7 +270,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_worked_on_is_not_given_up_and_more_than_may_be_is_refused() {
-        let arriving = Arriving::new(1000);
+        let arriving = BodyBudget::new(1000);
         let (_, room) = arriving.read(&mut Body::from(vec![1; 800]), 1000, 1).await.unwrap();
         assert_eq!(arriving.read(&mut Body::from(vec![1; 2000]), 1000, 1).await.map(drop), Err(Lost::TooLarge));
         let next = tokio::spawn({

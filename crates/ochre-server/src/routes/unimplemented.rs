@@ -3,7 +3,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use ochre_extension::{Description, Needs, Permission};
+use ochre_extension::{Access, Description, Permission};
 use ochre_wire::{ForkCollectionPayload, SearchRequestPayload};
 use serde_json::{Value as Json_, json};
 
@@ -17,43 +17,43 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/search",
         "Hybrid search; not served yet",
-        Needs::All(Permission::RecordRead),
+        Access::Scope(Permission::RecordRead),
     )
     .takes("SearchRequestPayload")
     .answers(501, "object"), search),
         Served::new(Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork",
         "Copy a collection; not served yet",
-        Needs::All(Permission::CollectionWrite),
+        Access::Scope(Permission::CollectionWrite),
     )
     .takes("ForkCollectionPayload")
     .answers(501, "object"), fork),
         Served::new(Description::get(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork_count",
         "How many copies there are; not served yet",
-        Needs::All(Permission::CollectionRead),
+        Access::Scope(Permission::CollectionRead),
     )
     .answers(501, "object"), fork_count),
         Served::new(Description::get(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/indexing_status",
         "How much is indexed",
-        Needs::All(Permission::CollectionRead),
+        Access::Scope(Permission::CollectionRead),
     ), indexing_status),
         Served::new(Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/functions/attach",
         "Attach a function; not served",
-        Needs::All(Permission::CollectionWrite),
+        Access::Scope(Permission::CollectionWrite),
     )
     .answers(501, "object"), functions),
         Served::new(Description::get(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/functions/{function}",
         "An attached function",
-        Needs::All(Permission::CollectionRead),
+        Access::Scope(Permission::CollectionRead),
     ), no_function),
         Served::new(Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/attached_functions/{function}/detach",
         "Detach a function; not served",
-        Needs::All(Permission::CollectionWrite),
+        Access::Scope(Permission::CollectionWrite),
     )
     .answers(501, "object"), functions),
     ]
