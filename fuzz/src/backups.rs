@@ -1,4 +1,5 @@
-//! Backup targets in which somebody else writes: manifests with other content and a right hash, and chunks of any bytes.
+//! Backup targets in which somebody else writes: manifests with other content and a right hash, and chunks of any
+//! bytes.
 
 use std::path::PathBuf;
 use std::sync::Arc;

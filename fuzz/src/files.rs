@@ -1,5 +1,5 @@
-//! The files of a database: a few bytes of some are changed, and it is checked, opened and asked. What it answers is right, or
-//! an error.
+//! The files of a database: a few bytes of some are changed, and it is checked, opened and asked. What it answers is
+//! right, or an error.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,6 @@
-//! `cargo run --release -p ochre-fuzz -- [TARGET …] [--seconds N] [--seed S]`: inputs that are nearly right, made from a seed,
-//! for everything that reads bytes from outside. A panic, or an answer that lies, ends the run with the seed that shows it.
+//! `cargo run --release -p ochre-fuzz -- [TARGET …] [--seconds N] [--seed S]`: inputs that are nearly right, made from
+//! a seed, for everything that reads bytes from outside. A panic, or an answer that lies, ends the run with the seed
+//! that shows it.
 //!
 //! Stable Rust, no instrumentation: inputs are made by structure rather than found by coverage.
 #![expect(clippy::print_stdout, reason = "this is a command")]

@@ -1,7 +1,7 @@
 //! Import cycles between the files of a crate, found by reading `use` items and inline paths.
 //!
-//! A path counts for the file of the deepest module it names. Re-exports (`pub use`) and `mod` items are no imports: what is
-//! imported through a re-export is looked up where it is re-exported. Tests inside files are left out.
+//! A path counts for the file of the deepest module it names. Re-exports (`pub use`) and `mod` items are no imports:
+//! what is imported through a re-export is looked up where it is re-exported. Tests inside files are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -10,6 +10,7 @@ mod cycles;
 mod generate;
 mod rules;
 mod setup;
+mod widths;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -22,8 +22,8 @@ pub struct Roles {
 }
 
 impl Default for Roles {
-    /// The built-in ones: `reader`, `writer`, `schema-manager`, `operator` and `admin`, each of the first three with what
-    /// the one before it may.
+    /// The built-in ones: `reader`, `writer`, `schema-manager`, `operator` and `admin`, each of the first three with
+    /// what the one before it may.
     fn default() -> Self {
         use Permission as P;
         let reader = [
@@ -189,8 +189,8 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// Whether something may be done in all of a place. Reading of a tenant or a database that it exists takes any grant
-    /// inside.
+    /// Whether something may be done in all of a place. Reading of a tenant or a database that it exists takes any
+    /// grant inside.
     pub fn may(&self, permission: Permission, target: Target<'_>) -> bool {
         self.grants
             .iter()

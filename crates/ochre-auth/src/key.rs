@@ -1,7 +1,7 @@
 //! Keys: 256 random bits in a text, of which only a keyed hash is kept.
 //!
-//! A slow hash would protect words that people choose; of a random number nobody guesses even a fast one, and a slow one would
-//! cost every request.
+//! A slow hash would protect words that people choose; of a random number nobody guesses even a fast one, and a slow
+//! one would cost every request.
 
 /// What every key begins with, so that it is recognised where it does not belong.
 const PREFIX: &str = "ochre_";

@@ -16,7 +16,7 @@ pub(crate) enum Backup {
     Now(Now),
     /// List the backups at a target, oldest first
     List(At),
-    /// Read every chunk of the backups at a target; what is damaged is named
+    /// Verify every chunk of the backups at a target and name what is damaged
     Verify(At),
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct At {
     /// The directory of the backups; the target of the configuration if absent
     #[arg(long, value_name = "TARGET")]
     from: Option<String>,
-    /// Although `backup.key` is set, also take backups without a keyed hash
+    /// Accept backups without a keyed hash although `backup.key` is set
     #[arg(long)]
     accept_unsigned: bool,
 }

@@ -14,7 +14,7 @@ pub(crate) struct Check {
     /// Directory of the database.
     #[arg(long, value_name = "DIR", env = "OCHRE_PATH", default_value = "./ochre-data")]
     path: PathBuf,
-    /// List every problem, however many there are of a kind in a file.
+    /// List every problem instead of the first ten of each kind in a file.
     #[arg(long)]
     all: bool,
 }

@@ -34,10 +34,10 @@ pub(crate) struct Connection {
     /// Also OCHRE_URL, unless --host or --port is given.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// The key to ask with. Others on the machine see arguments: the environment variable OCHRE_TOKEN is safer.
+    /// The API key. Other users of the machine can see arguments: the environment variable OCHRE_TOKEN is safer.
     #[arg(long, value_name = "KEY")]
     token: Option<String>,
-    /// A PEM file with the authority that signed the server's certificate.
+    /// PEM file of the certificate authority that signed the server's certificate.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     #[command(flatten)]
@@ -193,7 +193,8 @@ impl std::fmt::Display for Server {
     }
 }
 
-/// Trusts just the certificate that a server on this machine is configured with: it is of a name, and asked by an address.
+/// Trusts just the certificate that a server on this machine is configured with: it is of a name, and asked by an
+/// address.
 #[derive(Debug)]
 struct Pinned {
     certificate: CertificateDer<'static>,

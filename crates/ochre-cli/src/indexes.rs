@@ -17,15 +17,15 @@ pub(crate) enum Indexes {
     Create(Create),
     /// Delete an index
     Delete(Named),
-    /// Give an index another name
+    /// Rename an index
     Rename(Rename),
-    /// Build an index again, beside the one that serves
+    /// Rebuild an index in the background; the present one stays active until then
     Rebuild(Named),
     /// Stop a build
     Cancel(Named),
     /// Compare an index with the records; exit code 3 if they differ
     Verify(Named),
-    /// Suggest indexes from the filters that were asked
+    /// Suggest indexes for the filters of past requests
     Suggest(List),
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct List {
     /// Only of this collection, by name or id
     #[arg(long)]
     collection: Option<String>,
-    /// Print the server's answer as it is
+    /// Print the server's response as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -68,16 +68,17 @@ pub(crate) struct Create {
     name: String,
     /// The collection, by name or id; `*` for every collection of the database, present and future
     collection: String,
-    /// The metadata keys: those of equality first, one of ranges last. KEY:TYPE says a type, such as tags:list
+    /// The metadata keys: first those compared for equality, last one compared by range. KEY:TYPE gives a type, such as
+    /// tags:list
     #[arg(required = true)]
     columns: Vec<String>,
     /// Only records that pass this filter, as JSON
     #[arg(long, value_name = "JSON")]
     r#where: Option<String>,
-    /// Keep it up to date, but let no query use it
+    /// Keep the index up to date, but do not use it for queries
     #[arg(long)]
     hidden: bool,
-    /// Say what it would come to, and declare nothing
+    /// Estimate size and time, and declare nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]

@@ -9,7 +9,7 @@ use crate::output::{Exit, Output, table, text};
 /// So many ids of offending records are shown of a key.
 const OFFENDERS_SHOWN: usize = 10;
 
-/// Show what the records of a collection look like: keys, types, values, and what is wrong with them
+/// Report the keys, types, values and inconsistencies of a collection's records
 #[derive(clap::Args)]
 pub(crate) struct Introspect {
     /// The collection, by name or id
@@ -20,7 +20,7 @@ pub(crate) struct Introspect {
     /// Its database
     #[arg(long, default_value = "default_database")]
     database: String,
-    /// How thoroughly to look: auto, fast, full or sample
+    /// How thorough: auto, fast, full or sample
     #[arg(long, default_value = "auto")]
     mode: String,
     /// Only these keys, separated by commas
@@ -29,25 +29,25 @@ pub(crate) struct Introspect {
     /// Only records that pass this filter, as JSON
     #[arg(long, value_name = "JSON")]
     r#where: Option<String>,
-    /// Look at the values of this many records, drawn at random
+    /// Examine the values of N randomly sampled records
     #[arg(long, value_name = "RECORDS")]
     sample: Option<usize>,
-    /// Draw the same records again with the same seed
+    /// Seed of the random sample; the same seed gives the same sample
     #[arg(long)]
     seed: Option<u64>,
-    /// Leave out what is not looked at after so many milliseconds
+    /// Time limit in milliseconds; what has not been examined by then is left out of the report
     #[arg(long, value_name = "MILLISECONDS")]
     max_ms: Option<u64>,
-    /// List so many offending records for each key
+    /// List at most N offending records for each key
     #[arg(long, value_name = "RECORDS")]
     offenders: Option<usize>,
-    /// List so many of the most frequent values for each key
+    /// List at most N of the most frequent values for each key
     #[arg(long, value_name = "VALUES")]
     top: Option<usize>,
     /// Types of the suggested schema: the one that most records have, or the union of all: majority, union
     #[arg(long, default_value = "majority")]
     types: String,
-    /// Show no values
+    /// Do not show values
     #[arg(long)]
     no_values: bool,
     /// Print the whole report as JSON

@@ -18,49 +18,49 @@ const BAR: usize = 30;
 #[derive(clap::Subcommand)]
 pub(crate) enum Jobs {
     /// List every job: its state, when it is due, how its last run ended
-    List(Client),
-    /// Show a job: its schedule, policies, settings, and how it stands
-    Show(RequestKind),
+    List(ServerArguments),
+    /// Show a job: its schedule, policies, settings, and its state
+    Show(JobArguments),
     /// Run a job as soon as possible, and wait until it has ended
     Run(Start),
-    /// Stop a job's run at its next step
-    Cancel(RequestKind),
-    /// Run a job no more until it is resumed
-    Pause(RequestKind),
+    /// Stop a running job at its next step
+    Cancel(JobArguments),
+    /// Pause a job until it is resumed
+    Pause(JobArguments),
     /// Run a paused or broken job again
-    Resume(RequestKind),
+    Resume(JobArguments),
     /// List a job's last runs, newest first
-    History(RequestKind),
+    History(JobArguments),
     /// Change when a job runs
     Schedule(Reschedule),
-    /// Make a job's schedule, policies and settings what the configuration says, or the defaults
-    Reset(RequestKind),
+    /// Reset a job's schedule, policies and settings to those of the configuration, or the defaults
+    Reset(JobArguments),
 }
 
 /// Which server.
 #[derive(clap::Args)]
-pub(crate) struct Client {
+pub(crate) struct ServerArguments {
     #[command(flatten)]
     connection: Connection,
-    /// Print the server's answer as it is
+    /// Print the server's response as JSON
     #[arg(long)]
     json: bool,
 }
 
 /// Which job of which server.
 #[derive(clap::Args)]
-pub(crate) struct RequestKind {
+pub(crate) struct JobArguments {
     /// The job
     name: String,
     #[command(flatten)]
-    ask: Client,
+    ask: ServerArguments,
 }
 
 #[derive(clap::Args)]
 pub(crate) struct Start {
     #[command(flatten)]
-    of: RequestKind,
-    /// Do not wait until it has ended
+    of: JobArguments,
+    /// Return at once instead of waiting until the run has ended
     #[arg(long)]
     detach: bool,
 }
@@ -68,8 +68,8 @@ pub(crate) struct Start {
 #[derive(clap::Args)]
 pub(crate) struct Reschedule {
     #[command(flatten)]
-    of: RequestKind,
-    /// Every so often: 30s, 5m, 2h, 7d
+    of: JobArguments,
+    /// At a fixed interval: 30s, 5m, 2h, 7d
     #[arg(long, value_name = "DURATION", group = "when")]
     interval: Option<String>,
     /// By calendar, such as "0 3 * * *"
@@ -102,7 +102,7 @@ impl Jobs {
     }
 }
 
-impl RequestKind {
+impl JobArguments {
     fn path(&self) -> String {
         format!("/_admin/jobs/{}", encoded(&self.name))
     }
@@ -135,7 +135,7 @@ impl RequestKind {
     }
 }
 
-fn list(ask: Client, output: &mut Output) -> anyhow::Result<Exit> {
+fn list(ask: ServerArguments, output: &mut Output) -> anyhow::Result<Exit> {
     let server = Server::named_by(ask.connection, output)?;
     let body = server.get("/_admin/jobs")?;
     if ask.json {
@@ -225,7 +225,10 @@ fn history(job: &Json, output: &mut Output) -> anyhow::Result<()> {
 impl Start {
     /// Of this job, to be waited for.
     pub(crate) fn waiting_for(name: &str, connection: Connection) -> Self {
-        Self { of: RequestKind { name: name.to_owned(), ask: Client { connection, json: false } }, detach: false }
+        Self {
+            of: JobArguments { name: name.to_owned(), ask: ServerArguments { connection, json: false } },
+            detach: false,
+        }
     }
 
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
@@ -251,7 +254,7 @@ impl Start {
             let job: Json = serde_json::from_str(&body).context("the answer is no JSON")?;
             let mut runs = job["history"].as_array().into_iter().flatten().filter(of_it);
             // A raised run goes on as the next one.
-            let last = runs.next().filter(|run| !run["ended"].is_null() && run["status"] != "raised");
+            let last = runs.next().filter(|run| !run["ended"].is_null() && run["status"] != "escalated");
             let is_to_come = || job["pending"].as_array().into_iter().flatten().any(|pending| of_it(&pending));
             let is_under_way = || of_it(&&job["running"]);
             if let Some(last) = last
@@ -302,7 +305,7 @@ impl Reschedule {
     }
 }
 
-impl RequestKind {
+impl JobArguments {
     fn reset(self, output: &mut Output) -> anyhow::Result<Exit> {
         let path = format!("{}/schedule", self.path());
         let body = Server::named_by(self.ask.connection, output)?.ask("DELETE", &path, None)?;

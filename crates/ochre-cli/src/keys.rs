@@ -9,14 +9,14 @@ use crate::client::{Connection, Server, encoded};
 use crate::output::{Exit, Output, seconds, table, text};
 use crate::run::{Settings, options};
 
-/// Make, list and revoke the keys that a server knows its clients by
+/// Create, list and revoke API keys
 #[derive(clap::Subcommand)]
 pub(crate) enum Keys {
-    /// Make a key and print it: it is shown only now
+    /// Create a key and print it; it is shown only once
     Create(Create),
-    /// List the keys, without what they are
+    /// List the keys; the secret part is not shown
     List(List),
-    /// Revoke a key by its id: from now on it is refused
+    /// Revoke a key by its id; it is rejected from then on
     Revoke(Revoke),
 }
 
@@ -34,34 +34,35 @@ const LIMITS: [(&str, &str); 5] = [
 pub(crate) struct Of {
     #[command(flatten)]
     connection: Connection,
-    /// Work on the directory itself, while no server has it open: for the first key
+    /// Use the database directory directly, while no server has it open; for the first key
     #[arg(long)]
     offline: bool,
 }
 
 #[derive(clap::Args)]
 pub(crate) struct Create {
-    /// What it is for
+    /// The name of the key: what it is used for
     name: String,
-    /// What it may: ROLE, ROLE:TENANT, ROLE:TENANT/DATABASE or ROLE:TENANT/DATABASE/COLLECTION, with * for any characters
+    /// What it grants: ROLE, ROLE:TENANT, ROLE:TENANT/DATABASE or ROLE:TENANT/DATABASE/COLLECTION, with * for any
+    /// characters
     #[arg(long = "grant", required = true, value_name = "GRANT")]
     grants: Vec<String>,
-    /// After how long it is refused, such as 30d or 12h
+    /// The key expires after this time, such as 30d or 12h
     #[arg(long, value_name = "DURATION")]
     expires_in: Option<String>,
-    /// So many requests a second
+    /// At most N requests per second
     #[arg(long, value_name = "REQUESTS")]
     requests_per_second: Option<u32>,
-    /// So many requests at once
+    /// At most N concurrent requests
     #[arg(long, value_name = "REQUESTS")]
     concurrent_requests: Option<u32>,
-    /// So many records in one write
+    /// At most N records in one write
     #[arg(long, value_name = "RECORDS")]
     batch_records: Option<u32>,
-    /// So many collections in what it may make some in
+    /// At most N collections in the databases where the key may create collections
     #[arg(long, value_name = "COLLECTIONS")]
     collections: Option<u32>,
-    /// So many records in a collection that it writes to
+    /// At most N records in a collection that the key writes to
     #[arg(long, value_name = "RECORDS")]
     collection_records: Option<u32>,
     #[command(flatten)]

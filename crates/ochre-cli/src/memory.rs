@@ -9,12 +9,12 @@ use crate::output::{Exit, Output};
 /// The parts, as the server names them and in the order of the table.
 const PARTS: [&str; 8] = ["vectors", "quantized", "links", "columns", "text", "indexes", "locations", "total"];
 
-/// Show what a running server holds in memory, in megabytes by collection and part.
+/// Show the memory of a running server, in megabytes by collection and part.
 #[derive(clap::Args)]
 pub(crate) struct Memory {
     #[command(flatten)]
     connection: Connection,
-    /// Print the server's answer as it is, in bytes
+    /// Print the server's response as JSON, in bytes
     #[arg(long)]
     json: bool,
 }

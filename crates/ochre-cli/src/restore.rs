@@ -9,7 +9,7 @@ use crate::backup::repository;
 use crate::output::{Exit, Output};
 use crate::run::Settings;
 
-/// Make a database out of a backup, in a new directory
+/// Restore a backup into a new directory
 #[derive(clap::Args)]
 pub(crate) struct Restore {
     #[command(flatten)]
@@ -17,7 +17,7 @@ pub(crate) struct Restore {
     /// The directory of the backups; the target of the configuration if absent
     #[arg(long, value_name = "TARGET")]
     from: Option<String>,
-    /// The last backup at or before this: a position, an RFC 3339 time, a backup's id, or `latest`
+    /// The last backup at or before this point: a commit number, an RFC 3339 time, a backup's id, or `latest`
     #[arg(long, default_value = "latest", value_name = "POSITION|TIME|ID")]
     at: String,
     /// The directory to restore into: empty, or not there yet
@@ -26,7 +26,7 @@ pub(crate) struct Restore {
     /// Only the collection of this name or id
     #[arg(long, value_name = "NAME|ID")]
     collection: Option<String>,
-    /// Although `backup.key` is set, also take backups without a keyed hash
+    /// Accept backups without a keyed hash although `backup.key` is set
     #[arg(long)]
     accept_unsigned: bool,
 }

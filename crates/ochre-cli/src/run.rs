@@ -14,7 +14,7 @@ use crate::output::{Exit, Output};
 pub(crate) struct Run {
     #[command(flatten)]
     settings: Settings,
-    /// Open a database that has lost what was acknowledged, and go on with what is there; the rest is kept in quarantine/
+    /// Open a database that has lost acknowledged data, with what is left of it; the rest is moved to quarantine/
     #[arg(long)]
     accept_loss: bool,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Settings {
     /// Allow POST /api/v2/reset, which deletes everything.
     #[arg(long)]
     allow_reset: bool,
-    /// Listen beyond this machine without authentication: whoever reaches the port can do everything.
+    /// Listen beyond this machine without authentication: anyone who reaches the port has full access.
     #[arg(long)]
     allow_no_auth: bool,
     /// Configuration file, ochre's TOML or a Chroma server's YAML [default: ./ochre.toml if it exists].

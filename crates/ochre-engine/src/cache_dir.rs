@@ -1,5 +1,5 @@
-//! Derived files in `cache/<collection>/`, snapshots of graphs and records, text segments and metadata indexes: written beside and renamed,
-//! deleted when useless.
+//! Derived files in `cache/<collection>/`, snapshots of graphs and records, text segments and metadata indexes: written
+//! beside and renamed, deleted when useless.
 
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};

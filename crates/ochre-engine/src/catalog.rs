@@ -1,4 +1,5 @@
-//! The catalog: what there is of tenants, databases and collections, and the rows of collections that are kept in memory.
+//! The catalog: what there is of tenants, databases and collections, and the rows of collections that are kept in
+//! memory.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -203,8 +204,8 @@ impl Catalog {
     /// Makes a collection; returns the one that is there if that is wanted.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a bad name, empty or too large descriptions; [`Error::Store`] if the name is taken or there is no
-    /// such database.
+    /// [`Error::Invalid`] for a bad name, empty or too large descriptions; [`Error::Store`] if the name is taken or
+    /// there is no such database.
     pub(crate) fn create(
         &self, tenant: &str, database: &str, name: &str, options: CollectionOptions,
     ) -> Result<CollectionRow, Error> {

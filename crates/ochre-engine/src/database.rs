@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::backup::folders::UNFINISHED_RESTORE;
 use crate::backup::manifest::{BackupKind, Manifest};
 use crate::backup::repository::Repository;
-use crate::catalog::CollectionOptions;
+use crate::catalog::{CachedRow, CollectionOptions};
 use crate::collection::dirty::SWEEP;
 use crate::collection::eviction::{MemoryBudget, segment_bytes};
 use crate::collection::handle::Collection;
@@ -337,7 +337,7 @@ impl Database {
     /// # Errors
     /// [`Error::Store`] if there is none.
     pub fn collection_in(&self, tenant: &str, database: &str, name: &str) -> Result<Collection, Error> {
-        Ok(Collection::new(Arc::clone(&self.inner), self.inner.catalog.find(tenant, database, name)?))
+        Ok(self.handle(self.inner.catalog.find(tenant, database, name)?))
     }
 
     /// A collection by id.
@@ -345,12 +345,12 @@ impl Database {
     /// # Errors
     /// [`Error::Store`] if there is none.
     pub fn collection_by_id(&self, id: Uuid) -> Result<Collection, Error> {
-        Ok(Collection::new(Arc::clone(&self.inner), self.inner.catalog.cached(id)?))
+        Ok(self.handle(self.inner.catalog.cached(id)?))
     }
 
     /// A collection by id, if the catalog has it in memory: nothing is read from disk for it.
     pub fn collection_in_memory(&self, id: Uuid) -> Option<Collection> {
-        Some(Collection::new(Arc::clone(&self.inner), self.inner.catalog.in_memory(id)?))
+        Some(self.handle(self.inner.catalog.in_memory(id)?))
     }
 
     /// Whether there is a collection of this name, if that is known without reading from disk.
@@ -519,6 +519,10 @@ impl Database {
         let mut done = None;
         self.inner.store.read_tables(&mut |connection| work(connection).map(|value| done = Some(value)))?;
         done.ok_or(Error::Closed)
+    }
+
+    fn handle(&self, row: Arc<CachedRow>) -> Collection {
+        Collection::new(Arc::clone(&self.inner), row, self.maintenance.clone())
     }
 
     /// Forgets what is in memory of a deleted collection.

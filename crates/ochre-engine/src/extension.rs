@@ -14,8 +14,8 @@ use crate::write::publish::Commit;
 /// The tables of the server's keys, which are of no extension that could be left out.
 const KEYS: &str = "auth";
 
-/// What a database is given beside what it does itself: named in [`Options::extensions`](crate::Options), opened in that
-/// order, after its tables were brought to the newest version and before the first request and the first job.
+/// What a database is given beside what it does itself: named in [`Options::extensions`](crate::Options), opened in
+/// that order, after its tables were brought to the newest version and before the first request and the first job.
 ///
 /// Its tables are reached by [`Database::read_tables`] and [`Database::change_tables`], and are part of backups.
 pub trait StoreExtension: Send + Sync {
@@ -48,8 +48,8 @@ pub trait StoreExtension: Send + Sync {
         false
     }
 
-    /// Records were written. Called in the order of commits by whoever commits, while nobody else can: it must be fast, and
-    /// whatever it writes to the database itself waits for its own end, for ever.
+    /// Records were written. Called in the order of commits by whoever commits, while nobody else can: it must be fast,
+    /// and whatever it writes to the database itself waits for its own end, for ever.
     fn committed(&self, commit: &Commit) {
         let _ = commit;
     }

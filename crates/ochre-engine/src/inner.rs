@@ -1,4 +1,5 @@
-//! An open database, wired together: who owns what. Arrows go down: `Inner` knows its owners, none of them knows `Inner`.
+//! An open database, wired together: who owns what. Arrows go down: `Inner` knows its owners, none of them knows
+//! `Inner`.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};

@@ -22,8 +22,8 @@ pub struct Options {
     pub vfs: Option<String>,
     /// Map sealed vector segments and database pages into memory. Turn it off on network file systems.
     pub map_segments: bool,
-    /// Size at which a vector segment is sealed, in bytes; where memory is small, a quarter of the memory limit if that is
-    /// less.
+    /// Size at which a vector segment is sealed, in bytes; where memory is small, a quarter of the memory limit if that
+    /// is less.
     pub segment_bytes: u64,
     /// Collections with fewer records have no graph: measuring all is faster.
     pub graph_records_min: usize,
@@ -66,8 +66,8 @@ pub struct Options {
     pub unindexed_records_max: usize,
     /// What extends it, in the order in which they are opened.
     pub extensions: Vec<Arc<dyn StoreExtension>>,
-    /// Open a database that has lost what was acknowledged, and go on with what is there; what no longer belongs to it is
-    /// kept in its folder `quarantine`. Without, such a database is not opened.
+    /// Open a database that has lost what was acknowledged, and go on with what is there; what no longer belongs to it
+    /// is kept in its folder `quarantine`. Without, such a database is not opened.
     pub accept_loss: bool,
     /// Run maintenance by itself. Without, call `Database::maintain`.
     pub background: bool,

@@ -1,7 +1,7 @@
 //! Schemas at work: compiled once per version, asked for every write, and what they found remembered.
 //!
-//! A record is judged inside the transaction that would change it, by the schema in force there: no write that
-//! began before a schema was declared slips past it. Where that can take long, it is judged before the transaction begins,
+//! A record is judged inside the transaction that would change it, by the schema in force there: no write that began
+//! before a schema was declared slips past it. Where that can take long, it is judged before the transaction begins,
 //! and inside it only again if the record or the schema has changed since: nobody waits for a slow validator.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -61,8 +61,8 @@ impl<'a> Call<'a> {
         parse_json(self.body)
     }
 
-    /// The collection that the path names by name or UUID; in the tenant and the database of the path, or of the query, or
-    /// the default ones.
+    /// The collection that the path names by name or UUID; in the tenant and the database of the path, or of the query,
+    /// or the default ones.
     ///
     /// # Errors
     /// [`Failure`] with 404.
@@ -105,8 +105,8 @@ pub fn find_collection(database: &Database, tenant: &str, home: &str, name: &str
 /// Reads a JSON object into a struct, as Chroma does; what is wrong is said with its place.
 ///
 /// # Errors
-/// [`Failure`]: 400 if it is no JSON, 422 if it is not what is expected, an array among others, which serde takes for the
-/// values of a struct in order; 413 if it would take more memory than a request may.
+/// [`Failure`]: 400 if it is no JSON, 422 if it is not what is expected, an array among others, which serde takes for
+/// the values of a struct in order; 413 if it would take more memory than a request may.
 pub fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     if bytes.trim_ascii_start().starts_with(b"[") && serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
         return Err(unexpected(&"invalid type: sequence, expected an object"));
@@ -117,8 +117,8 @@ pub fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
 /// Reads a JSON document of Ochre's own interfaces; what is wrong is said with its place.
 ///
 /// # Errors
-/// [`Failure`]: 400 if it is no JSON, or has a member that nobody reads; 422 if it is not what is expected; 413 if it would
-/// take more memory than a request may.
+/// [`Failure`]: 400 if it is no JSON, or has a member that nobody reads; 422 if it is not what is expected; 413 if it
+/// would take more memory than a request may.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     parse(bytes, |error| match unknown_member(&error.to_string()) {
         Some(text) => Failure::invalid(format!("{text} Nothing was done")),
@@ -144,8 +144,8 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], unexpected: fn(PathError) -> Failure
     Ok(value)
 }
 
-/// About how many bytes a JSON document takes once it is parsed, judged by its signs alone: a few characters can stand for
-/// many times as much memory. Numbers of embeddings become floats, everything else values of their own.
+/// About how many bytes a JSON document takes once it is parsed, judged by its signs alone: a few characters can stand
+/// for many times as much memory. Numbers of embeddings become floats, everything else values of their own.
 fn parsed_bytes(json: &[u8]) -> usize {
     const OBJECT: usize = 500;
     const MEMBER: usize = 200;

@@ -113,7 +113,8 @@ impl From<Error> for Failure {
                 }
                 StoreError::IdempotencyConflict { .. } => (S::UNPROCESSABLE_ENTITY, "ChromaError"),
                 StoreError::Full { .. } => (S::INSUFFICIENT_STORAGE, "ChromaError"),
-                // Damage has a name and a remedy in its text: it is the operator's to mend, and no fault of the request.
+                // Damage has a name and a remedy in its text: it is the operator's to mend, and no fault of the
+                // request.
                 StoreError::WritesStopped { .. }
                 | StoreError::Stale { .. }
                 | StoreError::Corrupt { .. }

@@ -6,7 +6,7 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use ochre_extension::{ApiExtension, Description, Needs, Operation, Permission};
+//! use ochre_extension::{Access, ApiExtension, Description, Operation, Permission};
 //! use serde_json::json;
 //!
 //! struct Sizes;
@@ -16,12 +16,13 @@
 //!         "sizes"
 //!     }
 //!
-//!     fn about(&self) -> &'static str {
+//!     fn description(&self) -> &'static str {
 //!         "how many records a collection has"
 //!     }
 //!
 //!     fn operations(self: Arc<Self>) -> Vec<Operation> {
-//!         let size = Description::get("/sizes/{collection}", "How many records a collection has", Needs::All(Permission::RecordRead));
+//!         let access = Access::Scope(Permission::RecordRead);
+//!         let size = Description::get("/sizes/{collection}", "Count the records of a collection", access);
 //!         vec![size.does(|call| Ok(json!({"records": call.collection()?.count()?}).into()))]
 //!     }
 //! }

@@ -49,8 +49,8 @@ pub enum Access {
     Scope(Permission),
     /// A permission somewhere in the place that the path names; the handler asks for the part it acts on.
     Any(Permission),
-    /// The first of these permissions, or the second where what is asked for changes nothing, somewhere in the place that
-    /// the path names; the handler asks for the part it acts on.
+    /// The first of these permissions, or the second where what is asked for changes nothing, somewhere in the place
+    /// that the path names; the handler asks for the part it acts on.
     Either(Permission, Permission),
 }
 

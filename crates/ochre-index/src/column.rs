@@ -474,8 +474,8 @@ fn local(offset: u32) -> u16 {
     u16::try_from(offset as usize % CHUNK).expect("a chunk has fewer than 2¹⁶ offsets")
 }
 
-/// The distinct strings of a column, by code. Only grows, so views of any age can share it; once most of it is dead, newer
-/// views get another.
+/// The distinct strings of a column, by code. Only grows, so views of any age can share it; once most of it is dead,
+/// newer views get another.
 #[derive(Default)]
 pub(crate) struct Dictionary(RwLock<Strings>);
 

@@ -1,5 +1,5 @@
-//! Read structures over the truth: typed columns, declared indexes, views, the graph, the trigrams of documents, and the
-//! planner that picks between exact search, scans of codes and the graph.
+//! Read structures over the truth: typed columns, declared indexes, views, the graph, the trigrams of documents, and
+//! the planner that picks between exact search, scans of codes and the graph.
 //!
 //! Everything here is derived and may be thrown away at any moment. No I/O of its own: what has to be
 //! read while a filter is evaluated is asked for through [`Rows`], snapshots go to any `Write`.

@@ -78,7 +78,8 @@ pub struct Plan {
     pub matches: usize,
     /// How many matches no search finds, because they are not linked yet.
     pub unindexed: usize,
-    /// Vectors of the collection that the last check of its graph could not reach; they are among the unindexed vectors.
+    /// Vectors of the collection that the last check of its graph could not reach; they are among the unindexed
+    /// vectors.
     pub unreachable: usize,
 }
 

@@ -5,9 +5,9 @@
 //!
 //! Invariants:
 //! - `slots[offset]` names the current vector of every live offset, and nothing for any other.
-//! - `nodes` says which node of `graph` has the code of an offset's *current* vector, and `in_graph` holds
-//!   the offsets whose node is linked. Every other live offset is the unindexed vectors: no search finds it, so its code
-//!   is scanned if there is one, else its vector measured.
+//! - `nodes` says which node of `graph` has the code of an offset's *current* vector, and `in_graph` holds the offsets
+//!   whose node is linked. Every other live offset is the unindexed vectors: no search finds it, so its code is scanned
+//!   if there is one, else its vector measured.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -394,9 +394,8 @@ impl View {
         }
     }
 
-    /// Puts a graph in place of the one there was. Which of its nodes are current vectors is found by
-    /// comparing ids, so any graph over the same offsets may be given, however old. What none of its searches finds is in the
-    /// tail.
+    /// Puts a graph in place of the one there was. Which of its nodes are current vectors is found by comparing ids, so
+    /// any graph over the same offsets may be given, however old. What none of its searches finds is in the tail.
     pub fn set_graph(&mut self, graph: Option<Arc<Graph>>) {
         self.in_graph = Bitmap::new();
         self.nodes = Vec::new();

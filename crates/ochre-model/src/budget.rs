@@ -1,8 +1,8 @@
 //! What one request may use: memory, compiled patterns, and time.
 //!
-//! Work for a request happens on one thread, and its budget is that thread's while it does ([`enter`]): whoever keeps bytes
-//! for the request charges them, and loops that can be long ask whether to go on, without handing a budget through every
-//! call. Where no budget was entered, as in a program that embeds the database, nothing is bounded.
+//! Work for a request happens on one thread, and its budget is that thread's while it does ([`enter`]): whoever keeps
+//! bytes for the request charges them, and loops that can be long ask whether to go on, without handing a budget
+//! through every call. Where no budget was entered, as in a program that embeds the database, nothing is bounded.
 //!
 //! Not here: how large budgets are (`ochre-server`).
 

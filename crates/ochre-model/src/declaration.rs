@@ -98,8 +98,8 @@ impl Declaration {
         if self.schema.is_some() { self.validation_type.unwrap_or_default() } else { ValidationType::None }
     }
 
-    /// The keys, to be shown among a collection's metadata. The schema is a string however it was written: clients refuse to
-    /// send metadata with an object back.
+    /// The keys, to be shown among a collection's metadata. The schema is a string however it was written: clients
+    /// refuse to send metadata with an object back.
     pub fn to_metadata(&self) -> Map<String, Json> {
         let text = |schema: &Json| schema.as_str().map_or_else(|| schema.to_string(), str::to_owned);
         let keys = [

@@ -67,8 +67,8 @@ pub trait Scheduler: Send + Sync {
     /// Runs a paused or broken job again, from its next time on.
     fn resume(&self, job: &str) -> Result<(), Error>;
 
-    /// Runs a job as soon as possible, whatever its schedule and its precondition say; the scheduled time of the run. Asking
-    /// again before it begins is asking once.
+    /// Runs a job as soon as possible, whatever its schedule and its precondition say; the scheduled time of the run.
+    /// Asking again before it begins is asking once.
     fn run_now(&self, job: &str) -> Result<Time, Error>;
 
     /// Stops a run under way at its next step.
@@ -80,8 +80,8 @@ pub trait Scheduler: Send + Sync {
     /// The last runs of a job, newest first.
     fn history(&self, job: &str, limit: usize) -> Result<Vec<Run>, Error>;
 
-    /// Changes schedule, policies or settings. Nothing is changed if anything about it is wrong. A time to run once comes
-    /// beside a recurring schedule, and `"once": null` takes such times back.
+    /// Changes schedule, policies or settings. Nothing is changed if anything about it is wrong. A time to run once
+    /// comes beside a recurring schedule, and `"once": null` takes such times back.
     fn alter(&self, job: &str, change: &Map<String, Value>) -> Result<JobStatus, Error>;
 
     /// Makes schedule, policies and settings of a job what they were declared to be.

@@ -180,6 +180,7 @@ pub enum Status {
     /// The scheduler was stopped, and it goes on after the next start.
     Interrupted,
     /// It got too little done beside requests, and goes on as an urgent run.
+    #[serde(alias = "raised")]
     Escalated,
     /// Its process died.
     Lost,
@@ -281,6 +282,7 @@ mod tests {
         assert_eq!((schedule.counters.ran, schedule.last_scheduled_at), (3, Some(now)));
         assert_eq!(schedule.last_check.as_ref().map(|check| check.reason.as_str()), Some("nothing"));
         assert_eq!(schedule.pending[0].scheduled_at, now);
+        assert_eq!(serde_json::from_str::<Status>("\"raised\"").unwrap(), Status::Escalated);
         // Written again it has the new names.
         let again = serde_json::to_value(&schedule).unwrap();
         assert!(again.get("settings").is_some() && again.get("knobs").is_none(), "{again}");

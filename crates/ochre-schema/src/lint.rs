@@ -13,8 +13,9 @@ const HINTS_MAX: usize = 5;
 /// Longer lists of operands are not held against the rules of a property.
 const OPERANDS_JUDGED_MAX: usize = 100;
 
-/// What in `filter` can never match, a sentence each: operands of a type that the key never has, or that its
-/// rules (enum, bounds, pattern, …) rule out, and keys that no record may have. Negative tests, which match everything then, are told as well.
+/// What in `filter` can never match, a sentence each: operands of a type that the key never has, or that its rules
+/// (enum, bounds, pattern, …) rule out, and keys that no record may have. Negative tests, which match everything then,
+/// are told as well.
 pub fn lint(schema: &MetadataSchema, mode: ValidationType, filter: &Filter) -> Vec<String> {
     let mut found = Vec::new();
     if mode == ValidationType::None {

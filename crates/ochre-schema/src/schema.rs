@@ -63,8 +63,8 @@ impl KeyPattern {
 }
 
 impl MetadataSchema {
-    /// What is demanded of a key: by its own name, else by the pattern of that very text, else by the first pattern that
-    /// matches it, else by what is said of all other keys.
+    /// What is demanded of a key: by its own name, else by the pattern of that very text, else by the first pattern
+    /// that matches it, else by what is said of all other keys.
     pub fn property(&self, key: &str) -> Option<&Property> {
         let by_pattern = || {
             let same = self.patterns.iter().find(|(pattern, _)| pattern.as_str() == key);

@@ -38,8 +38,8 @@ pub enum SuggestedTypes {
     Union,
 }
 
-/// The schema that the reports suggest. `formats` are those that all values of a key have. What `declared` calls sensitive
-/// stays so.
+/// The schema that the reports suggest. `formats` are those that all values of a key have. What `declared` calls
+/// sensitive stays so.
 pub fn suggest_schema(
     keys: &[KeyReport], records: u64, formats: &BTreeMap<String, Format>, declared: Option<&MetadataSchema>,
     of: SuggestedTypes,

@@ -1,9 +1,9 @@
 //! Validators that a schema brings itself: patterns, CEL expressions over the record, functions of the
 //! program that embeds the database.
 //!
-//! A CEL expression is at most [`EXPRESSION_MAX`] characters. Its `all`, `exists`, `filter` and `map` do not nest, and see
-//! nothing but the element they are at, and no value of it can become more than [`GROWTH_MAX`] times as large as the record
-//! (`Growth`); patterns are compiled with the schema. So judging takes time and memory linear in the record.
+//! A CEL expression is at most [`EXPRESSION_MAX`] characters. Its `all`, `exists`, `filter` and `map` do not nest, and
+//! see nothing but the element they are at, and no value of it can become more than [`GROWTH_MAX`] times as large as
+//! the record (`Growth`); patterns are compiled with the schema. So judging takes time and memory linear in the record.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

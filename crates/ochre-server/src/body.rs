@@ -137,7 +137,8 @@ async fn discard(mut body: axum::body::Body) {
     while let Some(Ok(_)) = body.frame().await {}
 }
 
-/// A number for who sends a request: the address, and the name if it was authenticated. What a header claims does not count.
+/// A number for who sends a request: the address, and the name if it was authenticated. What a header claims does not
+/// count.
 fn caller_of(request: &Request) -> u64 {
     let mut hasher = std::collections::hash_map::DefaultHasher::new();
     request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip()).hash(&mut hasher);

@@ -1,7 +1,7 @@
 //! Request bodies that are arriving: memory is taken as their bytes come, never for what was only announced.
 //!
-//! At the limit nobody waits for somebody who may never send the rest: of the caller that holds the most, if others wait,
-//! and else of all, the body that comes slowest is given up, and answered 503.
+//! At the limit nobody waits for somebody who may never send the rest: of the caller that holds the most, if others
+//! wait, and else of all, the body that comes slowest is given up, and answered 503.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -50,8 +50,8 @@ impl Connections {
         Arc::new(Self { most, next: AtomicU64::new(0), open: Mutex::default() })
     }
 
-    /// Room for a new connection. If there are as many as may be, the one that has been idle for longest is asked to end; if
-    /// none has been for a while, the new one waits.
+    /// Room for a new connection. If there are as many as may be, the one that has been idle for longest is asked to
+    /// end; if none has been for a while, the new one waits.
     pub(crate) async fn enter(self: &Arc<Self>) -> Guard {
         loop {
             if let Some(guard) = self.try_enter() {

@@ -1,5 +1,5 @@
-//! Finds records by flat typed parameters, made from a collection's schema and from what its records look like: what GPT
-//! actions and tools of language models can fill in.
+//! Finds records by flat typed parameters, made from a collection's schema and from what its records look like: what
+//! GPT actions and tools of language models can fill in.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -148,7 +148,8 @@ fn filter(parameter: &Parameter, value: &Json) -> Result<Filter, ApiError> {
 
 const SHOWN: Include = Include { embeddings: false, documents: true, metadatas: true, uris: false };
 
-/// Finds records: by embedding if the server can make one, else by words; without a text, in the order they were inserted.
+/// Finds records: by embedding if the server can make one, else by words; without a text, in the order they were
+/// inserted.
 pub(crate) async fn find(app: &App, named: CollectionRef, given: Map<String, Json>) -> Result<Json, ApiError> {
     let home = named.clone();
     let search = app

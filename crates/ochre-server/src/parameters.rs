@@ -1,5 +1,5 @@
-//! Query parameters that nobody reads are refused where Ochre's own interfaces are served: a misspelt `dry_run` would else do
-//! what it was to try. Chroma's routes ignore what they do not know, as Chroma does.
+//! Query parameters that nobody reads are refused where Ochre's own interfaces are served: a misspelt `dry_run` would
+//! else do what it was to try. Chroma's routes ignore what they do not know, as Chroma does.
 
 use std::collections::HashMap;
 use std::sync::Arc;

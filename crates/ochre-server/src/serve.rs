@@ -124,8 +124,8 @@ impl Server {
         self.tls.is_some()
     }
 
-    /// Serves until `stop` completes; then takes no new requests, finishes those in flight, as far as that takes no longer
-    /// than `server.stop_timeout_ms`, and returns. `waiting` is told how many there are.
+    /// Serves until `stop` completes; then takes no new requests, finishes those in flight, as far as that takes no
+    /// longer than `server.stop_timeout_ms`, and returns. `waiting` is told how many there are.
     ///
     /// # Errors
     /// An extension cannot be started: which, and why.

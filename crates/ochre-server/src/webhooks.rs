@@ -120,8 +120,8 @@ impl Webhooks {
         }))
     }
 
-    /// Posts events of jobs from now on: each once in the order in which they came, and those that are not taken again later,
-    /// without holding up others.
+    /// Posts events of jobs from now on: each once in the order in which they came, and those that are not taken again
+    /// later, without holding up others.
     pub(crate) fn start(self: &Arc<Self>) {
         let (Some(name), Some(mut waiting)) = (self.of_jobs.clone(), self.waiting.lock().take()) else { return };
         let (webhooks, again) = (Arc::clone(self), Arc::new(Semaphore::new(AGAIN_MAX)));

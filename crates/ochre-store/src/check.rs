@@ -57,7 +57,8 @@ impl Report {
 /// Checks the database in `directory`: SQLite's own structure, every checksum of every segment, and
 /// that every record's vector, metadata and position are what the rest of the database says.
 ///
-/// `known` are the tables of extensions, whose definitions are compared; those of others may be plain tables and indexes.
+/// `known` are the tables of extensions, whose definitions are compared; those of others may be plain tables and
+/// indexes.
 ///
 /// # Errors
 /// [`Error::Locked`] if a process has it open, [`Error::TooNew`], [`Error::Io`] if it cannot be read at
@@ -130,7 +131,8 @@ pub(crate) fn check_pages(connection: &Connection, report: &mut Report, pace: Pa
     if suspects.is_empty() {
         return Ok(true);
     }
-    // What the log has again is not read from the file: a checkpoint that a crash or a full disk ended leaves pages halfway.
+    // What the log has again is not read from the file: a checkpoint that a crash or a full disk ended leaves pages
+    // halfway.
     let path = connection.path().map(|path| Path::new(path).with_extension("sqlite3-wal"));
     let anew = path.map_or_else(BTreeSet::new, |path| pages_in_log(&path));
     for page in suspects.into_iter().filter(|page| !anew.contains(page)) {

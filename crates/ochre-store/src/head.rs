@@ -1,8 +1,8 @@
 //! The head file: how far the catalog had come, kept outside the file that can be lost or put back from elsewhere.
 //!
-//! It is written after each transaction and before its answer, without a sync of its own unless the epoch changed (`docs/formats/database.md`).
-//! So after a power failure it may lag behind the catalog; it never leads, and a catalog that is behind it has lost
-//! what was acknowledged.
+//! It is written after each transaction and before its answer, without a sync of its own unless the epoch changed
+//! (`docs/formats/database.md`). So after a power failure it may lag behind the catalog; it never leads, and a catalog
+//! that is behind it has lost what was acknowledged.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

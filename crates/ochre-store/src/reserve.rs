@@ -1,7 +1,7 @@
 //! Space kept aside, so that a full disk is no dead end: deleting, and giving space back, need some themselves.
 //!
-//! A file of a MiB lies in the database directory. Where a change that makes room finds the disk full, the file goes and
-//! the change is tried again; once there is space, it is made again.
+//! A file of a MiB lies in the database directory. Where a change that makes room finds the disk full, the file goes
+//! and the change is tried again; once there is space, it is made again.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

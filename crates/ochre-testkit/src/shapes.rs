@@ -1,5 +1,5 @@
-//! Vectors as people have them, on which graphs lose whole groups of records: variants of a template, copies, clusters and curves
-//! in the order they were made, outliers.
+//! Vectors as people have them, on which graphs lose whole groups of records: variants of a template, copies, clusters
+//! and curves in the order they were made, outliers.
 
 use fastrand::Rng;
 

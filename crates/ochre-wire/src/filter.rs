@@ -64,8 +64,8 @@ pub fn document_filter(json: &Json) -> Result<Filter, Refused> {
     }))
 }
 
-/// How large a pattern may be once it is compiled, in bytes: tried from the smallest, so that each counts for about what
-/// it takes.
+/// How large a pattern may be once it is compiled, in bytes: tried from the smallest, so that each counts for about
+/// what it takes.
 const PATTERN_BYTES: [usize; 4] = [16 << 10, 64 << 10, 256 << 10, 1 << 20];
 /// How much a pattern may keep in memory while it is used, in bytes.
 const PATTERN_CACHE_BYTES_MAX: usize = 256 << 10;

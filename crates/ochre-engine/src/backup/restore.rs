@@ -50,8 +50,8 @@ impl std::str::FromStr for RestoreAt {
 }
 
 impl Repository {
-    /// Makes a database in `directory`, as [`Repository::restore`] does; its tables may be those that are `known`. `finish` is
-    /// called with the directory before it counts as whole.
+    /// Makes a database in `directory`, as [`Repository::restore`] does; its tables may be those that are `known`.
+    /// `finish` is called with the directory before it counts as whole.
     pub(crate) fn restore_whole(
         &self, at: &RestoreAt, known: &[ExtensionTables], directory: &Path,
         finish: impl FnOnce(&Path) -> Result<(), Error>,

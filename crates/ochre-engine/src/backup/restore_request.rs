@@ -33,10 +33,10 @@ impl Default for RestoreOptions {
 }
 
 impl Repository {
-    /// Makes a database in `directory`, which has to be empty or not there, out of a backup. It holds exactly
-    /// what was committed at that backup's position. A directory that is not there is made as `directory.partial` and renamed
-    /// once it is whole; one that is there has a mark until then, with which it is not opened. If anything fails, what was
-    /// written is removed.
+    /// Makes a database in `directory`, which has to be empty or not there, out of a backup. It holds exactly what was
+    /// committed at that backup's position. A directory that is not there is made as `directory.partial` and renamed
+    /// once it is whole; one that is there has a mark until then, with which it is not opened. If anything fails, what
+    /// was written is removed.
     ///
     /// # Errors
     /// [`Error::Backup`]: there is no such backup, or the directory is not empty. [`Error::DamagedBackup`]: a chunk is

@@ -89,8 +89,8 @@ impl Backups {
         if self.settings.backup_accept_foreign { Ok(()) } else { check_owner(&own, repository, manifests) }
     }
 
-    /// Looks whether backups can be taken to the target, if one is configured, on a thread of its own: it may be far away. What is
-    /// wrong is logged, and told of the jobs. The database can be closed meanwhile.
+    /// Looks whether backups can be taken to the target, if one is configured, on a thread of its own: it may be far
+    /// away. What is wrong is logged, and told of the jobs. The database can be closed meanwhile.
     pub(crate) fn examine_target(&self) {
         let options = &self.settings;
         let Some(target) = options.backup_target.clone().filter(|target| !target.is_empty()) else { return };

@@ -14,8 +14,8 @@ pub trait BackupTarget: Send + Sync {
     /// # Errors
     /// [`Error::Backup`], as everywhere here, naming the target and the object.
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Error>;
-    /// The bytes of an object; `None` if there is none of this name. One of more than `limit` bytes is an error, without
-    /// being read whole.
+    /// The bytes of an object; `None` if there is none of this name. One of more than `limit` bytes is an error,
+    /// without being read whole.
     fn get(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, Error>;
     /// The names below a prefix that ends with `/`, with the size of each in bytes.
     fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, Error>;

@@ -142,7 +142,8 @@ impl Backups {
     }
 }
 
-/// Keeps files that may be removed under names of their own beside the copy: up to the lengths it records they never change.
+/// Keeps files that may be removed under names of their own beside the copy: up to the lengths it records they never
+/// change.
 fn pin(copy: &mut Copy, folder: &Path) -> std::io::Result<()> {
     let pinned = folder.join("pinned");
     std::fs::create_dir_all(&pinned)?;

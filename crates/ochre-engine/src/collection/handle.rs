@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::inner::Inner;
 use crate::introspect::IntrospectRequest;
 use crate::introspect::validate::Validation;
+use crate::maintenance::Maintenance;
 use crate::metadata_index::definition::IndexDefinition;
 use crate::query::request::{FilterWarnings, GetRequest, GetResults, QueryRequest, QueryResults};
 use crate::query::text::TextHit;
@@ -26,11 +27,13 @@ pub struct Collection {
     inner: Arc<Inner>,
     /// What the catalog says of it, kept up to date by commits.
     row: Arc<CachedRow>,
+    /// Maintenance goes on for as long as anybody has a handle.
+    _maintenance: Option<Arc<Maintenance>>,
 }
 
 impl Collection {
-    pub(crate) fn new(inner: Arc<Inner>, row: Arc<CachedRow>) -> Self {
-        Self { inner, row }
+    pub(crate) fn new(inner: Arc<Inner>, row: Arc<CachedRow>, maintenance: Option<Arc<Maintenance>>) -> Self {
+        Self { inner, row, _maintenance: maintenance }
     }
 
     /// Its id.
@@ -156,7 +159,8 @@ impl Collection {
         self.get_results(request).map(|results| results.records)
     }
 
-    /// As [`Collection::get`], with what the filter should be looked at for, and how the records were found if that is asked.
+    /// As [`Collection::get`], with what the filter should be looked at for, and how the records were found if that is
+    /// asked.
     ///
     /// # Errors
     /// As [`Collection::get`].

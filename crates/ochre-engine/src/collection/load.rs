@@ -1,5 +1,5 @@
-//! Loading a collection: its records, its graph, its text segments and its declared indexes, from the files in `cache/` and what
-//! the log says changed since, or from the store where there are none.
+//! Loading a collection: its records, its graph, its text segments and its declared indexes, from the files in `cache/`
+//! and what the log says changed since, or from the store where there are none.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

@@ -185,8 +185,8 @@ impl CollectionState {
         }
     }
 
-    /// As [`CollectionState::change`], for what takes long: readers and commits do not wait for it. If commits keep coming between,
-    /// they do in the end.
+    /// As [`CollectionState::change`], for what takes long: readers and commits do not wait for it. If commits keep
+    /// coming between, they do in the end.
     pub(crate) fn publish_optimistic(&self, change: impl Fn(&mut View)) {
         for _ in 0..OPTIMISTIC_TRIES {
             let Some(current) = self.view() else { return };
@@ -243,7 +243,8 @@ impl CollectionState {
         Ok(next)
     }
 
-    /// Puts a view in the place of all there are, which keep old files mapped; `false` if `current` is not the newest any more.
+    /// Puts a view in the place of all there are, which keep old files mapped; `false` if `current` is not the newest
+    /// any more.
     fn replace_all(&self, current: &Arc<View>, next: View) -> bool {
         let mut state = self.state.lock();
         let State::Ready(views) = &mut *state else { return false };

@@ -129,8 +129,8 @@ impl Indexing {
         Ok(())
     }
 
-    /// Waits for the next step of what works on graphs, and makes room for it: what was sealed meanwhile leaves the heap, since
-    /// writes may wait for just that, and pages go where memory is short.
+    /// Waits for the next step of what works on graphs, and makes room for it: what was sealed meanwhile leaves the
+    /// heap, since writes may wait for just that, and pages go where memory is short.
     fn next_step(&self, progress: Progress, context: &Context<'_>) -> Result<(), Failure> {
         // It must not wait for room that it takes itself.
         self.collections.release_pages();
@@ -140,8 +140,8 @@ impl Indexing {
         Ok(())
     }
 
-    /// Lets views find vectors where sealing or compaction put them. All of them are read for that, so their pages go again
-    /// where memory is short.
+    /// Lets views find vectors where sealing or compaction put them. All of them are read for that, so their pages go
+    /// again where memory is short.
     pub(crate) fn relocate_moved(&self) -> Result<(), Error> {
         let mut failed = None;
         for number in self.dirty.take_moved() {
@@ -228,7 +228,8 @@ impl Indexing {
         rebuild_candidates
     }
 
-    /// Which share of the [`SAMPLED_NEAREST`] nearest neighbours of some records the graph finds, of those that are there.
+    /// Which share of the [`SAMPLED_NEAREST`] nearest neighbours of some records the graph finds, of those that are
+    /// there.
     pub(crate) fn recall(
         &self, number: CollectionNumber, sample: usize, context: &Context<'_>,
     ) -> Result<f64, Failure> {
@@ -463,7 +464,8 @@ impl Indexing {
         self.write_records_if_stale(loaded, row, all, context)
     }
 
-    /// Makes sure that searches find every node; those that they miss all the same stay among the unindexed vectors, which are scanned.
+    /// Makes sure that searches find every node; those that they miss all the same stay among the unindexed vectors,
+    /// which are scanned.
     fn repair(
         &self, loaded: &CollectionState, view: &View, hnsw: &HnswConfiguration, graph: &Arc<Graph>, all: bool,
         context: &Context<'_>,
@@ -522,8 +524,8 @@ impl Indexing {
         }
     }
 
-    /// A graph as searches read it, if much of it is new. One that takes much of the memory there may be, or lay in a file before,
-    /// is that of its snapshot, just written: the pages of that can be let go of.
+    /// A graph as searches read it, if much of it is new. One that takes much of the memory there may be, or lay in a
+    /// file before, is that of its snapshot, just written: the pages of that can be let go of.
     fn copy_in_order(&self, row: &CollectionRow, graph: &Graph, fresh: usize) -> Option<Graph> {
         let bytes = (graph.codes_bytes() + graph.links_bytes()) as u64;
         let is_large = bytes > self.collections.memory_limit() / HEAP_SHARE;

@@ -41,8 +41,8 @@ fn save(connection: &Connection, schedule: &Schedule) -> rusqlite::Result<bool> 
     Ok(true)
 }
 
-/// Lets every schedule begin at a time: what was due before is neither due nor missed. One that cannot be read is made again
-/// from the configuration.
+/// Lets every schedule begin at a time: what was due before is neither due nor missed. One that cannot be read is made
+/// again from the configuration.
 pub(crate) fn begin_from(connection: &Connection, now: Time) -> rusqlite::Result<()> {
     let mut statement = connection.prepare("SELECT name, schedule FROM jobs")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;

@@ -20,8 +20,8 @@ use crate::metadata_index::registry::{
 use crate::schemas::unix_seconds;
 
 impl MetadataIndexes {
-    /// Declares a metadata index, of a collection or of every collection of a database, and begins to build it. One that
-    /// exists as asked for is left alone.
+    /// Declares a metadata index, of a collection or of every collection of a database, and begins to build it. One
+    /// that exists as asked for is left alone.
     pub(crate) fn create(&self, definition: &IndexDefinition) -> Result<(Json, IndexChange), Error> {
         let _changing = self.registry.changing.lock();
         let (row, definition) = self.prepare_index(definition)?;
@@ -100,9 +100,9 @@ impl MetadataIndexes {
         self.describe(&self.registry.find(tenant, database, name)?)
     }
 
-    /// Makes the index `name` what it is asked to be: in place if only its name, `hidden` or `comment` differ, else by a
-    /// build beside the one that serves. A build under way is superseded; of another collection than before, it takes the
-    /// place of the one there was. One that does not exist is made.
+    /// Makes the index `name` what it is asked to be: in place if only its name, `hidden` or `comment` differ, else by
+    /// a build beside the one that serves. A build under way is superseded; of another collection than before, it takes
+    /// the place of the one there was. One that does not exist is made.
     pub(crate) fn put(&self, name: &str, definition: &IndexDefinition) -> Result<(Json, IndexChange), Error> {
         let IndexDefinition { tenant, database, index_name, .. } = definition;
         let existing = match self.registry.find(tenant, database, name) {
@@ -302,7 +302,8 @@ impl MetadataIndexes {
         self.replace_declared(Some(index), None)
     }
 
-    /// Puts an index with its entries in the place of another: first in the store, in one transaction, then here and in the views.
+    /// Puts an index with its entries in the place of another: first in the store, in one transaction, then here and in
+    /// the views.
     fn replace_declared(
         &self, before: Option<&Declared>, new: Option<(&Declared, &[Arc<Entry>])>,
     ) -> Result<(), Error> {

@@ -8,8 +8,8 @@ use crate::metadata_index::definition::IndexDefinition;
 use crate::metadata_index::registry::{IndexChange, IndexSelection};
 
 impl Database {
-    /// Declares a metadata index, of a collection or of every collection of a database, and begins to build it. One that
-    /// exists as asked for is left alone.
+    /// Declares a metadata index, of a collection or of every collection of a database, and begins to build it. One
+    /// that exists as asked for is left alone.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a bad definition, [`Error::NotFound`] if there is no such collection or database,
@@ -60,9 +60,9 @@ impl Database {
         self.inner.metadata_indexes.show(tenant, database, name)
     }
 
-    /// Makes the index `name` what it is asked to be: in place if only its name, `hidden` or `comment` differ, else by a
-    /// build beside the one that serves. A build under way is superseded; of another collection than before, it takes the
-    /// place of the one there was. One that does not exist is made.
+    /// Makes the index `name` what it is asked to be: in place if only its name, `hidden` or `comment` differ, else by
+    /// a build beside the one that serves. A build under way is superseded; of another collection than before, it takes
+    /// the place of the one there was. One that does not exist is made.
     ///
     /// # Errors
     /// As [`Database::create_metadata_index`]; [`Error::NotFound`] if one is to be renamed that does not exist.

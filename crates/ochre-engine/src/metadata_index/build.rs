@@ -152,8 +152,8 @@ impl MetadataIndexes {
                     (progress.0, progress.1) = (index.covered().len(), view.live().len());
                 }
             }
-            // So many records as were outside in the beginning: those that change meanwhile are looked up in the columns,
-            // or it would never end.
+            // So many records as were outside in the beginning: those that change meanwhile are looked up in the
+            // columns, or it would never end.
             let left = *open.get_or_insert_with(|| view.outside_index(index).len());
             let covered =
                 if left == 0 { 0 } else { self.cover_next(entry, &loaded, row, generation, &shape, context)? };

@@ -129,8 +129,8 @@ impl MetadataIndexes {
         Ok(ids)
     }
 
-    /// Puts what is known of entries into the store, in one transaction; of those that are no more, nothing. With them what
-    /// the index of a database is declared to be.
+    /// Puts what is known of entries into the store, in one transaction; of those that are no more, nothing. With them
+    /// what the index of a database is declared to be.
     pub(super) fn save_entries(
         &self, changes: &[(Arc<Entry>, State)], of: Option<&DatabaseIndex>,
     ) -> Result<(), Error> {

@@ -251,7 +251,7 @@ fn log_decision(row: &CollectionRow, trace: &Trace, has_filter: bool, matched: u
         .take(LOGGED_PLANS)
         .map(|plan| {
             let Plan { strategy, visited, scanned, reranked, .. } = plan;
-            format!("{strategy:?}: {visited} nodes visited, {scanned} codes scanned, {reranked} vectors reranked")
+            format!("{strategy:?}: {visited} nodes visited, {scanned} quantized vectors scanned, {reranked} vectors reranked")
         })
         .collect();
     tracing::debug!(

@@ -30,7 +30,7 @@ pub struct Explain {
     pub filter_micros: u64,
     /// How long searching vectors took, in microseconds; 0 for a get.
     pub search_micros: u64,
-    /// Of each query embedding, how many nodes were visited, codes scanned and vectors reranked.
+    /// Of each query embedding, how many nodes were visited, quantized vectors scanned and vectors reranked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub plans: Vec<Json>,
     /// All of it in a sentence.
@@ -99,7 +99,7 @@ impl Explain {
         };
         let search = plans.first().map_or(String::new(), |plan| {
             format!(
-                "; the search was {}: {} nodes visited, {} codes scanned, {} vectors reranked",
+                "; the search was {}: {} nodes visited, {} quantized vectors scanned, {} vectors reranked",
                 strategy_name(plan.strategy),
                 plan.visited,
                 plan.scanned,

@@ -1,11 +1,11 @@
 //! Requests first: decides before every step of maintenance whether there is room for it.
 //!
-//! Pressure, from 0 to 100, is the worst of: requests under way by processors, their latency by what it
-//! usually is, what other processes use of the processors (which slows maintenance down, but never stops it: the
-//! system shares processors out between processes), how long they waited for a step of maintenance that kept the
-//! writer, and resident memory by its limit. Below [`START`] maintenance works as it pleases, from there on ever less, from [`STOP`] on it waits until the
-//! pressure was below [`RESUME`] for a while. It is never starved: a tenth of the time is always its own. Where the
-//! disk is nearly full, what is in no hurry waits too: it may need room, while other jobs make some.
+//! Pressure, from 0 to 100, is the worst of: requests under way by processors, their latency by what it usually is,
+//! what other processes use of the processors (which slows maintenance down, but never stops it: the system shares
+//! processors out between processes), how long they waited for a step of maintenance that kept the writer, and resident
+//! memory by its limit. Below [`START`] maintenance works as it pleases, from there on ever less, from [`STOP`] on it
+//! waits until the pressure was below [`RESUME`] for a while. It is never starved: a tenth of the time is always its
+//! own. Where the disk is nearly full, what is in no hurry waits too: it may need room, while other jobs make some.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

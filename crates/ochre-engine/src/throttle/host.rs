@@ -65,8 +65,9 @@ pub(crate) fn memory_bytes() -> u64 {
     [limit, total].into_iter().flatten().min().unwrap_or(u64::MAX)
 }
 
-/// The least memory limit of the control groups that a process is in, as its `/proc/self/cgroup` names them, and of those
-/// they are in, version 1 and 2. Within a container the groups of its own are all there are, whatever their names outside.
+/// The least memory limit of the control groups that a process is in, as its `/proc/self/cgroup` names them, and of
+/// those they are in, version 1 and 2. Within a container the groups of its own are all there are, whatever their names
+/// outside.
 fn group_limit(mounted: &Path, groups: &str) -> Option<u64> {
     let mut limits = Vec::new();
     for line in groups.lines() {

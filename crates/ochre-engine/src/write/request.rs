@@ -32,8 +32,8 @@ impl NewRecords {
         records
     }
 
-    /// Whether its metadata holds a number that no integer of 64 bits is as large as: of larger JSON integers the nearest
-    /// float is taken.
+    /// Whether its metadata holds a number that no integer of 64 bits is as large as: of larger JSON integers the
+    /// nearest float is taken.
     pub fn has_numbers_beyond_64_bits(&self) -> bool {
         let is_beyond = |float: &f64| float.abs() >= 2f64.powi(63);
         let patches = self.batch.metadatas.iter().flatten().flatten();

@@ -414,7 +414,8 @@ fn a_restore_that_is_interrupted_leaves_nothing_that_is_taken_for_a_database() {
     std::fs::remove_dir_all(scene.target().join("chunks")).unwrap();
     assert!(scene.restore("third", RestoreAt::Latest).is_err());
     assert!(!scene.folder.path().join("third").exists() && !scene.folder.path().join("third.partial").exists());
-    // An empty directory that is there is restored into as it is: a disk may be mounted there. An interrupted one begins again.
+    // An empty directory that is there is restored into as it is: a disk may be mounted there. An interrupted one
+    // begins again.
     let empty = scene.folder.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
     #[cfg(unix)]

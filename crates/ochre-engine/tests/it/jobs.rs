@@ -111,6 +111,16 @@ fn index_sync_moves_what_was_written_into_the_graph() {
 }
 
 #[test]
+fn a_collection_that_outlives_its_database_handle_is_maintained() {
+    let database = Database::ephemeral_with(Options { background: true, ..crate::support::small() }).unwrap();
+    let notes = database.create_collection("notes").unwrap();
+    drop(database);
+    fill(&notes, 200);
+    notes.count().unwrap();
+    eventually("the graph", || notes.graph_nodes().unwrap() >= 200 && notes.index_progress().unwrap().1 == 0);
+}
+
+#[test]
 fn index_sync_moves_few_vectors_once_they_have_waited() {
     let options = |options: Options| options.setting("index-sync", "tail_age", "300ms");
     check(

@@ -1,5 +1,5 @@
-//! Every job, killed at each of its steps, and met by a full disk at each of its writes: the database opens clean, holds what
-//! it held, and the job does its work the next time.
+//! Every job, killed at each of its steps, and met by a full disk at each of its writes: the database opens clean,
+//! holds what it held, and the job does its work the next time.
 
 use std::path::Path;
 use std::process::Command;
@@ -82,8 +82,8 @@ fn indebted(home: &Path, target: &Path) -> Oracle {
     oracle
 }
 
-/// Runs a job by hand and waits until it has ended; none if it could not be noted that it shall run, or if nothing of it
-/// is seen for as long as this: on a full disk its end may not have been written down.
+/// Runs a job by hand and waits until it has ended; none if it could not be noted that it shall run, or if nothing of
+/// it is seen for as long as this: on a full disk its end may not have been written down.
 fn try_run(database: &Database, job: &str, quiet: Duration) -> Option<Run> {
     let last = || database.scheduler().history(job, 1).ok()?.pop();
     let before = last().map(|run| run.fence);
@@ -104,8 +104,8 @@ fn try_run(database: &Database, job: &str, quiet: Duration) -> Option<Run> {
     }
 }
 
-/// As [`try_run`] on a disk that works, until it succeeds: backups have stamps of a second, and one that was cut short may
-/// have taken it.
+/// As [`try_run`] on a disk that works, until it succeeds: backups have stamps of a second, and one that was cut short
+/// may have taken it.
 fn run(database: &Database, job: &str) -> Run {
     for _ in 0..3 {
         let run = try_run(database, job, PATIENCE).unwrap();

@@ -211,8 +211,8 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// Whether an index that serves can narrow down what passes a filter, whether or not scanning would be cheaper. True for
-/// filters without a test of metadata: documents and ids are looked up in other ways.
+/// Whether an index that serves can narrow down what passes a filter, whether or not scanning would be cheaper. True
+/// for filters without a test of metadata: documents and ids are looked up in other ways.
 pub fn is_answerable(filter: &Filter, view: &View, hints: &Hints) -> bool {
     let mut tests_metadata = false;
     filter.for_each_leaf(&mut |leaf| tests_metadata |= matches!(leaf, Filter::Key { .. }));

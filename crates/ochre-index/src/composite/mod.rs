@@ -281,7 +281,8 @@ impl View {
         let (mut compared, mut wrong) = (0, 0);
         for (segment, current) in index.segments() {
             let offsets: Vec<u32> = current.iter().collect();
-            // A segment is in the order of its keys: what it says of some records is collected at once, in bounded memory.
+            // A segment is in the order of its keys: what it says of some records is collected at once, in bounded
+            // memory.
             for part in offsets.chunks(VERIFIED_AT_ONCE) {
                 let (first, last) = (part[0], part[part.len() - 1]);
                 let mut said: HashMap<u32, Vec<Vec<u8>>> = HashMap::new();

@@ -12,7 +12,8 @@ use super::{Graph, NO_ENTRY, Near, Node, level_of};
 /// some longer links stay, which saves steps.
 const ALPHA: f32 = 1.2;
 
-/// Nodes that are kept on the way down to where a node is linked: one that is linked into the wrong cluster is not found.
+/// Nodes that are kept on the way down to where a node is linked: one that is linked into the wrong cluster is not
+/// found.
 const DESCENT_BEAM_WIDTH: usize = 4;
 
 /// How nodes are added.
@@ -25,8 +26,8 @@ pub struct BuildOptions<'a> {
 }
 
 impl BuildOptions<'_> {
-    /// Runs `work`, which takes its next piece itself until none is left, on this thread and others, as far as that many
-    /// nodes are worth them.
+    /// Runs `work`, which takes its next piece itself until none is left, on this thread and others, as far as that
+    /// many nodes are worth them.
     pub(super) fn on_threads(&self, nodes: usize, work: &(impl Fn() + Sync)) {
         std::thread::scope(|scope| {
             for _ in 1..self.threads.min(nodes / 16).max(1) {
@@ -239,8 +240,8 @@ impl Graph {
         self.set_neighbours(node, level, links);
     }
 
-    /// Hangs a node below the first one with the same code: into its list, or, where that has a duplicate already, into that
-    /// one's, and so on, so that lists become trees. `false` if no place was found.
+    /// Hangs a node below the first one with the same code: into its list, or, where that has a duplicate already, into
+    /// that one's, and so on, so that lists become trees. `false` if no place was found.
     fn add_duplicate(&self, first: u32, node: u32) -> bool {
         /// Of a tree with 30 branches at each node, even of a billion duplicates.
         const DEPTH_MAX: usize = 16;

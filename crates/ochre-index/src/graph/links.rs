@@ -79,8 +79,8 @@ impl Links {
         slots.take_while(|slot| *slot & !DUPLICATE != NONE).map(Link::of_slot)
     }
 
-    /// Visits the neighbours in a list, below `nodes`, and puts duplicates into `duplicates`. As [`Links::get`], for searches:
-    /// whatever is no neighbour is told by one comparison.
+    /// Visits the neighbours in a list, below `nodes`, and puts duplicates into `duplicates`. As [`Links::get`], for
+    /// searches: whatever is no neighbour is told by one comparison.
     #[inline]
     pub(super) fn visit(&self, list: usize, nodes: u32, duplicates: &mut Vec<u32>, mut neighbour: impl FnMut(u32)) {
         for slot in self.list(list) {

@@ -136,8 +136,8 @@ pub struct Graph {
     /// By node, where its lists above the lowest level begin in `upper`.
     upper_start: Arena<u32>,
     upper: Links,
-    /// How distances grow with rank, as the bits of an `f32`; 0 while nothing is known, and negative where they grow by no power
-    /// of it: then it is how many times more candidates searches keep.
+    /// How distances grow with rank, as the bits of an `f32`; 0 while nothing is known, and negative where they grow by
+    /// no power of it: then it is how many times more candidates searches keep.
     distance_growth: AtomicU32,
     /// Level and number of the node that searches begin at.
     entry: AtomicU64,
@@ -305,8 +305,8 @@ impl Graph {
         self.codes.bytes().1 + self.nodes_and_links().1
     }
 
-    /// Bytes of nodes that lie in no file, as far as they are used: all of them, or those that came since its snapshot was
-    /// mapped.
+    /// Bytes of nodes that lie in no file, as far as they are used: all of them, or those that came since its snapshot
+    /// was mapped.
     pub fn unsaved_bytes(&self) -> usize {
         let saved = if self.file_bytes() > 0 { self.laid_out } else { 0 };
         (self.codes_bytes() + self.links_bytes()) / self.capacity().max(1) * (self.len() - saved)

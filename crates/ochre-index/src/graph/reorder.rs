@@ -1,8 +1,8 @@
 //! Where nodes lie in memory: beside those that searches measure with them.
 //!
-//! Nodes arrive in an order that has nothing to do with their vectors, so each node that a search comes across lies on cache
-//! lines and pages of its own. A copy of a graph, on the heap or as its snapshot, numbers its nodes as a search of its
-//! links in depth comes across them: nearly as good as orders that take far more work to find.
+//! Nodes arrive in an order that has nothing to do with their vectors, so each node that a search comes across lies on
+//! cache lines and pages of its own. A copy of a graph, on the heap or as its snapshot, numbers its nodes as a search
+//! of its links in depth comes across them: nearly as good as orders that take far more work to find.
 //!
 //! Source: Coleman et al., Graph Reordering for Cache-Efficient Near Neighbor Search, arXiv:2104.03221.
 

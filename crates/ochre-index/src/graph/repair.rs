@@ -1,9 +1,10 @@
 //! Making sure that searches find every node, and mending the graph where they do not.
 //!
-//! Links to a node are lost when lists are pruned, and greedy searches end in the wrong place where distances say nothing:
-//! between variants of one text, far from everything, on the way from one cluster to another. So each node is searched for by its
-//! own vector once it is linked, as a query would at default parameters. One that is missed gets a link from where its search
-//! ended; what is missed all the same is known ([`Graph::lost`]), and stays among the unindexed vectors, which are scanned.
+//! Links to a node are lost when lists are pruned, and greedy searches end in the wrong place where distances say
+//! nothing: between variants of one text, far from everything, on the way from one cluster to another. So each node is
+//! searched for by its own vector once it is linked, as a query would at default parameters. One that is missed gets a
+//! link from where its search ended; what is missed all the same is known ([`Graph::lost`]), and stays among the
+//! unindexed vectors, which are scanned.
 //!
 //! Not here: when that is done (`ochre-engine`).
 
@@ -91,7 +92,8 @@ impl Graph {
         reached.unsearched.dedup();
     }
 
-    /// The nodes that searches were known to miss when that was last looked at; the caller keeps those among the unindexed vectors.
+    /// The nodes that searches were known to miss when that was last looked at; the caller keeps those among the
+    /// unindexed vectors.
     pub fn unreachable(&self) -> Vec<Node> {
         self.lost_nodes().into_iter().map(|node| self.node(node)).collect()
     }
@@ -135,9 +137,9 @@ impl Graph {
         self.reached.lock().unsearched = (0..linked).collect();
     }
 
-    /// Searches for the next `count_max` nodes that were not searched for yet by their own vectors, as queries that keep
-    /// `ef` candidates do, and links those that are missed to where their searches end. `vector` gives a node's vector, or
-    /// nothing if it is not current, and need not be found. Nothing may be linked meanwhile.
+    /// Searches for the next `count_max` nodes that were not searched for yet by their own vectors, as queries that
+    /// keep `ef` candidates do, and links those that are missed to where their searches end. `vector` gives a node's
+    /// vector, or nothing if it is not current, and need not be found. Nothing may be linked meanwhile.
     pub fn search_own<'v>(
         &self, count_max: usize, ef: usize, vector: impl Fn(Node) -> Option<&'v [f32]> + Sync,
         options: BuildOptions<'_>,
@@ -196,7 +198,8 @@ impl Graph {
         };
         options.on_threads(nodes.len(), &work);
         let (mut missed, mut given_up): (Vec<u32>, Vec<Near>) = (missed.into_inner(), given_up.into_inner());
-        // A scan finds what searches take too long for. Where that is the rule, only those are linked that lie farthest off.
+        // A scan finds what searches take too long for. Where that is the rule, only those are linked that lie farthest
+        // off.
         given_up.sort_unstable_by(|a, b| b.cmp(a));
         given_up.truncate((nodes.len() / GIVEN_UP_SHARE).max(GIVEN_UP_FEW));
         missed.extend(given_up.iter().map(|near| near.node));
@@ -227,7 +230,8 @@ impl Graph {
         first.filter(is_below).unwrap_or(node)
     }
 
-    /// The vector of a node that has to be found by way of this one: its own, or, if that is not current, a duplicate's.
+    /// The vector of a node that has to be found by way of this one: its own, or, if that is not current, a
+    /// duplicate's.
     fn any_current<'v>(&self, node: u32, vector: &impl Fn(Node) -> Option<&'v [f32]>) -> Option<&'v [f32]> {
         /// Duplicates that are looked at.
         const LOOKED_AT_MAX: usize = 1000;
@@ -264,8 +268,8 @@ impl Graph {
         affected
     }
 
-    /// Where to put a link to a node, of those that its search follows, in that order: in the list of the first that is about as
-    /// near as any, since searches reach that first; and the neighbour that gives way, if one has to.
+    /// Where to put a link to a node, of those that its search follows, in that order: in the list of the first that is
+    /// about as near as any, since searches reach that first; and the neighbour that gives way, if one has to.
     fn place(&self, node: u32, followed: &[u32]) -> Option<(u32, Option<u32>)> {
         /// What is farther by less is about as far: codes err, and what gives way to what is as near comes back.
         const ABOUT: f32 = 1.2;

@@ -9,18 +9,20 @@ use super::{Graph, Near};
 const WIDER: usize = 3;
 /// and this many where codes cannot tell which are the best: those are compared exactly.
 const UNCLEAR_MAX: usize = 4096;
-/// They follow at least `ef` divided by this: where all distances are about equal, as between the variants of a text, the
-/// best so far says nothing of the best.
+/// They follow at least `ef` divided by this: where all distances are about equal, as between the variants of a text,
+/// the best so far says nothing of the best.
 const FOLLOWED_SHARE: usize = 4;
 /// Nodes whose neighbours tell how distances grow with rank, from one rank …
 const CALIBRATED: usize = 64;
 const CALIBRATED_NEAR: usize = 10;
 /// … to another.
 const CALIBRATED_FAR: usize = 100;
-/// Parts of the growth that searches go by: usually the first makes those that end by distance find as much, over all queries, as
-/// those that keep a fixed number of candidates: the hard ones gain what the easy ones lose. Where all are hard, more is needed.
+/// Parts of the growth that searches go by: usually the first makes those that end by distance find as much, over all
+/// queries, as those that keep a fixed number of candidates: the hard ones gain what the easy ones lose. Where all are
+/// hard, more is needed.
 const DISTANCE_GROWTH_SHARES: [f32; 6] = [0.5, 0.75, 1.0, 1.5, 2.0, 3.0];
-/// Where distances do not grow by a power of rank, as inner products do not, this many times more candidates may be needed.
+/// Where distances do not grow by a power of rank, as inner products do not, this many times more candidates may be
+/// needed.
 const WIDTHS: [f32; 4] = [1.0, 1.5, 2.0, 3.0];
 /// Of the nearest [`CALIBRATED_NEAR`] nodes searches find this part at least, on average,
 const RECALL_MIN: f32 = 0.985;
@@ -126,7 +128,8 @@ pub(crate) struct Wanted<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct DistanceBound {
     pub(super) k: usize,
-    /// Candidates farther than the `k`-th best by this factor are not followed, if it is known how distances grow with rank,
+    /// Candidates farther than the `k`-th best by this factor are not followed, if it is known how distances grow with
+    /// rank,
     factor: Option<f32>,
     /// if that is more than codes usually err,
     error_stddev: f32,
@@ -138,8 +141,8 @@ pub(super) struct DistanceBound {
     unclear_max: usize,
 }
 
-/// The distances from which on candidates are not followed, are not kept, and are not among the best whatever codes err;
-/// infinite where nothing can be said.
+/// The distances from which on candidates are not followed, are not kept, and are not among the best whatever codes
+/// err; infinite where nothing can be said.
 #[derive(Clone, Copy)]
 struct Limits {
     follow: f32,
@@ -271,8 +274,8 @@ impl Graph {
         })
     }
 
-    /// Measures how distances grow with rank, on some nodes' neighbours, and how far searches have to go by that to find them.
-    /// Searches end by distance from then on.
+    /// Measures how distances grow with rank, on some nodes' neighbours, and how far searches have to go by that to
+    /// find them. Searches end by distance from then on.
     pub fn calibrate(&self) {
         self.set_distance_growth(0.0);
         let linked = self.linked().len();
@@ -505,8 +508,8 @@ fn see(seen: &mut [u64], touched: &mut Vec<u32>, node: u32) -> bool {
     is_new
 }
 
-/// How many nodes a search keeps on each level on its way down: one less than graphs of this size have levels above the lowest. What
-/// is as large as that takes more, since there are more clusters to end up in the wrong one of.
+/// How many nodes a search keeps on each level on its way down: one less than graphs of this size have levels above the
+/// lowest. What is as large as that takes more, since there are more clusters to end up in the wrong one of.
 fn descent_beam_width(nodes: usize, max_neighbors: usize) -> usize {
     let levels = nodes.checked_ilog(max_neighbors.max(4)).unwrap_or(0);
     (levels as usize).saturating_sub(1).max(1)

@@ -132,8 +132,9 @@ impl<W: Write + Seek> Parts<'_, W> {
 }
 
 impl Graph {
-    /// Writes the linked part of the graph, with room for `capacity` nodes, or for those there are if they are more, its
-    /// nodes in the order that searches read them. No nodes may be added meanwhile, and [`Graph::search_weakly_linked_again`] comes first.
+    /// Writes the linked part of the graph, with room for `capacity` nodes, or for those there are if they are more,
+    /// its nodes in the order that searches read them. No nodes may be added meanwhile, and
+    /// [`Graph::search_weakly_linked_again`] comes first.
     ///
     /// # Errors
     /// Whatever `out` fails with.

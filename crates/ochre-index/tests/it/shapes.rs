@@ -125,8 +125,8 @@ fn all_copies_of_a_vector_are_found() {
     }
 }
 
-/// Points of a curve so close to each other that the sample by which codes are chosen says nothing of it: what codes err is
-/// all that their distances are.
+/// Points of a curve so close to each other that the sample by which codes are chosen says nothing of it: what codes
+/// err is all that their distances are.
 #[test]
 fn neighbours_that_codes_cannot_tell_apart_are_found() {
     let mut rng = Rng::with_seed(1);

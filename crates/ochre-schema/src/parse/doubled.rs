@@ -1,12 +1,13 @@
-//! Members that stand twice in an object: JSON readers keep the last without a word, and half of a schema would be gone.
+//! Members that stand twice in an object: JSON readers keep the last without a word, and half of a schema would be
+//! gone.
 
 use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// The JSON pointer (RFC 6901) of the first member that stands twice in its object, of those whose pointer is wanted; `None`
-/// if there is none, or if it is no JSON.
+/// The JSON pointer (RFC 6901) of the first member that stands twice in its object, of those whose pointer is wanted;
+/// `None` if there is none, or if it is no JSON.
 pub fn doubled_member(json: &[u8], is_wanted: &dyn Fn(&str) -> bool) -> Option<String> {
     let mut found = None;
     let mut deserializer = serde_json::Deserializer::from_slice(json);

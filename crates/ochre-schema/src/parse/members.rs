@@ -3,7 +3,7 @@
 use ochre_model::Value;
 use serde_json::{Map, Value as Json};
 
-use super::{At, Parsed};
+use super::at::{At, Parsed};
 use crate::judge::nearest;
 
 /// Members that only annotate: read by people, without effect.

@@ -1,6 +1,7 @@
 //! From `chroma:schema` to a [`MetadataSchema`]: the shorthand, the full form, and the subset of JSON Schema 2020-12
 //! that can be honoured. What cannot be is refused, with the place and the remedy.
 
+mod at;
 mod doubled;
 mod members;
 mod property;
@@ -10,6 +11,8 @@ mod validators;
 use ochre_model::{ValueType, check_key};
 use serde_json::{Map, Value as Json};
 
+pub use self::at::InvalidSchema;
+use self::at::{At, Parsed};
 pub use self::doubled::doubled_member;
 use self::members::{ANNOTATIONS, count, flag, kind, refuse_unknown, text};
 use self::property::{PROPERTY_MEMBERS, property};
@@ -22,56 +25,6 @@ const SCHEMA_BYTES_MAX: usize = 1 << 20;
 
 /// How many patterns a schema has at most.
 const PATTERNS_MAX: usize = 200;
-
-/// What is said of a member that stands twice.
-const DOUBLED: &str = "it stands twice in its object, and only one of them could count: keep one";
-
-/// Why a schema was refused: where, what, and what to do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("chroma:schema is not valid at {}: {problem}", if pointer.is_empty() { "its root" } else { pointer })]
-pub struct InvalidSchema {
-    /// A JSON pointer into the schema (RFC 6901).
-    pub pointer: String,
-    /// What is wrong there, and what to do about it.
-    pub problem: String,
-}
-
-type Parsed<T> = Result<T, InvalidSchema>;
-
-/// Where in the schema the parser is.
-#[derive(Clone, Copy)]
-struct At<'a> {
-    parent: Option<&'a At<'a>>,
-    name: &'a str,
-    /// It was declared before, maybe by a version that refused less.
-    is_stored: bool,
-}
-
-impl<'a> At<'a> {
-    const fn root(is_stored: bool) -> Self {
-        Self { parent: None, name: "", is_stored }
-    }
-
-    fn to(&'a self, name: &'a str) -> Self {
-        Self { parent: Some(self), name, is_stored: self.is_stored }
-    }
-
-    fn pointer(&self) -> String {
-        let Some(parent) = self.parent else { return String::new() };
-        format!("{}/{}", parent.pointer(), self.name.replace('~', "~0").replace('/', "~1"))
-    }
-
-    fn error<T>(&self, problem: impl Into<String>) -> Parsed<T> {
-        Err(InvalidSchema { pointer: self.pointer(), problem: problem.into() })
-    }
-}
-
-impl InvalidSchema {
-    /// Of a document that has a member twice, with where.
-    pub fn doubled(pointer: String) -> Self {
-        Self { pointer, problem: DOUBLED.into() }
-    }
-}
 
 impl MetadataSchema {
     /// Parses what stands under `chroma:schema`: a JSON object, or a string that holds one.

@@ -3,10 +3,10 @@
 use ochre_model::{Scalar, Value, ValueType};
 use serde_json::{Map, Value as Json};
 
+use super::at::{At, Parsed};
 use super::members::{ANNOTATIONS, either, flag, kind, refuse_unknown, text, value};
 use super::types::{scalar_or_list, types, types_text};
 use super::validators::{regex, validators};
-use super::{At, Parsed};
 use crate::format::Format;
 use crate::judge::nearest;
 use crate::property::{Allowed, Bound, Property, Severity, element_of, list_of, type_name};

@@ -3,8 +3,8 @@
 use ochre_model::ValueType;
 use serde_json::Value as Json;
 
+use super::at::{At, Parsed};
 use super::members::kind;
-use super::{At, Parsed};
 use crate::format::Format;
 use crate::judge::nearest;
 use crate::property::{Property, list_of};

@@ -3,8 +3,8 @@
 use regex::RegexBuilder;
 use serde_json::{Map, Value as Json};
 
+use super::at::{At, Parsed};
 use super::members::{kind, refuse_unknown, text};
-use super::{At, Parsed};
 use crate::validator::{Expression, Test, Validator};
 
 /// How much a pattern may take in memory once it is compiled, in bytes.

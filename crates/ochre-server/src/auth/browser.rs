@@ -1,8 +1,9 @@
 //! Pages of other sites must not use a server through the browser of somebody who can reach it.
 //!
-//! A browser says where a page is from (`Origin`, `Sec-Fetch-Site`); no other client does. Such requests pass if they come from a
-//! page of this very server or of an origin that the configuration allows. And since any site can give its own name this
-//! machine's address (DNS rebinding), without authentication the name in `Host` must be one that no site can have.
+//! A browser says where a page is from (`Origin`, `Sec-Fetch-Site`); no other client does. Such requests pass if they
+//! come from a page of this very server or of an origin that the configuration allows. And since any site can give its
+//! own name this machine's address (DNS rebinding), without authentication the name in `Host` must be one that no site
+//! can have.
 
 use std::net::{IpAddr, Ipv6Addr};
 

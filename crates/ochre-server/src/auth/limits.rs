@@ -77,8 +77,8 @@ struct Use {
 }
 
 tokio::task_local! {
-    /// What the request of this task takes of what its key may do at once. Work that goes on after its client left holds
-    /// it on.
+    /// What the request of this task takes of what its key may do at once. Work that goes on after its client left
+    /// holds it on.
     pub(crate) static ROOM: Option<Arc<Room>>;
 }
 

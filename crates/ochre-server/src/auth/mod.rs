@@ -1,7 +1,8 @@
 //! Who asks, and whether they may: credentials, the guard before every route, limits and the audit log.
 //!
 //! Invariants:
-//! - With authentication on, a request reaches a handler only through [`guard`], with a [`Caller`] that holds what the table asks.
+//! - With authentication on, a request reaches a handler only through [`guard`], with a [`Caller`] that holds what the
+//!   table asks.
 //! - A place in which nothing is granted to the caller is answered as if it were not there.
 
 mod audit;
@@ -104,8 +105,8 @@ impl Caller {
         Self { who: ochre_extension::Caller::new(principal, batch_records), key }
     }
 
-    /// Waits for others with this key that make collections, if it limits how many there are. To be awaited before room for
-    /// work is taken, and held until the collection is made.
+    /// Waits for others with this key that make collections, if it limits how many there are. To be awaited before room
+    /// for work is taken, and held until the collection is made.
     pub(crate) async fn count_collections(&self) -> Option<OwnedMutexGuard<()>> {
         let key = self.key.as_ref().filter(|key| key.limits().collections.is_some())?;
         Some(key.counting_collections().await)
@@ -134,8 +135,8 @@ impl Caller {
         Ok(())
     }
 
-    /// Refuses new records that would make a collection hold more than the key allows. Those that are there already may be
-    /// written again.
+    /// Refuses new records that would make a collection hold more than the key allows. Those that are there already may
+    /// be written again.
     pub(crate) fn check_records(&self, collection: &Collection, ids: &[String]) -> Result<(), ApiError> {
         let most = self.key.as_ref().and_then(|key| key.limits().collection_records);
         let Some(most) = most else { return Ok(()) };

@@ -16,8 +16,8 @@ pub(super) struct RequestTarget {
     pub(super) database: Option<String>,
     /// The collection as the request says it: all that an answer may repeat.
     pub(super) raw: Option<String>,
-    /// The names of the collections that may be meant. By its name it is one; by its id another; a collection may be named like
-    /// the id of another, and some routes take the one and some the other: then both.
+    /// The names of the collections that may be meant. By its name it is one; by its id another; a collection may be
+    /// named like the id of another, and some routes take the one and some the other: then both.
     pub(super) collections: Vec<String>,
 }
 

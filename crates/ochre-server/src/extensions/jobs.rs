@@ -93,33 +93,37 @@ impl ApiExtension for Jobs {
     fn operations(self: Arc<Self>) -> Vec<Operation> {
         let [lists, creates, deletes] = [&self, &self, &self].map(Arc::clone);
         vec![
-            Description::get("/_admin/jobs", "Every job: its state, when it is due, how its last run ended", READ)
+            Description::get("/_admin/jobs", "List the jobs: state, next run, outcome of the last run", READ)
                 .does(move |call: &Call<'_>| Ok(lists.list(call))),
-            Description::post("/_admin/jobs", "Make a job: a task with arguments, and when it is due", WRITE)
+            Description::post("/_admin/jobs", "Create a job: a task with arguments and a trigger", WRITE)
                 .takes("NewJob")
                 .answers(201, "object")
                 .does(move |call: &Call<'_>| creates.create(call)),
-            Description::delete("/_admin/jobs/{name}", "Delete a job that a user made, with its history", WRITE)
+            Description::delete("/_admin/jobs/{name}", "Delete a user-made job with its history", WRITE)
                 .does(move |call: &Call<'_>| deletes.delete(call)),
-            Description::get("/_admin/jobs/{name}", "A job: its definition, next times, progress and history", READ)
-                .query(const { &[Parameter::count("history"), Parameter::one_of("kind", &KINDS)] })
-                .does(move |call: &Call<'_>| self.show(call)),
+            Description::get(
+                "/_admin/jobs/{name}",
+                "Get a job: its definition, next times, progress and history",
+                READ,
+            )
+            .query(const { &[Parameter::count("history"), Parameter::one_of("kind", &KINDS)] })
+            .does(move |call: &Call<'_>| self.show(call)),
             Description::patch("/_admin/jobs/{name}", "Change a job's schedule, policies or settings", WRITE)
                 .takes("JobChange")
                 .does(change),
             Description::delete(
                 "/_admin/jobs/{name}/schedule",
-                "Make a job's schedule, policies and settings what the configuration says, or the defaults",
+                "Reset a job's schedule, policies and settings to those of the configuration, or the defaults",
                 WRITE,
             )
             .does(|call: &Call<'_>| Ok(whole(&call.database().scheduler().reset(call.path("name"))?).into())),
             Description::post("/_admin/jobs/{name}/run", "Run a job as soon as possible", WRITE)
                 .answers(202, "object")
                 .does(run_now),
-            Description::post("/_admin/jobs/{name}/cancel", "Stop a run under way at its next step", WRITE)
+            Description::post("/_admin/jobs/{name}/cancel", "Stop a running job at its next step", WRITE)
                 .answers(202, "object")
                 .does(tell(StatusCode::ACCEPTED, |scheduler, name| scheduler.cancel(name))),
-            Description::post("/_admin/jobs/{name}/pause", "Run a job no more until it is resumed", WRITE)
+            Description::post("/_admin/jobs/{name}/pause", "Pause a job until it is resumed", WRITE)
                 .does(tell(StatusCode::OK, |scheduler, name| scheduler.pause(name))),
             Description::post("/_admin/jobs/{name}/resume", "Run a paused or broken job again", WRITE)
                 .does(tell(StatusCode::OK, |scheduler, name| scheduler.resume(name))),

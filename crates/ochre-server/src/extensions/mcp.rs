@@ -183,8 +183,8 @@ impl ApiExtension for Mcp {
 
     fn started(&self, _: &Database) -> Result<(), Failure> {
         let app = self.app.get().ok_or_else(|| Failure::internal("tools are for a server"))?;
-        // Browsers on this machine must not be talked into using it: no origin is allowed. Under which names it is reached is
-        // looked at before any handler runs.
+        // Browsers on this machine must not be talked into using it: no origin is allowed. Under which names it is
+        // reached is looked at before any handler runs.
         let config = StreamableHttpServerConfig::default().enforce_origin_validation().disable_allowed_hosts();
         let (stop, tools) = (config.cancellation_token.clone(), Tools::new(app.clone(), false));
         let sessions = Arc::new(LocalSessionManager::default());

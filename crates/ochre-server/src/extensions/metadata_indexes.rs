@@ -52,7 +52,7 @@ impl ApiExtension for MetadataIndexes {
             .answers(202, "object")
             .query(const { &[DRY_RUN, Parameter::flag("replace"), COLLECTION, TENANT, DATABASE] })
             .does(create),
-            Description::get(many, "The declared metadata indexes", READ)
+            Description::get(many, "List the declared metadata indexes", READ)
                 .query(const { &[COLLECTION, Parameter::text("status"), TENANT, DATABASE] })
                 .does(list),
             Description::delete(
@@ -64,17 +64,17 @@ impl ApiExtension for MetadataIndexes {
                 .does(delete_many),
             Description::get(
                 "/_admin/metadata_indexes/suggestions",
-                "Metadata indexes that past filters would have profited from, each with a ready request",
+                "Suggest metadata indexes for the filters of past requests, each with a ready request",
                 READ,
             )
             .query(const { &[COLLECTION, TENANT, DATABASE] })
             .does(suggest),
-            Description::get(one, "A metadata index: its definition, status, progress, size and usage", READ)
+            Description::get(one, "Get a metadata index: its definition, status, progress, size and usage", READ)
                 .query(HOME)
                 .does(show),
             Description::put(
                 one,
-                "Make a metadata index what the body says, its name included, building beside what serves if need be",
+                "Create a metadata index, or change it to what the body says, its name included; rebuilt in the background if necessary",
                 WRITE,
             )
             .takes("MetadataIndex")
@@ -84,7 +84,7 @@ impl ApiExtension for MetadataIndexes {
             Description::delete(one, "Delete a metadata index, and stop its build", WRITE).query(HOME).does(delete),
             Description::post(
                 "/_admin/metadata_index/{index_name}/rebuild",
-                "Build a metadata index anew, beside what serves",
+                "Rebuild a metadata index in the background; the present one stays active until then",
                 WRITE,
             )
             .answers(202, "object")
@@ -92,7 +92,7 @@ impl ApiExtension for MetadataIndexes {
             .does(rebuild),
             Description::post(
                 "/_admin/metadata_index/{index_name}/cancel",
-                "Stop a build; what served before goes on serving",
+                "Cancel a build; the index that was active stays active",
                 WRITE,
             )
             .answers(202, "object")
@@ -100,7 +100,7 @@ impl ApiExtension for MetadataIndexes {
             .does(cancel),
             Description::get(
                 "/_admin/metadata_index/{index_name}/verify",
-                "Compare a metadata index with the records; what differs is not used until it is rebuilt",
+                "Compare a metadata index with the records; one that differs is not used until it is rebuilt",
                 READ,
             )
             .query(HOME)
@@ -192,8 +192,8 @@ impl Home {
     }
 }
 
-/// Fails unless the caller may do this to an index, as it is shown: as if it were not there, if nothing is granted there.
-/// An index of a database needs a grant on all of it.
+/// Fails unless the caller may do this to an index, as it is shown: as if it were not there, if nothing is granted
+/// there. An index of a database needs a grant on all of it.
 fn check(caller: &Caller, permission: Permission, index: &Json) -> Result<(), Failure> {
     let part = |name: &str| index[name].as_str();
     let target = Target { tenant: part("tenant"), database: part("database"), collection: part("collection") };
@@ -364,8 +364,8 @@ fn audited(index: &Json) -> Json {
 /// The collection, or the database as a whole, that an index is of: tenant, database, name of the collection.
 type Place = (String, String, Option<String>);
 
-/// The indexes that a list replaces: those of the collections that it names, or of the database, that it has not. An index
-/// of another collection is never replaced, nor is its name.
+/// The indexes that a list replaces: those of the collections that it names, or of the database, that it has not. An
+/// index of another collection is never replaced, nor is its name.
 fn replaced(database: &Database, scope: &Scope, definitions: &[IndexDefinition]) -> Result<Vec<Json>, Failure> {
     let place =
         |new: &IndexDefinition| -> Place { (new.tenant.clone(), new.database.clone(), collection_name(database, new)) };

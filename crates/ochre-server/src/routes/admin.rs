@@ -13,7 +13,7 @@ pub(super) fn operations() -> Vec<Served> {
     vec![Served::new(
         Description::get(
             "/_admin/memory",
-            "Bytes of memory by collection and part",
+            "Get the memory used, in bytes by collection and part",
             Access::Scope(Permission::SystemRead),
         ),
         memory,

@@ -24,7 +24,7 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(
             Description::get(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections",
-                "The collections of a database, by id",
+                "List the collections of a database, by id",
                 Access::Any(Permission::CollectionRead),
             )
             .answers(200, "Vec_Collection")
@@ -34,7 +34,7 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(
             Description::post(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections",
-                "Make a collection",
+                "Create a collection",
                 Access::Either(Permission::CollectionWrite, Permission::CollectionRead),
             )
             .takes("CreateCollectionPayload")
@@ -44,7 +44,7 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(
             Description::get(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections_count",
-                "How many collections there are",
+                "Count the collections of a database",
                 Access::Any(Permission::CollectionRead),
             )
             .answers(200, "integer"),
@@ -53,7 +53,7 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(
             Description::get(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
-                "A collection, by name",
+                "Get a collection by name",
                 Access::Scope(Permission::CollectionRead),
             )
             .answers(200, "Collection"),
@@ -62,7 +62,7 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(
             Description::get(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections/by-id/{collection}",
-                "A collection, by id",
+                "Get a collection by id",
                 Access::Scope(Permission::CollectionRead),
             )
             .answers(200, "Collection"),
@@ -88,7 +88,7 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(
             Description::get(
                 "/api/v2/collections/{crn}",
-                "A collection, by its resource name tenant_resource_name:database:collection",
+                "Get a collection by its resource name tenant_resource_name:database:collection",
                 Access::Any(Permission::CollectionRead),
             )
             .answers(200, "Collection"),

@@ -18,7 +18,7 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(
             Description::get(
                 "/api/v2/tenants/{tenant}/databases",
-                "The databases of a tenant, by name",
+                "List the databases of a tenant, by name",
                 Access::Any(Permission::DatabaseRead),
             )
             .answers(200, "Vec_Database")
@@ -28,7 +28,7 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(
             Description::post(
                 "/api/v2/tenants/{tenant}/databases",
-                "Make a database",
+                "Create a database",
                 Access::Any(Permission::DatabaseWrite),
             )
             .takes("CreateDatabasePayload"),
@@ -37,7 +37,7 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(
             Description::get(
                 "/api/v2/tenants/{tenant}/databases/{database}",
-                "A database",
+                "Get a database",
                 Access::Scope(Permission::DatabaseRead),
             )
             .answers(200, "Database"),

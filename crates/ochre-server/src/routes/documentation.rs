@@ -14,7 +14,7 @@ const PAGE: &str = include_str!("../../assets/docs.html");
 pub(super) fn operations() -> Vec<Served> {
     vec![
         Served::new(
-            Description::get("/openapi.json", "The description of the API", Access::Public).unlisted(),
+            Description::get("/openapi.json", "Get the OpenAPI description", Access::Public).unlisted(),
             document,
         ),
         Served::new(Description::get("/docs", "A page that shows it", Access::Public).unlisted(), page),

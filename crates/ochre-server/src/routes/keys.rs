@@ -18,7 +18,7 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(
             Description::get(
                 "/_admin/keys",
-                "The keys there are, without what they are",
+                "List the keys; their secret parts are not shown",
                 Access::Scope(Permission::KeyRead),
             ),
             list,
@@ -26,7 +26,7 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(
             Description::post(
                 "/_admin/keys",
-                "Make a key; it is in the answer, and never shown again",
+                "Create a key; the response is the only place where it is shown",
                 Access::Scope(Permission::KeyWrite),
             )
             .takes("NewKey")
@@ -34,13 +34,17 @@ pub(super) fn operations() -> Vec<Served> {
             create,
         ),
         Served::new(
-            Description::get("/_admin/keys/{id}", "A key, without what it is", Access::Scope(Permission::KeyRead)),
+            Description::get(
+                "/_admin/keys/{id}",
+                "Get a key; the secret part is not shown",
+                Access::Scope(Permission::KeyRead),
+            ),
             show,
         ),
         Served::new(
             Description::delete(
                 "/_admin/keys/{id}",
-                "Revoke a key: from now on it is refused",
+                "Revoke a key; it is rejected from then on",
                 Access::Scope(Permission::KeyWrite),
             ),
             revoke,

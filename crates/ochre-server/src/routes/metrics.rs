@@ -16,7 +16,7 @@ use crate::exposition::Exposition;
 
 pub(super) fn operations() -> Vec<Served> {
     vec![Served::new(
-        Description::get("/metrics", "Numbers for Prometheus", Access::Scope(Permission::SystemRead))
+        Description::get("/metrics", "Metrics in the Prometheus format", Access::Scope(Permission::SystemRead))
             .answers(200, "string"),
         metrics,
     )]

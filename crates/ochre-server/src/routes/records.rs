@@ -54,7 +54,7 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(
             Description::post(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/add",
-                "Add records; ids that exist are left as they are",
+                "Add records; records with existing ids are left unchanged",
                 Access::Scope(Permission::RecordWrite),
             )
             .takes("AddCollectionRecordsPayload")
@@ -101,7 +101,7 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(
             Description::post(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/query",
-                "The records nearest to each query embedding",
+                "Find the records nearest to each query embedding",
                 Access::Scope(Permission::RecordRead),
             )
             .takes("QueryRequestPayload")
@@ -111,7 +111,7 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(
             Description::get(
                 "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/count",
-                "How many records there are",
+                "Count the records of a collection",
                 Access::Scope(Permission::RecordRead),
             )
             .answers(200, "integer")
@@ -246,7 +246,8 @@ fn written_response(status: StatusCode, violations: &Violations) -> Response {
     (status, header, Json(body)).into_response()
 }
 
-/// The first integer of a body's metadata that is beyond 64 bits, as it stands there: of it the nearest float is stored.
+/// The first integer of a body's metadata that is beyond 64 bits, as it stands there: of it the nearest float is
+/// stored.
 fn rounded_integers(records: &NewRecords, body: &JsonBytes) -> Option<String> {
     // Only a number that large can be one; then the body is looked through, where floats are written otherwise.
     records.has_numbers_beyond_64_bits().then(|| integer_beyond_64_bits(body.bytes())).flatten()

@@ -29,14 +29,14 @@ pub(super) fn operations() -> Vec<Served> {
     vec![
         Served::new(Description::get(
         BASE,
-        "The schema a collection declares, or its fields as json-schema, attribute-info, metadata-info, openapi or mcp",
+        "Get the schema a collection declares, or its fields as json-schema, attribute-info, metadata-info, openapi or mcp",
         Access::Scope(Permission::SchemaRead),
     )
     .answers(200, "DeclaredSchema")
     .query(const { &[P::text("format")] }), read),
         Served::new(Description::put(
         BASE,
-        "Declare a schema; the answer says how stored records stand to it",
+        "Declare a schema; the response says how many stored records violate it",
         Access::Scope(Permission::SchemaWrite),
     )
     .takes("DeclareSchema")
@@ -45,7 +45,7 @@ pub(super) fn operations() -> Vec<Served> {
         Served::new(Description::delete(BASE, "Remove the schema a collection declares", Access::Scope(Permission::SchemaWrite)), remove),
         Served::new(Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/schema/validate",
-        "Judge stored records, or a batch that is not stored, by a schema, and change nothing",
+        "Validate stored records, or a batch that is not stored, against a schema; nothing is changed",
         Access::Scope(Permission::IntrospectValues),
     )
     .takes("ValidateSchema"), validate),

@@ -26,18 +26,22 @@ pub(super) fn operations() -> Vec<Served> {
             heartbeat,
         ),
         Served::new(
-            Description::get("/api/v2/healthcheck", "Whether requests are served", Access::Public),
+            Description::get("/api/v2/healthcheck", "Check whether requests are served", Access::Public),
             healthcheck,
         ),
         Served::new(
-            Description::get("/api/v2/version", "The version of the API", Access::Authenticated).answers(200, "string"),
+            Description::get("/api/v2/version", "Get the version of the API", Access::Authenticated)
+                .answers(200, "string"),
             version,
         ),
         Served::new(
-            Description::get("/api/v2/pre-flight-checks", "What the server can take", Access::Authenticated),
+            Description::get("/api/v2/pre-flight-checks", "Get the limits of the server", Access::Authenticated),
             pre_flight_checks,
         ),
-        Served::new(Description::get("/api/v2/auth/identity", "Who the caller is", Access::Authenticated), identity),
+        Served::new(
+            Description::get("/api/v2/auth/identity", "Get the identity of the caller", Access::Authenticated),
+            identity,
+        ),
         Served::new(
             Description::post(
                 "/api/v2/reset",

@@ -14,18 +14,18 @@ use crate::error::ApiError;
 pub(super) fn operations() -> Vec<Served> {
     vec![
         Served::new(
-            Description::post("/api/v2/tenants", "Make a tenant", Access::Scope(Permission::TenantWrite))
+            Description::post("/api/v2/tenants", "Create a tenant", Access::Scope(Permission::TenantWrite))
                 .takes("CreateTenantPayload"),
             create,
         ),
         Served::new(
-            Description::get("/api/v2/tenants/{tenant}", "A tenant", Access::Scope(Permission::TenantRead)),
+            Description::get("/api/v2/tenants/{tenant}", "Get a tenant", Access::Scope(Permission::TenantRead)),
             read,
         ),
         Served::new(
             Description::patch(
                 "/api/v2/tenants/{tenant}",
-                "Give a tenant a resource name",
+                "Set the resource name of a tenant",
                 Access::Scope(Permission::TenantWrite),
             )
             .takes("UpdateTenantPayload"),

@@ -16,43 +16,43 @@ pub(super) fn operations() -> Vec<Served> {
     vec![
         Served::new(Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/search",
-        "Hybrid search; not served yet",
+        "Hybrid search; not implemented yet",
         Access::Scope(Permission::RecordRead),
     )
     .takes("SearchRequestPayload")
     .answers(501, "object"), search),
         Served::new(Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork",
-        "Copy a collection; not served yet",
+        "Fork a collection; not implemented yet",
         Access::Scope(Permission::CollectionWrite),
     )
     .takes("ForkCollectionPayload")
     .answers(501, "object"), fork),
         Served::new(Description::get(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork_count",
-        "How many copies there are; not served yet",
+        "Count the forks of a collection; not implemented yet",
         Access::Scope(Permission::CollectionRead),
     )
     .answers(501, "object"), fork_count),
         Served::new(Description::get(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/indexing_status",
-        "How much is indexed",
+        "Get how much of a collection is indexed",
         Access::Scope(Permission::CollectionRead),
     ), indexing_status),
         Served::new(Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/functions/attach",
-        "Attach a function; not served",
+        "Attach a function; not implemented",
         Access::Scope(Permission::CollectionWrite),
     )
     .answers(501, "object"), functions),
         Served::new(Description::get(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/functions/{function}",
-        "An attached function",
+        "Get an attached function",
         Access::Scope(Permission::CollectionRead),
     ), no_function),
         Served::new(Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/attached_functions/{function}/detach",
-        "Detach a function; not served",
+        "Detach a function; not implemented",
         Access::Scope(Permission::CollectionWrite),
     )
     .answers(501, "object"), functions),

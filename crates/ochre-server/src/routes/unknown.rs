@@ -1,4 +1,5 @@
-//! Requests for nothing: below `/_admin` they are told what they probably meant. Elsewhere the answer is empty, as Chroma's is.
+//! Requests for nothing: below `/_admin` they are told what they probably meant. Elsewhere the answer is empty, as
+//! Chroma's is.
 
 use axum::extract::Request;
 use axum::http::{StatusCode, Uri};

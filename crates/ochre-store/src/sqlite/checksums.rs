@@ -1,9 +1,10 @@
 //! Page checksums: an SQLite VFS that puts a checksum into the reserved last bytes of every page of a database file
-//! when it is written, and compares it when the page is read, so that damage is an error with a name and never an answer.
+//! when it is written, and compares it when the page is read, so that damage is an error with a name and never an
+//! answer.
 //!
-//! The idea is that of SQLite's own "checksum VFS" extension; the form is described in `docs/formats/database.md`. Files
-//! without reserved bytes (written before there were checksums) are passed through until a vacuum gives them some. Pages
-//! in the write-ahead log carry the log's own checksums, which SQLite compares when it opens the log.
+//! The idea is that of SQLite's own "checksum VFS" extension; the form is described in `docs/formats/database.md`.
+//! Files without reserved bytes (written before there were checksums) are passed through until a vacuum gives them
+//! some. Pages in the write-ahead log carry the log's own checksums, which SQLite compares when it opens the log.
 //!
 //! Invariants:
 //! - A page read in a file that has checksums either matches its own or is reported as `SQLITE_IOERR_DATA`.
@@ -152,9 +153,9 @@ pub(crate) fn vfs(base: Option<&str>) -> String {
 fn register(name: &str, base: Option<&str>) {
     let c_name = CString::new(name).expect("names of VFS have no NUL");
     let c_base = base.map(|base| CString::new(base).expect("names of VFS have no NUL"));
-    // SAFETY: a registered VFS lives as long as the process; the copy of it only changes what is ours, and is leaked, as
-    // SQLite requires. Its other methods get the copy and use nothing of it but `pAppData`, which those of the platform
-    // do to find their locking, so those that need it are forwarded with the real one.
+    // SAFETY: a registered VFS lives as long as the process; the copy of it only changes what is ours, and is leaked,
+    // as SQLite requires. Its other methods get the copy and use nothing of it but `pAppData`, which those of the
+    // platform do to find their locking, so those that need it are forwarded with the real one.
     unsafe {
         let real = ffi::sqlite3_vfs_find(c_base.as_ref().map_or(ptr::null(), |base| base.as_ptr()));
         assert!(!real.is_null(), "the VFS below is registered");
@@ -284,7 +285,8 @@ unsafe extern "C" fn delete(vfs: *mut ffi::sqlite3_vfs, name: *const c_char, syn
 /// The real file behind a shim, its methods, and what is known of it.
 ///
 /// # Safety
-/// `file` is one that `open` filled in, and nobody else uses it meanwhile: SQLite uses a file from one thread at a time.
+/// `file` is one that `open` filled in, and nobody else uses it meanwhile: SQLite uses a file from one thread at a
+/// time.
 unsafe fn parts<'a>(
     file: *mut ffi::sqlite3_file,
 ) -> (*mut ffi::sqlite3_file, &'a ffi::sqlite3_io_methods, Option<&'a mut Tracked>) {

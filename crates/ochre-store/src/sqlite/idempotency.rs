@@ -1,4 +1,5 @@
-//! Idempotency keys: the outcome of a write is kept under its client's key, and answered again when the write is repeated.
+//! Idempotency keys: the outcome of a write is kept under its client's key, and answered again when the write is
+//! repeated.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;

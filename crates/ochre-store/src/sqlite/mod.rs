@@ -75,8 +75,8 @@ pub struct SqliteOptions {
     /// Entries of the log that no consumer holds are kept for this long, and the last thousand of each collection at
     /// the most.
     pub log_age: Duration,
-    /// Open a database that has lost what was acknowledged, and go on with what is there: what no longer belongs to it is
-    /// kept in the folder `quarantine`.
+    /// Open a database that has lost what was acknowledged, and go on with what is there: what no longer belongs to it
+    /// is kept in the folder `quarantine`.
     pub accept_loss: bool,
 }
 

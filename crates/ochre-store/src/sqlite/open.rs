@@ -146,8 +146,8 @@ fn read_catalog(path: &Path, vfs: Option<&str>) -> Result<Option<Catalog>> {
     Ok(Some(catalog))
 }
 
-/// Opens a database file so that nothing is written, and nothing beside it: without a log there is nothing to recover, and
-/// the file is taken as it is.
+/// Opens a database file so that nothing is written, and nothing beside it: without a log there is nothing to recover,
+/// and the file is taken as it is.
 pub(crate) fn open_read_only(path: &Path, vfs: Option<&str>) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let vfs = checksums::vfs(vfs);
@@ -303,8 +303,8 @@ impl SqliteStore {
     }
 }
 
-/// Rolls back what a crash left of making the database file: until it keeps a write-ahead log, SQLite uses a rollback journal,
-/// which nobody can do who only reads.
+/// Rolls back what a crash left of making the database file: until it keeps a write-ahead log, SQLite uses a rollback
+/// journal, which nobody can do who only reads.
 fn roll_back_creation(path: &Path, vfs: Option<&str>) -> Result<()> {
     if !path.with_extension("sqlite3-journal").exists() {
         return Ok(());

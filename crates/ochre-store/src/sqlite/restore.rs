@@ -176,8 +176,8 @@ impl SqliteStore {
         })
     }
 
-    /// Makes a restored database one of its own: its history differs from now on, it has another id, and its jobs are not
-    /// under way. Schedules stay, and begin from now: what was due while nobody ran is not due.
+    /// Makes a restored database one of its own: its history differs from now on, it has another id, and its jobs are
+    /// not under way. Schedules stay, and begin from now: what was due while nobody ran is not due.
     ///
     /// # Errors
     /// As [`SqliteStore::open`].

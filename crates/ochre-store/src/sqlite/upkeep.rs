@@ -123,8 +123,8 @@ impl SqliteStore {
         if self.has_checksums() {
             return Ok(false);
         }
-        // The first page says whether the others have checksums, so all of them come into the file together: a commit before
-        // that could leave the first one behind, in the log.
+        // The first page says whether the others have checksums, so all of them come into the file together: a commit
+        // before that could leave the first one behind, in the log.
         loop {
             match self.checkpoint(true) {
                 Ok(false) => break,

@@ -38,8 +38,8 @@ const FREE_TO_KEEP_LOG: u64 = 64 << 20;
 /// So long readers are waited for to make the log short.
 const READERS_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Copies the log into the database file, so that all of it fits there whatever else fills the disk. What readers keep from
-/// that is tried again after the next commit.
+/// Copies the log into the database file, so that all of it fits there whatever else fills the disk. What readers keep
+/// from that is tried again after the next commit.
 fn shorten_log(writer: &Writer) {
     let Some(connection) = writer.connection() else { return };
     let _ = connection.busy_timeout(READERS_PATIENCE);
@@ -499,8 +499,8 @@ impl SqliteStore {
         }
     }
 
-    /// Makes a change of the segments that no request made: a seal or a rewrite. `change` writes it once nobody else can
-    /// write; whether there was one. The caller has revived the writer.
+    /// Makes a change of the segments that no request made: a seal or a rewrite. `change` writes it once nobody else
+    /// can write; whether there was one. The caller has revived the writer.
     pub(super) fn change_segments(
         &self, writer: &mut Writer, change: impl FnOnce() -> Result<Option<Pending>>,
     ) -> Result<bool> {

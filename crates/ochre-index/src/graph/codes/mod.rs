@@ -33,8 +33,8 @@ const RECALL_KEPT_MIN: f32 = 0.95;
 const EXTREME_SHARE: usize = 100;
 /// Vectors that are longer than the median by more than this factor have no part in the mean.
 const EXTREME_LENGTH: f32 = 8.0;
-/// A coded distance errs by less than this many standard deviations, for all that a search can tell: errors are no bell curve,
-/// least of all that of a vector's distance from itself.
+/// A coded distance errs by less than this many standard deviations, for all that a search can tell: errors are no bell
+/// curve, least of all that of a vector's distance from itself.
 const DEVIATIONS: f32 = 6.0;
 
 /// The vectors of a graph, by node number.

@@ -19,8 +19,8 @@ pub(in crate::graph) struct Sq8 {
     /// How far coded distances are from exact ones, per unit of a query's reach.
     pub(in crate::graph) error_stddev: f32,
     pub(in crate::graph) codes: Arena<i8>,
-    /// The scale; and for `l2` and `cosine` the squared norm of the decoded, centred vector, for `ip` its inner product with
-    /// the mean.
+    /// The scale; and for `l2` and `cosine` the squared norm of the decoded, centred vector, for `ip` its inner product
+    /// with the mean.
     pub(in crate::graph) extras: Arena<[f32; 2]>,
 }
 
@@ -114,8 +114,8 @@ impl Sq8 {
         match self.space {
             Space::Cosine if scale == 0.0 || other_scale == 0.0 => 1.0,
             Space::L2 => bias + other_bias - 2.0 * product,
-            // Of normalised vectors half the squared distance: what both codes err alike in falls out, and of a vector's distance
-            // from itself everything.
+            // Of normalised vectors half the squared distance: what both codes err alike in falls out, and of a
+            // vector's distance from itself everything.
             Space::Cosine => (bias + other_bias) / 2.0 - product,
             Space::Ip => 1.0 - (self.mean_norm + bias + other_bias + product),
         }
