@@ -29,7 +29,7 @@ pub trait Rows {
     ///
     /// # Errors
     /// Why it shall end.
-    fn go_on(&mut self) -> Result<(), Self::Error> {
+    fn check_budget(&mut self) -> Result<(), Self::Error> {
         Ok(())
     }
     /// The offsets of these ids.
@@ -115,7 +115,7 @@ struct Evaluation<'a, R> {
 impl<R: Rows> Evaluation<'_, R> {
     fn pass(&mut self, filter: &Filter, candidates: &Bitmap) -> Result<Bitmap, R::Error> {
         let is_whole = std::mem::replace(&mut self.is_whole, false);
-        self.rows.go_on()?;
+        self.rows.check_budget()?;
         match filter {
             Filter::All(parts) => {
                 let mut open = Vec::new();

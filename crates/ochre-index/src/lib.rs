@@ -15,8 +15,8 @@ mod distance;
 mod estimate;
 mod evaluate;
 mod graph;
+mod planner;
 mod records;
-mod search;
 mod text;
 mod view;
 
@@ -31,7 +31,7 @@ pub use evaluate::{Hints, Rows, Trace, evaluate, evaluate_with};
 pub use graph::{
     BuildOptions, Graph, GraphParameters, Node, SNAPSHOT_VERSION, SnapshotError, SnapshotHeader, verify_snapshot,
 };
+pub use planner::{Hit, Nearest, Plan, Strategy, nearest};
 pub use records::{RECORDS_VERSION, RecordPlace, StoredRecords};
-pub use search::{Hit, Nearest, Plan, Strategy, nearest};
 pub use text::{TEXT_VERSION, TextBuilder, TextHeader, TextSegment};
 pub use view::{Damaged, Memory, VectorBlock, View};

@@ -76,7 +76,7 @@ pub struct Budget {
     all: Arc<RequestMemory>,
     used: AtomicU64,
     patterns: AtomicU64,
-    patience: Duration,
+    time_limit: Duration,
     deadline: Option<Instant>,
     is_cancelled: AtomicBool,
     was_exceeded: AtomicBool,
@@ -84,14 +84,14 @@ pub struct Budget {
 
 impl Budget {
     /// So many bytes of memory, out of those of all requests, and so much time from now on; any if it is zero.
-    pub fn new(memory_limit: u64, all: Arc<RequestMemory>, patience: Duration) -> Arc<Self> {
+    pub fn new(memory_limit: u64, all: Arc<RequestMemory>, time_limit: Duration) -> Arc<Self> {
         Arc::new(Self {
             memory_limit,
             all,
             used: AtomicU64::new(0),
             patterns: AtomicU64::new(0),
-            patience,
-            deadline: (!patience.is_zero()).then(|| Instant::now() + patience),
+            time_limit,
+            deadline: (!time_limit.is_zero()).then(|| Instant::now() + time_limit),
             is_cancelled: AtomicBool::new(false),
             was_exceeded: AtomicBool::new(false),
         })
@@ -133,7 +133,7 @@ impl Budget {
         }
         match self.deadline {
             Some(deadline) if Instant::now() > deadline => {
-                self.exceeded(Exceeded::Time { millis: u64::try_from(self.patience.as_millis()).unwrap_or(u64::MAX) })
+                self.exceeded(Exceeded::Time { millis: u64::try_from(self.time_limit.as_millis()).unwrap_or(u64::MAX) })
             }
             _ => Ok(()),
         }

@@ -261,7 +261,7 @@ mod tests {
         "is_enabled": true, "is_paused": true, "is_broken": false, "next": null,
         "pending": [{"nominal": 7, "kind": "manual", "attempt": 1, "not_before": 7}],
         "last_nominal": 5, "last_run": null, "last_look": {"at": 6, "reason": "nothing"},
-        "tally": {"ran": 3, "coalesced": 0, "nothing_to_do": 1, "missed": 0, "overlapped": 0},
+        "counters": {"ran": 3, "coalesced": 0, "nothing_to_do": 1, "missed": 0, "overlapped": 0},
         "failures": 0, "version": 4
     }"#;
 

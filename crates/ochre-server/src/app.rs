@@ -228,8 +228,8 @@ impl App {
     }
 
     /// What one request may use.
-    fn budget(&self, patience: Duration) -> Arc<Budget> {
-        Budget::new(self.request_bytes, Arc::clone(&self.memory), patience)
+    fn budget(&self, time_limit: Duration) -> Arc<Budget> {
+        Budget::new(self.request_bytes, Arc::clone(&self.memory), time_limit)
     }
 
     /// Runs `work` on a blocking thread, once there is room. A client that goes away does not stop it: a

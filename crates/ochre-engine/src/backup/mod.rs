@@ -6,7 +6,7 @@
 //!
 //! A target is a place where others may write: nothing read from it is believed before it was checked.
 
-pub(crate) mod beneath;
+pub(crate) mod contained_dir;
 pub(crate) mod folders;
 pub(crate) mod manifest;
 pub(crate) mod repository;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::backup::beneath::Beneath;
+use crate::backup::contained_dir::ContainedDir;
 use crate::error::Error;
 
 /// Named objects of bytes. Names are paths with `/` between their parts.
@@ -75,8 +75,8 @@ impl DirectoryTarget {
     }
 
     /// The directory, if it is there.
-    fn open(&self) -> std::io::Result<Option<Beneath>> {
-        match Beneath::open(&self.0) {
+    fn open(&self) -> std::io::Result<Option<ContainedDir>> {
+        match ContainedDir::open(&self.0) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             opened => opened.map(Some),
         }
@@ -86,7 +86,7 @@ impl DirectoryTarget {
 impl BackupTarget for DirectoryTarget {
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         let written = std::fs::create_dir_all(&self.0)
-            .and_then(|()| Beneath::open(&self.0))
+            .and_then(|()| ContainedDir::open(&self.0))
             .and_then(|directory| directory.write(name, bytes));
         written.map_err(|error| self.failed("write", name, &error))
     }

@@ -50,12 +50,7 @@ impl Backups {
             tracing::warn!(fault, "a backup cannot be read; the next one does not continue it");
         }
         let (epoch, position) = (self.store.epoch(), self.store.position()?);
-        let parent = manifests.last().filter(|last| {
-            kind == BackupKind::Incremental
-                && last.epoch == epoch
-                && last.position <= position
-                && Repository::chain(&manifests, last).is_ok()
-        });
+        let parent = if kind == BackupKind::Incremental { parent_of(&manifests, epoch, position) } else { None };
         let needed = self.store.statistics()?.database_bytes;
         if let Some(free) = folder.parent().and_then(free_bytes).filter(|free| parent.is_none() && *free < needed) {
             return Err(Failure::Failed(format!(
@@ -140,6 +135,13 @@ impl Backups {
     pub(crate) fn changes_since(&self, last: &Manifest) -> Result<u64, Failure> {
         Ok(self.store.position()?.saturating_sub(last.position))
     }
+}
+
+/// The backup that an increment continues: the last one, if it is of this history and its chain is whole.
+fn parent_of(manifests: &[Manifest], epoch: u64, position: u64) -> Option<&Manifest> {
+    manifests
+        .last()
+        .filter(|last| last.epoch == epoch && last.position <= position && Repository::chain(manifests, last).is_ok())
 }
 
 /// Keeps files that may be removed under names of their own beside the copy: up to the lengths it records they never

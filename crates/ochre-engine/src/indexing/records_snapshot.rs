@@ -89,16 +89,16 @@ impl Indexing {
     fn write_records_snapshot(&self, loaded: &CollectionState, row: &CollectionRow) -> Result<(), Error> {
         // Whatever changes from here on may not be in it.
         let changes = loaded.changes();
-        let pinned = self.collections.snapshot(row)?;
-        let (position, mut changed) = (pinned.view.position(), Vec::with_capacity(pinned.view.live().len()));
-        pinned.reader.scan(row.number, &mut |record| {
+        let snapshot = self.collections.snapshot(row)?;
+        let (position, mut changed) = (snapshot.view.position(), Vec::with_capacity(snapshot.view.live().len()));
+        snapshot.reader.scan(row.number, &mut |record| {
             changed.push((record.offset, record.position));
             ControlFlow::Continue(())
         })?;
         let header = SnapshotHeader { epoch: self.store.epoch(), collection: row.id.into_bytes(), position };
-        let written = self.cache.write_records(&header, &pinned.view, &changed);
+        let written = self.cache.write_records(&header, &snapshot.view, &changed);
         // Nobody commits while reading.
-        drop(pinned);
+        drop(snapshot);
         // If it failed it is tried again when as much has changed once more.
         self.dirty.update_index_state(row.number, |remembered| {
             (remembered.records, remembered.records_position) = (changes, position);

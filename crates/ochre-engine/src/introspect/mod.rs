@@ -122,7 +122,7 @@ impl Default for IntrospectRequest {
 
 /// One report being put together.
 struct Inspection<'a> {
-    pinned: ReadSnapshot<'a>,
+    snapshot: ReadSnapshot<'a>,
     request: &'a IntrospectRequest,
     schema: Option<Arc<MetadataSchema>>,
     within: Bitmap,
@@ -153,8 +153,8 @@ impl Introspection {
         if let Some(filter) = &request.filter {
             self.queries.check_filterable(row, filter)?;
         }
-        let pinned = self.collections.snapshot(row)?;
-        let within = pinned.matches(None, request.filter.as_ref())?.unwrap_or_else(|| pinned.view.live().clone());
+        let snapshot = self.collections.snapshot(row)?;
+        let within = snapshot.matches(None, request.filter.as_ref())?.unwrap_or_else(|| snapshot.view.live().clone());
         let schema = self.schemas.of(row)?;
         let deadline = request.time.map(|time| Instant::now() + time);
         let mut inspection = Inspection {
@@ -165,7 +165,7 @@ impl Introspection {
                 validation_type: schema.as_ref().and(row.declaration.as_ref()).map(|declared| declared.mode().name()),
                 ..Report::default()
             },
-            pinned,
+            snapshot,
             request,
             schema,
             within,
@@ -185,7 +185,7 @@ impl Introspection {
                 (audit, None) => audit.map(|audit| audit.compliance),
                 // Nothing changed since the last audit: it said all there is to say.
                 (Some(audit), Some(_))
-                    if audit.position == inspection.pinned.view.position() && request.filter.is_none() =>
+                    if audit.position == inspection.snapshot.view.position() && request.filter.is_none() =>
                 {
                     Some(audit.compliance)
                 }
@@ -197,7 +197,7 @@ impl Introspection {
                         ids: request.offenders,
                     };
                     let mut compliance = Compliance::default();
-                    self.validate_stored(&inspection.pinned, offsets, &judging, &mut compliance)?;
+                    self.validate_stored(&inspection.snapshot, offsets, &judging, &mut compliance)?;
                     inspection.report.truncated |= compliance.judged < offsets.len() as u64;
                     Some(compliance.finish())
                 }
@@ -235,7 +235,7 @@ impl Inspection<'_> {
                 && self.may_name(key)
                 && self.request.keys.as_ref().is_none_or(|keys| keys.iter().any(|wanted| wanted == key))
         };
-        let view = &self.pinned.view;
+        let view = &self.snapshot.view;
         let keys = view.keys().filter(|(key, _)| is_wanted(key));
         let mut keys: Vec<(String, TypeCounts)> = match &self.request.filter {
             None => keys.map(|(key, counts)| (key.to_owned(), *counts)).collect(),
@@ -277,7 +277,7 @@ impl Inspection<'_> {
     /// Looks at every key, with several threads where that is worth it.
     fn look(&self, keys: &[(String, TypeCounts)]) -> Result<Vec<KeyFindings>, Exceeded> {
         let lens = KeyInspector {
-            view: &self.pinned.view,
+            view: &self.snapshot.view,
             request: self.request,
             schema: self.schema.as_deref(),
             within: &self.within,
@@ -324,7 +324,7 @@ impl Inspection<'_> {
         offsets.sort_unstable();
         offsets.dedup();
         let mut ids = HashMap::with_capacity(offsets.len());
-        self.pinned.reader.rows(self.pinned.number, &offsets, Parts::default(), &mut |row| {
+        self.snapshot.reader.rows(self.snapshot.number, &offsets, Parts::default(), &mut |row| {
             ids.insert(row.offset, row.id.to_owned());
             ControlFlow::Continue(())
         })?;
@@ -388,7 +388,7 @@ impl Inspection<'_> {
         for (number, key) in unknown.into_iter().enumerate() {
             // Whoever misspelt more than some was not slipping, and comparing names takes time.
             let near = (number < SUGGESTED_MAX)
-                .then(|| ochre_scheduler::nearest(key, self.pinned.view.keys().map(|(key, _)| key)))
+                .then(|| ochre_scheduler::nearest(key, self.snapshot.view.keys().map(|(key, _)| key)))
                 .flatten();
             let hint = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
             let message = format!("no record has the key {key:?}{hint}");
@@ -400,7 +400,7 @@ impl Inspection<'_> {
                 ids: Vec::new(),
             });
         }
-        let documents = self.pinned.view.with_document().and(&self.within).len() as u64;
+        let documents = self.snapshot.view.with_document().and(&self.within).len() as u64;
         #[expect(clippy::cast_precision_loss, reason = "a share for people")]
         let presence = if report.records == 0 { 0.0 } else { documents as f64 / report.records as f64 };
         report.documents = DocumentReport { count: documents, presence };

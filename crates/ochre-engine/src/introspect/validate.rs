@@ -63,16 +63,16 @@ impl Introspection {
             }
             return Ok(compliance.finish());
         }
-        let pinned = self.collections.snapshot(row)?;
+        let snapshot = self.collections.snapshot(row)?;
         let judging = ValidationContext { schema: &schema, mode, deadline: None, ids: RULE_IDS };
-        let mut compliance = Compliance::at(pinned.view.position());
-        self.validate_stored(&pinned, pinned.view.live(), &judging, &mut compliance)?;
+        let mut compliance = Compliance::at(snapshot.view.position());
+        self.validate_stored(&snapshot, snapshot.view.live(), &judging, &mut compliance)?;
         Ok(compliance.finish())
     }
 
     /// Judges the records at these offsets, and adds them up in `compliance`.
     pub(crate) fn validate_stored(
-        &self, pinned: &ReadSnapshot<'_>, offsets: &Bitmap, judging: &ValidationContext<'_>,
+        &self, snapshot: &ReadSnapshot<'_>, offsets: &Bitmap, judging: &ValidationContext<'_>,
         compliance: &mut Compliance,
     ) -> Result<(), Error> {
         let offsets: Vec<u32> = offsets.iter().collect();
@@ -83,7 +83,7 @@ impl Introspection {
             if judging.deadline.is_some_and(|deadline| Instant::now() > deadline) {
                 break;
             }
-            pinned.reader.rows(pinned.number, offsets, parts, &mut |row| {
+            snapshot.reader.rows(snapshot.number, offsets, parts, &mut |row| {
                 let metadata = match row.metadata.map(Metadata::from_text).transpose() {
                     Ok(metadata) => metadata,
                     Err(error) => {
@@ -91,7 +91,7 @@ impl Introspection {
                         return ControlFlow::Break(());
                     }
                 };
-                let embedding = judging.schema.embedding.as_ref().and_then(|_| pinned.view.vector(row.offset).ok());
+                let embedding = judging.schema.embedding.as_ref().and_then(|_| snapshot.view.vector(row.offset).ok());
                 let subject = Subject {
                     id: row.id,
                     metadata: metadata.as_ref(),

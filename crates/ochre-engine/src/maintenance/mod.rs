@@ -44,17 +44,17 @@ impl Maintenance {
             tasks.push(task);
         }
         let owner = format!("{} (pid {})", Uuid::new_v4(), std::process::id());
-        let mut parts = SchedulerConfig::new(tasks.clone(), owner);
-        parts.governor = Arc::clone(&inner.admission) as Arc<dyn ochre_scheduler::Governor>;
-        parts.clock = Arc::new(SystemClock);
-        parts.observer.clone_from(&options.job_observer);
+        let mut config = SchedulerConfig::new(tasks.clone(), owner);
+        config.governor = Arc::clone(&inner.admission) as Arc<dyn ochre_scheduler::Governor>;
+        config.clock = Arc::new(SystemClock);
+        config.observer.clone_from(&options.job_observer);
         if let Some(store) = store {
-            parts.store = store;
+            config.store = store;
         }
         // Without a thread of its own a database has nobody to run jobs.
         let name = if options.background { options.scheduler.as_str() } else { "off" };
         let refused = |section: &str, error: &dyn std::fmt::Display| Error::Options(format!("[{section}]: {error}"));
-        let scheduler = options.schedulers.make(name, parts).map_err(|error| refused("scheduler", &error))?;
+        let scheduler = options.schedulers.make(name, config).map_err(|error| refused("scheduler", &error))?;
         if let Some(unknown) = options.jobs.keys().find(|name| tasks.iter().all(|task| task.name() != name.as_str())) {
             // Says which name was meant.
             scheduler.job(unknown).map_err(|error| refused("jobs", &error))?;

@@ -9,8 +9,8 @@ use super::table;
 use crate::database::Database;
 use crate::error::Error;
 use crate::extension::{StoreExtension, WeakDatabase};
-use crate::maintenance::tasks::metadata_indexes::BuildIndexes;
 use crate::metadata_index::registry::METADATA_INDEXES;
+use crate::metadata_index::task::BuildIndexes;
 
 struct Extension;
 

@@ -18,6 +18,7 @@ pub(crate) mod extension;
 pub(crate) mod policy;
 pub(crate) mod registry;
 pub(crate) mod table;
+pub(crate) mod task;
 pub(crate) mod workload;
 
 use std::sync::Arc;

@@ -34,27 +34,27 @@ impl Queries {
         let _request = self.monitor.enter();
         let explained = request.explain;
         let mut warnings = self.check_filter(row, request.filter.as_ref())?;
-        let pinned = self.collections.snapshot(row)?;
+        let snapshot = self.collections.snapshot(row)?;
         let limit = request.limit.map_or(usize::MAX, |limit| limit as usize);
         let enough = limit.saturating_add(request.offset as usize);
         let began = Instant::now();
         let mut trace = Trace::default();
         let hints = Hints { is_quiet: !explained, ..request.hints.clone() };
         if let (Some(filter), None) = (&request.filter, &request.ids) {
-            warnings.unindexed = self.check_indexed(row, &pinned.view, filter, &hints)?;
+            warnings.unindexed = self.check_indexed(row, &snapshot.view, filter, &hints)?;
         }
         let lookup = Restriction { ids: request.ids.as_deref(), filter: request.filter.as_ref(), hints: &hints };
         // To be explained all that pass are needed.
         let enough = if explained { usize::MAX } else { enough };
-        let matches = pinned.first_matches(&lookup, enough, &mut trace)?;
+        let matches = snapshot.first_matches(&lookup, enough, &mut trace)?;
         let filter_time = began.elapsed();
-        let offsets = matches.as_ref().unwrap_or_else(|| pinned.view.live()).iter();
+        let offsets = matches.as_ref().unwrap_or_else(|| snapshot.view.live()).iter();
         let offsets: Vec<u32> = offsets.skip(request.offset as usize).take(limit).collect();
         let mut records = Vec::with_capacity(offsets.len());
-        pinned.fetch(&offsets, request.include, &mut |_, record| records.push(record))?;
-        let matched = matches.as_ref().unwrap_or_else(|| pinned.view.live()).len();
+        snapshot.fetch(&offsets, request.include, &mut |_, record| records.push(record))?;
+        let matched = matches.as_ref().unwrap_or_else(|| snapshot.view.live()).len();
         log_decision(row, &trace, request.filter.is_some(), matched, &[]);
-        let (view, filter, search_time) = (&*pinned.view, request.filter.as_ref(), Duration::ZERO);
+        let (view, filter, search_time) = (&*snapshot.view, request.filter.as_ref(), Duration::ZERO);
         let explain = explained.then(|| {
             Explain::new(&Measurements { view, filter, trace: &trace, matched, filter_time, search_time, plans: &[] })
         });
@@ -80,17 +80,17 @@ impl Queries {
             return Ok(answer);
         };
         check_embeddings(&request.query.embeddings, dimension)?;
-        let pinned = self.collections.snapshot(row)?;
+        let snapshot = self.collections.snapshot(row)?;
         let began = Instant::now();
         let mut trace = Trace::default();
         let hints = Hints { is_quiet: !explained, ..request.hints.clone() };
         if let (Some(filter), None) = (&request.filter, &request.ids) {
-            warnings.unindexed = self.check_indexed(row, &pinned.view, filter, &hints)?;
+            warnings.unindexed = self.check_indexed(row, &snapshot.view, filter, &hints)?;
         }
         let lookup = Restriction { ids: request.ids.as_deref(), filter: request.filter.as_ref(), hints: &hints };
-        let matches = pinned.candidates(&lookup, &mut trace)?;
+        let matches = snapshot.candidates(&lookup, &mut trace)?;
         let filter_time = began.elapsed();
-        let each = request.query.k.min(matches.as_ref().unwrap_or_else(|| pinned.view.live()).len());
+        let each = request.query.k.min(matches.as_ref().unwrap_or_else(|| snapshot.view.live()).len());
         if request.query.embeddings.len().saturating_mul(each) > HITS_MAX {
             return Err(Error::Invalid(format!(
                 "{} query embeddings with {each} results each are more than the limit of {HITS_MAX} results in one answer; send fewer at once",
@@ -110,15 +110,15 @@ impl Queries {
                 matches: matches.as_ref(),
                 hint: request.hint,
             };
-            let (hits, plan) = nearest(&pinned.view, wanted)?;
+            let (hits, plan) = nearest(&snapshot.view, wanted)?;
             found.push(hits);
             answer.plans.push(plan);
         }
-        let matched = matches.as_ref().unwrap_or_else(|| pinned.view.live()).len();
+        let matched = matches.as_ref().unwrap_or_else(|| snapshot.view.live()).len();
         log_decision(row, &trace, request.filter.is_some(), matched, &answer.plans);
         if explained {
             answer.explain = Some(Explain::new(&Measurements {
-                view: &pinned.view,
+                view: &snapshot.view,
                 filter: request.filter.as_ref(),
                 trace: &trace,
                 matched,
@@ -127,7 +127,7 @@ impl Queries {
                 plans: &answer.plans,
             }));
         }
-        answer.results = with_records(&pinned, &found, request.include)?;
+        answer.results = with_records(&snapshot, &found, request.include)?;
         answer.warnings = warnings;
         Ok(answer)
     }
@@ -139,9 +139,9 @@ impl Queries {
         let mut found = Vec::new();
         for loaded in loaded {
             let (Some(_), Ok(row)) = (loaded.view(), self.collections.catalog.row(loaded.id)) else { continue };
-            let pinned = self.collections.snapshot(&row)?;
-            let Some(head) = pinned.reader.head(row.number)? else { continue };
-            let live = pinned.view.live().len() as u64;
+            let snapshot = self.collections.snapshot(&row)?;
+            let Some(head) = snapshot.reader.head(row.number)? else { continue };
+            let live = snapshot.view.live().len() as u64;
             if live != head.records {
                 self.collections.discard(row.number);
                 found.push(format!(
@@ -155,9 +155,9 @@ impl Queries {
 
     /// The records that pass a filter, and the position at which they do.
     pub(crate) fn matching(&self, row: &CollectionRow, filter: &Filter) -> Result<(Vec<u32>, u64), Error> {
-        let pinned = self.collections.snapshot(row)?;
-        let matches = pinned.matches(None, Some(filter))?.unwrap_or_default();
-        Ok((matches.iter().collect(), pinned.view.position()))
+        let snapshot = self.collections.snapshot(row)?;
+        let matches = snapshot.matches(None, Some(filter))?.unwrap_or_default();
+        Ok((matches.iter().collect(), snapshot.view.position()))
     }
 
     /// Refuses filters on what the collection's schema says is not indexed.

@@ -106,7 +106,7 @@ impl Rows for ReaderRows<'_, '_> {
         Ok(())
     }
 
-    fn go_on(&mut self) -> Result<(), Error> {
+    fn check_budget(&mut self) -> Result<(), Error> {
         Ok(budget::check()?)
     }
 

@@ -59,20 +59,20 @@ impl Queries {
             }
             None => any,
         };
-        let pinned = self.collections.snapshot(row)?;
-        let matches = pinned.matches(None, Some(&all))?.unwrap_or_default();
+        let snapshot = self.collections.snapshot(row)?;
+        let matches = snapshot.matches(None, Some(&all))?.unwrap_or_default();
         let offsets: Vec<u32> = matches.iter().take(SCORED_MAX).collect();
         let mut found: Vec<Scored> = Vec::with_capacity(offsets.len());
-        pinned.reader.documents(pinned.number, &offsets, &mut |offset, document| {
+        snapshot.reader.documents(snapshot.number, &offsets, &mut |offset, document| {
             found.push(Scored::new(offset, document, &words));
         })?;
-        let documents = pinned.view.with_document().len();
+        let documents = snapshot.view.with_document().len();
         rank(&mut found, words.len(), documents);
         found.truncate(limit);
         let mut offsets: Vec<u32> = found.iter().map(|hit| hit.offset).collect();
         offsets.sort_unstable();
         let mut records = HashMap::with_capacity(offsets.len());
-        pinned.fetch(&offsets, include, &mut |offset, record| drop(records.insert(offset, record)))?;
+        snapshot.fetch(&offsets, include, &mut |offset, record| drop(records.insert(offset, record)))?;
         let hits = found
             .into_iter()
             .filter_map(|hit| Some(TextHit { record: records.remove(&hit.offset)?, score: hit.score }));

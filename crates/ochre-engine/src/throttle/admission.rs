@@ -51,7 +51,7 @@ const FLOOR: u32 = 10;
 
 /// Gives maintenance what requests leave.
 pub(crate) struct AdmissionControl {
-    traffic: Arc<LoadMonitor>,
+    monitor: Arc<LoadMonitor>,
     machine: Machine,
     memory_limit: u64,
     store: Arc<dyn Store>,
@@ -79,12 +79,12 @@ impl AdmissionControl {
     /// Watches this traffic, on this machine, that resident memory stays below the limit, in bytes, and the disk of
     /// this directory.
     pub(crate) fn new(
-        traffic: Arc<LoadMonitor>, memory_limit: u64, store: Arc<dyn Store>, directory: Option<PathBuf>,
+        monitor: Arc<LoadMonitor>, memory_limit: u64, store: Arc<dyn Store>, directory: Option<PathBuf>,
     ) -> Self {
         let machine = Machine::new();
         let state = State {
             sampled: Instant::now(),
-            counts: traffic.counts(),
+            counts: monitor.counts(),
             usage: machine.usage(),
             waited: store.waited_for_upkeep(),
             is_disk_short: false,
@@ -95,7 +95,7 @@ impl AdmissionControl {
             calm_since: None,
             last_step: Duration::ZERO,
         };
-        Self { traffic, machine, memory_limit, store, directory, state: Mutex::new(state) }
+        Self { monitor, machine, memory_limit, store, directory, state: Mutex::new(state) }
     }
 
     /// Pressure now, from 0 to 100.
@@ -123,7 +123,7 @@ impl AdmissionControl {
         if elapsed < SAMPLE {
             return;
         }
-        let (counts, usage, waited) = (self.traffic.counts(), self.machine.usage(), self.store.waited_for_upkeep());
+        let (counts, usage, waited) = (self.monitor.counts(), self.machine.usage(), self.store.waited_for_upkeep());
         state.is_disk_short =
             self.directory.as_deref().and_then(ochre_store::free_bytes).is_some_and(|free| free < DISK_FREE_MIN);
         state.others = state.others * 0.5 + usage.others_since(&state.usage) * 0.5;
@@ -132,7 +132,7 @@ impl AdmissionControl {
             elapsed,
             busy: Duration::from_micros(counts.busy_micros - state.counts.busy_micros),
             // A long request is not among the finished ones yet.
-            in_flight: self.traffic.in_flight(),
+            in_flight: self.monitor.in_flight(),
             finished: counts.finished - state.counts.finished,
             p95: counts.p95_since(&state.counts),
             usual: median(&state.usual),

@@ -23,7 +23,7 @@ impl Default for LoadMonitor {
 
 /// A request under way; it ends when this is dropped.
 pub(crate) struct RequestGuard<'a> {
-    traffic: &'a LoadMonitor,
+    monitor: &'a LoadMonitor,
     began: Instant,
 }
 
@@ -39,7 +39,7 @@ impl LoadMonitor {
     /// Notes that a request has begun.
     pub(crate) fn enter(&self) -> RequestGuard<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        RequestGuard { traffic: self, began: Instant::now() }
+        RequestGuard { monitor: self, began: Instant::now() }
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
@@ -58,10 +58,10 @@ impl LoadMonitor {
 impl Drop for RequestGuard<'_> {
     fn drop(&mut self) {
         let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.traffic.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.traffic.busy_micros.fetch_add(micros, Ordering::Relaxed);
-        self.traffic.finished.fetch_add(1, Ordering::Relaxed);
-        self.traffic.latencies[class(micros)].fetch_add(1, Ordering::Relaxed);
+        self.monitor.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.monitor.busy_micros.fetch_add(micros, Ordering::Relaxed);
+        self.monitor.finished.fetch_add(1, Ordering::Relaxed);
+        self.monitor.latencies[class(micros)].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -105,21 +105,21 @@ mod tests {
     #[test]
     fn a_percentile_is_at_most_a_quarter_too_long() {
         for micros in [5u64, 17, 100, 999, 12_345, 1_000_000] {
-            let (traffic, before) = (LoadMonitor::default(), LoadMonitor::default().counts());
+            let (monitor, before) = (LoadMonitor::default(), LoadMonitor::default().counts());
             for _ in 0..100 {
-                traffic.latencies[class(micros)].fetch_add(1, Ordering::Relaxed);
+                monitor.latencies[class(micros)].fetch_add(1, Ordering::Relaxed);
             }
-            let p95 = traffic.counts().p95_since(&before).expect("enough requests").as_micros();
+            let p95 = monitor.counts().p95_since(&before).expect("enough requests").as_micros();
             assert!((u128::from(micros)..=u128::from(micros) * 5 / 4 + 1).contains(&p95), "{micros}: {p95}");
         }
     }
 
     #[test]
     fn a_request_counts_from_its_beginning_to_its_end() {
-        let traffic = LoadMonitor::default();
-        let visit = traffic.enter();
-        assert_eq!((traffic.in_flight(), traffic.counts().finished), (1, 0));
+        let monitor = LoadMonitor::default();
+        let visit = monitor.enter();
+        assert_eq!((monitor.in_flight(), monitor.counts().finished), (1, 0));
         drop(visit);
-        assert_eq!((traffic.in_flight(), traffic.counts().finished), (0, 1));
+        assert_eq!((monitor.in_flight(), monitor.counts().finished), (0, 1));
     }
 }

@@ -32,6 +32,16 @@ const JOBS: [&[&str]; 3] = [
     &["compact", "vacuum", "full-vacuum", "checkpoint", "log-prune", "sweep", "check"],
     &["erase", "backup", "backup-incremental", "backup-retention", "backup-verify"],
 ];
+#[test]
+fn every_job_is_killed() {
+    let database = Database::ephemeral().unwrap();
+    let mut all: Vec<String> = database.scheduler().jobs().into_iter().map(|job| job.name).collect();
+    let mut killed: Vec<&str> = JOBS.iter().copied().flatten().copied().collect();
+    all.sort();
+    killed.sort_unstable();
+    assert_eq!(all, killed);
+}
+
 /// Steps at which a job is killed: all of the first, then ever fewer.
 const STEPS: [usize; 12] = [0, 1, 2, 3, 4, 6, 9, 13, 19, 28, 41, 60];
 

@@ -114,7 +114,7 @@ impl Ord for Near {
 
 /// Measuring a node in a search takes about as long as measuring this many in a scan: a scan knows what
 /// comes next, a search waits for memory.
-pub(crate) const WALK_COST: usize = 4;
+pub(crate) const GRAPH_SEARCH_COST: usize = 4;
 /// Locks for changing a node's links; nodes share them.
 const STRIPES: usize = 1024;
 /// No entry point yet.

@@ -212,7 +212,7 @@ impl Graph {
         // No search for more neighbours, or for one, ends sooner.
         let distance_bound = self.distance_bound(query, USUAL_K, ef).map(DistanceBound::for_one);
         // A query that takes longer scans all codes.
-        let visit_max = self.linked().len() / super::WALK_COST;
+        let visit_max = self.linked().len() / super::GRAPH_SEARCH_COST;
         let accept = &mut |_| true;
         let search = Search { visit_max, distance_bound, until: Some(node), ..Search::plain(ef, accept) };
         let mut context = self.take_scratch();

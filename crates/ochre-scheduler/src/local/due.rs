@@ -82,15 +82,16 @@ impl Inner {
             let is_free = job.task.locks().iter().all(|lock| !taken.contains(lock));
             let is_held = is_full && due.kind != Kind::Manual;
             // What is urgent is looked for all the same, now and then.
-            let may_look = !is_held || job.held_look.is_none_or(|looked| now.since(looked) >= HELD_LOOK_EVERY);
+            let may_look =
+                !is_held || job.last_check_while_held.is_none_or(|looked| now.since(looked) >= HELD_LOOK_EVERY);
             if !is_free || !may_look {
                 return Ok(None);
             }
-            job.held_look = is_held.then_some(now);
-            job.is_looking = true;
+            job.last_check_while_held = is_held.then_some(now);
+            job.is_checking = true;
             (due, std::sync::Arc::clone(&job.task), job.settings.clone(), job.schedule.version, is_held)
         };
-        let look = if due.kind == Kind::Manual {
+        let check = if due.kind == Kind::Manual {
             Ok(Readiness::Ready("asked for".into()))
         } else {
             let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| task.check(&settings)));
@@ -98,14 +99,14 @@ impl Inner {
         };
         let mut state = self.state.lock();
         let Some(job) = state.jobs.get_mut(name) else { return Ok(None) };
-        job.is_looking = false;
+        job.is_checking = false;
         if job.schedule.version != version || !job.is_on() && due.kind != Kind::Manual {
             // It was changed meanwhile: it is looked at again.
             self.wake();
             return Ok(None);
         }
         job.is_signalled &= due.kind != Kind::Signalled;
-        let (message, is_urgent, failure) = match look {
+        let (message, is_urgent, failure) = match check {
             Ok(Readiness::Idle(reason)) => {
                 tracing::debug!(job = name, reason, "a job has nothing to do");
                 job.note_nothing(&due, now, reason);
@@ -279,7 +280,7 @@ impl State {
 impl Job {
     /// Since when something is due, or when it will be.
     fn due_since(&self, now: Time) -> Option<Time> {
-        if self.is_looking {
+        if self.is_checking {
             return None;
         }
         let pending = self.schedule.pending.iter().filter(|pending| self.is_on() || pending.kind == Kind::Manual);

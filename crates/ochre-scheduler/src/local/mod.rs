@@ -92,9 +92,9 @@ struct Job {
     /// The schedule differs from the stored one.
     is_unsaved: bool,
     /// A look is going on.
-    is_looking: bool,
+    is_checking: bool,
     /// When it was last looked at although it would have had to wait.
-    held_look: Option<Time>,
+    last_check_while_held: Option<Time>,
 }
 
 struct Active {
@@ -230,8 +230,8 @@ impl Inner {
             unrecorded: VecDeque::new(),
             is_signalled: false,
             is_unsaved: is_new,
-            is_looking: false,
-            held_look: None,
+            is_checking: false,
+            last_check_while_held: None,
         };
         if is_new {
             self.save(&mut job)?;

@@ -57,7 +57,7 @@ impl Jobs {
     }
 
     fn show(&self, call: &Call<'_>) -> Result<Answer, Failure> {
-        let (scheduler, name, given) = (call.database().scheduler(), call.path("name"), call.query::<RowView>()?);
+        let (scheduler, name, given) = (call.database().scheduler(), call.path("name"), call.query::<HistoryQuery>()?);
         let status = scheduler.job(name)?;
         let count = given.history.unwrap_or(HISTORY).min(HISTORY_MAX);
         let mut history = scheduler.history(name, if given.kind.is_some() { HISTORY_MAX } else { count })?;
@@ -173,7 +173,7 @@ impl ApiExtension for Jobs {
 }
 
 #[derive(Deserialize)]
-struct RowView {
+struct HistoryQuery {
     history: Option<usize>,
     kind: Option<Kind>,
 }

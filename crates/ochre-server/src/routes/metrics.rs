@@ -128,13 +128,13 @@ fn jobs(out: &mut Exposition, jobs: &[JobStatus]) {
     }
     out.metric("ochre_job_times_total", "counter", "Times a job was due, by what became of them");
     for job in jobs {
-        let tally = job.counters;
+        let counters = job.counters;
         for (what, count) in [
-            ("ran", tally.ran),
-            ("coalesced", tally.coalesced),
-            ("nothing_to_do", tally.nothing_to_do),
-            ("missed", tally.missed),
-            ("overlapped", tally.overlapped),
+            ("ran", counters.ran),
+            ("coalesced", counters.coalesced),
+            ("nothing_to_do", counters.nothing_to_do),
+            ("missed", counters.missed),
+            ("overlapped", counters.overlapped),
         ] {
             out.value("ochre_job_times_total", &[("job", &job.name), ("what", what)], count as f64);
         }

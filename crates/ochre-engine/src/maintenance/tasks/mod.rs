@@ -15,7 +15,6 @@ pub(crate) mod index_rebuild;
 pub(crate) mod index_sync;
 pub(crate) mod log_prune;
 pub(crate) mod memory;
-pub(crate) mod metadata_indexes;
 pub(crate) mod optimize;
 pub(crate) mod orphans;
 pub(crate) mod schema_audit;

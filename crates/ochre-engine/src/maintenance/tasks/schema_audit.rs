@@ -77,11 +77,11 @@ fn audit(inner: &Inner, row: &CollectionRow, context: &Context<'_>) -> Result<Co
     while done < chunks {
         context.step(part("slices of records judged", done, chunks))?;
         // A state of its own for each slice: an audit must not hold back the write-ahead log.
-        let pinned = inner.collections.snapshot(row)?;
-        first.get_or_insert(pinned.view.position());
-        chunks = pinned.view.live().chunk_count();
-        let slice = pinned.view.live().within(done..done + 1);
-        inner.introspection.validate_stored(&pinned, &slice, &judging, &mut compliance)?;
+        let snapshot = inner.collections.snapshot(row)?;
+        first.get_or_insert(snapshot.view.position());
+        chunks = snapshot.view.live().chunk_count();
+        let slice = snapshot.view.live().within(done..done + 1);
+        inner.introspection.validate_stored(&snapshot, &slice, &judging, &mut compliance)?;
         done += 1;
     }
     let mut compliance = compliance.finish();

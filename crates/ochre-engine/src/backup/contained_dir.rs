@@ -13,7 +13,7 @@ use rustix::io::Errno;
 const WRITING: &str = ".writing";
 
 /// A directory that was opened.
-pub(super) struct Beneath(OwnedFd);
+pub(super) struct ContainedDir(OwnedFd);
 
 /// Whether a name is made of plain parts: letters, digits, `.`, `_` and `-`, and no part begins with a `.`.
 fn is_plain(part: &str) -> bool {
@@ -37,7 +37,7 @@ fn no_links(error: Errno) -> io::Error {
     }
 }
 
-impl Beneath {
+impl ContainedDir {
     /// Opens a directory; its own path may lead through links.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self(open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?))
@@ -155,7 +155,7 @@ fn list_into(folder: &OwnedFd, prefix: &str, found: &mut Vec<(String, u64)>) -> 
             description => description?,
         };
         match FileType::from_raw_mode(description.st_mode) {
-            FileType::Directory => list_into(&Beneath::enter(folder, name)?, &format!("{prefix}{name}/"), found)?,
+            FileType::Directory => list_into(&ContainedDir::enter(folder, name)?, &format!("{prefix}{name}/"), found)?,
             FileType::RegularFile if !name.ends_with(WRITING) => {
                 found.push((format!("{prefix}{name}"), u64::try_from(description.st_size).unwrap_or(0)));
             }
@@ -182,7 +182,7 @@ mod tests {
         symlink(outside.join("secret"), inside.join("file")).unwrap();
         symlink(outside.join("secret"), inside.join("new.writing")).unwrap();
         std::fs::create_dir(inside.join("deep")).unwrap();
-        let beneath = Beneath::open(&inside).unwrap();
+        let beneath = ContainedDir::open(&inside).unwrap();
         for name in ["../outside/secret", "/etc/passwd", "deep/../file", "", ".hidden", "a//b", "a\\b", "a\0b"] {
             assert!(beneath.read(name, 9).is_err(), "{name:?}");
             assert!(beneath.write(name, b"x").is_err(), "{name:?}");

@@ -9,13 +9,13 @@ use std::collections::BinaryHeap;
 
 use crate::bitmap::Bitmap;
 use crate::distance::Metric;
-use crate::graph::{Graph, Near, Query, WALK_COST, Wanted};
+use crate::graph::{GRAPH_SEARCH_COST, Graph, Near, Query, Wanted};
 use crate::view::{Damaged, View};
 
 /// A search measures about this many nodes on its way down to the lowest level …
-const WALK_START: usize = 150;
+const GRAPH_SEARCH_START: usize = 150;
 /// … and this many for each candidate it keeps or crosses there.
-const WALK_EACH: usize = 15;
+const GRAPH_SEARCH_EACH: usize = 15;
 /// Vectors asked for ahead of the one that is measured …
 const ROWS_AHEAD: usize = 6;
 /// … and before that where they lie, and before that whose they are: each tells where the next is.
@@ -118,7 +118,7 @@ pub fn nearest(view: &View, wanted: Nearest<'_>) -> Result<(Vec<Hit>, Plan), Dam
     plan.unindexed = unindexed.len();
     let query = graph.query(wanted.query);
     let linked = matches.len() - unindexed.len();
-    let candidates = match walk(view, graph, &query, &wanted, linked, &mut plan) {
+    let candidates = match search_graph(view, graph, &query, &wanted, linked, &mut plan) {
         Some(mut candidates) => {
             candidates.extend(scan(view, graph, &query, &unindexed, wanted.k, &mut plan));
             candidates.sort_unstable();
@@ -138,19 +138,19 @@ pub fn nearest(view: &View, wanted: Nearest<'_>) -> Result<(Vec<Hit>, Plan), Dam
 }
 
 /// Searches the graph if that is worth it; `None` if codes have to be scanned.
-fn walk(
+fn search_graph(
     view: &View, graph: &Graph, query: &Query, wanted: &Nearest<'_>, linked: usize, plan: &mut Plan,
 ) -> Option<Vec<Near>> {
     let ef = wanted.ef_search.max(wanted.k).min(linked);
     // A search that may return one node in s crosses s of them for each it keeps.
     let crossed = ef.saturating_mul(view.in_graph().len()) / linked.max(1);
-    let visits = WALK_START + crossed.saturating_mul(WALK_EACH);
+    let visits = GRAPH_SEARCH_START + crossed.saturating_mul(GRAPH_SEARCH_EACH);
     let is_forced = wanted.hint == Some(Strategy::Graph);
-    let is_dear = visits.saturating_mul(WALK_COST) >= linked;
+    let is_dear = visits.saturating_mul(GRAPH_SEARCH_COST) >= linked;
     if linked == 0 || wanted.hint == Some(Strategy::Scan) || (is_dear && !is_forced) {
         return None;
     }
-    let visit_max = if is_forced { usize::MAX } else { linked / WALK_COST };
+    let visit_max = if is_forced { usize::MAX } else { linked / GRAPH_SEARCH_COST };
     let (len, matches) = (graph.len(), wanted.matches);
     let is_whole = matches.is_none() && view.in_graph().len() == len;
     let mut accept = |node: u32| {
