@@ -54,6 +54,7 @@ pub use introspect::{Against, IntrospectMode, IntrospectRequest};
 pub use metadata_index::definition::IndexDefinition;
 pub use metadata_index::extension::metadata_indexes;
 pub use metadata_index::registry::{IndexChange, IndexSelection};
+pub use metadata_index::shown::{MetadataIndex, MissingIndex, Suggestion, SuggestionKind};
 pub use options::Options;
 pub use query::explain::Explain;
 pub use query::request::{FilterWarnings, GetRequest, GetResults, Query, QueryHit, QueryRequest, QueryResults};

@@ -17,12 +17,13 @@ use crate::metadata_index::registry::{
     BuildOutcome, DatabaseIndex, Declared, Entry, INDEXES_PER_COLLECTION_MAX, IndexChange, IndexSelection,
     METADATA_INDEXES, Registry,
 };
+use crate::metadata_index::shown::MetadataIndex;
 use crate::schemas::unix_seconds;
 
 impl MetadataIndexes {
     /// Declares a metadata index, of a collection or of every collection of a database, and begins to build it. One
     /// that exists as asked for is left alone.
-    pub(crate) fn create(&self, definition: &IndexDefinition) -> Result<(Json, IndexChange), Error> {
+    pub(crate) fn create(&self, definition: &IndexDefinition) -> Result<(MetadataIndex, IndexChange), Error> {
         let _changing = self.registry.changing.lock();
         let (row, definition) = self.prepare_index(definition)?;
         if let Some(existing) = self.registry.existing(&definition)? {
@@ -73,7 +74,7 @@ impl MetadataIndexes {
     }
 
     /// The declared indexes, by name. Those of a collection include the ones that its database has for all.
-    pub(crate) fn list(&self, selection: &IndexSelection) -> Result<Vec<Json>, Error> {
+    pub(crate) fn list(&self, selection: &IndexSelection) -> Result<Vec<MetadataIndex>, Error> {
         let IndexSelection { tenant, database, collection, status } = selection;
         let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
         let mut shown = Vec::new();
@@ -91,19 +92,19 @@ impl MetadataIndexes {
             }
             shown.push(self.describe(&declared)?);
         }
-        shown.retain(|index| is(status, index["status"].as_str().unwrap_or_default()));
+        shown.retain(|index| is(status, &index.status));
         Ok(shown)
     }
 
     /// A declared index.
-    pub(crate) fn show(&self, tenant: &str, database: &str, name: &str) -> Result<Json, Error> {
+    pub(crate) fn show(&self, tenant: &str, database: &str, name: &str) -> Result<MetadataIndex, Error> {
         self.describe(&self.registry.find(tenant, database, name)?)
     }
 
     /// Makes the index `name` what it is asked to be: in place if only its name, `hidden` or `comment` differ, else by
     /// a build beside the one that serves. A build under way is superseded; of another collection than before, it takes
     /// the place of the one there was. One that does not exist is made.
-    pub(crate) fn put(&self, name: &str, definition: &IndexDefinition) -> Result<(Json, IndexChange), Error> {
+    pub(crate) fn put(&self, name: &str, definition: &IndexDefinition) -> Result<(MetadataIndex, IndexChange), Error> {
         let IndexDefinition { tenant, database, index_name, .. } = definition;
         let existing = match self.registry.find(tenant, database, name) {
             Ok(existing) => existing,
@@ -139,7 +140,7 @@ impl MetadataIndexes {
     }
 
     /// Builds an index from the records again, beside the one that serves.
-    pub(crate) fn rebuild(&self, tenant: &str, database: &str, name: &str) -> Result<Json, Error> {
+    pub(crate) fn rebuild(&self, tenant: &str, database: &str, name: &str) -> Result<MetadataIndex, Error> {
         let _changing = self.registry.changing.lock();
         let index = self.registry.find(tenant, database, name)?;
         self.begin_builds(&self.registry.entries(&index))?;
@@ -147,7 +148,7 @@ impl MetadataIndexes {
     }
 
     /// Stops a build under way; whether there was one. What served before goes on serving.
-    pub(crate) fn cancel(&self, tenant: &str, database: &str, name: &str) -> Result<(Json, bool), Error> {
+    pub(crate) fn cancel(&self, tenant: &str, database: &str, name: &str) -> Result<(MetadataIndex, bool), Error> {
         let _changing = self.registry.changing.lock();
         let index = self.registry.find(tenant, database, name)?;
         let mut changes = Vec::new();
@@ -183,7 +184,7 @@ impl MetadataIndexes {
     }
 
     /// Deletes an index, and stops its build.
-    pub(crate) fn delete(&self, tenant: &str, database: &str, name: &str) -> Result<Json, Error> {
+    pub(crate) fn delete(&self, tenant: &str, database: &str, name: &str) -> Result<MetadataIndex, Error> {
         let _changing = self.registry.changing.lock();
         let index = self.registry.find(tenant, database, name)?;
         let shown = self.describe(&index)?;

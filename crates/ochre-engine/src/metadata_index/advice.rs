@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::metadata_index::MetadataIndexes;
 use crate::metadata_index::definition::IndexDefinition;
 use crate::metadata_index::registry::{Declared, IndexSelection, State};
+use crate::metadata_index::shown::{MissingIndex, Suggestion, SuggestionKind};
 use crate::metadata_index::workload::{Asked, RECORDS_MIN, columns, index_name, keys};
 use crate::schemas::unix_seconds;
 
@@ -27,7 +28,7 @@ pub(super) const ENTRY_BYTES: usize = 12;
 const RECORDS_PER_SECOND: usize = 500_000;
 
 impl MetadataIndexes {
-    pub(super) fn suggest_indexes(&self, selection: &IndexSelection) -> Vec<Json> {
+    pub(super) fn suggest_indexes(&self, selection: &IndexSelection) -> Vec<Suggestion> {
         let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
         let mut suggestions = Vec::new();
         let loaded: Vec<_> = self.collections.all();
@@ -61,10 +62,6 @@ impl MetadataIndexes {
             if !is_wanted {
                 continue;
             }
-            let path = format!(
-                "/_admin/metadata_index/{}?tenant={}&database={}",
-                definition.index_name, definition.tenant, definition.database
-            );
             let covering = entries.iter().zip(&states).find(|(other, state)| {
                 let longer = &state.definition;
                 other.number == entry.number
@@ -74,17 +71,11 @@ impl MetadataIndexes {
                     && longer.partial == definition.partial
             });
             if let Some((_, State { definition: IndexDefinition { index_name: name, .. }, .. })) = covering {
-                suggestions.push(json!({
-                    "kind": "redundant", "tenant": row.tenant, "database": row.database, "collection": row.name, "index_name": definition.index_name,
-                    "reason": format!("index '{name}' begins with the same columns and answers the same filters"),
-                    "request": {"method": "DELETE", "path": path},
-                }));
+                let reason = format!("index '{name}' begins with the same columns and answers the same filters");
+                suggestions.push(of_index(definition, Some(row.name.clone()), reason, SuggestionKind::Redundant));
             } else if days >= UNUSED_DAYS {
-                suggestions.push(json!({
-                    "kind": "unused", "tenant": row.tenant, "database": row.database, "collection": row.name, "index_name": definition.index_name,
-                    "reason": format!("nothing used index '{}' for {days} days", definition.index_name),
-                    "request": {"method": "DELETE", "path": path},
-                }));
+                let reason = format!("nothing used index '{}' for {days} days", definition.index_name);
+                suggestions.push(of_index(definition, Some(row.name.clone()), reason, SuggestionKind::Unused));
             }
         }
         suggestions.extend(self.unused_database_indexes(selection));
@@ -92,14 +83,14 @@ impl MetadataIndexes {
     }
 
     /// Indexes of databases that no collection used for long.
-    fn unused_database_indexes(&self, selection: &IndexSelection) -> Vec<Json> {
+    fn unused_database_indexes(&self, selection: &IndexSelection) -> Vec<Suggestion> {
         let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value);
         let mut suggestions = Vec::new();
         for declared in self.registry.all_declared() {
             let Declared::Database(index) = &declared else { continue };
-            let IndexDefinition { tenant, database, index_name, .. } = declared.definition();
-            if selection.collection.is_some() || !is(&selection.tenant, &tenant) || !is(&selection.database, &database)
-            {
+            let definition = declared.definition();
+            let IndexDefinition { tenant, database, index_name, .. } = &definition;
+            if selection.collection.is_some() || !is(&selection.tenant, tenant) || !is(&selection.database, database) {
                 continue;
             }
             let entries = self.registry.entries(&declared);
@@ -107,20 +98,15 @@ impl MetadataIndexes {
             let seen = entries.iter().map(|entry| read(&entry.usage.last_used).max(read(&entry.usage.since))).max();
             let days = (unix_seconds() - seen.unwrap_or(0).max(index.created_at)) / 86_400;
             if days >= UNUSED_DAYS {
-                suggestions.push(json!({
-                    "kind": "unused", "tenant": tenant, "database": database, "collection": null, "index_name": index_name,
-                    "reason": format!("nothing used index '{index_name}' in any collection of the database for {days} days"),
-                    "request": {
-                        "method": "DELETE",
-                        "path": format!("/_admin/metadata_index/{index_name}?tenant={tenant}&database={database}"),
-                    },
-                }));
+                let reason =
+                    format!("nothing used index '{index_name}' in any collection of the database for {days} days");
+                suggestions.push(of_index(&definition, None, reason, SuggestionKind::Unused));
             }
         }
         suggestions
     }
 
-    fn missing_indexes(&self, row: &CollectionRow, view: &View) -> Vec<Json> {
+    fn missing_indexes(&self, row: &CollectionRow, view: &View) -> Vec<Suggestion> {
         // Of several shapes that the same columns answer one suggestion is made.
         let mut wanted: BTreeMap<String, (Vec<Json>, Asked)> = BTreeMap::new();
         for (shape, asked) in self.registry.workload().of(row.number) {
@@ -141,28 +127,34 @@ impl MetadataIndexes {
         let exists = |columns: &[Json]| {
             self.registry.of(row.number).iter().any(|entry| entry.state.lock().definition.columns.starts_with(columns))
         };
-        let mut suggestions: Vec<(u64, Json)> = wanted
+        let mut suggestions: Vec<(u64, Suggestion)> = wanted
             .into_values()
             .filter(|(columns, _)| !columns.is_empty() && !exists(columns))
             .map(|(columns, asked)| {
-                let (names, name) = (keys(&columns), index_name(&row.name, &columns));
+                let names: Vec<String> = keys(&columns).into_iter().map(str::to_owned).collect();
+                let name = index_name(&row.name, &columns);
                 let average = asked.micros / asked.times.max(1);
                 let (records, matched) = (asked.records / asked.times.max(1), asked.matched / asked.times.max(1));
-                let suggestion = json!({
-                    "kind": "missing", "tenant": row.tenant, "database": row.database, "collection": row.name, "columns": columns,
-                    "reason": format!(
-                        "{} filters on {} looked at {records} records each to find {matched}, in {average} µs on average",
-                        asked.times, names.join(", ")
-                    ),
-                    "asked": asked.times,
-                    "average_micros": average,
-                    "expected_gain": format!("about {}x fewer values looked at", records / matched.max(1)),
-                    "estimated_bytes": view.live().len() * ENTRY_BYTES,
-                    "request": {"method": "POST", "path": "/_admin/metadata_indexes", "body": {
-                        "index_name": name, "tenant": row.tenant, "database": row.database,
-                        "collection": row.name, "columns": columns,
-                    }},
-                });
+                let reason = format!(
+                    "{} filters on {} looked at {records} records each to find {matched}, in {average} µs on average",
+                    asked.times,
+                    names.join(", ")
+                );
+                let missing = MissingIndex {
+                    asked: asked.times,
+                    average_micros: average,
+                    gain: records / matched.max(1),
+                    estimated_bytes: view.live().len() * ENTRY_BYTES,
+                    columns,
+                };
+                let suggestion = Suggestion {
+                    tenant: row.tenant.clone(),
+                    database: row.database.clone(),
+                    collection: Some(row.name.clone()),
+                    index_name: name,
+                    reason,
+                    kind: SuggestionKind::Missing(missing),
+                };
                 (asked.micros, suggestion)
             })
             .collect();
@@ -244,4 +236,12 @@ impl MetadataIndexes {
             "exists": exists,
         }))
     }
+}
+
+/// A suggestion about an index that there is.
+fn of_index(
+    definition: &IndexDefinition, collection: Option<String>, reason: String, kind: SuggestionKind,
+) -> Suggestion {
+    let IndexDefinition { tenant, database, index_name, .. } = definition.clone();
+    Suggestion { tenant, database, collection, index_name, reason, kind }
 }

@@ -6,6 +6,7 @@ use crate::database::Database;
 use crate::error::Error;
 use crate::metadata_index::definition::IndexDefinition;
 use crate::metadata_index::registry::{IndexChange, IndexSelection};
+use crate::metadata_index::shown::{MetadataIndex, Suggestion};
 
 impl Database {
     /// Declares a metadata index, of a collection or of every collection of a database, and begins to build it. One
@@ -14,7 +15,7 @@ impl Database {
     /// # Errors
     /// [`Error::Invalid`] for a bad definition, [`Error::NotFound`] if there is no such collection or database,
     /// [`Error::Conflict`] if another index has the name, [`Error::Store`].
-    pub fn create_metadata_index(&self, definition: &IndexDefinition) -> Result<(Json, IndexChange), Error> {
+    pub fn create_metadata_index(&self, definition: &IndexDefinition) -> Result<(MetadataIndex, IndexChange), Error> {
         self.inner.metadata_indexes.create(definition)
     }
 
@@ -48,7 +49,7 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub fn metadata_indexes(&self, selection: &IndexSelection) -> Result<Vec<Json>, Error> {
+    pub fn metadata_indexes(&self, selection: &IndexSelection) -> Result<Vec<MetadataIndex>, Error> {
         self.inner.metadata_indexes.list(selection)
     }
 
@@ -56,7 +57,7 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Store`].
-    pub fn metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<Json, Error> {
+    pub fn metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<MetadataIndex, Error> {
         self.inner.metadata_indexes.show(tenant, database, name)
     }
 
@@ -66,7 +67,9 @@ impl Database {
     ///
     /// # Errors
     /// As [`Database::create_metadata_index`]; [`Error::NotFound`] if one is to be renamed that does not exist.
-    pub fn put_metadata_index(&self, name: &str, definition: &IndexDefinition) -> Result<(Json, IndexChange), Error> {
+    pub fn put_metadata_index(
+        &self, name: &str, definition: &IndexDefinition,
+    ) -> Result<(MetadataIndex, IndexChange), Error> {
         self.inner.metadata_indexes.put(name, definition)
     }
 
@@ -74,7 +77,7 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Store`].
-    pub fn rebuild_metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<Json, Error> {
+    pub fn rebuild_metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<MetadataIndex, Error> {
         self.inner.metadata_indexes.rebuild(tenant, database, name)
     }
 
@@ -82,7 +85,9 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Store`]; [`Error::Conflict`] for an index of a database whose definition changes.
-    pub fn cancel_metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<(Json, bool), Error> {
+    pub fn cancel_metadata_index(
+        &self, tenant: &str, database: &str, name: &str,
+    ) -> Result<(MetadataIndex, bool), Error> {
         self.inner.metadata_indexes.cancel(tenant, database, name)
     }
 
@@ -90,7 +95,7 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Store`].
-    pub fn delete_metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<Json, Error> {
+    pub fn delete_metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<MetadataIndex, Error> {
         self.inner.metadata_indexes.delete(tenant, database, name)
     }
 
@@ -103,7 +108,7 @@ impl Database {
     }
 
     /// Indexes that the filters of the past requests would have profited from, with ready requests.
-    pub fn suggest_metadata_indexes(&self, selection: &IndexSelection) -> Vec<Json> {
+    pub fn suggest_metadata_indexes(&self, selection: &IndexSelection) -> Vec<Suggestion> {
         self.inner.metadata_indexes.suggest_indexes(selection)
     }
 }

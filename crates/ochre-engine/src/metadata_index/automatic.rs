@@ -1,6 +1,5 @@
 //! Indexes that are created and deleted by themselves, if that is wanted: from suggestions, within a budget.
 
-use serde_json::Value as Json;
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -8,6 +7,7 @@ use crate::metadata_index::MetadataIndexes;
 use crate::metadata_index::advice::ENTRY_BYTES;
 use crate::metadata_index::definition::IndexDefinition;
 use crate::metadata_index::registry::{IndexSelection, Registry};
+use crate::metadata_index::shown::SuggestionKind;
 
 /// What the comments of such indexes begin with: whoever changes it makes the index their own.
 const AUTOMATIC: &str = "created automatically";
@@ -29,10 +29,9 @@ impl MetadataIndexes {
                 automatic.push([definition.tenant, definition.database, definition.index_name]);
             }
         }
-        let text = |json: &Json, name: &str| json[name].as_str().unwrap_or_default().to_owned();
-        let of_no_use = suggestions.iter().filter(|suggestion| suggestion["kind"] != "missing");
+        let of_no_use = suggestions.iter().filter(|suggestion| suggestion.definition().is_none());
         let delete: Vec<[String; 3]> = of_no_use
-            .map(|index| [text(index, "tenant"), text(index, "database"), text(index, "index_name")])
+            .map(|index| [index.tenant.clone(), index.database.clone(), index.index_name.clone()])
             .filter(|place| automatic.contains(place))
             .collect();
         let mut create = Vec::new();
@@ -41,11 +40,13 @@ impl MetadataIndexes {
             return (create, delete);
         }
         // The one that most time was spent on first.
-        for suggestion in suggestions.iter().filter(|suggestion| suggestion["kind"] == "missing") {
-            let bytes = suggestion["estimated_bytes"].as_u64().unwrap_or(u64::MAX);
-            let mut body = suggestion["request"]["body"].clone();
-            body["comment"] = format!("{AUTOMATIC}: {}", text(suggestion, "reason")).into();
-            let Ok(definition) = IndexDefinition::from_json(body) else { continue };
+        for suggestion in &suggestions {
+            let (SuggestionKind::Missing(missing), Some(mut definition)) = (&suggestion.kind, suggestion.definition())
+            else {
+                continue;
+            };
+            let bytes = missing.estimated_bytes as u64;
+            definition.comment = format!("{AUTOMATIC}: {}", suggestion.reason);
             let is_there =
                 create.iter().any(|other: &IndexDefinition| Registry::place(other) == Registry::place(&definition));
             if !is_there && used.saturating_add(bytes) <= budget_bytes && self.may_be_created(&definition) {

@@ -26,7 +26,7 @@ const EVERY: [(&str, ValueType); 4] = [
 const KINDS: [&str; 2] = ["auto", "ordered"];
 
 /// What a metadata index is declared to be, as requests and answers have it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IndexDefinition {
     /// Unique within its database: letters, digits, `.`, `_` and `-`.
@@ -55,6 +55,22 @@ pub struct IndexDefinition {
     /// `auto` or `ordered`: the form it has.
     #[serde(default = "default_kind")]
     pub kind: String,
+}
+
+impl Default for IndexDefinition {
+    fn default() -> Self {
+        Self {
+            index_name: String::new(),
+            tenant: default_tenant(),
+            database: default_database(),
+            collection: None,
+            columns: Vec::new(),
+            partial: None,
+            hidden: false,
+            comment: String::new(),
+            kind: default_kind(),
+        }
+    }
 }
 
 fn default_tenant() -> String {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::metadata_index::MetadataIndexes;
 use crate::metadata_index::registry::{DatabaseIndex, Declared, Entry, State};
+use crate::metadata_index::shown::MetadataIndex;
 use crate::schemas::unix_seconds;
 
 /// Of an index of a database, the states of its collections that its own is, the first of them that one has.
@@ -28,14 +29,14 @@ const SUMS: [&str; 8] = [
 ];
 
 impl MetadataIndexes {
-    pub(super) fn describe(&self, declared: &Declared) -> Result<Json, Error> {
+    pub(super) fn describe(&self, declared: &Declared) -> Result<MetadataIndex, Error> {
         match declared {
             Declared::Collection(entry) => Ok(self.describe_entry(entry)),
             Declared::Database(index) => self.describe_database_index(index),
         }
     }
 
-    pub(super) fn describe_entry(&self, entry: &Entry) -> Json {
+    pub(super) fn describe_entry(&self, entry: &Entry) -> MetadataIndex {
         let (state, view) = {
             let _showing = entry.showing.lock();
             let view = self.collections.loaded_view(entry.number);
@@ -59,7 +60,8 @@ impl MetadataIndexes {
             "statistics": self.statistics(entry, &state, view.as_deref()),
             "usage": usage([entry]),
         });
-        merged(json!(definition), more)
+        let collection = row.map(|row| row.name.clone());
+        MetadataIndex::new(definition, collection, merged(json!(definition), more))
     }
 
     /// What an index comes to; of a collection that is not loaded, what it came to when it was last brought up to date.
@@ -91,7 +93,7 @@ impl MetadataIndexes {
         })
     }
 
-    fn describe_database_index(&self, index: &DatabaseIndex) -> Result<Json, Error> {
+    fn describe_database_index(&self, index: &DatabaseIndex) -> Result<MetadataIndex, Error> {
         let definition = index.definition.lock().clone();
         let entries: HashMap<Uuid, Arc<Entry>> =
             self.registry.entries_of(index.id).into_iter().map(|entry| (entry.collection, entry)).collect();
@@ -137,7 +139,7 @@ impl MetadataIndexes {
             "usage": usage(entries.values().map(Arc::as_ref)),
             "collections": collections,
         });
-        Ok(merged(json!(definition), more))
+        Ok(MetadataIndex::new(&definition, None, merged(json!(definition), more)))
     }
 }
 

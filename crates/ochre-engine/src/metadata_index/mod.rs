@@ -17,6 +17,7 @@ pub(crate) mod entries;
 pub(crate) mod extension;
 pub(crate) mod policy;
 pub(crate) mod registry;
+pub(crate) mod shown;
 pub(crate) mod table;
 pub(crate) mod task;
 pub(crate) mod workload;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ochre_engine::model::{Filter, Metadata, Scalar, Space, Test, Value};
 use ochre_engine::{
     CollectionOptions, Database, DeleteRequest, Error, GetRequest, GetResults, Hints, IndexChange, IndexDefinition,
-    IndexSelection, NewRecords, Options, QueryRequest,
+    IndexSelection, NewRecords, Options, QueryRequest, SuggestionKind,
 };
 use ochre_testkit::{Generator, Oracle};
 use serde_json::{Value as Json, json};
@@ -374,18 +374,19 @@ fn filters_that_are_asked_often_suggest_indexes() {
     let all = IndexSelection::default();
     let suggestions = database.suggest_metadata_indexes(&all);
     let [suggestion] = &suggestions[..] else { panic!("{suggestions:?}") };
-    assert_eq!(suggestion["columns"], json!(["genre", "year"]));
-    let text = suggestion.to_string();
+    let SuggestionKind::Missing(missing) = &suggestion.kind else { panic!("{suggestion:?}") };
+    assert_eq!((&missing.columns, missing.asked), (&vec![json!("genre"), json!("year")], 20));
+    let text = format!("{suggestion:?}");
     assert!(!text.contains("rare") && !text.contains("2017"), "values are nobody's business: {text}");
-    // The request is ready to be sent.
-    database.create_metadata_index(&definition(suggestion["request"]["body"].clone())).unwrap();
+    // Its definition is ready to be used.
+    database.create_metadata_index(&suggestion.definition().unwrap()).unwrap();
     database.maintain().unwrap();
     assert!(films.get_results(&request).unwrap().explain.unwrap().index.is_some());
     assert!(database.suggest_metadata_indexes(&all).is_empty());
     let shorter = json!({"index_name": "shorter", "collection": "films", "columns": ["genre"]});
     database.create_metadata_index(&definition(shorter)).unwrap();
     let suggestions = database.suggest_metadata_indexes(&all);
-    assert_eq!((suggestions.len(), &suggestions[0]["kind"]), (1, &json!("redundant")));
+    assert_eq!((suggestions.len(), &suggestions[0].kind), (1, &SuggestionKind::Redundant));
 }
 
 #[test]
@@ -510,7 +511,7 @@ fn filters_that_are_refused_suggest_indexes_all_the_same() {
     }
     let suggestions = database.suggest_metadata_indexes(&IndexSelection::default());
     assert_eq!(suggestions.len(), 1, "{suggestions:?}");
-    assert!(suggestions[0].to_string().contains(r#""columns":["year"]"#), "{suggestions:?}");
+    assert_eq!(suggestions[0].definition().unwrap().columns, [json!("year")]);
 }
 
 /// Two collections with years, and none yet that is named `third`.
@@ -601,7 +602,7 @@ fn an_index_of_a_database_is_one_for_all_its_collections_present_and_future() {
     database.create_metadata_index(&definition(other)).unwrap();
     database.delete_database("default_tenant", "other").unwrap();
     database.create_database("default_tenant", "other").unwrap();
-    assert_eq!(database.metadata_indexes(&IndexSelection::default()).unwrap(), Vec::<Json>::new());
+    assert_eq!(database.metadata_indexes(&IndexSelection::default()).unwrap(), []);
 }
 
 #[test]
@@ -676,7 +677,7 @@ fn a_cancelled_change_keeps_the_new_name_and_what_served() {
     assert_eq!(answered_by(&database, "first").as_deref(), Some("renamed"));
     assert!(database.metadata_index(HOME.0, HOME.1, "by_year").is_err());
     database.delete_metadata_index(HOME.0, HOME.1, "renamed").unwrap();
-    assert_eq!(database.metadata_indexes(&IndexSelection::default()).unwrap(), Vec::<Json>::new());
+    assert_eq!(database.metadata_indexes(&IndexSelection::default()).unwrap(), []);
 }
 
 #[test]

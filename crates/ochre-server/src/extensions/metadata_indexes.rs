@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ochre_engine::{DEFAULT_DATABASE, DEFAULT_TENANT, Database, IndexChange, IndexDefinition, IndexSelection};
+use ochre_engine::{
+    DEFAULT_DATABASE, DEFAULT_TENANT, Database, IndexChange, IndexDefinition, IndexSelection, MetadataIndex,
+    MissingIndex, Suggestion, SuggestionKind,
+};
 use ochre_extension::{
     Access, Answer, ApiExtension, Call, Caller, Description, Failure, Operation, Parameter, Permission, StatusCode,
     Target,
@@ -194,14 +197,21 @@ impl Home {
 
 /// Fails unless the caller may do this to an index, as it is shown: as if it were not there, if nothing is granted
 /// there. An index of a database needs a grant on all of it.
-fn check(caller: &Caller, permission: Permission, index: &Json) -> Result<(), Failure> {
-    let part = |name: &str| index[name].as_str();
-    let target = Target { tenant: part("tenant"), database: part("database"), collection: part("collection") };
-    caller.check_in(permission, target)
+fn check(caller: &Caller, permission: Permission, index: &MetadataIndex) -> Result<(), Failure> {
+    let MetadataIndex { tenant, database, collection, .. } = index;
+    check_in(caller, permission, tenant, database, collection.as_deref())
+}
+
+fn check_in(
+    caller: &Caller, permission: Permission, tenant: &str, database: &str, collection: Option<&str>,
+) -> Result<(), Failure> {
+    caller.check_in(permission, Target { tenant: Some(tenant), database: Some(database), collection })
 }
 
 /// An index that a caller may do this to; where nothing is granted, as if it were not there.
-fn find(call: &Call<'_>, permission: Permission, (tenant, home): (&str, &str), name: &str) -> Result<Json, Failure> {
+fn find(
+    call: &Call<'_>, permission: Permission, (tenant, home): (&str, &str), name: &str,
+) -> Result<MetadataIndex, Failure> {
     let (caller, database) = (call.caller(), call.database());
     let hidden = || Failure::not_found(format!("there is no metadata index '{name}'"));
     let is_everywhere = caller.principal().may(permission, Target::default());
@@ -309,9 +319,8 @@ fn create(call: &Call<'_>) -> Result<Answer, Failure> {
     let gone = if scope.replace {
         let gone = replaced(database, &scope, &definitions)?;
         gone.iter().try_for_each(|index| check(caller, Permission::IndexWrite, index))?;
-        let part = |index: &Json, name: &str| index[name].as_str().unwrap_or_default().to_owned();
-        let places: Vec<[String; 3]> =
-            gone.iter().map(|index| ["tenant", "database", "index_name"].map(|name| part(index, name))).collect();
+        let place = |index: &MetadataIndex| [&index.tenant, &index.database, &index.name].map(String::clone);
+        let places: Vec<[String; 3]> = gone.iter().map(place).collect();
         database.check_metadata_index_room(&definitions, &places)?;
         gone
     } else {
@@ -366,7 +375,9 @@ type Place = (String, String, Option<String>);
 
 /// The indexes that a list replaces: those of the collections that it names, or of the database, that it has not. An
 /// index of another collection is never replaced, nor is its name.
-fn replaced(database: &Database, scope: &Scope, definitions: &[IndexDefinition]) -> Result<Vec<Json>, Failure> {
+fn replaced(
+    database: &Database, scope: &Scope, definitions: &[IndexDefinition],
+) -> Result<Vec<MetadataIndex>, Failure> {
     let place =
         |new: &IndexDefinition| -> Place { (new.tenant.clone(), new.database.clone(), collection_name(database, new)) };
     let mut places: BTreeSet<Place> = definitions.iter().map(place).collect();
@@ -387,11 +398,10 @@ fn replaced(database: &Database, scope: &Scope, definitions: &[IndexDefinition])
     }
     let mut gone = Vec::new();
     for index in database.metadata_indexes(&IndexSelection::default())? {
-        let part = |name: &str| index[name].as_str().unwrap_or_default().to_owned();
-        let own: Place = (part("tenant"), part("database"), index["collection"].as_str().map(str::to_owned));
+        let own: Place = (index.tenant.clone(), index.database.clone(), index.collection.clone());
         let new = definitions
             .iter()
-            .find(|new| (&new.tenant, &new.database, &new.index_name) == (&own.0, &own.1, &part("index_name")));
+            .find(|new| (&new.tenant, &new.database, &new.index_name) == (&own.0, &own.1, &index.name));
         match new {
             Some(new) if place(new) != own => return Err(taken(&new.index_name)),
             None if places.contains(&own) => gone.push(index),
@@ -401,23 +411,23 @@ fn replaced(database: &Database, scope: &Scope, definitions: &[IndexDefinition])
     Ok(gone)
 }
 
-fn names(indexes: &[Json]) -> Vec<&Json> {
-    indexes.iter().map(|index| &index["index_name"]).collect()
+fn names(indexes: &[MetadataIndex]) -> Vec<&str> {
+    indexes.iter().map(|index| index.name.as_str()).collect()
 }
 
-fn drop_index(database: &Database, index: &Json) -> Result<Json, Failure> {
-    let part = |name: &str| index[name].as_str().unwrap_or_default();
-    Ok(database.delete_metadata_index(part("tenant"), part("database"), part("index_name"))?)
+fn drop_index(database: &Database, index: &MetadataIndex) -> Result<MetadataIndex, Failure> {
+    Ok(database.delete_metadata_index(&index.tenant, &index.database, &index.name)?)
 }
 
-fn with_change(mut index: Json, change: IndexChange) -> Json {
-    index["change"] = match change {
+fn with_change(index: MetadataIndex, change: IndexChange) -> Json {
+    let mut details = index.details;
+    details["change"] = match change {
         IndexChange::Building => "building",
         IndexChange::Changed => "changed",
         IndexChange::Nothing => "none",
     }
     .into();
-    index
+    details
 }
 
 fn list(call: &Call<'_>) -> Result<Answer, Failure> {
@@ -439,7 +449,7 @@ fn delete_many(call: &Call<'_>) -> Result<Answer, Failure> {
     };
     let mut indexes = database.metadata_indexes(&selection)?;
     // One that the database has for every collection is not a collection's to delete.
-    indexes.retain(|index| scope.collection.is_none() || !index["collection"].is_null());
+    indexes.retain(|index| scope.collection.is_none() || index.collection.is_some());
     indexes.retain(|index| check(caller, Permission::IndexRead, index).is_ok());
     indexes.iter().try_for_each(|index| check(caller, Permission::IndexWrite, index))?;
     if !scope.dry_run && !scope.confirm {
@@ -457,22 +467,54 @@ fn delete_many(call: &Call<'_>) -> Result<Answer, Failure> {
         indexes.iter().try_for_each(|index| drop_index(database, index).map(drop))?;
     }
     let verb = if scope.dry_run { "would_delete" } else { "deleted" };
-    indexes.sort_by_key(|index| index["index_name"].to_string());
-    let audited = json!({verb: indexes.iter().map(audited).collect::<Vec<_>>()});
+    indexes.sort_by(|one, other| one.name.cmp(&other.name));
+    let audited = json!({verb: indexes.iter().map(|index| audited(&index.details)).collect::<Vec<_>>()});
     Ok(Answer::from(json!({verb: names(&indexes)})).with_audited(audited))
 }
 
 fn suggest(call: &Call<'_>) -> Result<Answer, Failure> {
     let mut suggestions = call.database().suggest_metadata_indexes(&call.query::<Scope>()?.selection());
-    suggestions.retain(|suggestion| check(call.caller(), Permission::IndexRead, suggestion).is_ok());
-    Ok(json!({"suggestions": suggestions}).into())
+    suggestions.retain(|suggestion| {
+        let Suggestion { tenant, database, collection, .. } = suggestion;
+        check_in(call.caller(), Permission::IndexRead, tenant, database, collection.as_deref()).is_ok()
+    });
+    Ok(json!({"suggestions": suggestions.iter().map(suggestion).collect::<Vec<_>>()}).into())
+}
+
+/// A suggestion with the request that follows it.
+fn suggestion(suggestion: &Suggestion) -> Json {
+    let Suggestion { tenant, database, collection, index_name, reason, kind } = suggestion;
+    let missing = match kind {
+        SuggestionKind::Missing(missing) => missing,
+        SuggestionKind::Redundant | SuggestionKind::Unused => {
+            let kind = if *kind == SuggestionKind::Redundant { "redundant" } else { "unused" };
+            let path = format!("/_admin/metadata_index/{index_name}?tenant={tenant}&database={database}");
+            return json!({
+                "kind": kind, "tenant": tenant, "database": database, "collection": collection,
+                "index_name": index_name, "reason": reason, "request": {"method": "DELETE", "path": path},
+            });
+        }
+    };
+    let MissingIndex { columns, asked, average_micros, gain, estimated_bytes } = missing;
+    json!({
+        "kind": "missing", "tenant": tenant, "database": database, "collection": collection, "columns": columns,
+        "reason": reason,
+        "asked": asked,
+        "average_micros": average_micros,
+        "expected_gain": format!("about {gain}x fewer values looked at"),
+        "estimated_bytes": estimated_bytes,
+        "request": {"method": "POST", "path": "/_admin/metadata_indexes", "body": {
+            "index_name": index_name, "tenant": tenant, "database": database, "collection": collection,
+            "columns": columns,
+        }},
+    })
 }
 
 fn show(call: &Call<'_>) -> Result<Answer, Failure> {
     let (name, home) = (call.path("index_name"), call.query::<Home>()?);
     let (tenant, home) = home.parts();
     find(call, Permission::IndexRead, (tenant, home), name)?;
-    Ok(call.database().metadata_index(tenant, home, name)?.into())
+    Ok(call.database().metadata_index(tenant, home, name)?.details.into())
 }
 
 fn replace(call: &Call<'_>) -> Result<Answer, Failure> {
@@ -489,7 +531,7 @@ fn replace(call: &Call<'_>) -> Result<Answer, Failure> {
         if let Ok(old) = database.metadata_index(&new.tenant, &new.database, taken_name) {
             check(caller, Permission::IndexWrite, &old).map_err(|_| taken(taken_name))?;
             if new.collection.is_none() {
-                may_filter(caller, &new, old["collection"].as_str())?;
+                may_filter(caller, &new, old.collection.as_deref())?;
             }
         } else if new.collection.is_none() && taken_name == name {
             may_write(caller, database, &new)?;
@@ -500,7 +542,7 @@ fn replace(call: &Call<'_>) -> Result<Answer, Failure> {
     }
     let (index, change) = database.put_metadata_index(name, &new)?;
     let status = if change == IndexChange::Building { StatusCode::ACCEPTED } else { StatusCode::OK };
-    let (audited, shown) = (audited(&index), with_change(index, change));
+    let (audited, shown) = (audited(&index.details), with_change(index, change));
     Ok(Answer::from(shown).with_status(status).with_audited(audited))
 }
 
@@ -509,7 +551,7 @@ fn delete(call: &Call<'_>) -> Result<Answer, Failure> {
     let (tenant, home) = home.parts();
     find(call, Permission::IndexWrite, (tenant, home), name)?;
     let index = call.database().delete_metadata_index(tenant, home, name)?;
-    Ok(Answer::from(json!({"deleted": index["index_name"]})).with_audited(audited(&index)))
+    Ok(Answer::from(json!({"deleted": index.name})).with_audited(audited(&index.details)))
 }
 
 fn rebuild(call: &Call<'_>) -> Result<Answer, Failure> {
@@ -517,7 +559,7 @@ fn rebuild(call: &Call<'_>) -> Result<Answer, Failure> {
     let (tenant, home) = home.parts();
     find(call, Permission::IndexWrite, (tenant, home), name)?;
     let index = call.database().rebuild_metadata_index(tenant, home, name)?;
-    Ok(Answer::from(index).with_status(StatusCode::ACCEPTED))
+    Ok(Answer::from(index.details).with_status(StatusCode::ACCEPTED))
 }
 
 fn cancel(call: &Call<'_>) -> Result<Answer, Failure> {
@@ -525,8 +567,8 @@ fn cancel(call: &Call<'_>) -> Result<Answer, Failure> {
     let (tenant, home) = home.parts();
     find(call, Permission::IndexWrite, (tenant, home), name)?;
     let (mut index, was_building) = call.database().cancel_metadata_index(tenant, home, name)?;
-    index["change"] = if was_building { "cancelled" } else { "none" }.into();
-    Ok(Answer::from(index).with_status(StatusCode::ACCEPTED))
+    index.details["change"] = if was_building { "cancelled" } else { "none" }.into();
+    Ok(Answer::from(index.details).with_status(StatusCode::ACCEPTED))
 }
 
 fn verify(call: &Call<'_>) -> Result<Answer, Failure> {
