@@ -25,7 +25,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 def in_turn(sizes):
-    """By size: the recall of the narrowest walk, queries a second, and that as a part of the first size's, medians over rounds."""
+    """By size: the recall of the narrowest search, queries a second, and that as a part of the first size's, medians over rounds."""
     with tempfile.TemporaryDirectory() as folder:
         running, recalls = [], []
         for size in sizes:

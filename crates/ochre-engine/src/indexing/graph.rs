@@ -477,7 +477,7 @@ impl Indexing {
             graph.calibrate();
             self.dirty.update_index_state(loaded.number, |remembered| remembered.calibrated = graph.len());
         }
-        let lost = graph.unreachable_count();
+        let unreachable = graph.unreachable_count();
         // Looking at every link costs as much as the graph is large, so it has to have grown by some share.
         let unchecked = graph.unchecked();
         if unchecked > graph.len() / CHECK_SHARE || (all && unchecked > 0) {
@@ -503,7 +503,7 @@ impl Indexing {
             }
         }
         if (lost, graph.unreachable_count()) != (0, 0) {
-            tracing::debug!(collection = %loaded.id, lost = graph.unreachable_count(), "vectors that walks of the graph miss are scanned");
+            tracing::debug!(collection = %loaded.id, unreachable = graph.unreachable_count(), "vectors that searches of the graph miss are scanned");
             mark_unreachable(loaded, graph);
         }
         Ok(())

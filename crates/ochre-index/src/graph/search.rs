@@ -1,4 +1,4 @@
-//! Walking the graph: from the entry point towards a query, level by level.
+//! Searching the graph: from the entry point towards a query, level by level.
 
 use std::cmp::Ordering;
 

@@ -72,7 +72,7 @@ fn render(database: &Database) -> Result<String, ApiError> {
     out.single(
         "ochre_vectors_unreachable",
         "gauge",
-        "Vectors of loaded collections that walks of the graph were found to miss; they are scanned",
+        "Vectors of loaded collections that searches of the graph were found to miss; they are scanned",
         unreachable as f64,
     );
     if let Some(taken) = database.last_backup() {
