@@ -63,11 +63,11 @@ def writes(client, rounds=12, batch=1000, dimension=384):
     rows = np.random.default_rng(3).standard_normal((batch, dimension)).astype(np.float32)
     encoded = [base64.b64encode(row.tobytes()).decode() for row in rows]
     plain = client.post(BASE, {"name": "plain"})["id"]
-    judged = client.post(BASE, {"name": "judged", "metadata": {"chroma:schema": SCHEMA}})["id"]
+    validated = client.post(BASE, {"name": "validated", "metadata": {"chroma:schema": SCHEMA}})["id"]
     ratios = []
     for number in range(rounds):
         seconds = {}
-        order = [("plain", plain), ("judged", judged)]
+        order = [("plain", plain), ("validated", validated)]
         for name, id in order if number % 2 else reversed(order):
             began = time.perf_counter()
             for part in range(4):
@@ -76,7 +76,7 @@ def writes(client, rounds=12, batch=1000, dimension=384):
                         "metadatas": [record(first + n) for n in range(batch)]}
                 client.post(f"{BASE}/{id}/add", body)
             seconds[name] = time.perf_counter() - began
-        ratios.append(seconds["judged"] / seconds["plain"])
+        ratios.append(seconds["validated"] / seconds["plain"])
     return statistics.median(ratios[2:])
 
 

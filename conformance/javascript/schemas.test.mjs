@@ -26,7 +26,7 @@ for (const mode of ["strict", "lax", "warn", "none"]) {
     assert.equal(await collection.count(), 1);
   });
 
-  test(`what breaks the schema is judged by the mode ${mode}`, async () => {
+  test(`what breaks the schema is handled by the mode ${mode}`, async () => {
     const collection = await films(mode);
     const isRefused = mode === "strict" || mode === "lax";
     for (const [key, metadata] of [["year", { year: "x" }], ["year", { score: 1.5 }], ["genre", { year: 1, genre: "noise" }]]) {

@@ -64,7 +64,7 @@ NEW = {
 
 @pytest.mark.parametrize("mode", NEW)
 @pytest.mark.parametrize("fault", BREAKS)
-def test_a_new_record_is_judged_by_the_mode(raw, films, mode, fault):
+def test_a_new_record_is_validated_by_the_mode(raw, films, mode, fault):
     collection = films(mode)
     add(collection, "good", GOOD)
     key = next(iter(BREAKS[fault]))
@@ -92,7 +92,7 @@ def test_a_new_record_is_judged_by_the_mode(raw, films, mode, fault):
     [("strict", "refused", "refused"), ("lax", "reported", "refused"), ("warn", "reported", "reported"), ("none", "accepted", "accepted")],
 )
 @pytest.mark.parametrize("fault", ["type", "required", "min", "enum"])
-def test_a_record_that_was_bad_before_is_judged_by_what_the_update_does(raw, client, mode, unrelated, worse, fault):
+def test_a_record_that_was_bad_before_is_validated_by_what_the_update_does(raw, client, mode, unrelated, worse, fault):
     collection = client.create_collection("films", embedding_function=None)
     add(collection, "bad", changed(BREAKS[fault]))
     collection.modify(metadata={"chroma:schema": json.dumps(SCHEMA), "chroma:schema_validation_type": mode})
@@ -140,7 +140,7 @@ def test_a_batch_is_refused_as_a_whole_with_all_that_is_wrong_with_it(raw, films
     assert {"key": "genre", "rule": "enum", "count": 1} in answer["counts"]
 
 
-def test_an_upsert_is_judged_as_the_record_will_be(films):
+def test_an_upsert_is_validated_as_the_record_will_be(films):
     collection = films()
     add(collection, "a", GOOD)
     collection.upsert(ids=["a"], embeddings=[[0, 1]], metadatas=[{"genre": "comedy"}])
@@ -230,7 +230,7 @@ def test_the_schema_has_routes_of_its_own(raw, client):
     status, _, body = raw("PUT", f"{V2}/{collection.id}/schema", {"schema": SCHEMA, "validation_type": "lax"})
     assert status == 200 and body["validation_type"] == "lax" and body["stored_records"]["compliant"] == 0
     status, _, body = raw("POST", f"{V2}/films/schema/validate", {"metadatas": [GOOD, {"year": 5}]})
-    assert (body["judged"], body["compliant"], body["valid"]) == (2, 1, False)
+    assert (body["validated"], body["compliant"], body["valid"]) == (2, 1, False)
     assert [(rule["key"], rule["rule"]) for rule in body["rules"]] == [("year", "min")]
     status, _, body = raw("POST", f"{V2}/films/schema/validate", {"schema": {"year": "string"}})
     assert status == 200 and body["valid"] is True
@@ -246,11 +246,11 @@ def test_a_misspelt_parameter_is_refused_and_a_mode_can_be_changed_alone(raw, fi
     assert raw("GET", f"{V2}/films/schema")[2]["schema"] == SCHEMA
 
 
-def test_a_batch_is_judged_in_a_dry_run_as_it_would_be_written(raw, client):
+def test_a_batch_is_validated_in_a_dry_run_as_it_would_be_written(raw, client):
     schema = {"year": {"type": "int", "required": True}, "d": {"type": "int", "default": 4, "required": True}}
     client.create_collection("films", metadata={"chroma:schema": schema, "chroma:schema_validation_type": "lax"})
     body = raw("POST", f"{V2}/films/schema/validate", {"metadatas": [{"year": 7.0}, {"year": 7}, {}]})[2]
-    assert (body["judged"], body["compliant"]) == (3, 2)
+    assert (body["validated"], body["compliant"]) == (3, 2)
     assert body["rules"][0]["ids"] == ["2"] and "year" in body["rules"][0]["message"]
 
 
@@ -394,7 +394,7 @@ def test_a_validator_that_fails_tells_no_sensitive_value(raw, client):
     assert status == 400 and "ssn" in body["message"] and "SECRET" not in json.dumps(body)
 
 
-def test_a_validator_that_reads_the_document_judges_stored_records_alike(raw, client):
+def test_a_validator_that_reads_the_document_validates_stored_records_alike(raw, client):
     schema = {"length": {"type": "int", "validators": [{"cel": "value == size(document)"}]}}
     notes = client.create_collection("notes", metadata={"chroma:schema": schema}, embedding_function=None)
     notes.add(ids=["a"], embeddings=[[1]], documents=["four"], metadatas=[{"length": 4}])
@@ -426,7 +426,7 @@ def test_requiring_clean_records_holds_against_writes_in_between(raw, client):
         status = raw("PUT", f"{V2}/notes/schema?require_clean=true", {"n": "int"})[0]
         writer.join()
         if status == 200:
-            # Whatever came after was judged; what came before would have refused the schema.
+            # Whatever came after was validated; what came before would have refused the schema.
             assert raw("POST", f"{V2}/notes/schema/validate", {})[2]["valid"] is True
             raw("DELETE", f"{V2}/notes/schema")
         notes.delete(ids=[f"bad{attempt}"])

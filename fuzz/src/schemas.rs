@@ -1,8 +1,8 @@
-//! Metadata schemas and CEL expressions: parsed, and used to judge records.
+//! Metadata schemas and CEL expressions: parsed, and used to validate records.
 
 use fastrand::Rng;
 use ochre_engine::model::{Metadata, ValidationType, Value as Held};
-use ochre_engine::schema::{Functions, MetadataSchema, Subject, judge};
+use ochre_engine::schema::{Functions, MetadataSchema, Subject, validate};
 use serde_json::{Value, json};
 
 use crate::json::{any, disturb, number, pattern, text};
@@ -42,7 +42,7 @@ fn expression(rng: &mut Rng, depth: u8) -> String {
     }
 }
 
-fn judge_with(written: &Value, rng: &mut Rng) -> Fed {
+fn validate_with(written: &Value, rng: &mut Rng) -> Fed {
     let Ok(schema) = MetadataSchema::parse(written) else { return Fed::Refused };
     let mut metadata = Metadata::new();
     for _ in 0..rng.usize(0..4) {
@@ -53,8 +53,8 @@ fn judge_with(written: &Value, rng: &mut Rng) -> Fed {
     let document = text(rng);
     let subject = Subject { id: "id", metadata: Some(&metadata), document: Some(&document), embedding: Some(&[1.0]) };
     for mode in [ValidationType::Strict, ValidationType::Lax, ValidationType::Warn] {
-        judge(&schema, mode, &Functions::default(), None, subject);
-        judge(&schema, mode, &Functions::default(), Some(subject), subject);
+        validate(&schema, mode, &Functions::default(), None, subject);
+        validate(&schema, mode, &Functions::default(), Some(subject), subject);
     }
     Fed::Accepted
 }
@@ -70,12 +70,12 @@ pub(crate) fn schemas(_: &mut State, rng: &mut Rng) -> Fed {
     if rng.bool() {
         disturb(rng, &mut written);
     }
-    judge_with(&written, rng)
+    validate_with(&written, rng)
 }
 
 /// CEL expressions, most of which double something.
 pub(crate) fn expressions(_: &mut State, rng: &mut Rng) -> Fed {
     let depth = rng.u8(1..8);
     let written = json!({"properties": {}, "validators": [{"cel": expression(rng, depth)}]});
-    judge_with(&written, rng)
+    validate_with(&written, rng)
 }

@@ -1,7 +1,7 @@
 //! Schemas at work: compiled once per version, asked for every write, and what they found remembered.
 //!
-//! A record is judged inside the transaction that would change it, by the schema in force there: no write that began
-//! before a schema was declared slips past it. Where that can take long, it is judged before the transaction begins,
+//! A record is validated inside the transaction that would change it, by the schema in force there: no write that began
+//! before a schema was declared slips past it. Where that can take long, it is validated before the transaction begins,
 //! and inside it only again if the record or the schema has changed since: nobody waits for a slow validator.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ochre_model::{Declaration, Filter, Metadata, ValidationType};
 use ochre_schema::{
-    Compliance, Functions, InvalidSchema, MetadataSchema, Subject, Verdict, Violation, judge, lint, prepare,
+    Compliance, Functions, InvalidSchema, MetadataSchema, Subject, Verdict, Violation, lint, prepare, validate,
 };
-use ochre_store::{CollectionNumber, CollectionRow, Judge, Judged};
+use ochre_store::{CollectionNumber, CollectionRow, PendingRecord, RecordValidator};
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 
@@ -265,11 +265,11 @@ pub(crate) fn unix_seconds() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// Judges the records of one request, and keeps what it found until the request has its outcome.
+/// Validates the records of one request, and keeps what it found until the request has its outcome.
 pub(crate) struct RequestValidator {
     schemas: Arc<Schemas>,
     found: Mutex<Found>,
-    /// What was judged before the transaction, by the record's place in the batch.
+    /// What was validated before the transaction, by the record's place in the batch.
     early: Mutex<HashMap<usize, Early>>,
     is_early: AtomicBool,
 }
@@ -285,7 +285,7 @@ struct Early {
 }
 
 /// A hash of everything of a record that a verdict may depend on.
-fn hash_of(record: &Judged<'_>) -> [u8; 32] {
+fn hash_of(record: &PendingRecord<'_>) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     let mut part = |tag: u8, bytes: &[u8]| {
         hasher.update(&[tag]).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
@@ -313,7 +313,7 @@ struct Found {
 
 impl fmt::Debug for RequestValidator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RequestJudge")
+        f.write_str("RequestValidator")
     }
 }
 
@@ -327,13 +327,14 @@ impl RequestValidator {
         })
     }
 
-    /// Whether judging can take long under the schema that a collection declares now.
+    /// Whether validating can take long under the schema that a collection declares now.
     pub(crate) fn is_costly(&self, row: &CollectionRow) -> bool {
-        let is_judged = row.declaration.as_ref().is_some_and(|declaration| declaration.mode() != ValidationType::None);
-        is_judged && self.schemas.of(row).is_ok_and(|schema| schema.is_some_and(|schema| schema.is_costly()))
+        let is_validated =
+            row.declaration.as_ref().is_some_and(|declaration| declaration.mode() != ValidationType::None);
+        is_validated && self.schemas.of(row).is_ok_and(|schema| schema.is_some_and(|schema| schema.is_costly()))
     }
 
-    /// Judges what `show` shows, for later.
+    /// Validates what `show` shows, for later.
     pub(crate) fn validate_early<T>(&self, show: impl FnOnce() -> T) -> T {
         self.is_early.store(true, Ordering::Relaxed);
         let shown = show();
@@ -342,8 +343,8 @@ impl RequestValidator {
         shown
     }
 
-    /// Judges a record, or finds what was judged of the very same before.
-    fn verdict(&self, schema: &Arc<MetadataSchema>, mode: ValidationType, record: &mut Judged<'_>) -> Verdict {
+    /// Validates a record, or finds what was validated of the very same before.
+    fn verdict(&self, schema: &Arc<MetadataSchema>, mode: ValidationType, record: &mut PendingRecord<'_>) -> Verdict {
         let is_early = self.is_early.load(Ordering::Relaxed);
         let known = self.early.lock().remove(&record.index);
         let hash = (is_early || known.is_some()).then(|| hash_of(record));
@@ -359,7 +360,7 @@ impl RequestValidator {
         prepare(schema, mode, before.is_none(), record.metadata);
         let (document, embedding) = (record.document, record.embedding);
         let after = Subject { id, metadata: record.metadata.as_ref(), document, embedding };
-        let verdict = judge(schema, mode, &self.schemas.functions, before, after);
+        let verdict = validate(schema, mode, &self.schemas.functions, before, after);
         if let (true, Some(record_hash)) = (is_early, hash) {
             let prepared = record.metadata.clone();
             let (schema, verdict) = (Arc::clone(schema), verdict.clone());
@@ -393,8 +394,8 @@ impl RequestValidator {
     }
 }
 
-impl Judge for RequestValidator {
-    fn judge(&self, row: &CollectionRow, records: &mut [Judged<'_>]) -> Result<(), String> {
+impl RecordValidator for RequestValidator {
+    fn validate(&self, row: &CollectionRow, records: &mut [PendingRecord<'_>]) -> Result<(), String> {
         let mode = row.declaration.as_ref().map_or(ValidationType::None, |declaration| declaration.mode());
         if mode == ValidationType::None {
             return Ok(());

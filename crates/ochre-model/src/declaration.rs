@@ -7,12 +7,12 @@ use serde_json::{Map, Value as Json};
 
 /// The collection-metadata key under which a schema is declared.
 pub const SCHEMA_KEY: &str = "chroma:schema";
-/// The key that says how strictly records are judged.
+/// The key that says how strictly records are validated.
 pub const VALIDATION_TYPE_KEY: &str = "chroma:schema_validation_type";
-/// The key that says who judges them.
+/// The key that says who validates them.
 pub const VALIDATING_PARTY_KEY: &str = "chroma:schema_validating_party";
 
-/// How strictly records are judged by a schema.
+/// How strictly records are validated by a schema.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ValidationType {
@@ -27,7 +27,7 @@ pub enum ValidationType {
     None,
 }
 
-/// Who judges records by the schema. The server always does.
+/// Who validates records by the schema. The server always does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ValidatingParty {
@@ -93,7 +93,7 @@ impl Declaration {
         *self == Self::default()
     }
 
-    /// How records are judged: not at all without a schema.
+    /// How records are validated: not at all without a schema.
     pub fn mode(&self) -> ValidationType {
         if self.schema.is_some() { self.validation_type.unwrap_or_default() } else { ValidationType::None }
     }

@@ -4,7 +4,7 @@
 //! that form is the contract. Typed access is for what the engine acts on: the graph parameters and
 //! which value types may be filtered.
 //!
-//! Not here: `chroma:schema`, by which records are judged (`declaration`, `ochre-schema`).
+//! Not here: `chroma:schema`, by which records are validated (`declaration`, `ochre-schema`).
 
 use std::sync::OnceLock;
 

@@ -10,10 +10,10 @@ use ochre_model::{Scalar, Value, ValueType};
 use serde_json::{Map, Value as Json, json};
 
 use crate::format::Format;
-use crate::judge::VALUE_CHARACTERS_MAX;
 use crate::property::{Additional, Bound, Property, element_of, type_name};
 use crate::report::{KeyReport, Report};
 use crate::schema::MetadataSchema;
+use crate::validate::VALUE_CHARACTERS_MAX;
 
 /// A key with at most so many values is described by all of them.
 const VALUES_MAX: u64 = 30;

@@ -4,9 +4,9 @@ use std::cmp::Ordering;
 
 use ochre_model::{Filter, HIDDEN_PREFIX, Scalar, Test, ValidationType, Value, ValueType};
 
-use crate::judge::{bound_text, breaks, order};
 use crate::property::{Additional, Property, element_of, type_name, type_names};
 use crate::schema::MetadataSchema;
+use crate::validate::{bound_text, breaks, order};
 
 /// So many unknown keys are told with the one that was most likely meant.
 const HINTS_MAX: usize = 5;

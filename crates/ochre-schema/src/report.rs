@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use crate::judge::Violation;
 use crate::suggest::IndexSuggestion;
+use crate::validate::Violation;
 
 /// Everything that is found out about a collection's records.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -34,7 +34,7 @@ pub struct Report {
     pub suggested_schema: Json,
     /// The schema the collection declares.
     pub declared_schema: Option<Json>,
-    /// How it judges.
+    /// How it validates.
     pub validation_type: Option<&'static str>,
     /// How the records stand to the declared schema.
     pub compliance: Option<Compliance>,
@@ -116,15 +116,15 @@ pub struct Aggregate {
 /// How records stand to the declared schema.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Compliance {
-    /// Records that were judged.
-    pub judged: u64,
+    /// Records that were validated.
+    pub validated: u64,
     /// Of those, how many break no rule.
     pub compliant: u64,
-    /// `compliant / judged`; 1 for no records.
+    /// `compliant / validated`; 1 for no records.
     pub rate: f64,
     /// How often each rule is broken, most often first.
     pub rules: Vec<RuleCount>,
-    /// The collection's position that was judged.
+    /// The collection's position that was validated.
     pub position: u64,
     /// When a background audit counted this, in seconds since 1970; absent if it was counted now.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,7 +164,7 @@ impl Compliance {
 
     /// Counts a record with what it breaks; at most `ids` ids are kept for each rule.
     pub fn count(&mut self, id: &str, violations: &[Violation], ids: usize) {
-        self.judged += 1;
+        self.validated += 1;
         self.compliant += u64::from(violations.is_empty());
         for violation in violations {
             let place = (violation.key.clone(), violation.rule);
@@ -184,7 +184,7 @@ impl Compliance {
     /// Works out the rate and the order, once all records are counted.
     #[must_use]
     pub fn finish(mut self) -> Self {
-        self.rate = share(self.compliant, self.judged).unwrap_or(1.0);
+        self.rate = share(self.compliant, self.validated).unwrap_or(1.0);
         self.places.clear();
         self.rules.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| (&a.key, a.rule).cmp(&(&b.key, b.rule))));
         self
@@ -299,7 +299,7 @@ impl Report {
                 out,
                 "\n{:.2} % of {} records comply with the declared schema.",
                 compliance.rate * 100.0,
-                compliance.judged
+                compliance.validated
             )?;
         }
         writeln!(out, "\n| key | type | present | types | distinct | alerts |\n|---|---|---|---|---|---|")?;

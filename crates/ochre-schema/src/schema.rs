@@ -80,10 +80,10 @@ impl MetadataSchema {
 
     /// The declared key that was most likely meant by one that is not; of the first thousand.
     pub fn nearest_key(&self, key: &str) -> Option<&str> {
-        crate::judge::nearest(key, self.properties.keys().take(NEAREST_OF).map(String::as_str))
+        crate::validate::nearest(key, self.properties.keys().take(NEAREST_OF).map(String::as_str))
     }
 
-    /// Whether judging a record can take long: there are patterns, formats or validators to run over its texts.
+    /// Whether validating a record can take long: there are patterns, formats or validators to run over its texts.
     pub fn is_costly(&self) -> bool {
         let is_costly = |property: &Property| {
             property.pattern.is_some() || property.format.is_some() || !property.validators.is_empty()
@@ -132,7 +132,7 @@ impl MetadataSchema {
         needed.filter(|name| !functions.names().any(|known| known == *name)).map(str::to_owned).collect()
     }
 
-    /// Whether records have to be read whole to be judged: their documents or embeddings too.
+    /// Whether records have to be read whole to be validated: their documents or embeddings too.
     pub fn looks_beyond_metadata(&self) -> bool {
         let has_validators = !self.validators.is_empty() || self.all().any(|property| !property.validators.is_empty());
         self.document.is_some() || self.embedding.is_some() || has_validators

@@ -11,9 +11,9 @@ use ochre_model::{Value, ValueType};
 use serde_json::{Value as Json, json};
 
 use crate::format::Format;
-use crate::judge::{for_each_element, list_len, shown};
 use crate::property::type_name;
 use crate::report::{KeyReport, share};
+use crate::validate::{for_each_element, list_len, shown};
 
 /// Formats are looked for in so many different strings of a key.
 const FORMATS_MAX: u64 = 100_000;

@@ -3,7 +3,7 @@
 //!
 //! A CEL expression is at most [`EXPRESSION_MAX`] characters. Its `all`, `exists`, `filter` and `map` do not nest, and
 //! see nothing but the element they are at, and no value of it can become more than [`GROWTH_MAX`] times as large as
-//! the record (`Growth`); patterns are compiled with the schema. So judging takes time and memory linear in the record.
+//! the record (`Growth`); patterns are compiled with the schema. So validating takes time and memory linear in the record.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -15,7 +15,7 @@ use cel::{Context, Env, Program};
 use ochre_model::{Metadata, Value};
 use regex::Regex;
 
-use crate::judge::Subject;
+use crate::validate::Subject;
 
 /// The longest CEL expression, in characters.
 pub const EXPRESSION_MAX: usize = 1000;
@@ -185,7 +185,7 @@ impl Walk {
                 self.names_value |= name == "value";
                 if depth > 0 {
                     self.refuse(format!(
-                        "inside all, exists, exists_one, filter and map only the element can be named, not {name}: otherwise judging a long list could take very long"
+                        "inside all, exists, exists_one, filter and map only the element can be named, not {name}: otherwise validating a long list could take very long"
                     ));
                 }
             }
@@ -197,7 +197,7 @@ impl Walk {
                 if name == "matches" {
                     self.refuse("matches is not there; use a validator with regex");
                 } else if name.starts_with(|c: char| c.is_ascii_alphabetic()) && !FUNCTIONS.contains(&name) {
-                    let near = crate::judge::nearest(name, FUNCTIONS.into_iter());
+                    let near = crate::validate::nearest(name, FUNCTIONS.into_iter());
                     let hint = near.map_or_else(
                         || format!("there are {}", FUNCTIONS.join(", ")),
                         |near| format!("did you mean {near:?}?"),
@@ -272,7 +272,7 @@ fn gives_instead(expression: &IdedExpr, bound: &[(&str, &IdedExpr)]) -> Option<&
     }
 }
 
-/// How much larger than the record values can become, judged by the expression alone.
+/// How much larger than the record values can become, estimated from the expression alone.
 ///
 /// A bound: what is joined adds up; a comprehension makes, of each element, as many times as its step names it. Chained
 /// ranges multiply, which is how a few characters would ask for more memory than there is.
@@ -382,7 +382,7 @@ impl Validator {
         }
     }
 
-    pub(crate) fn judge(&self, subject: &Subject<'_>, value: Option<&Value>, functions: &Functions) -> Finding {
+    pub(crate) fn validate(&self, subject: &Subject<'_>, value: Option<&Value>, functions: &Functions) -> Finding {
         let found = match &self.test {
             Test::Regex(regex) => Ok(match value {
                 Some(Value::Str(text)) => regex.is_match(text),

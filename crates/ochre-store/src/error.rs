@@ -63,7 +63,7 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
-    /// The write's judge refused what it would leave behind; the text is the judge's.
+    /// The write's validator refused what it would leave behind; the text is the validator's.
     #[error("{0}")]
     Refused(String),
     /// The view that a filter was resolved on is too old to be re-checked: resolve it again at `head`.

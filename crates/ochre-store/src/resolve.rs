@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ochre_model::{Filter, IndexSchema, Metadata, RecordBatch, WriteKind, norm};
 
 use crate::error::{Error, Result};
-use crate::store::{CollectionRow, Judge, Judged, KEYS_PER_COLLECTION_MAX, Operation, Selection, Write};
+use crate::store::{
+    CollectionRow, KEYS_PER_COLLECTION_MAX, Operation, PendingRecord, RecordValidator, Selection, Write,
+};
 
 /// A record as it is before the write.
 #[derive(Clone, Debug)]
@@ -89,7 +91,7 @@ pub(crate) fn resolve(write: &Write, collection: &CollectionRow, rows: &mut dyn 
     match &write.operation {
         Operation::Records { kind, batch } => {
             let puts = merge_records(*kind, batch, collection.dimension, rows)?;
-            let puts = judge(write.judge.as_deref(), collection, batch, puts)?;
+            let puts = validate(write.validator.as_deref(), collection, batch, puts)?;
             Ok(with_vectors(batch, puts))
         }
         Operation::Delete(Selection::Ids(ids)) => {
@@ -169,15 +171,15 @@ fn merge_records(
     Ok(changed)
 }
 
-/// Lets the judge see the records, and maybe change their metadata; what is left of the changes.
-fn judge(
-    judge: Option<&dyn Judge>, collection: &CollectionRow, batch: &RecordBatch, mut puts: Vec<PutRecord>,
+/// Lets the validator see the records, and maybe change their metadata; what is left of the changes.
+fn validate(
+    validator: Option<&dyn RecordValidator>, collection: &CollectionRow, batch: &RecordBatch, mut puts: Vec<PutRecord>,
 ) -> Result<Vec<PutRecord>> {
-    let Some(judge) = judge.filter(|_| collection.declaration.is_some()) else { return Ok(puts) };
+    let Some(validator) = validator.filter(|_| collection.declaration.is_some()) else { return Ok(puts) };
     let row = |put: &PutRecord| put.embedding.and_then(|index| batch.embeddings.as_ref()?.row(index));
-    let mut records: Vec<Judged<'_>> = puts
+    let mut records: Vec<PendingRecord<'_>> = puts
         .iter_mut()
-        .map(|put| Judged {
+        .map(|put| PendingRecord {
             index: put.index,
             embedding: row(put),
             id: &put.id,
@@ -186,7 +188,7 @@ fn judge(
             document: put.document.as_deref(),
         })
         .collect();
-    judge.judge(collection, &mut records).map_err(Error::Refused)?;
+    validator.validate(collection, &mut records).map_err(Error::Refused)?;
     puts.retain(PutRecord::changes_anything);
     Ok(puts)
 }

@@ -142,21 +142,23 @@ pub struct Write {
     /// Makes repeating the request harmless, for 24 hours.
     pub idempotency: Option<Idempotency>,
     /// Asked within the transaction whether the records may be as the write would leave them.
-    pub judge: Option<Arc<dyn Judge>>,
+    pub validator: Option<Arc<dyn RecordValidator>>,
 }
 
 /// Decides whether a write may leave records as it would.
-pub trait Judge: std::fmt::Debug + Send + Sync {
+pub trait RecordValidator: std::fmt::Debug + Send + Sync {
     /// Looks at every record that the write changes, as it will be; may change its metadata.
     ///
     /// # Errors
     /// Why the write is refused: nothing of it is kept.
-    fn judge(&self, collection: &CollectionRow, records: &mut [Judged<'_>]) -> std::result::Result<(), String>;
+    fn validate(
+        &self, collection: &CollectionRow, records: &mut [PendingRecord<'_>],
+    ) -> std::result::Result<(), String>;
 }
 
 /// A record that a write is about to leave behind.
 #[derive(Debug)]
-pub struct Judged<'a> {
+pub struct PendingRecord<'a> {
     /// Where it stands in the batch; the last place, if it stands there more than once.
     pub index: usize,
     /// Its id.
@@ -487,8 +489,8 @@ pub trait Store: Send + Sync {
     fn epoch(&self) -> u64;
     /// The database's id, the same for as long as it lives; a restored one has another.
     fn database_id(&self) -> Result<u64>;
-    /// Lets the judge of a write see what it would leave behind, on what is committed now and without keeping anybody
-    /// from writing; what comes of it is not told. The judge is asked again when the write is committed.
+    /// Lets the validator of a write see what it would leave behind, on what is committed now and without keeping anybody
+    /// from writing; what comes of it is not told. The validator is asked again when the write is committed.
     fn preview(&self, write: &Write) -> Result<()>;
     /// Commits one write.
     fn commit(&self, write: Write) -> Result<Outcome>;

@@ -1,6 +1,6 @@
 //! For tests only: generators, data of difficult shapes, the naive oracle, and a disk that remembers every sync.
 //!
-//! The oracle shares no code with what it judges beyond the types: its meaning of filters is written
+//! The oracle shares no code with what it checks beyond the types: its meaning of filters is written
 //! down again, from the truth table in `docs/guide/filters.md`.
 
 mod generate;

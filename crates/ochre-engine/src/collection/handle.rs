@@ -125,10 +125,10 @@ impl Collection {
         self.inner.introspection.introspect(&*self.info()?, request)
     }
 
-    /// Judges its records, or a batch that is not written, by a schema, without changing anything.
+    /// Validates its records, or a batch that is not written, by a schema, without changing anything.
     ///
     /// # Errors
-    /// [`Error::InvalidSchema`], [`Error::Invalid`] if there is no schema to judge by, [`Error::Store`].
+    /// [`Error::InvalidSchema`], [`Error::Invalid`] if there is no schema to validate by, [`Error::Store`].
     pub fn validate(&self, validation: &Validation) -> Result<schema::Compliance, Error> {
         self.inner.introspection.validate(&*self.info()?, validation)
     }

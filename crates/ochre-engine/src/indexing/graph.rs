@@ -502,7 +502,7 @@ impl Indexing {
                 return Ok(());
             }
         }
-        if (lost, graph.unreachable_count()) != (0, 0) {
+        if (unreachable, graph.unreachable_count()) != (0, 0) {
             tracing::debug!(collection = %loaded.id, unreachable = graph.unreachable_count(), "vectors that searches of the graph miss are scanned");
             mark_unreachable(loaded, graph);
         }

@@ -86,7 +86,7 @@ pub struct IntrospectRequest {
     pub values: bool,
     /// Whether keys that the schema calls sensitive are named at all.
     pub sensitive_keys: bool,
-    /// Whether records are judged by the declared schema.
+    /// Whether records are validated by the declared schema.
     pub compliance: bool,
     /// How many offending records are listed for each key.
     pub offenders: usize,
@@ -190,15 +190,15 @@ impl Introspection {
                     Some(audit.compliance)
                 }
                 (_, Some(offsets)) => {
-                    let judging = ValidationContext {
+                    let validating = ValidationContext {
                         schema,
                         mode: validation_mode(declaration.mode()),
                         deadline,
                         ids: request.offenders,
                     };
                     let mut compliance = Compliance::default();
-                    self.validate_stored(&inspection.snapshot, offsets, &judging, &mut compliance)?;
-                    inspection.report.truncated |= compliance.judged < offsets.len() as u64;
+                    self.validate_stored(&inspection.snapshot, offsets, &validating, &mut compliance)?;
+                    inspection.report.truncated |= compliance.validated < offsets.len() as u64;
                     Some(compliance.finish())
                 }
             };

@@ -1,4 +1,4 @@
-//! Judges records by a schema: those that are stored, or a batch that might be.
+//! Validates records by a schema: those that are stored, or a batch that might be.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::collection::snapshot::ReadSnapshot;
 use crate::error::Error;
 use crate::introspect::Introspection;
 
-/// Records judged between two looks at the clock.
+/// Records validated between two looks at the clock.
 const JUDGED_AT_ONCE: usize = 1000;
 /// Ids listed with each broken rule.
 pub(crate) const RULE_IDS: usize = 20;
 
-/// What to judge by what.
+/// What to validate by what.
 #[derive(Clone, Debug, Default)]
 pub struct Validation {
     /// The schema, as it would be declared; the declared one if absent.
@@ -40,7 +40,7 @@ pub struct Candidate {
 }
 
 impl Introspection {
-    /// Judges stored records, or a batch, by a schema.
+    /// Validates stored records, or a batch, by a schema.
     pub(crate) fn validate(&self, row: &CollectionRow, validation: &Validation) -> Result<Compliance, Error> {
         let _visit = self.monitor.enter();
         let schema = match &validation.schema {
@@ -64,23 +64,23 @@ impl Introspection {
             return Ok(compliance.finish());
         }
         let snapshot = self.collections.snapshot(row)?;
-        let judging = ValidationContext { schema: &schema, mode, deadline: None, ids: RULE_IDS };
+        let validating = ValidationContext { schema: &schema, mode, deadline: None, ids: RULE_IDS };
         let mut compliance = Compliance::at(snapshot.view.position());
-        self.validate_stored(&snapshot, snapshot.view.live(), &judging, &mut compliance)?;
+        self.validate_stored(&snapshot, snapshot.view.live(), &validating, &mut compliance)?;
         Ok(compliance.finish())
     }
 
-    /// Judges the records at these offsets, and adds them up in `compliance`.
+    /// Validates the records at these offsets, and adds them up in `compliance`.
     pub(crate) fn validate_stored(
-        &self, snapshot: &ReadSnapshot<'_>, offsets: &Bitmap, judging: &ValidationContext<'_>,
+        &self, snapshot: &ReadSnapshot<'_>, offsets: &Bitmap, validating: &ValidationContext<'_>,
         compliance: &mut Compliance,
     ) -> Result<(), Error> {
         let offsets: Vec<u32> = offsets.iter().collect();
-        let parts = Parts { metadata: true, document: judging.schema.looks_beyond_metadata(), uri: false };
+        let parts = Parts { metadata: true, document: validating.schema.looks_beyond_metadata(), uri: false };
         let mut damaged = None;
         for offsets in offsets.chunks(JUDGED_AT_ONCE) {
             budget::check()?;
-            if judging.deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            if validating.deadline.is_some_and(|deadline| Instant::now() > deadline) {
                 break;
             }
             snapshot.reader.rows(snapshot.number, offsets, parts, &mut |row| {
@@ -91,15 +91,16 @@ impl Introspection {
                         return ControlFlow::Break(());
                     }
                 };
-                let embedding = judging.schema.embedding.as_ref().and_then(|_| snapshot.view.vector(row.offset).ok());
+                let embedding =
+                    validating.schema.embedding.as_ref().and_then(|_| snapshot.view.vector(row.offset).ok());
                 let subject = Subject {
                     id: row.id,
                     metadata: metadata.as_ref(),
                     document: row.document,
                     embedding: embedding.map(|(vector, _)| vector),
                 };
-                let found = violations(judging.schema, judging.mode, self.schemas.functions(), &subject);
-                compliance.count(row.id, &found, judging.ids);
+                let found = violations(validating.schema, validating.mode, self.schemas.functions(), &subject);
+                compliance.count(row.id, &found, validating.ids);
                 ControlFlow::Continue(())
             })?;
         }
@@ -107,7 +108,7 @@ impl Introspection {
     }
 }
 
-/// By what records are judged, and how long.
+/// By what records are validated, and how long.
 pub(crate) struct ValidationContext<'a> {
     pub(crate) schema: &'a MetadataSchema,
     pub(crate) mode: ValidationType,

@@ -64,14 +64,14 @@ impl Writes {
         check(kind, &batch)?;
         batch.lift_reserved_keys();
         self.wait_for_room(id)?;
-        let judge = RequestValidator::new(&self.schemas);
+        let validator = RequestValidator::new(&self.schemas);
         let operation = Operation::Records { kind, batch };
-        let write = Write { collection: id, operation, idempotency, judge: Some(Arc::clone(&judge) as _) };
-        if judge.is_costly(&*self.collections.catalog.row(id)?) {
-            judge.validate_early(|| self.store.preview(&write))?;
+        let write = Write { collection: id, operation, idempotency, validator: Some(Arc::clone(&validator) as _) };
+        if validator.is_costly(&*self.collections.catalog.row(id)?) {
+            validator.validate_early(|| self.store.preview(&write))?;
         }
         let outcome = self.store.commit(write);
-        let reported = judge.finish(outcome.is_ok()).map_err(Error::Violations)?;
+        let reported = validator.finish(outcome.is_ok()).map_err(Error::Violations)?;
         Ok((outcome?, reported))
     }
 
@@ -89,7 +89,7 @@ impl Writes {
         let Some(filter) = filter else {
             let ids = ids.unwrap_or_default();
             let operation = Operation::Delete(Selection::Ids(ids));
-            let outcome = self.store.commit(Write { collection: id, operation, idempotency, judge: None })?;
+            let outcome = self.store.commit(Write { collection: id, operation, idempotency, validator: None })?;
             return Ok((outcome, FilterWarnings::default()));
         };
         if ids.is_none() && filter.is_without_conditions() {
@@ -107,8 +107,12 @@ impl Writes {
             let (offsets, at) = self.queries.matching(&row, &filter)?;
             let selection = Selection::Matching { offsets, at, filter: filter.clone(), limit };
             let operation = Operation::Delete(selection);
-            match self.store.commit(Write { collection: id, operation, idempotency: idempotency.clone(), judge: None })
-            {
+            match self.store.commit(Write {
+                collection: id,
+                operation,
+                idempotency: idempotency.clone(),
+                validator: None,
+            }) {
                 Err(StoreError::Stale { .. }) if tries < STALE_MAX => tries += 1,
                 other => return Ok((other?, warnings)),
             }

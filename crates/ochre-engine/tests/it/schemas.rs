@@ -1,4 +1,4 @@
-//! Schemas and introspection: counts that are always right, judgements that no write slips past.
+//! Schemas and introspection: counts that are always right, validation that no write slips past.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -94,7 +94,7 @@ fn a_suggested_schema_accepts_the_records_it_came_from_in_every_mode() {
             let validation =
                 Validation { schema: Some(report.suggested_schema.clone()), mode: Some(mode), batch: None };
             let found = tests.validate(&validation).unwrap();
-            assert_eq!((found.judged, found.compliant), (report.records, report.records), "{:?}", found.rules);
+            assert_eq!((found.validated, found.compliant), (report.records, report.records), "{:?}", found.rules);
         }
         // By the majority's types, the records that are refused are those of another type: the offenders.
         let report =
@@ -103,7 +103,7 @@ fn a_suggested_schema_accepts_the_records_it_came_from_in_every_mode() {
         let found = tests.validate(&Validation { schema, mode: Some(ValidationType::Strict), batch: None }).unwrap();
         let offending: std::collections::BTreeSet<&str> =
             report.keys.iter().flat_map(|key| &key.offenders).map(|offender| offender.id.as_str()).collect();
-        assert_eq!(found.judged - found.compliant, offending.len() as u64, "{:?}", found.rules);
+        assert_eq!(found.validated - found.compliant, offending.len() as u64, "{:?}", found.rules);
         for key in &report.keys {
             let types = &report.suggested_schema["properties"][&key.name]["type"];
             assert!(types.is_string(), "one type is meant by {}: {types}", key.name);
@@ -180,7 +180,7 @@ fn no_write_slips_past_a_schema_that_is_being_declared() {
 }
 
 #[test]
-fn an_embedders_function_judges_and_one_that_is_not_registered_is_refused() {
+fn an_embedders_function_validates_and_one_that_is_not_registered_is_refused() {
     let mut options = small();
     options.validators.register("even", |_, value| match value {
         Some(Value::Int(n)) if n % 2 == 0 => Ok(()),
@@ -230,7 +230,7 @@ fn random_writes_under_a_schema_leave_only_records_that_satisfy_it() {
             Err(error) => panic!("{error}"),
         }
         let found = tests.validate(&Validation::default()).unwrap();
-        assert_eq!(found.judged, found.compliant, "{:?}", found.rules);
+        assert_eq!(found.validated, found.compliant, "{:?}", found.rules);
     }
     same_records(&tests, &oracle);
     assert!(refused > 20 && accepted > 20, "{refused} refused, {accepted} accepted");

@@ -4,7 +4,7 @@ use ochre_model::Value;
 use serde_json::{Map, Value as Json};
 
 use super::at::{At, Parsed};
-use crate::judge::nearest;
+use crate::validate::nearest;
 
 /// Members that only annotate: read by people, without effect.
 pub(super) const ANNOTATIONS: [&str; 6] = ["$schema", "$id", "$comment", "title", "deprecated", "readOnly"];

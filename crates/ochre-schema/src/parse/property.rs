@@ -8,8 +8,8 @@ use super::members::{ANNOTATIONS, either, flag, kind, refuse_unknown, text, valu
 use super::types::{scalar_or_list, types, types_text};
 use super::validators::{regex, validators};
 use crate::format::Format;
-use crate::judge::nearest;
 use crate::property::{Allowed, Bound, Property, Severity, element_of, list_of, type_name};
+use crate::validate::nearest;
 
 /// Members of a property.
 pub(super) const PROPERTY_MEMBERS: [&str; 31] = [
@@ -217,7 +217,7 @@ fn consistent(property: &Property, at: At<'_>) -> Parsed<()> {
             let text = format!("the default is {}, and the type is {}", type_name(ty), types_text(property));
             return at.to("default").error(text);
         }
-        if let Some(broken) = crate::judge::breaks(property, default) {
+        if let Some(broken) = crate::validate::breaks(property, default) {
             return at
                 .to("default")
                 .error(format!("the default breaks the rule {} of the property itself", broken.rule));

@@ -6,8 +6,8 @@ use serde_json::Value as Json;
 use super::at::{At, Parsed};
 use super::members::kind;
 use crate::format::Format;
-use crate::judge::nearest;
 use crate::property::{Property, list_of};
+use crate::validate::nearest;
 
 /// The types, as messages list them.
 const TYPE_NAMES: [&str; 11] = [

@@ -2,5 +2,5 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
-mod judging;
 mod parsing;
+mod validation;

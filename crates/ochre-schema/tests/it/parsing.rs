@@ -63,7 +63,7 @@ fn everything_a_property_can_say_is_read() {
 }
 
 #[test]
-fn a_key_with_a_star_in_it_is_judged_by_its_own_pattern_before_others() {
+fn a_key_with_a_star_in_it_is_validated_by_its_own_pattern_before_others() {
     let schema = parse(&json!({"properties": {"*": {"type": "string"}, "a*": {"type": "int"}}}));
     assert_eq!(schema.property("a*").unwrap().types, [ValueType::Int]);
     assert_eq!(schema.property("abc").unwrap().types, [ValueType::Str]);

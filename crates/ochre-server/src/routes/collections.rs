@@ -157,7 +157,7 @@ async fn create(
             }
         }
         caller.check(Permission::CollectionWrite, &path.tenant, &path.database, &name)?;
-        // The name is judged first, as Chroma does.
+        // The name is validated first, as Chroma does.
         ochre_engine::model::check_collection_name(&name)
             .map_err(|error| ApiError::invalid(format!("Validation error: name: {error}")))?;
         let CreateOptions { metadata, declaration, schema, get_or_create } = create_options(payload)?;

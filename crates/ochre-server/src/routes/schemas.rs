@@ -217,10 +217,10 @@ async fn declare(
         let validation = Validation { schema: after.schema.clone(), mode: Some(after.mode()), batch: None };
         for _ in 0..TRIES_MAX {
             let found = collection.validate(&validation)?;
-            if declaring.require_clean && found.compliant < found.judged {
+            if declaring.require_clean && found.compliant < found.validated {
                 return Err(not_clean(&found));
             }
-            // Judged and declared as one: a write in between starts it over.
+            // Validated and declared as one: a write in between starts it over.
             let at = declaring.require_clean.then_some(found.position);
             match collection.alter(Alteration { declaration: change.clone(), at, ..Alteration::default() }) {
                 Err(Error::Store(StoreError::Stale { .. })) => {}
@@ -228,7 +228,7 @@ async fn declare(
                 Ok(row) => return Ok(audited(&row, declared(&row, found))),
             }
         }
-        Err(ApiError::unavailable("the collection is written to faster than it can be judged; try again later"))
+        Err(ApiError::unavailable("the collection is written to faster than it can be validated; try again later"))
     })
     .await
 }
@@ -260,8 +260,8 @@ fn not_clean(found: &Compliance) -> ApiError {
     });
     ApiError::invalid(format!(
         "the schema was not declared, since {} of {} stored records break it ({}); repair them, or declare it without require_clean",
-        found.judged - found.compliant,
-        found.judged,
+        found.validated - found.compliant,
+        found.validated,
         rules.collect::<Vec<_>>().join("; ")
     ))
 }
@@ -276,7 +276,7 @@ async fn remove(State(app): State<App>, named: CollectionRef) -> Result<Response
     .await
 }
 
-/// A body that asks for a judgement.
+/// A body that asks for a validation.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Validating {
@@ -323,7 +323,7 @@ async fn validate(State(app): State<App>, named: CollectionRef, body: JsonBytes)
         let validation = Validation { schema: given.schema, mode: given.validation_type, batch };
         let found = named.find(database)?.validate(&validation)?;
         let mut shown = serde_json::to_value(&found).unwrap_or_default();
-        shown["valid"] = (found.compliant == found.judged).into();
+        shown["valid"] = (found.compliant == found.validated).into();
         Ok(([(header::CONTENT_TYPE, "application/json")], shown.to_string()).into_response())
     })
     .await

@@ -42,7 +42,7 @@ impl<'a> SqliteReader<'a> {
         query(self.connection()).map_err(self.store.error(action))
     }
 
-    /// Resolves a write on this state, for its judge.
+    /// Resolves a write on this state, for its validator.
     pub(super) fn preview(&self, write: &Write) -> Result<()> {
         let found = self.query_rows("read collection", |connection| {
             let row = super::catalog::collection_by_id(connection, write.collection)?;

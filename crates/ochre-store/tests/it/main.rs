@@ -43,11 +43,16 @@ fn batch(ids: &[&str], first: f32) -> RecordBatch {
 }
 
 fn write(store: &dyn Store, collection: Uuid, kind: WriteKind, batch: RecordBatch) -> Result<Outcome, Error> {
-    store.commit(Write { collection, operation: Operation::Records { kind, batch }, idempotency: None, judge: None })
+    store.commit(Write {
+        collection,
+        operation: Operation::Records { kind, batch },
+        idempotency: None,
+        validator: None,
+    })
 }
 
 fn delete(store: &dyn Store, collection: Uuid, selection: Selection) -> Result<Outcome, Error> {
-    store.commit(Write { collection, operation: Operation::Delete(selection), idempotency: None, judge: None })
+    store.commit(Write { collection, operation: Operation::Delete(selection), idempotency: None, validator: None })
 }
 
 /// Ids with offset and position, in offset order.
@@ -215,7 +220,7 @@ fn an_idempotency_key_replays_its_outcome_and_refuses_another_request() {
                 collection: notes.id,
                 operation,
                 idempotency: Some(Idempotency { key: "k".into(), request }),
-                judge: None,
+                validator: None,
             })
         };
         assert!(!keyed("a", 1).unwrap().replayed);

@@ -35,18 +35,18 @@ impl Task for SchemaAudit {
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
         let inner = self.0.open()?;
-        let (mut judged, mut broken, mut drifted) = (0, 0, Vec::new());
+        let (mut validated, mut broken, mut drifted) = (0, 0, Vec::new());
         let rows = due(&inner)?;
         for row in &rows {
             let compliance = audit(&inner, row, context)?;
-            judged += compliance.judged;
-            broken += compliance.judged - compliance.compliant;
-            if compliance.compliant < compliance.judged {
+            validated += compliance.validated;
+            broken += compliance.validated - compliance.compliant;
+            if compliance.compliant < compliance.validated {
                 drifted.push(row.name.clone());
             }
         }
         let drift = if drifted.is_empty() { String::new() } else { format!(": in {}", drifted.join(", ")) };
-        Ok(format!("{} collections: {broken} of {judged} records break their schema{drift}", rows.len()))
+        Ok(format!("{} collections: {broken} of {validated} records break their schema{drift}", rows.len()))
     }
 }
 
@@ -70,18 +70,18 @@ fn audit(inner: &Inner, row: &CollectionRow, context: &Context<'_>) -> Result<Co
     else {
         return Ok(Compliance::default());
     };
-    let judging =
+    let validating =
         ValidationContext { schema: &schema, mode: validation_mode(declaration.mode()), deadline: None, ids: RULE_IDS };
     let mut compliance = Compliance::default();
     let (mut first, mut chunks, mut done) = (None, 1, 0);
     while done < chunks {
-        context.step(part("slices of records judged", done, chunks))?;
+        context.step(part("slices of records validated", done, chunks))?;
         // A state of its own for each slice: an audit must not hold back the write-ahead log.
         let snapshot = inner.collections.snapshot(row)?;
         first.get_or_insert(snapshot.view.position());
         chunks = snapshot.view.live().chunk_count();
         let slice = snapshot.view.live().within(done..done + 1);
-        inner.introspection.validate_stored(&snapshot, &slice, &judging, &mut compliance)?;
+        inner.introspection.validate_stored(&snapshot, &slice, &validating, &mut compliance)?;
         done += 1;
     }
     let mut compliance = compliance.finish();

@@ -3,7 +3,7 @@
 //!
 //! Codes are of a vector minus the mean of the collection; cosine is the inner product of normalised
 //! vectors. A search compares codes, what it finds is reranked with exact distances, so codes need only keep the
-//! true neighbours among the candidates. That is judged on a sample before they are used: vectors that
+//! true neighbours among the candidates. That is evaluated on a sample before they are used: vectors that
 //! lie far apart in tight clusters, or have few dimensions, do not survive coding.
 
 mod full_precision;
@@ -23,7 +23,7 @@ pub(super) use sq8::Sq8;
 const SQ4_DIMENSION_MIN: usize = 64;
 /// Below this many dimensions, 8-bit codes save nothing worth their error.
 const SQ8_DIMENSION_MIN: usize = 32;
-/// Vectors of the sample that are used as queries when codes are judged.
+/// Vectors of the sample that are used as queries when codes are evaluated.
 const EVALUATED: usize = 32;
 /// Of the nearest this many by exact distance …
 const NEAREST: usize = 10;
@@ -93,10 +93,10 @@ impl Codes {
             if sample.len() <= 2 * NEAREST {
                 return make(mean, f32::INFINITY);
             }
-            let judged =
+            let evaluation =
                 evaluate_quantization(&Self::new(parameters, make(mean.clone(), 0.0), sample.len()), space, sample);
-            if judged.kept >= RECALL_KEPT_MIN {
-                return make(mean, judged.error_stddev);
+            if evaluation.recall >= RECALL_KEPT_MIN {
+                return make(mean, evaluation.error_stddev);
             }
         }
         Quantization::FullPrecision
@@ -293,15 +293,15 @@ fn mean(space: Space, dimension: usize, sample: &[&[f32]]) -> Vec<f32> {
 }
 
 /// What a sample says of codes.
-struct Judged {
+struct Evaluation {
     /// The share of exact nearest neighbours, within the sample, that are near by code too.
-    kept: f32,
+    recall: f32,
     /// The standard deviation of coded from exact distances, per unit of the query's reach: that of the worst query.
     error_stddev: f32,
 }
 
 /// Compares coded with exact distances within a sample, on empty codes with room for it.
-fn evaluate_quantization(coded: &Codes, space: Space, sample: &[&[f32]]) -> Judged {
+fn evaluate_quantization(coded: &Codes, space: Space, sample: &[&[f32]]) -> Evaluation {
     let dimension = sample.first().map_or(0, |vector| vector.len());
     let exact =
         FullPrecision::allocate(space, dimension, sample.len(), 0, &mut heap).expect("the heap always has more");
@@ -340,8 +340,8 @@ fn evaluate_quantization(coded: &Codes, space: Space, sample: &[&[f32]]) -> Judg
         kept += near.iter().filter(|(_, node)| coded_near.iter().any(|(_, other)| other == node)).count();
     }
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a share and a deviation")]
-    let judged = Judged { kept: kept as f32 / wanted.max(1) as f32, error_stddev: square.sqrt() as f32 };
-    judged
+    let evaluation = Evaluation { recall: kept as f32 / wanted.max(1) as f32, error_stddev: square.sqrt() as f32 };
+    evaluation
 }
 
 #[cfg(test)]

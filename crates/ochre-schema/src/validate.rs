@@ -1,4 +1,4 @@
-//! Judges records: what breaks which rule, and, by the mode, whether that refuses the write.
+//! Validates records: what breaks which rule, and, by the mode, whether that refuses the write.
 //!
 //! Pure: the same record, schema and mode give the same verdict on any machine.
 
@@ -19,7 +19,7 @@ const TEXT_CHARACTERS_MAX: usize = 300;
 /// Of a value that breaks a rule, reports show at most this many characters.
 pub const VALUE_CHARACTERS_MAX: usize = 100;
 
-/// A record to be judged.
+/// A record to be validated.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Subject<'a> {
@@ -70,8 +70,8 @@ pub fn prepare(schema: &MetadataSchema, mode: ValidationType, is_new: bool, meta
     }
 }
 
-/// Judges a record as it will be, against what it was before if it existed.
-pub fn judge(
+/// Validates a record as it will be, against what it was before if it existed.
+pub fn validate(
     schema: &MetadataSchema, mode: ValidationType, functions: &Functions, before: Option<Subject<'_>>,
     after: Subject<'_>,
 ) -> Verdict {
@@ -184,9 +184,9 @@ pub fn violations(
     let mut found = Vec::new();
     for (key, value) in subject.metadata.into_iter().flat_map(Metadata::iter) {
         match schema.property(key) {
-            Some(property) => judge_value(property, key, value, subject, functions, &mut found),
+            Some(property) => validate_value(property, key, value, subject, functions, &mut found),
             None if key.starts_with(ochre_model::HIDDEN_PREFIX) => {}
-            None => judge_additional(schema, mode, key, value, &mut found),
+            None => validate_additional(schema, mode, key, value, &mut found),
         }
     }
     for (key, property) in schema.properties.iter().filter(|(_, property)| property.required) {
@@ -200,12 +200,12 @@ pub fn violations(
             None => {}
             Some(text) => {
                 let value = Value::Str(text.to_owned());
-                judge_value(property, "#document", &value, subject, functions, &mut found);
+                validate_value(property, "#document", &value, subject, functions, &mut found);
             }
         }
     }
     if let (Some(rules), Some(embedding)) = (&schema.embedding, subject.embedding) {
-        judge_embedding(rules, embedding, &mut found);
+        validate_embedding(rules, embedding, &mut found);
     }
     for validator in &schema.validators {
         // Any value of the record could be in its words.
@@ -215,7 +215,7 @@ pub fn violations(
     found
 }
 
-fn judge_additional(
+fn validate_additional(
     schema: &MetadataSchema, mode: ValidationType, key: &str, value: &Value, found: &mut Vec<Violation>,
 ) {
     let severity = match (&schema.additional, mode) {
@@ -308,7 +308,7 @@ impl Case<'_> {
     }
 }
 
-fn judge_value(
+fn validate_value(
     property: &Property, key: &str, value: &Value, subject: &Subject<'_>, functions: &Functions,
     found: &mut Vec<Violation>,
 ) {
@@ -317,7 +317,7 @@ fn judge_value(
         // The other rules speak of values of the right type.
         return case.add("type", type_names(&property.types), Severity::Error);
     }
-    judge_scalar_rules(property, value, &mut case);
+    validate_scalar_rules(property, value, &mut case);
     let count = list_len(value);
     if let Some(count) = count {
         if property.min_items.is_some_and(|min| count < min) {
@@ -334,7 +334,7 @@ fn judge_value(
         let mut of_items = Vec::new();
         for_each_element(value, &mut |element| {
             if of_items.is_empty() {
-                judge_value(items, key, element, subject, functions, &mut of_items);
+                validate_value(items, key, element, subject, functions, &mut of_items);
             }
         });
         if let Some(first) = of_items.into_iter().next() {
@@ -355,12 +355,19 @@ fn judge_value(
 pub(crate) fn breaks(property: &Property, value: &Value) -> Option<Violation> {
     let bare = (!property.validators.is_empty()).then(|| Property { validators: Vec::new(), ..property.clone() });
     let mut found = Vec::new();
-    judge_value(bare.as_ref().unwrap_or(property), "", value, &Subject::default(), &Functions::default(), &mut found);
+    validate_value(
+        bare.as_ref().unwrap_or(property),
+        "",
+        value,
+        &Subject::default(),
+        &Functions::default(),
+        &mut found,
+    );
     found.into_iter().next()
 }
 
 /// Enum, bounds, length, pattern and format; of a list, for each of its elements.
-fn judge_scalar_rules(property: &Property, value: &Value, case: &mut Case<'_>) {
+fn validate_scalar_rules(property: &Property, value: &Value, case: &mut Case<'_>) {
     let holds = |test: &dyn Fn(&Value) -> bool| {
         let mut holds = true;
         for_each_element(value, &mut |element| holds = holds && test(element));
@@ -471,7 +478,7 @@ fn are_unique(value: &Value) -> bool {
     unique
 }
 
-fn judge_embedding(rules: &EmbeddingRules, embedding: &[f32], found: &mut Vec<Violation>) {
+fn validate_embedding(rules: &EmbeddingRules, embedding: &[f32], found: &mut Vec<Violation>) {
     let mut add = |rule, expected: String, is: String| {
         found.push(Violation {
             key: "#embedding".into(),
@@ -502,7 +509,7 @@ fn ask(
     validator: &Validator, property: &Property, key: &str, value: Option<&Value>, subject: &Subject<'_>,
     functions: &Functions, found: &mut Vec<Violation>,
 ) {
-    let (words, rule) = match validator.judge(subject, value, functions) {
+    let (words, rule) = match validator.validate(subject, value, functions) {
         Finding::Passed => return,
         Finding::Refused(words) => (words, validator.rule()),
         Finding::Broken(reason) => {

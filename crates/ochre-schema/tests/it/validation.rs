@@ -1,7 +1,7 @@
-//! The judge against a naive one, on random schemas and records.
+//! Validation against a naive one, on random schemas and records.
 
 use ochre_model::{Filter, Metadata, Scalar, Test, ValidationType, Value};
-use ochre_schema::{Functions, MetadataSchema, Subject, judge, lint, prepare, type_name, violations};
+use ochre_schema::{Functions, MetadataSchema, Subject, lint, prepare, type_name, validate, violations};
 use serde_json::{Map, Value as Json, json};
 
 const KEYS: [&str; 4] = ["a", "b", "c", "d"];
@@ -120,7 +120,7 @@ fn naive(schema: &Json, is_strict: bool, metadata: &Metadata) -> Vec<(String, St
 }
 
 #[test]
-fn the_judge_finds_what_a_naive_one_finds() {
+fn the_validation_finds_what_a_naive_one_finds() {
     let mut rng = fastrand::Rng::with_seed(5);
     let mut found_any = 0;
     for _ in 0..20_000 {
@@ -187,7 +187,7 @@ fn what_only_newer_versions_refuse_goes_on_where_it_is_stored() {
 }
 
 #[test]
-fn a_registered_function_judges_and_a_missing_one_refuses() {
+fn a_registered_function_validates_and_a_missing_one_refuses() {
     let schema = MetadataSchema::parse(&json!({"properties": {"n": {"validators": [{"function": "even"}]}}})).unwrap();
     let mut functions = Functions::default();
     assert_eq!(schema.missing_functions(&functions), ["even"]);
@@ -208,21 +208,21 @@ fn a_registered_function_judges_and_a_missing_one_refuses() {
 #[test]
 fn defaults_fill_new_records_and_whole_floats_become_integers_in_lax_mode() {
     let schema = MetadataSchema::parse(&json!({"n": {"type": "int", "default": 3}, "l": "list[int]"})).unwrap();
-    let judged = |mode, metadata: Option<Metadata>, before: Option<Subject<'_>>| {
+    let validated = |mode, metadata: Option<Metadata>, before: Option<Subject<'_>>| {
         let mut metadata = metadata;
         prepare(&schema, mode, before.is_none(), &mut metadata);
         let after = Subject { id: "a", metadata: metadata.as_ref(), ..Subject::default() };
-        let verdict = judge(&schema, mode, &Functions::default(), before, after);
+        let verdict = validate(&schema, mode, &Functions::default(), before, after);
         (metadata, verdict.refused.len())
     };
     let of = |pairs: &[(&str, Value)]| -> Metadata { pairs.iter().cloned().collect() };
-    assert_eq!(judged(ValidationType::Strict, None, None), (Some(of(&[("n", Value::Int(3))])), 0));
+    assert_eq!(validated(ValidationType::Strict, None, None), (Some(of(&[("n", Value::Int(3))])), 0));
     let floats = of(&[("n", Value::Float(7.0)), ("l", Value::Floats(vec![1.0, 2.0]))]);
     let ints = of(&[("n", Value::Int(7)), ("l", Value::Ints(vec![1, 2]))]);
-    assert_eq!(judged(ValidationType::Lax, Some(floats.clone()), None), (Some(ints), 0));
-    assert_eq!(judged(ValidationType::Strict, Some(floats), None).1, 2);
+    assert_eq!(validated(ValidationType::Lax, Some(floats.clone()), None), (Some(ints), 0));
+    assert_eq!(validated(ValidationType::Strict, Some(floats), None).1, 2);
     let existing = Subject { id: "a", ..Subject::default() };
-    assert_eq!(judged(ValidationType::Strict, None, Some(existing)).0, None);
+    assert_eq!(validated(ValidationType::Strict, None, Some(existing)).0, None);
 }
 
 #[test]
