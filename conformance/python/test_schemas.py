@@ -230,7 +230,7 @@ def test_the_schema_has_routes_of_its_own(raw, client):
     status, _, body = raw("PUT", f"{V2}/{collection.id}/schema", {"schema": SCHEMA, "validation_type": "lax"})
     assert status == 200 and body["validation_type"] == "lax" and body["stored_records"]["compliant"] == 0
     status, _, body = raw("POST", f"{V2}/films/schema/validate", {"metadatas": [GOOD, {"year": 5}]})
-    assert (body["validated"], body["compliant"], body["valid"]) == (2, 1, False)
+    assert (body["validated"], body["judged"], body["compliant"], body["valid"]) == (2, 2, 1, False)
     assert [(rule["key"], rule["rule"]) for rule in body["rules"]] == [("year", "min")]
     status, _, body = raw("POST", f"{V2}/films/schema/validate", {"schema": {"year": "string"}})
     assert status == 200 and body["valid"] is True

@@ -11,7 +11,7 @@ use crate::validate::{bound_text, breaks, order};
 /// So many unknown keys are told with the one that was most likely meant.
 const HINTS_MAX: usize = 5;
 /// Longer lists of operands are not held against the rules of a property.
-const OPERANDS_JUDGED_MAX: usize = 100;
+const OPERANDS_CHECKED_MAX: usize = 100;
 
 /// What in `filter` can never match, a sentence each: operands of a type that the key never has, or that its rules
 /// (enum, bounds, pattern, …) rule out, and keys that no record may have. Negative tests, which match everything then,
@@ -81,7 +81,7 @@ fn lint_test(schema: &MetadataSchema, mode: ValidationType, key: &str, test: &Te
 fn lint_rules(property: &Property, key: &str, test: &Test) -> Option<String> {
     let operands = match test {
         Test::Eq(operand) => std::slice::from_ref(operand),
-        Test::In(list) if (1..=OPERANDS_JUDGED_MAX).contains(&list.len()) => list,
+        Test::In(list) if (1..=OPERANDS_CHECKED_MAX).contains(&list.len()) => list,
         Test::Compare(orders, operand) => return lint_bounds(property, key, orders, operand),
         _ => return None,
     };

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::introspect::Introspection;
 
 /// Records validated between two looks at the clock.
-const JUDGED_AT_ONCE: usize = 1000;
+const VALIDATED_AT_ONCE: usize = 1000;
 /// Ids listed with each broken rule.
 pub(crate) const RULE_IDS: usize = 20;
 
@@ -78,7 +78,7 @@ impl Introspection {
         let offsets: Vec<u32> = offsets.iter().collect();
         let parts = Parts { metadata: true, document: validating.schema.looks_beyond_metadata(), uri: false };
         let mut damaged = None;
-        for offsets in offsets.chunks(JUDGED_AT_ONCE) {
+        for offsets in offsets.chunks(VALIDATED_AT_ONCE) {
             budget::check()?;
             if validating.deadline.is_some_and(|deadline| Instant::now() > deadline) {
                 break;

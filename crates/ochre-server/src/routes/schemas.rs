@@ -279,7 +279,7 @@ async fn remove(State(app): State<App>, named: CollectionRef) -> Result<Response
 /// A body that asks for a validation.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Validating {
+struct ValidateBody {
     schema: Option<Json_>,
     validation_type: Option<ValidationType>,
     ids: Option<Vec<String>>,
@@ -287,7 +287,7 @@ struct Validating {
     documents: Option<Vec<Option<String>>>,
 }
 
-impl Validating {
+impl ValidateBody {
     fn batch(&self) -> Result<Option<Vec<Candidate>>, ApiError> {
         let count = self.metadatas.as_ref().map(Vec::len).or(self.documents.as_ref().map(Vec::len));
         let Some(count) = count.or(self.ids.as_ref().map(Vec::len)) else { return Ok(None) };
@@ -318,12 +318,14 @@ impl Validating {
 
 async fn validate(State(app): State<App>, named: CollectionRef, body: JsonBytes) -> Result<Response, ApiError> {
     app.run_read(move |database| {
-        let given: Validating = body.parse_own()?;
+        let given: ValidateBody = body.parse_own()?;
         let batch = given.batch()?;
         let validation = Validation { schema: given.schema, mode: given.validation_type, batch };
         let found = named.find(database)?.validate(&validation)?;
         let mut shown = serde_json::to_value(&found).unwrap_or_default();
         shown["valid"] = (found.compliant == found.validated).into();
+        // The name it had before, for one version.
+        shown["judged"] = found.validated.into();
         Ok(([(header::CONTENT_TYPE, "application/json")], shown.to_string()).into_response())
     })
     .await
