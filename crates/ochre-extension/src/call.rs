@@ -144,8 +144,8 @@ fn parse<T: DeserializeOwned>(bytes: &[u8], unexpected: fn(PathError) -> Failure
     Ok(value)
 }
 
-/// About how many bytes a JSON document takes once it is parsed, estimated from its characters alone: a few characters can stand
-/// for many times as much memory. Numbers of embeddings become floats, everything else values of their own.
+/// About how many bytes a JSON document takes once it is parsed, estimated from its characters alone: a few of them can
+/// stand for many times as much memory. Numbers of embeddings become floats, everything else values of their own.
 fn parsed_bytes(json: &[u8]) -> usize {
     const OBJECT: usize = 500;
     const MEMBER: usize = 200;

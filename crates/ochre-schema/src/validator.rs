@@ -3,7 +3,8 @@
 //!
 //! A CEL expression is at most [`EXPRESSION_MAX`] characters. Its `all`, `exists`, `filter` and `map` do not nest, and
 //! see nothing but the element they are at, and no value of it can become more than [`GROWTH_MAX`] times as large as
-//! the record (`Growth`); patterns are compiled with the schema. So validating takes time and memory linear in the record.
+//! the record (`Growth`); patterns are compiled with the schema. So validation takes time and memory linear in the
+//! record.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

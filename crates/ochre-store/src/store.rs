@@ -489,8 +489,8 @@ pub trait Store: Send + Sync {
     fn epoch(&self) -> u64;
     /// The database's id, the same for as long as it lives; a restored one has another.
     fn database_id(&self) -> Result<u64>;
-    /// Lets the validator of a write see what it would leave behind, on what is committed now and without keeping anybody
-    /// from writing; what comes of it is not told. The validator is asked again when the write is committed.
+    /// Lets the validator of a write see what it would leave behind, on what is committed now and without keeping
+    /// anybody from writing. Its verdict is not returned: it is asked again when the write is committed.
     fn preview(&self, write: &Write) -> Result<()>;
     /// Commits one write.
     fn commit(&self, write: Write) -> Result<Outcome>;
