@@ -17,11 +17,11 @@ use crate::block::VectorBlock;
 use crate::check::Report;
 use crate::error::{Error, Resource, Result};
 use crate::extension::{self, TableWork};
-use crate::resolve::{Rows, Stored, learn_keys, resolve};
+use crate::resolve::{Rows, Stored, learn_keys, merge_records, resolve, validate};
 use crate::store::{
     Alteration, Change, CollectionNumber, CollectionRow, Committed, Copy, DEFAULT_DATABASE, DEFAULT_TENANT,
-    DatabaseRow, Debt, Head, IDEMPOTENCY_SECONDS, LOG_ENTRIES_KEPT, NewCollection, Observer, Outcome, Page, Parts, Put,
-    Reader, RowRef, Statistics, Store, Tenant, Upkeep, Write,
+    DatabaseRow, Debt, Head, IDEMPOTENCY_SECONDS, LOG_ENTRIES_KEPT, NewCollection, Observer, Operation, Outcome, Page,
+    Parts, Put, Reader, RowRef, Statistics, Store, Tenant, Upkeep, Write,
 };
 
 /// The truth in memory. It goes with the process.
@@ -279,8 +279,17 @@ impl Store for MemoryStore {
         self.state.read().epoch
     }
 
-    /// Nothing: whoever looks at one state of this store keeps everybody from writing, as committing does.
-    fn preview(&self, _: &Write) -> Result<()> {
+    /// On copies of the records that the write changes: nobody waits for the validator.
+    fn preview(&self, write: &Write) -> Result<()> {
+        let Operation::Records { kind, batch } = &write.operation else { return Ok(()) };
+        let (row, puts) = {
+            let state = self.state.read();
+            let Some(collection) = state.collections.get(&write.collection) else { return Ok(()) };
+            let puts = merge_records(*kind, batch, collection.row.dimension, &mut MemoryRows(collection));
+            (collection.row.clone(), puts)
+        };
+        // What refuses the write is reported when it is committed.
+        let _ = puts.and_then(|puts| validate(write.validator.as_deref(), &row, batch, puts));
         Ok(())
     }
 

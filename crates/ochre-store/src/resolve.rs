@@ -110,7 +110,7 @@ pub(crate) fn resolve(write: &Write, collection: &CollectionRow, rows: &mut dyn 
 }
 
 /// The records that a batch changes, as they will be.
-fn merge_records(
+pub(crate) fn merge_records(
     kind: WriteKind, batch: &RecordBatch, dimension: Option<usize>, rows: &mut dyn Rows,
 ) -> Result<Vec<PutRecord>> {
     let given = batch.embeddings.as_ref().map_or(0, ochre_model::Embeddings::dimension);
@@ -172,7 +172,7 @@ fn merge_records(
 }
 
 /// Lets the validator see the records, and maybe change their metadata; what is left of the changes.
-fn validate(
+pub(crate) fn validate(
     validator: Option<&dyn RecordValidator>, collection: &CollectionRow, batch: &RecordBatch, mut puts: Vec<PutRecord>,
 ) -> Result<Vec<PutRecord>> {
     let Some(validator) = validator.filter(|_| collection.declaration.is_some()) else { return Ok(puts) };

@@ -2,15 +2,18 @@
 #![expect(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use ochre_model::{
-    Embeddings, Filter, HnswConfiguration, IndexSchema, Metadata, MetadataPatch, RecordBatch, Scalar, Test, Value,
-    WriteKind,
+    Declaration, Embeddings, Filter, HnswConfiguration, IndexSchema, Metadata, MetadataPatch, RecordBatch, Scalar,
+    Test, Value, WriteKind,
 };
 use ochre_store::{
     Alteration, Change, CollectionNumber, CollectionRow, Committed, Error, Idempotency, MemoryStore, NewCollection,
-    Observer, Operation, Outcome, Page, Parts, Selection, SqliteOptions, SqliteStore, Store, Upkeep, Write,
+    Observer, Operation, Outcome, Page, Parts, PendingRecord, RecordValidator, Selection, SqliteOptions, SqliteStore,
+    Store, Upkeep, Write,
 };
 use uuid::Uuid;
 
@@ -22,15 +25,18 @@ fn on_every_store(check: impl Fn(&dyn Store)) {
 }
 
 fn collection(store: &dyn Store, name: &str) -> CollectionRow {
-    let new = NewCollection {
+    store.create_collection(new_collection(name)).unwrap()
+}
+
+fn new_collection(name: &str) -> NewCollection {
+    NewCollection {
         declaration: None,
         tenant: "default_tenant".into(),
         database: "default_database".into(),
         name: name.into(),
         metadata: None,
         schema: IndexSchema::new(&HnswConfiguration::default(), None),
-    };
-    store.create_collection(new).unwrap()
+    }
 }
 
 fn batch(ids: &[&str], first: f32) -> RecordBatch {
@@ -229,6 +235,52 @@ fn an_idempotency_key_replays_its_outcome_and_refuses_another_request() {
         assert!(rows(store, notes.number).is_empty());
         assert!(matches!(keyed("b", 2), Err(Error::IdempotencyConflict { .. })));
     });
+}
+
+/// Writes to another collection while it validates, from another thread.
+struct WritesMeanwhile {
+    store: Arc<dyn Store>,
+    other: Uuid,
+    is_written: AtomicBool,
+}
+
+impl std::fmt::Debug for WritesMeanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WritesMeanwhile")
+    }
+}
+
+impl RecordValidator for WritesMeanwhile {
+    fn validate(&self, _: &CollectionRow, records: &mut [PendingRecord<'_>]) -> Result<(), String> {
+        assert_eq!((records.len(), records[0].id, records[0].before.is_none()), (1, "a", true));
+        let (store, other, (done, is_done)) = (Arc::clone(&self.store), self.other, mpsc::channel());
+        std::thread::spawn(move || {
+            write(&*store, other, WriteKind::Add, batch(&["b"], 0.0)).unwrap();
+            let _ = done.send(());
+        });
+        self.is_written.store(is_done.recv_timeout(Duration::from_secs(20)).is_ok(), Ordering::Relaxed);
+        Err("previews refuse nothing".into())
+    }
+}
+
+#[test]
+fn nobody_waits_for_the_validator_of_a_preview() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores: [(&str, Arc<dyn Store>); 2] = [
+        ("SQLite", Arc::new(SqliteStore::open(folder.path(), SqliteOptions::default()).unwrap())),
+        ("memory", Arc::new(MemoryStore::default())),
+    ];
+    for (name, store) in stores {
+        let other = collection(&*store, "other").id;
+        let declaration = Declaration { schema: Some(r#"{"year": "int"}"#.into()), ..Declaration::default() };
+        let row = store.create_collection(NewCollection { declaration: Some(declaration), ..new_collection("films") });
+        let validator = Arc::new(WritesMeanwhile { store: Arc::clone(&store), other, is_written: false.into() });
+        let operation = Operation::Records { kind: WriteKind::Add, batch: batch(&["a"], 0.0) };
+        let films = row.unwrap().id;
+        let write = Write { collection: films, operation, idempotency: None, validator: Some(validator.clone()) };
+        store.preview(&write).unwrap();
+        assert!(validator.is_written.load(Ordering::Relaxed), "{name}");
+    }
 }
 
 #[derive(Default)]
