@@ -5,7 +5,7 @@ use ochre_scheduler::{Class, Context, Defaults, Failure, Readiness, Task, TaskSe
 use crate::backup::manifest::BackupKind;
 use crate::inner::WeakInner;
 use crate::maintenance::job::cron;
-use crate::maintenance::tasks::backup_target::{LOCKS, is_enabled, manifests, report, repository};
+use crate::maintenance::tasks::backup_target::{LOCKS, is_enabled, manifests, readiness_since, report, repository};
 
 pub(crate) struct Backup(pub(crate) WeakInner);
 
@@ -33,11 +33,10 @@ impl Task for Backup {
     fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
         let inner = self.0.open()?;
         let manifests = manifests(&inner)?;
-        Ok(match manifests.iter().rev().find(|manifest| manifest.kind == BackupKind::Full) {
-            None => Readiness::Ready("there is no full backup".into()),
-            Some(last) if inner.backups.changes_since(last)? == 0 => Readiness::Idle("nothing has changed".into()),
-            Some(last) => Readiness::Ready(format!("{} changes since {}", inner.backups.changes_since(last)?, last.id)),
-        })
+        match manifests.iter().rev().find(|manifest| manifest.kind == BackupKind::Full) {
+            None => Ok(Readiness::Ready("there is no full backup".into())),
+            Some(last) => readiness_since(&inner, last),
+        }
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {

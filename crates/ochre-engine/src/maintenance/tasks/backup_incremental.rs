@@ -5,7 +5,7 @@ use ochre_scheduler::{Context, Defaults, Failure, Readiness, Setting, SettingVal
 use crate::backup::manifest::BackupKind;
 use crate::inner::WeakInner;
 use crate::maintenance::job::every;
-use crate::maintenance::tasks::backup_target::{LOCKS, is_enabled, manifests, report, repository};
+use crate::maintenance::tasks::backup_target::{LOCKS, is_enabled, manifests, readiness_since, report, repository};
 
 pub(crate) struct BackupIncremental(pub(crate) WeakInner);
 
@@ -41,11 +41,10 @@ impl Task for BackupIncremental {
     fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
         let inner = self.0.open()?;
         let manifests = manifests(&inner)?;
-        Ok(match manifests.last() {
-            None => Readiness::Ready("there is no backup".into()),
-            Some(last) if inner.backups.changes_since(last)? == 0 => Readiness::Idle("nothing has changed".into()),
-            Some(last) => Readiness::Ready(format!("{} changes since {}", inner.backups.changes_since(last)?, last.id)),
-        })
+        match manifests.last() {
+            None => Ok(Readiness::Ready("there is no backup".into())),
+            Some(last) => readiness_since(&inner, last),
+        }
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {

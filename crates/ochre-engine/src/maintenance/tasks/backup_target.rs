@@ -1,6 +1,6 @@
 //! What the jobs that make, thin out and verify backups share: where backups go, and who keeps out of whose way.
 
-use ochre_scheduler::Failure;
+use ochre_scheduler::{Failure, Readiness};
 
 use crate::backup::manifest::Manifest;
 use crate::backup::repository::Repository;
@@ -17,6 +17,14 @@ pub(super) fn repository(inner: &Inner) -> Result<&Repository, Failure> {
 /// The backups there are, oldest first.
 pub(super) fn manifests(inner: &Inner) -> Result<Vec<Manifest>, Failure> {
     Ok(repository(inner)?.manifests()?.0)
+}
+
+/// Whether anything has changed since a backup.
+pub(super) fn readiness_since(inner: &Inner, last: &Manifest) -> Result<Readiness, Failure> {
+    Ok(match inner.backups.changes_since(last)? {
+        0 => Readiness::Idle("nothing has changed".into()),
+        changes => Readiness::Ready(format!("{changes} changes since {}", last.id)),
+    })
 }
 
 /// Whether a target is configured.
