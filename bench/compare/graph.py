@@ -27,6 +27,8 @@ WIDTHS = [10, 12, 14, 16, 20, 24, 32, 40, 48, 64, 80, 100, 128, 160, 200, 256]
 
 class Ochre:
     name = "ochre"
+    # The graph is searched whatever the planner would do.
+    command = "search"
 
     def __init__(self, base, queries, folder, space):
         self.folder, self.count = folder, len(queries)
@@ -40,7 +42,7 @@ class Ochre:
         self.note = f"codes {built['codes_bytes'] / len(base):.0f} B, links {built['links_bytes'] / len(base):.0f} B a vector"
 
     def search(self, width):
-        self.process.stdin.write(f"search {width}\n")
+        self.process.stdin.write(f"{self.command} {width}\n")
         self.process.stdin.flush()
         seconds = json.loads(self.process.stdout.readline())["seconds"]
         return np.fromfile(self.folder / "found.u32", np.uint32).reshape(self.count, K), seconds

@@ -115,7 +115,13 @@ class Chroma(graph.Timed):
         return np.array(found, dtype=np.int64)
 
 
-LIBRARIES = {"ochre": graph.Ochre, "chroma": Chroma, "hnswlib": graph.Hnswlib, "faiss": graph.Faiss}
+class Ochre(graph.Ochre):
+    """As a collection answers: it scans where searches of the graph do not find their way."""
+
+    command = "query"
+
+
+LIBRARIES = {"ochre": Ochre, "chroma": Chroma, "hnswlib": graph.Hnswlib, "faiss": graph.Faiss}
 
 
 def distances(queries, base, space):

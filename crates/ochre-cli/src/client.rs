@@ -11,6 +11,7 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_t
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use crate::output::Output;
@@ -42,6 +43,11 @@ pub(crate) struct Connection {
     ca: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) settings: Settings,
+}
+
+/// An answer, of the shape that this version knows.
+pub(crate) fn parsed<T: DeserializeOwned>(body: &str) -> anyhow::Result<T> {
+    serde_json::from_str(body).context("the server is of another version: its answer has another shape")
 }
 
 /// A server that can be asked.
@@ -109,6 +115,14 @@ impl Server {
     /// The body of the answer to POST without a body.
     pub(crate) fn post(&self, path: &str) -> anyhow::Result<String> {
         self.ask("POST", path, None)
+    }
+
+    /// The answer to any request, with a body of JSON or none.
+    pub(crate) fn answer<T: DeserializeOwned>(
+        &self, method: &str, path: &str, body: Option<&Json>,
+    ) -> anyhow::Result<T> {
+        let body = body.map(Json::to_string);
+        parsed(&self.ask(method, path, body.as_deref())?)
     }
 
     /// The body of the answer to any request, with a body of JSON or none.

@@ -1,10 +1,12 @@
 //! `ochre indexes`: the metadata indexes of a running server, as tables.
 
 use anyhow::Context;
+use ochre_wire::admin::indexes::{Column, IndexAnswer, IndexList, IndexVerification, Suggestion, SuggestionList};
+use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 
-use crate::client::{Connection, Server, encoded};
-use crate::output::{Exit, Output, table, text};
+use crate::client::{Connection, Server, encoded, parsed};
+use crate::output::{Exit, Output, table};
 
 /// Declare, list, rebuild, verify and delete the metadata indexes of a running server
 #[derive(clap::Subcommand)]
@@ -105,28 +107,29 @@ impl Indexes {
             Self::List(list) => list.run("", output, show_list),
             Self::Suggest(list) => list.run("/suggestions", output, show_suggestions),
             Self::Show(named) => {
-                let answer = named.ask("GET", "", output)?;
+                let answer: Json = named.ask("GET", "", output)?;
                 output.data(&serde_json::to_string_pretty(&answer)?)?;
                 Ok(Exit::Ok)
             }
             Self::Create(create) => create.run(output),
             Self::Rename(rename) => rename.run(output),
-            Self::Delete(named) => named.tell("DELETE", "", output, |_| "deleted".into()),
-            Self::Rebuild(named) => named.tell("POST", "/rebuild", output, |answer| text(&answer["status"])),
-            Self::Cancel(named) => named.tell("POST", "/cancel", output, |answer| text(&answer["status"])),
+            Self::Delete(named) => {
+                let name = named.name.clone();
+                let _: Json = named.ask("DELETE", "", output)?;
+                output.status(&format!("{name} is deleted"));
+                Ok(Exit::Ok)
+            }
+            Self::Rebuild(named) => named.change("/rebuild", output),
+            Self::Cancel(named) => named.change("/cancel", output),
             Self::Verify(named) => {
-                let answer = named.ask("GET", "/verify", output)?;
-                let valid = answer["valid"] == true;
-                let found = match answer["error"].as_str() {
-                    Some(error) => error.to_owned(),
+                let IndexVerification { index_name, valid, records_compared, records_wrong, error, .. } =
+                    named.ask("GET", "/verify", output)?;
+                let found = match error {
+                    Some(error) => error,
                     None if valid => "they agree".to_owned(),
-                    None => format!("{} differ", answer["records_wrong"]),
+                    None => format!("{records_wrong} differ"),
                 };
-                output.status(&format!(
-                    "{}: {} records compared, {found}",
-                    text(&answer["index_name"]),
-                    answer["records_compared"]
-                ));
+                output.status(&format!("{index_name}: {records_compared} records compared, {found}"));
                 Ok(if valid { Exit::Ok } else { Exit::DamageFound })
             }
         }
@@ -134,8 +137,8 @@ impl Indexes {
 }
 
 impl List {
-    fn run(
-        self, under: &str, output: &mut Output, show: fn(&Json, &mut Output) -> anyhow::Result<()>,
+    fn run<T: DeserializeOwned>(
+        self, under: &str, output: &mut Output, show: fn(&T, &mut Output) -> anyhow::Result<()>,
     ) -> anyhow::Result<Exit> {
         let collection = self.collection.map_or(String::new(), |name| format!("&collection={}", encoded(&name)));
         let path = format!("/_admin/metadata_indexes{under}?{}{collection}", self.home.query());
@@ -143,23 +146,21 @@ impl List {
         if self.json {
             output.data(&body)?;
         } else {
-            show(&serde_json::from_str(&body).context("the answer is no JSON")?, output)?;
+            show(&parsed(&body)?, output)?;
         }
         Ok(Exit::Ok)
     }
 }
 
 impl Named {
-    fn ask(self, method: &str, under: &str, output: &mut Output) -> anyhow::Result<Json> {
+    fn ask<T: DeserializeOwned>(self, method: &str, under: &str, output: &mut Output) -> anyhow::Result<T> {
         let path = format!("/_admin/metadata_index/{}{under}?{}", encoded(&self.name), self.home.query());
-        let body = Server::named_by(self.home.connection, output)?.patiently().ask(method, &path, None)?;
-        serde_json::from_str(&body).context("the answer is no JSON")
+        Server::named_by(self.home.connection, output)?.patiently().answer(method, &path, None)
     }
 
-    fn tell(self, method: &str, under: &str, output: &mut Output, state: fn(&Json) -> String) -> anyhow::Result<Exit> {
-        let name = self.name.clone();
-        let answer = self.ask(method, under, output)?;
-        output.status(&format!("{name} is {}", state(&answer)));
+    fn change(self, under: &str, output: &mut Output) -> anyhow::Result<Exit> {
+        let IndexAnswer { index_name, status, .. } = self.ask("POST", under, output)?;
+        output.status(&format!("{index_name} is {status}"));
         Ok(Exit::Ok)
     }
 }
@@ -169,14 +170,14 @@ impl Rename {
         let Self { named: Named { name, home }, new_name } = self;
         let path = format!("/_admin/metadata_index/{}?{}", encoded(&name), home.query());
         let server = Server::named_by(home.connection, output)?.patiently();
-        let shown: Json = serde_json::from_str(&server.get(&path)?).context("the answer is no JSON")?;
-        let mut body = json!({"index_name": new_name});
-        for member in ["columns", "where", "hidden", "comment", "kind"] {
-            if let Some(value) = shown.get(member) {
-                body[member] = value.clone();
-            }
+        let IndexAnswer { columns, partial, hidden, comment, kind, .. } = server.answer("GET", &path, None)?;
+        let mut body = json!({
+            "index_name": new_name, "columns": columns, "hidden": hidden, "comment": comment, "kind": kind,
+        });
+        if let Some(filter) = partial {
+            body["where"] = filter;
         }
-        server.ask("PUT", &path, Some(&body.to_string()))?;
+        let _: Json = server.answer("PUT", &path, Some(&body))?;
         output.status(&format!("{name} is {new_name} now"));
         Ok(Exit::Ok)
     }
@@ -184,14 +185,11 @@ impl Rename {
 
 impl Create {
     fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
-        let columns: Vec<Json> = self
-            .columns
-            .iter()
-            .map(|column| match column.split_once(':') {
-                Some((key, ty)) => json!({"key": key, "type": ty}),
-                None => json!(column),
-            })
-            .collect();
+        let column = |column: &String| match column.split_once(':') {
+            Some((key, ty)) => Column::Typed { key: key.into(), ty: Some(ty.into()) },
+            None => Column::Key(column.clone()),
+        };
+        let columns: Vec<Column> = self.columns.iter().map(column).collect();
         let mut body = json!({
             "index_name": self.name, "columns": columns, "hidden": self.hidden,
             "tenant": self.home.tenant, "database": self.home.database,
@@ -204,60 +202,45 @@ impl Create {
         }
         let path = format!("/_admin/metadata_indexes?dry_run={}", self.dry_run);
         let server = Server::named_by(self.home.connection, output)?.patiently();
-        let answer = server.ask("POST", &path, Some(&body.to_string()))?;
-        let answer: Json = serde_json::from_str(&answer).context("the answer is no JSON")?;
         if self.dry_run {
+            let answer: Json = server.answer("POST", &path, Some(&body))?;
             output.data(&serde_json::to_string_pretty(&answer)?)?;
         } else {
-            output.status(&format!("{} is {}", self.name, text(&answer["status"])));
+            let IndexAnswer { status, .. } = server.answer("POST", &path, Some(&body))?;
+            output.status(&format!("{} is {status}", self.name));
         }
         Ok(Exit::Ok)
     }
 }
 
-fn show_list(answer: &Json, output: &mut Output) -> anyhow::Result<()> {
-    let rows: Vec<[String; 6]> = answer["indexes"]
-        .as_array()
-        .context("the answer names no indexes")?
-        .iter()
-        .map(|index| {
-            let columns = index["columns"].as_array().map_or(String::new(), |columns| {
-                let names = columns.iter().map(|column| column.as_str().or(column["key"].as_str()).unwrap_or_default());
-                names.collect::<Vec<_>>().join(", ")
-            });
-            let mut status = text(&index["status"]);
-            if index["hidden"] == true {
-                status += ", hidden";
-            }
-            if let (Some(done), Some(total)) = (index["progress"]["done"].as_u64(), index["progress"]["total"].as_u64())
-            {
-                status += &format!(" ({} %)", done * 100 / total.max(1));
-            }
-            let bytes = index["statistics"]["bytes_on_disk"].to_string();
-            let name = text(&index["index_name"]);
-            let collection = match &index["collections"] {
-                Json::Array(all) => format!("* ({})", all.len()),
-                _ => text(&index["collection"]),
-            };
-            [name, collection, columns, status, bytes, index["usage"]["uses"].to_string()]
-        })
-        .collect();
+fn show_list(IndexList { indexes }: &IndexList, output: &mut Output) -> anyhow::Result<()> {
+    let row = |index: &IndexAnswer| {
+        let columns: Vec<&str> = index.columns.iter().map(Column::key).collect();
+        let mut status = index.status.clone();
+        if index.hidden {
+            status += ", hidden";
+        }
+        if let Some(progress) = &index.progress {
+            status += &format!(" ({} %)", progress.done * 100 / progress.total.max(1));
+        }
+        let collection = match &index.collections {
+            Some(all) => format!("* ({})", all.len()),
+            None => index.collection.clone().unwrap_or_default(),
+        };
+        let bytes = index.statistics.bytes_on_disk.to_string();
+        [index.index_name.clone(), collection, columns.join(", "), status, bytes, index.usage.uses.to_string()]
+    };
+    let rows: Vec<[String; 6]> = indexes.iter().map(row).collect();
     table(["index", "collection", "columns", "status", "bytes", "uses"], &rows, output)
 }
 
-fn show_suggestions(answer: &Json, output: &mut Output) -> anyhow::Result<()> {
-    let suggestions = answer["suggestions"].as_array().context("the answer has no suggestions")?;
+fn show_suggestions(SuggestionList { suggestions }: &SuggestionList, output: &mut Output) -> anyhow::Result<()> {
     if suggestions.is_empty() {
         output.status("nothing to suggest: no filter that was asked often and finds little scans columns");
     }
-    for suggestion in suggestions {
-        output.data(&format!(
-            "{} {}: {}",
-            text(&suggestion["kind"]),
-            text(&suggestion["collection"]),
-            text(&suggestion["reason"])
-        ))?;
-        output.data(&format!("    {}", suggestion["request"]))?;
+    for Suggestion { kind, collection, reason, request, .. } in suggestions {
+        output.data(&format!("{kind} {}: {reason}", collection.as_deref().unwrap_or_default()))?;
+        output.data(&format!("    {}", serde_json::to_string(request)?))?;
     }
     Ok(())
 }

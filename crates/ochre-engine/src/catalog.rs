@@ -209,9 +209,9 @@ impl Catalog {
     pub(crate) fn create(
         &self, tenant: &str, database: &str, name: &str, options: CollectionOptions,
     ) -> Result<CollectionRow, Error> {
-        check_collection_name(name).map_err(|error| Error::Invalid(format!("Validation error: name: {error}")))?;
+        check_collection_name(name).map_err(|error| Error::invalid_field("name", error.to_string()))?;
         if options.metadata.as_ref().is_some_and(Metadata::is_empty) {
-            return Err(Error::Invalid("Validation error: metadata: Metadata cannot be empty".into()));
+            return Err(Error::invalid_field("metadata", "Metadata cannot be empty"));
         }
         check_sizes(options.metadata.as_ref(), None)?;
         let schema = options.schema;
@@ -292,8 +292,9 @@ fn check_sizes(metadata: Option<&Metadata>, embedding_function: Option<&serde_js
     Ok(())
 }
 
-fn too_large(what: &str, bytes: usize, limit: usize) -> Error {
-    Error::Invalid(format!(
-        "Validation error: {what}: {bytes} bytes are more than the limit of {limit} for a collection; keep what is large in records"
-    ))
+fn too_large(field: &'static str, bytes: usize, limit: usize) -> Error {
+    Error::invalid_field(
+        field,
+        format!("{bytes} bytes are more than the limit of {limit} for a collection; keep what is large in records"),
+    )
 }

@@ -25,8 +25,9 @@ use crate::inner::{Inner, WeakInner};
 use crate::maintenance::job_store::SqliteJobs;
 use crate::maintenance::{Maintenance, maintain_all};
 use crate::options::Options;
-use crate::schemas::{Schemas, ViolationCount};
+use crate::schemas::Schemas;
 use crate::throttle::host::resident_bytes;
+use crate::violations::ViolationCount;
 use crate::write::publish::{Commit, Listener, Publisher};
 
 /// An open database. Cheap to clone; all clones are the same database. It closes with the last clone,
@@ -57,7 +58,7 @@ impl Database {
     pub fn open_with(directory: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
         let directory = directory.as_ref();
         if directory.join(UNFINISHED_RESTORE).exists() {
-            return Err(Error::Invalid(format!(
+            return Err(Error::invalid(format!(
                 "{} is what an interrupted restore left, and not a whole database: remove it, and restore again",
                 directory.display()
             )));
@@ -224,7 +225,7 @@ impl Database {
     /// # Errors
     /// [`Error::Invalid`] for a short name, [`Error::Store`] if the name is taken.
     pub fn create_tenant(&self, name: &str) -> Result<(), Error> {
-        check_tenant_name(name).map_err(|error| Error::Invalid(error.to_string()))?;
+        check_tenant_name(name).map_err(|error| Error::invalid_field("name", error.to_string()))?;
         Ok(self.inner.store.create_tenant(name)?)
     }
 
@@ -257,7 +258,7 @@ impl Database {
     /// # Errors
     /// [`Error::Invalid`] for a bad name, [`Error::Store`] if it is taken.
     pub fn create_database(&self, tenant: &str, name: &str) -> Result<DatabaseRow, Error> {
-        check_database_name(name).map_err(|error| Error::Invalid(error.to_string()))?;
+        check_database_name(name).map_err(|error| Error::invalid_field("name", error.to_string()))?;
         Ok(self.inner.store.create_database(tenant, name)?)
     }
 

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use ochre_model::budget::Exceeded;
 use ochre_store::{Error as StoreError, Resource};
 
-use crate::schemas::Violations;
+use crate::metadata_index::unindexed::UnindexedFilter;
+use crate::violations::Violations;
 
 /// Why the engine refused or failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// Never succeeds as written: fix the request. The text says what, which and why.
-    #[error("{0}")]
-    Invalid(String),
+    /// Never succeeds as written: fix the request.
+    #[error(transparent)]
+    Invalid(Invalid),
     /// There is nothing of this name: the text says what and where.
     #[error("{0}")]
     NotFound(String),
@@ -22,6 +23,9 @@ pub enum Error {
     /// The collection was configured not to be filtered like this.
     #[error("{0}")]
     NotFilterable(String),
+    /// No metadata index answers the filter, and the options refuse such filters.
+    #[error("{0}")]
+    Unindexed(UnindexedFilter),
     /// Records break the schema that their collection declares; nothing of the batch was kept.
     #[error("{0}")]
     Violations(Arc<Violations>),
@@ -81,7 +85,35 @@ pub enum Error {
     Store(#[from] StoreError),
 }
 
+/// What of a request is wrong, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Invalid {
+    /// The member of the request, such as `embeddings`; absent if it is the request as a whole.
+    pub field: Option<&'static str>,
+    /// What is wrong with it, which of several, and what to do.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Invalid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.field {
+            Some(field) => write!(f, "{field}: {}", self.reason),
+            None => f.write_str(&self.reason),
+        }
+    }
+}
+
 impl Error {
+    /// The request as a whole cannot be carried out.
+    pub fn invalid(reason: impl Into<String>) -> Self {
+        Self::Invalid(Invalid { field: None, reason: reason.into() })
+    }
+
+    /// A member of the request is not what it should be.
+    pub fn invalid_field(field: &'static str, reason: impl Into<String>) -> Self {
+        Self::Invalid(Invalid { field: Some(field), reason: reason.into() })
+    }
+
     pub(crate) fn no_collection(name: impl std::fmt::Display) -> Self {
         Self::Store(StoreError::NotFound { kind: Resource::Collection, name: name.to_string() })
     }

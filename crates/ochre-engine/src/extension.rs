@@ -94,10 +94,10 @@ pub(crate) fn check_extensions(extensions: &[Arc<dyn StoreExtension>]) -> Result
     for (number, extension) in extensions.iter().enumerate() {
         let tables = tables_of(&**extension);
         if extensions[..number].iter().any(|other| tables_of(&**other) == tables) {
-            return Err(Error::Invalid(format!("extension '{}' is named twice", extension.name())));
+            return Err(Error::invalid(format!("extension '{}' is named twice", extension.name())));
         }
         if tables == KEYS {
-            return Err(Error::Invalid(format!("extension '{KEYS}': the server keeps keys under this name")));
+            return Err(Error::invalid(format!("extension '{KEYS}': the server keeps keys under this name")));
         }
     }
     Ok(())

@@ -35,6 +35,7 @@ mod query;
 mod schemas;
 mod settings;
 mod throttle;
+mod violations;
 mod write;
 
 pub use backup::manifest::{BACKUP_VERSION, BackedUpFile, BackupKind, BackupTrust, Manifest};
@@ -47,24 +48,29 @@ pub use check::{check, check_with};
 pub use collection::handle::Collection;
 pub use collection::record::{Include, Record, StoredMetadata};
 pub use database::Database;
-pub use error::Error;
+pub use error::{Error, Invalid};
 pub use extension::{StoreExtension, WeakDatabase};
 pub use introspect::validate::{Candidate, Validation};
 pub use introspect::{Against, IntrospectMode, IntrospectRequest};
-pub use metadata_index::definition::IndexDefinition;
+pub use metadata_index::definition::{ColumnDefinition, IndexDefinition, PartialFilter};
 pub use metadata_index::extension::metadata_indexes;
 pub use metadata_index::registry::{IndexChange, IndexSelection};
-pub use metadata_index::shown::{MetadataIndex, MissingIndex, Suggestion, SuggestionKind};
+pub use metadata_index::status::{
+    CollectionIndex, ColumnEstimate, IndexEstimate, IndexOrigin, IndexProgress, IndexStatistics, IndexStatus,
+    IndexUsage, IndexVerification, MetadataIndex,
+};
+pub use metadata_index::suggestion::{MissingIndex, Suggestion, SuggestionKind};
+pub use metadata_index::unindexed::{UnindexedFilter, UnindexedRemedy};
 pub use options::Options;
 pub use query::explain::Explain;
 pub use query::request::{FilterWarnings, GetRequest, GetResults, Query, QueryHit, QueryRequest, QueryResults};
 pub use query::text::TextHit;
-pub use schemas::{RecordViolation, ViolationCount, Violations};
 pub use settings::UnindexedFilters;
+pub use violations::{RecordViolation, ViolationCount, ViolationOutcome, Violations};
 pub use write::publish::Commit;
 pub use write::request::{DeleteRequest, NewRecords};
 
-pub use ochre_index::{Hints, IndexColumn, IndexShape, Memory, Plan, Strategy};
+pub use ochre_index::{Considered, Hints, IndexColumn, IndexShape, Memory, Plan, Reason, Strategy};
 pub use ochre_kernels::set_mmap_threshold;
 pub use ochre_model as model;
 pub use ochre_scheduler as scheduler;

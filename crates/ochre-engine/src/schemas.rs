@@ -11,99 +11,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use ochre_model::{Declaration, Filter, Metadata, ValidationType};
-use ochre_schema::{
-    Compliance, Functions, InvalidSchema, MetadataSchema, Subject, Verdict, Violation, lint, prepare, validate,
-};
+use ochre_schema::{Compliance, Functions, InvalidSchema, MetadataSchema, Subject, Verdict, lint, prepare, validate};
 use ochre_store::{CollectionNumber, CollectionRow, PendingRecord, RecordValidator};
 use parking_lot::{Mutex, RwLock};
-use serde::Serialize;
 
 use crate::error::Error;
+use crate::violations::{RecordViolation, SPELLED_MAX, ViolationCount, ViolationOutcome, Violations};
 
-/// An answer lists at most so many violations, and counts the rest.
-const LISTED_MAX: usize = 100;
-/// A message spells out so many.
-const SPELLED_MAX: usize = 10;
 /// So many kinds of violations of a collection are counted apart; the others together, as the key `…`.
 const COUNTED_MAX: usize = 100;
 /// So many accepted violations of a collection are remembered.
 const REMEMBERED_MAX: usize = 100;
 /// A collection's accepted violations make a line in the log at most this often.
 const LOG_EVERY: Duration = Duration::from_secs(10);
-
-/// A rule that a record of a batch breaks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RecordViolation {
-    /// Where the record stands in the batch.
-    pub index: usize,
-    /// The record's id.
-    pub id: String,
-    /// What it breaks.
-    #[serde(flatten)]
-    pub violation: Violation,
-}
-
-/// The violations of one batch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Violations {
-    /// The first of them.
-    pub listed: Vec<RecordViolation>,
-    /// All of them, by key and rule.
-    pub counts: BTreeMap<(String, &'static str), u64>,
-}
-
-impl Violations {
-    fn extend(&mut self, index: usize, id: &str, violations: Vec<Violation>) {
-        for violation in violations {
-            *self.counts.entry((violation.key.clone(), violation.rule)).or_default() += 1;
-            if self.listed.len() < LISTED_MAX {
-                self.listed.push(RecordViolation { index, id: id.to_owned(), violation });
-            }
-        }
-    }
-
-    /// The same without any value of the records: for who writes and may not read.
-    #[must_use]
-    pub fn without_values(&self) -> Self {
-        let mut hidden = self.clone();
-        for RecordViolation { violation, .. } in &mut hidden.listed {
-            violation.value = None;
-            let Violation { key, rule, expected, actual_type, .. } = &*violation;
-            violation.message = format!("key {key:?}: {rule}: expected {expected}, found {actual_type}");
-        }
-        hidden
-    }
-
-    /// How many there are.
-    pub fn total(&self) -> u64 {
-        self.counts.values().sum()
-    }
-}
-
-impl fmt::Display for Violations {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let total = self.total();
-        write!(
-            f,
-            "Validation error: the schema of the collection is broken {total} time{}; nothing was written: ",
-            plural(total)
-        )?;
-        for (number, RecordViolation { index, id, violation }) in self.listed.iter().take(SPELLED_MAX).enumerate() {
-            let separator = if number > 0 { "; " } else { "" };
-            write!(f, "{separator}record {index} (id {id:?}): {}", violation.message)?;
-        }
-        if total > SPELLED_MAX as u64 {
-            let mut keys: Vec<&str> = self.counts.keys().map(|(key, _)| key.as_str()).collect();
-            keys.dedup();
-            write!(f, "; … of the keys {}", keys.join(", "))?;
-        }
-        Ok(())
-    }
-}
-
-pub(crate) const fn plural(count: u64) -> &'static str {
-    if count == 1 { "" } else { "s" }
-}
 
 /// The compiled schemas of a database, and what they let pass.
 pub(crate) struct Schemas {
@@ -123,7 +43,7 @@ struct Compiled {
 struct Noted {
     recent: VecDeque<(i64, RecordViolation)>,
     /// By key, rule and outcome.
-    counts: BTreeMap<(String, &'static str, &'static str), u64>,
+    counts: BTreeMap<(String, &'static str, ViolationOutcome), u64>,
     logged: Option<Instant>,
     unlogged: u64,
     audit: Option<Audit>,
@@ -135,18 +55,6 @@ pub(crate) struct Audit {
     pub(crate) declaration: Arc<Declaration>,
     pub(crate) position: u64,
     pub(crate) compliance: Compliance,
-}
-
-/// How often a rule was broken by requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct ViolationCount {
-    pub collection: String,
-    pub key: String,
-    pub rule: &'static str,
-    /// `refused` or `accepted`.
-    pub outcome: &'static str,
-    pub count: u64,
 }
 
 impl Schemas {
@@ -199,7 +107,7 @@ impl Schemas {
     }
 
     /// Counts what a request broke.
-    fn note(&self, row: &CollectionRow, violations: &Violations, outcome: &'static str) {
+    fn note(&self, row: &CollectionRow, violations: &Violations, outcome: ViolationOutcome) {
         if violations.counts.is_empty() {
             return;
         }
@@ -212,7 +120,7 @@ impl Schemas {
             }
             *noted.counts.entry(kind).or_default() += count;
         }
-        if outcome == "refused" {
+        if outcome == ViolationOutcome::Refused {
             return;
         }
         let now = unix_seconds();
@@ -252,7 +160,7 @@ impl Schemas {
         self.noted.lock().entry(collection).or_default().audit = Some(audit);
     }
 
-    fn counts(&self, collection: CollectionNumber) -> Vec<(String, &'static str, &'static str, u64)> {
+    fn counts(&self, collection: CollectionNumber) -> Vec<(String, &'static str, ViolationOutcome, u64)> {
         let noted = self.noted.lock();
         let counts = noted.get(&collection).into_iter().flat_map(|noted| &noted.counts);
         counts.map(|((key, rule, outcome), count)| (key.clone(), *rule, *outcome, *count)).collect()
@@ -384,11 +292,11 @@ impl RequestValidator {
                     }
                 }
             }
-            self.schemas.note(&row, &found.refused, "refused");
+            self.schemas.note(&row, &found.refused, ViolationOutcome::Refused);
             return Err(Arc::new(found.refused));
         }
         if is_written {
-            self.schemas.note(&row, &found.reported, "accepted");
+            self.schemas.note(&row, &found.reported, ViolationOutcome::Accepted);
         }
         Ok(found.reported)
     }
@@ -430,10 +338,13 @@ impl Schemas {
         let Ok(Some(schema)) = self.of(row) else { return Ok(Vec::new()) };
         let found = lint(&schema, mode, filter);
         match found.first() {
-            Some(_) if mode == ValidationType::Strict => Err(Error::NotFilterable(format!(
-                "Validation error: where: {}; to look for records that break the schema, introspect the collection or make its validation type lax",
-                found.join("; ")
-            ))),
+            Some(_) if mode == ValidationType::Strict => Err(Error::invalid_field(
+                "where",
+                format!(
+                    "{}; to look for records that break the schema, introspect the collection or make its validation type lax",
+                    found.join("; ")
+                ),
+            )),
             _ => Ok(found),
         }
     }

@@ -47,6 +47,12 @@ impl Failure {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
     }
 
+    /// The same in other words.
+    #[must_use]
+    pub fn with_message(self, message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..self }
+    }
+
     /// The HTTP status.
     pub const fn status(&self) -> StatusCode {
         self.status
@@ -83,9 +89,11 @@ impl From<Error> for Failure {
         use StatusCode as S;
         let message = error.to_string();
         let (status, name) = match &error {
-            Error::Invalid(_) | Error::NotFilterable(_) | Error::Violations(_) | Error::InvalidSchema(_) => {
-                (S::BAD_REQUEST, "InvalidArgumentError")
-            }
+            Error::Invalid(_)
+            | Error::NotFilterable(_)
+            | Error::Unindexed(_)
+            | Error::Violations(_)
+            | Error::InvalidSchema(_) => (S::BAD_REQUEST, "InvalidArgumentError"),
             Error::Schedule(error) => match &**error {
                 ScheduleError::Invalid { .. } | ScheduleError::UnknownSetting { .. } => {
                     (S::BAD_REQUEST, "InvalidArgumentError")

@@ -63,6 +63,19 @@ pub enum Strategy {
     GraphThenScan,
 }
 
+impl Strategy {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Exact => "exact",
+            Self::Scan => "scan",
+            Self::Graph => "graph",
+            Self::GraphThenScan => "graph-then-scan",
+        }
+    }
+}
+
 /// What a search did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -147,7 +160,7 @@ fn search_graph(
     let visits = GRAPH_SEARCH_START + crossed.saturating_mul(GRAPH_SEARCH_EACH);
     let is_forced = wanted.hint == Some(Strategy::Graph);
     let is_dear = visits.saturating_mul(GRAPH_SEARCH_COST) >= linked;
-    if linked == 0 || wanted.hint == Some(Strategy::Scan) || (is_dear && !is_forced) {
+    if linked == 0 || wanted.hint == Some(Strategy::Scan) || !is_forced && (is_dear || !graph.is_searchable()) {
         return None;
     }
     let visit_max = if is_forced { usize::MAX } else { linked / GRAPH_SEARCH_COST };

@@ -6,7 +6,7 @@
 //!
 //! Not here: `chroma:schema`, by which records are validated (`declaration`, `ochre-schema`).
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value as Json, json};
 
@@ -60,9 +60,16 @@ fn processors() -> usize {
 #[error("{0}")]
 pub struct InvalidSchema(pub String);
 
-/// A complete index schema: defaults by type, and overrides by key.
+/// A complete index schema: defaults by type, and overrides by key. Copies share the document until one of them changes
+/// it: every write holds one, and collections may have thousands of keys.
 #[derive(Clone, Debug, PartialEq)]
-pub struct IndexSchema(Json);
+pub struct IndexSchema {
+    document: Arc<Json>,
+    /// What the document says of the graph.
+    hnsw: HnswConfiguration,
+    /// Whether the document has a text index for documents.
+    is_text_searchable: bool,
+}
 
 /// JSON pointer to the configuration of the embedding's index.
 const EMBEDDING: &str = "/keys/#embedding/float_list/vector_index/config";
@@ -70,11 +77,20 @@ const EMBEDDING: &str = "/keys/#embedding/float_list/vector_index/config";
 const DEFAULT_VECTOR: &str = "/defaults/float_list/vector_index/config";
 
 impl IndexSchema {
+    fn of(document: Json) -> Self {
+        let is_text_searchable = document.pointer("/keys/#document/string/fts_index/enabled").and_then(Json::as_bool);
+        Self {
+            hnsw: hnsw_of(&document),
+            is_text_searchable: is_text_searchable.unwrap_or(true),
+            document: Arc::new(document),
+        }
+    }
+
     /// The schema of a collection created with these graph parameters and embedding function.
     pub fn new(hnsw: &HnswConfiguration, embedding_function: Option<&Json>) -> Self {
         let on = json!({"enabled": true, "config": {}});
         let off = json!({"enabled": false, "config": {}});
-        let mut schema = Self(json!({
+        let mut schema = Self::of(json!({
             "defaults": {
                 "string": {"fts_index": off, "string_inverted_index": on},
                 "float_list": {"vector_index": {"enabled": false, "config": {}}},
@@ -100,9 +116,10 @@ impl IndexSchema {
     /// [`InvalidSchema`] for combinations that a single node does not have or that contradict each other.
     pub fn complete(given: &Json) -> Result<Self, InvalidSchema> {
         refuse_contradictions(given)?;
-        let mut schema = Self::new(&HnswConfiguration::default(), None);
-        merge(&mut schema.0, given);
-        let hnsw = schema.hnsw();
+        let mut document = Arc::unwrap_or_clone(Self::new(&HnswConfiguration::default(), None).document);
+        merge(&mut document, given);
+        let mut schema = Self::of(document);
+        let hnsw = schema.hnsw.clone();
         schema.set_hnsw(&hnsw);
         Ok(schema)
     }
@@ -116,17 +133,17 @@ impl IndexSchema {
         if json.pointer(EMBEDDING).is_none() {
             return Err(InvalidSchema("the stored schema has no configuration for #embedding".into()));
         }
-        Ok(Self(json))
+        Ok(Self::of(json))
     }
 
     /// The text to store.
     pub fn to_text(&self) -> String {
-        self.0.to_string()
+        self.document.to_string()
     }
 
     /// The document as clients see it.
     pub fn as_json(&self) -> &Json {
-        &self.0
+        &self.document
     }
 
     /// Whether this is what a collection created without any schema or configuration has. Clients'
@@ -143,29 +160,15 @@ impl IndexSchema {
     }
 
     /// The graph's parameters.
-    pub fn hnsw(&self) -> HnswConfiguration {
-        let defaults = HnswConfiguration::default();
-        let config = self.0.pointer(EMBEDDING);
-        let number = |name: &str, default: usize| {
-            let value = config.and_then(|config| config["hnsw"][name].as_u64());
-            value.map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX))
-        };
-        HnswConfiguration {
-            space: config.and_then(|config| config["space"].as_str()).and_then(Space::from_name).unwrap_or_default(),
-            ef_construction: number("ef_construction", defaults.ef_construction),
-            ef_search: number("ef_search", defaults.ef_search),
-            max_neighbors: number("max_neighbors", defaults.max_neighbors),
-            num_threads: number("num_threads", defaults.num_threads),
-            resize_factor: config.and_then(|c| c["hnsw"]["resize_factor"].as_f64()).unwrap_or(defaults.resize_factor),
-            sync_threshold: number("sync_threshold", defaults.sync_threshold),
-            batch_size: number("batch_size", defaults.batch_size),
-        }
+    pub const fn hnsw(&self) -> &HnswConfiguration {
+        &self.hnsw
     }
 
     /// Replaces the graph's parameters, in the embedding's index and in the defaults.
     pub fn set_hnsw(&mut self, hnsw: &HnswConfiguration) {
+        let document = Arc::make_mut(&mut self.document);
         for pointer in [EMBEDDING, DEFAULT_VECTOR] {
-            let Some(config) = self.0.pointer_mut(pointer) else { continue };
+            let Some(config) = document.pointer_mut(pointer) else { continue };
             let parameters = json!({
                 "ef_construction": hnsw.ef_construction,
                 "max_neighbors": hnsw.max_neighbors,
@@ -178,17 +181,19 @@ impl IndexSchema {
             let function = config.get("embedding_function").cloned();
             *config = in_order(hnsw.space, function, config.get("source_key").cloned(), parameters);
         }
+        self.hnsw = hnsw_of(&self.document);
     }
 
     /// The embedding function's description, verbatim as the client gave it.
     pub fn embedding_function(&self) -> Option<&Json> {
-        self.0.pointer(EMBEDDING)?.get("embedding_function")
+        self.document.pointer(EMBEDDING)?.get("embedding_function")
     }
 
     /// Replaces the embedding function's description.
     pub fn set_embedding_function(&mut self, function: Option<&Json>) {
+        let document = Arc::make_mut(&mut self.document);
         for pointer in [EMBEDDING, DEFAULT_VECTOR] {
-            let Some(config) = self.0.pointer_mut(pointer) else { continue };
+            let Some(config) = document.pointer_mut(pointer) else { continue };
             let space = config["space"].as_str().and_then(Space::from_name).unwrap_or_default();
             *config = in_order(space, function.cloned(), config.get("source_key").cloned(), config["hnsw"].clone());
         }
@@ -198,27 +203,48 @@ impl IndexSchema {
     pub fn is_filterable(&self, key: &str, ty: ValueType) -> bool {
         let Some((kind, index)) = index_of(ty) else { return true };
         let enabled = |types: Option<&Json>| types?.get(kind)?.get(index)?.get("enabled")?.as_bool();
-        enabled(self.0["keys"].get(key)).or_else(|| enabled(self.0.get("defaults"))).unwrap_or(true)
+        enabled(self.document["keys"].get(key)).or_else(|| enabled(self.document.get("defaults"))).unwrap_or(true)
     }
 
     /// Whether documents may be searched.
-    pub fn is_text_searchable(&self) -> bool {
-        self.0.pointer("/keys/#document/string/fts_index/enabled").and_then(Json::as_bool).unwrap_or(true)
+    pub const fn is_text_searchable(&self) -> bool {
+        self.is_text_searchable
     }
 
     /// Adds a key that was seen in records, with the index its type has by default; `true` if that
     /// changed anything.
     pub fn learn(&mut self, key: &str, ty: ValueType) -> bool {
         let Some((kind, index)) = index_of(ty) else { return false };
-        if self.0["keys"].get(key).is_some_and(|types| types.get(kind).is_some()) {
+        if self.document["keys"].get(key).is_some_and(|types| types.get(kind).is_some()) {
             return false;
         }
-        let default = self.0["defaults"][kind][index].clone();
-        if !self.0["keys"][key].is_object() {
-            self.0["keys"][key] = json!({});
+        let document = Arc::make_mut(&mut self.document);
+        let default = document["defaults"][kind][index].clone();
+        if !document["keys"][key].is_object() {
+            document["keys"][key] = json!({});
         }
-        self.0["keys"][key][kind] = json!({ index: default });
+        document["keys"][key][kind] = json!({ index: default });
         true
+    }
+}
+
+/// The graph's parameters, as a document has them.
+fn hnsw_of(document: &Json) -> HnswConfiguration {
+    let defaults = HnswConfiguration::default();
+    let config = document.pointer(EMBEDDING);
+    let number = |name: &str, default: usize| {
+        let value = config.and_then(|config| config["hnsw"][name].as_u64());
+        value.map_or(default, |n| usize::try_from(n).unwrap_or(usize::MAX))
+    };
+    HnswConfiguration {
+        space: config.and_then(|config| config["space"].as_str()).and_then(Space::from_name).unwrap_or_default(),
+        ef_construction: number("ef_construction", defaults.ef_construction),
+        ef_search: number("ef_search", defaults.ef_search),
+        max_neighbors: number("max_neighbors", defaults.max_neighbors),
+        num_threads: number("num_threads", defaults.num_threads),
+        resize_factor: config.and_then(|c| c["hnsw"]["resize_factor"].as_f64()).unwrap_or(defaults.resize_factor),
+        sync_threshold: number("sync_threshold", defaults.sync_threshold),
+        batch_size: number("batch_size", defaults.batch_size),
     }
 }
 
@@ -342,7 +368,7 @@ mod tests {
     fn parameters_survive_the_document_and_its_text() {
         let hnsw = HnswConfiguration { space: Space::Cosine, ef_search: 7, batch_size: 3, ..Default::default() };
         let schema = IndexSchema::new(&hnsw, None);
-        assert_eq!(IndexSchema::from_text(&schema.to_text()).unwrap().hnsw(), hnsw);
+        assert_eq!(IndexSchema::from_text(&schema.to_text()).unwrap().hnsw(), &hnsw);
     }
 
     #[test]
@@ -369,5 +395,16 @@ mod tests {
         ] {
             assert!(IndexSchema::complete(&given).is_err(), "{given}");
         }
+    }
+
+    #[test]
+    fn copies_share_the_document_until_one_learns_a_key() {
+        let schema = IndexSchema::new(&HnswConfiguration::default(), None);
+        let mut copy = schema.clone();
+        assert!(copy.learn("year", ValueType::Int));
+        assert!(!Arc::ptr_eq(&schema.document, &copy.document) && !schema.as_json()["keys"]["year"].is_object());
+        let mut next = copy.clone();
+        assert!(!next.learn("year", ValueType::Int) && Arc::ptr_eq(&copy.document, &next.document));
+        assert_eq!(next.hnsw(), schema.hnsw());
     }
 }

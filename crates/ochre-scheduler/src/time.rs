@@ -14,6 +14,11 @@ use crate::error::Error;
 pub struct Time(i64);
 
 impl Time {
+    /// The point this many seconds after the Unix epoch.
+    pub const fn from_seconds(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(1_000_000))
+    }
+
     /// The point this many microseconds after the Unix epoch.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)

@@ -27,7 +27,10 @@ pub use lint::lint;
 pub use parameters::{Comparison, PARAMETERS_MAX, Parameter};
 pub use parse::{InvalidSchema, doubled_member};
 pub use property::{Additional, Allowed, Bound, EmbeddingRules, Property, Severity, element_of, list_of, type_name};
-pub use report::{Aggregate, Compliance, DocumentReport, KeyReport, Offender, Report, RuleCount, Sample, Warning};
+pub use report::{
+    Aggregate, Compliance, DeclaredKey, DocumentReport, KeyReport, Offender, RecentViolation, Report, RuleCount,
+    Sample, ViolatingRecord, Warning, shown_value,
+};
 pub use schema::{MetadataSchema, PROPERTIES_MAX};
 pub use statistics::{KeyStatistics, ReportOptions};
 pub use suggest::{IndexSuggestion, SuggestedTypes, expected_types, similar_names, suggest_indexes, suggest_schema};

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
+use ochre_model::Value;
 use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::suggest::IndexSuggestion;
-use crate::validate::Violation;
+use crate::validate::{VALUE_CHARACTERS_MAX, Violation};
 
 /// Everything that is found out about a collection's records.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -43,7 +44,56 @@ pub struct Report {
     /// Keys that filters would profit from.
     pub index_suggestions: Vec<IndexSuggestion>,
     /// The last violations that were accepted, newest first.
-    pub recent_violations: Vec<Json>,
+    pub recent_violations: Vec<RecentViolation>,
+}
+
+/// A violation that was accepted a while ago.
+#[derive(Clone, Debug, Serialize)]
+pub struct RecentViolation {
+    /// When, in RFC 3339.
+    pub at: String,
+    /// Where the record stood in its batch, and its id; absent for who may not see what is in records.
+    #[serde(flatten)]
+    pub record: Option<ViolatingRecord>,
+    /// The metadata key, `#document`, `#embedding`, or `#record`.
+    pub key: String,
+    /// Which rule.
+    pub rule: &'static str,
+    /// The type that was found, or `absent`.
+    pub actual_type: &'static str,
+    /// What else tells the value; absent where values are not shown.
+    #[serde(flatten)]
+    pub values: Option<ViolationValues>,
+}
+
+/// Which record breaks a rule.
+#[derive(Clone, Debug, Serialize)]
+pub struct ViolatingRecord {
+    /// Where it stood in its batch.
+    pub index: usize,
+    /// Its id.
+    pub id: String,
+}
+
+/// What of a violation tells the value that breaks the rule, or those that would not.
+#[derive(Clone, Debug, Serialize)]
+pub struct ViolationValues {
+    /// What the schema demands.
+    pub expected: String,
+    /// The value, cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// All of it in one sentence.
+    pub message: String,
+}
+
+impl RecentViolation {
+    /// Of a violation; without values for who may not see them.
+    pub fn new(at: String, record: ViolatingRecord, violation: Violation, are_values_shown: bool) -> Self {
+        let Violation { key, rule, expected, actual_type, value, message, .. } = violation;
+        let values = are_values_shown.then_some(ViolationValues { expected, value, message });
+        Self { at, record: Some(record), key, rule, actual_type, values }
+    }
 }
 
 /// A uniform sample of records.
@@ -113,6 +163,17 @@ pub struct Aggregate {
     pub count: u64,
 }
 
+/// A value as reports show it: cut if it is long.
+pub fn shown_value(value: &Value) -> Json {
+    match value {
+        Value::Str(text) => match text.char_indices().nth(VALUE_CHARACTERS_MAX) {
+            Some((end, _)) => format!("{}…", &text[..end]).into(),
+            None => text.as_str().into(),
+        },
+        value => value.to_json(),
+    }
+}
+
 /// How records stand to the declared schema.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Compliance {
@@ -126,9 +187,9 @@ pub struct Compliance {
     pub rules: Vec<RuleCount>,
     /// The collection's position that was validated.
     pub position: u64,
-    /// When a background audit counted this, in seconds since 1970; absent if it was counted now.
+    /// When a background audit counted this, in RFC 3339; absent if it was counted now.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub audited_at: Option<i64>,
+    pub audited_at: Option<String>,
     /// Where each key and rule stands among the rules, while records are counted.
     #[serde(skip)]
     places: HashMap<(String, &'static str), usize>,
@@ -250,7 +311,18 @@ pub struct KeyReport {
     pub alerts: Vec<&'static str>,
     /// What the schema declares of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub declared: Option<Json>,
+    pub declared: Option<DeclaredKey>,
+}
+
+/// What a schema declares of a key.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeclaredKey {
+    /// The types it may have.
+    pub types: Vec<&'static str>,
+    /// Whether every record has it.
+    pub required: bool,
+    /// What it means.
+    pub description: Option<String>,
 }
 
 impl Report {
@@ -259,10 +331,7 @@ impl Report {
         self.keys.iter_mut().for_each(|key| key.offenders.clear());
         self.warnings.iter_mut().for_each(|warning| warning.ids.clear());
         self.compliance.iter_mut().for_each(Compliance::hide_values);
-        for violation in self.recent_violations.iter_mut().filter_map(Json::as_object_mut) {
-            violation.remove("id");
-            violation.remove("index");
-        }
+        self.recent_violations.iter_mut().for_each(|violation| violation.record = None);
     }
 
     /// The report as a page of Markdown.

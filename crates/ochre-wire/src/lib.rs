@@ -1,28 +1,11 @@
-//! Chroma's JSON shapes, and their way to and from the model.
+//! JSON shapes: Chroma's, with their way to and from the model, and those of the administration of Ochre.
 //!
-//! Names of types and fields are Chroma's own where an error text shows them to clients. Shared by the
-//! server and (later) the Python module. No I/O.
+//! Shared by the server and its clients. No I/O.
 
-mod collection;
-mod embeddings;
-mod filter;
-mod metadata;
-mod records;
-mod response;
+pub mod admin;
+mod chroma;
 
-pub use collection::{
-    Collection, CollectionConfiguration, CreateCollectionPayload, CreateDatabasePayload, CreateOptions,
-    CreateTenantPayload, Database, UpdateCollectionPayload, UpdateTenantPayload, create_options, shown_metadata,
-};
-pub use embeddings::{EmbeddingsPayload, QueryNumber, UpdateEmbeddingsPayload};
-pub use filter::{document_filter, metadata_filter};
-pub use metadata::{MetadataPayload, MetadataValue, SparseVector, UpdateMetadataValue};
-pub use records::{
-    AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, ForkCollectionPayload, GetRequestPayload, Include,
-    IncludeList, QueryRequestPayload, SearchRequestPayload, UpdateCollectionRecordsPayload,
-    UpsertCollectionRecordsPayload,
-};
-pub use response::{Row, get_response, query_response};
+pub use chroma::*;
 
 /// Why a request that has the right shape is refused. The texts are Chroma's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

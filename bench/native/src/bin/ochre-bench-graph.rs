@@ -3,7 +3,7 @@
 //!
 //! Reads commands from standard input, one a line, and answers each with a line of JSON: `search EF` runs
 //! all queries once, one after the other on one thread, and says how many seconds that took; `scan 0` does
-//! the same by scanning all codes instead of walking. The ids
+//! the same by scanning all codes instead of searching the graph, `query EF` as the planner decides. The ids
 //! found lie in the file named by `--found`, as little-endian u32, `k` for each query.
 
 use std::fs::File;
@@ -169,7 +169,11 @@ fn main() -> Result<(), Failure> {
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let Some((command, ef_search)) = line.split_once(' ') else { break };
-        let hint = Some(if command == "scan" { Strategy::Scan } else { Strategy::Graph });
+        let hint = match command {
+            "scan" => Some(Strategy::Scan),
+            "query" => None,
+            _ => Some(Strategy::Graph),
+        };
         let ef_search = ef_search.trim().parse()?;
         let mut found: Vec<u32> = Vec::new();
         let (mut visited, mut reranked) = (0, 0);

@@ -18,7 +18,7 @@ use crate::maintenance::Maintenance;
 use crate::metadata_index::definition::IndexDefinition;
 use crate::query::request::{FilterWarnings, GetRequest, GetResults, QueryRequest, QueryResults};
 use crate::query::text::TextHit;
-use crate::schemas::Violations;
+use crate::violations::Violations;
 use crate::write::request::{DeleteRequest, NewRecords};
 
 /// A collection of an open database. Cheap to clone. If the collection is deleted, every call says so.
@@ -56,7 +56,7 @@ impl Collection {
     pub fn alter(&self, alteration: Alteration) -> Result<Arc<CollectionRow>, Error> {
         if let Some(name) = &alteration.name {
             ochre_model::check_collection_name(name)
-                .map_err(|error| Error::Invalid(format!("Validation error: new_name: {error}")))?;
+                .map_err(|error| Error::invalid_field("new_name", error.to_string()))?;
         }
         let row = self.inner.catalog.alter(self.id(), alteration)?;
         self.inner.collections.dirty.mark_dirty(row.number);
@@ -189,17 +189,14 @@ impl Collection {
         Ok(self.inner.metadata_indexes.registry.names(self.info()?.number))
     }
 
-    /// An index that does not exist, for `Hints::hypothetical`: explanations say what would become of it.
+    /// An index that does not exist, whatever collection its definition names, for `Hints::hypothetical`: explanations
+    /// say what would become of it.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a bad definition, [`Error::Store`] if the collection was deleted.
-    pub fn hypothetical_index(&self, mut definition: serde_json::Value) -> Result<Arc<IndexShape>, Error> {
-        let row = self.info()?;
-        if let Some(members) = definition.as_object_mut() {
-            members.entry("index_name").or_insert_with(|| "hypothetical".into());
-            members.insert("collection".into(), row.name.clone().into());
-        }
-        Ok(Arc::new(IndexDefinition::from_json(definition)?.shape(Uuid::nil())?))
+    pub fn hypothetical_index(&self, definition: &IndexDefinition) -> Result<Arc<IndexShape>, Error> {
+        self.info()?;
+        Ok(Arc::new(definition.shape(Uuid::nil())?))
     }
 
     /// The records whose documents fit a text best, by their words (BM25): for queries in words where there is no

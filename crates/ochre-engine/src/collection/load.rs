@@ -72,7 +72,7 @@ impl Collections {
             return None;
         }
         let hnsw = row.schema.hnsw();
-        let parameters = GraphParameters::new(&hnsw, dimension);
+        let parameters = GraphParameters::new(hnsw, dimension);
         let FoundGraph { graph, is_unverified } = self.cache.read(self.store.epoch(), row.id, parameters)?;
         tracing::info!(collection = row.name, nodes = graph.len(), "loaded the graph from its snapshot");
         self.dirty.update_index_state(row.number, |remembered| {
@@ -152,7 +152,7 @@ impl Collections {
                 // It had some: an empty collection has none.
                 let had_any = |entry: &Entry| {
                     let state = entry.state.lock();
-                    state.statistics.as_ref().and_then(|kept| kept["segments"].as_u64()).is_some_and(|count| count > 0)
+                    state.statistics.as_ref().and_then(|kept| kept.segments).is_some_and(|count| count > 0)
                 };
                 if let Some(entry) = entry.filter(|entry| had_any(entry)) {
                     entry.is_discarded.store(true, Ordering::Relaxed);

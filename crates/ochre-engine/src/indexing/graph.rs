@@ -174,10 +174,10 @@ impl Indexing {
             return Ok(());
         }
         if view.graph().is_none() {
-            let graph = empty_graph(&view, GraphParameters::new(&hnsw, dimension), &hnsw);
+            let graph = empty_graph(&view, GraphParameters::new(hnsw, dimension), hnsw);
             self.publish_graph(&loaded, graph);
         }
-        self.index_pending(&loaded, &hnsw, context)?;
+        self.index_pending(&loaded, hnsw, context)?;
         self.finish(&loaded, &row, all, context)
     }
 
@@ -213,7 +213,7 @@ impl Indexing {
                 let (nodes, sampled) = (graph.linked().len(), self.dirty.index_state(number).sampled);
                 let found =
                     |why, is_to_be_sampled| Some(RebuildCandidate { number, why, dead_share, is_to_be_sampled });
-                if graph.parameters() != GraphParameters::new(&row.schema.hnsw(), row.dimension?) {
+                if graph.parameters() != GraphParameters::new(row.schema.hnsw(), row.dimension?) {
                     found(format!("the parameters of '{}' changed", row.name), false)
                 } else if dead_share > dead_share_max {
                     found(format!("{:.0} % of the graph of '{}' is dead", dead_share * 100.0, row.name), false)
@@ -277,12 +277,12 @@ impl Indexing {
         let (Some(view), Ok(row)) = (loaded.view(), self.collections.catalog.row(loaded.id)) else { return Ok(()) };
         let Some(dimension) = row.dimension else { return Ok(()) };
         let hnsw = row.schema.hnsw();
-        let mut graph = empty_graph(&view, GraphParameters::new(&hnsw, dimension), &hnsw);
+        let mut graph = empty_graph(&view, GraphParameters::new(hnsw, dimension), hnsw);
         let mut is_movable = true;
         let offsets: Vec<u32> = view.live().iter().collect();
         for batch in offsets.chunks(LINK_AT_ONCE) {
             self.next_step(nodes_done(&graph, offsets.len()), context)?;
-            let threads = self.admission.threads(threads(&hnsw));
+            let threads = self.admission.threads(threads(hnsw));
             if !append(&graph, &view, batch, threads) || !self.link_next(&graph, &view, threads) {
                 return Ok(());
             }
@@ -298,7 +298,7 @@ impl Indexing {
         while graph.linked().len() < graph.len() {
             self.next_step(nodes_done(&graph, offsets.len()), context)?;
             let before = graph.linked().len();
-            let threads = self.admission.threads(threads(&hnsw));
+            let threads = self.admission.threads(threads(hnsw));
             if !self.link_next(&graph, &view, threads) || graph.linked().len() == before {
                 return Ok(());
             }
@@ -306,7 +306,7 @@ impl Indexing {
         self.publish_graph(&loaded, graph);
         self.collections.note_freed();
         // What changed meanwhile is among the unindexed vectors.
-        self.index_pending(&loaded, &hnsw, context)?;
+        self.index_pending(&loaded, hnsw, context)?;
         self.finish(&loaded, &row, true, context)
     }
 
@@ -447,7 +447,7 @@ impl Indexing {
     ) -> Result<(), Failure> {
         let Some(view) = loaded.view() else { return Ok(()) };
         let Some(graph) = view.graph().cloned() else { return Ok(()) };
-        self.repair(loaded, &view, &row.schema.hnsw(), &graph, all, context)?;
+        self.repair(loaded, &view, row.schema.hnsw(), &graph, all, context)?;
         let remembered = self.dirty.index_state(loaded.number);
         let fresh = graph.len() - remembered.snapshot.min(graph.len());
         if fresh > graph.len() / SNAPSHOT_SHARE || (all && fresh > 0) {

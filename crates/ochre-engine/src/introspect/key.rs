@@ -8,10 +8,9 @@ use ochre_index::{Bitmap, TypeCounts, Values, View};
 use ochre_model::budget::{self, Exceeded};
 use ochre_model::{Value, ValueType};
 use ochre_schema::{
-    Aggregate, Format, KeyReport, KeyStatistics, MetadataSchema, Offender, ReportOptions, Warning, expected_types,
-    type_name,
+    Aggregate, DeclaredKey, Format, KeyReport, KeyStatistics, MetadataSchema, Offender, ReportOptions, Warning,
+    expected_types, shown_value, type_name,
 };
-use serde_json::{Value as Json, json};
 
 use crate::introspect::{Against, IntrospectRequest};
 
@@ -89,10 +88,8 @@ impl KeyInspector<'_> {
         let declared = self.schema.and_then(|schema| schema.property(key));
         let is_shown = self.request.values && !declared.is_some_and(|property| property.sensitive);
         report.declared = declared.map(|property| {
-            json!({
-                "types": property.types.iter().map(|ty| type_name(*ty)).collect::<Vec<_>>(),
-                "required": property.required, "description": property.description,
-            })
+            let types = property.types.iter().map(|ty| type_name(*ty)).collect();
+            DeclaredKey { types, required: property.required, description: property.description.clone() }
         });
         let against = declared.filter(|_| self.request.against == Against::Declared);
         let expected = expected_types(&report, against);
@@ -147,7 +144,7 @@ impl KeyInspector<'_> {
             let ty = type_name(value.value_type());
             if listed < most {
                 listed += 1;
-                let value = is_shown.then(|| cut(&value));
+                let value = is_shown.then(|| shown_value(&value));
                 seen.offenders.push((offset, Offender { id: String::new(), value_type: ty, value, rule: None }));
             }
             if is_shown {
@@ -161,10 +158,10 @@ impl KeyInspector<'_> {
         })?;
         let mut values: Vec<Aggregate> = aggregates
             .into_iter()
-            .map(|((value_type, _), (count, value))| Aggregate { value_type, value: Some(cut(&value)), count })
+            .map(|((value_type, _), (count, value))| Aggregate { value_type, value: Some(shown_value(&value)), count })
             .collect();
         values.sort_by_key(|aggregate| {
-            (std::cmp::Reverse(aggregate.count), aggregate.value.as_ref().map(Json::to_string))
+            (std::cmp::Reverse(aggregate.count), aggregate.value.as_ref().map(ToString::to_string))
         });
         values.truncate(AGGREGATES_LISTED);
         report.offending_values = values;
@@ -185,7 +182,7 @@ impl KeyInspector<'_> {
             report.offender_count += 1;
             if listed < most {
                 listed += 1;
-                let value = is_shown.then(|| cut(&value));
+                let value = is_shown.then(|| shown_value(&value));
                 seen.offenders
                     .push((offset, Offender { id: String::new(), value_type: "string", value, rule: Some("format") }));
             }
@@ -248,16 +245,5 @@ impl KeyInspector<'_> {
             );
         }
         warnings
-    }
-}
-
-/// A value as reports show it: cut if it is long.
-fn cut(value: &Value) -> Json {
-    match value {
-        Value::Str(text) => match text.char_indices().nth(ochre_schema::VALUE_CHARACTERS_MAX) {
-            Some((end, _)) => format!("{}…", &text[..end]).into(),
-            None => text.as_str().into(),
-        },
-        value => value.to_json(),
     }
 }

@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use ochre_index::{Bitmap, TypeCounts};
 use ochre_model::budget::{self, Exceeded};
 use ochre_model::{Filter, HIDDEN_PREFIX};
+use ochre_scheduler::Time;
 use ochre_schema::{
-    Compliance, DocumentReport, Format, KeyReport, MetadataSchema, Offender, Report, Sample, SuggestedTypes, Warning,
-    similar_names, suggest_indexes, suggest_schema,
+    Compliance, DocumentReport, Format, KeyReport, MetadataSchema, Offender, RecentViolation, Report, Sample,
+    SuggestedTypes, ViolatingRecord, Warning, similar_names, suggest_indexes, suggest_schema,
 };
 use ochre_store::{CollectionRow, Parts};
 
@@ -29,6 +30,7 @@ use crate::introspect::validate::{ValidationContext, validation_mode};
 use crate::query::Queries;
 use crate::schemas::{Schemas, parsed};
 use crate::throttle::load_monitor::LoadMonitor;
+use crate::violations::RecordViolation;
 
 /// For so many unknown keys the nearest known one is looked for.
 const SUGGESTED_MAX: usize = 5;
@@ -209,17 +211,12 @@ impl Introspection {
         }
         let recent = self.schemas.recent(row.number).into_iter();
         inspection.report.recent_violations = recent
-            .map(|(at, violation)| {
-                let mut shown = serde_json::to_value(violation).unwrap_or_default();
-                shown["at"] = at.into();
-                let key = shown["key"].as_str().unwrap_or_default();
-                let property = inspection.schema.as_ref().and_then(|schema| schema.property(key));
+            .map(|(at, RecordViolation { index, id, violation })| {
+                let property = inspection.schema.as_ref().and_then(|schema| schema.property(&violation.key));
                 // It may have become sensitive since.
-                if !request.values || property.is_some_and(|property| property.sensitive) {
-                    let members = shown.as_object_mut();
-                    members.map(|shown| ["value", "message", "expected"].map(|name| shown.remove(name)));
-                }
-                shown
+                let are_values_shown = request.values && !property.is_some_and(|property| property.sensitive);
+                let at = Time::from_seconds(at).to_string();
+                RecentViolation::new(at, ViolatingRecord { index, id }, violation, are_values_shown)
             })
             .collect();
         inspection.finish();

@@ -46,7 +46,7 @@ impl Introspection {
         let schema = match &validation.schema {
             Some(written) => Arc::new(self.schemas.parse(written)?),
             None => self.schemas.of(row)?.ok_or_else(|| {
-                Error::Invalid(format!("collection '{}' declares no schema; give one to validate by", row.name))
+                Error::invalid(format!("collection '{}' declares no schema; give one to validate by", row.name))
             })?,
         };
         let declared = row.declaration.as_ref().map_or(ValidationType::Strict, |declared| declared.mode());

@@ -36,7 +36,7 @@ impl Maintenance {
         let mut tasks = tasks(&WeakInner(Arc::downgrade(inner)));
         for (extension, task) in of_extensions {
             if tasks.iter().any(|other| other.name() == task.name()) {
-                return Err(Error::Invalid(format!(
+                return Err(Error::invalid(format!(
                     "extension '{extension}': there is a job '{}' already",
                     task.name()
                 )));

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use ochre_model::budget;
 use ochre_store::{CollectionNumber, CollectionRow};
 use parking_lot::Mutex;
-use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -17,20 +16,27 @@ use crate::metadata_index::registry::{
     BuildOutcome, DatabaseIndex, Declared, Entry, INDEXES_PER_COLLECTION_MAX, IndexChange, IndexSelection,
     METADATA_INDEXES, Registry,
 };
-use crate::metadata_index::shown::MetadataIndex;
+use crate::metadata_index::status::{IndexEstimate, IndexOrigin, IndexVerification, MetadataIndex};
 use crate::schemas::unix_seconds;
 
 impl MetadataIndexes {
     /// Declares a metadata index, of a collection or of every collection of a database, and begins to build it. One
     /// that exists as asked for is left alone.
     pub(crate) fn create(&self, definition: &IndexDefinition) -> Result<(MetadataIndex, IndexChange), Error> {
+        self.create_of(IndexOrigin::Declared, definition)
+    }
+
+    /// As [`MetadataIndexes::create`], saying who wants it.
+    pub(super) fn create_of(
+        &self, origin: IndexOrigin, definition: &IndexDefinition,
+    ) -> Result<(MetadataIndex, IndexChange), Error> {
         let _changing = self.registry.changing.lock();
         let (row, definition) = self.prepare_index(definition)?;
         if let Some(existing) = self.registry.existing(&definition)? {
             return Ok((self.describe(&existing)?, IndexChange::Nothing));
         }
         self.check_rooms(&definition, 1)?;
-        let made = self.declare(None, row.as_deref(), definition)?;
+        let made = self.declare(None, row.as_deref(), definition, origin)?;
         Ok((self.describe(&made)?, IndexChange::Building))
     }
 
@@ -64,7 +70,7 @@ impl MetadataIndexes {
     }
 
     /// What a definition would come to: size, time, and what is there already. Nothing is changed.
-    pub(crate) fn plan(&self, definition: &IndexDefinition) -> Result<Json, Error> {
+    pub(crate) fn plan(&self, definition: &IndexDefinition) -> Result<IndexEstimate, Error> {
         let (row, definition) = self.prepare_index(definition)?;
         let shape = definition.shape(Uuid::nil())?;
         match row {
@@ -92,7 +98,7 @@ impl MetadataIndexes {
             }
             shown.push(self.describe(&declared)?);
         }
-        shown.retain(|index| is(status, &index.status));
+        shown.retain(|index| status.is_none_or(|status| index.status == status));
         Ok(shown)
     }
 
@@ -131,7 +137,7 @@ impl MetadataIndexes {
         if before.collection != definition.collection {
             // One of the database counts among those of the collection already.
             self.check_rooms(&definition, usize::from(matches!(existing, Declared::Collection(_))))?;
-            let made = self.declare(Some(&existing), row.as_deref(), definition)?;
+            let made = self.declare(Some(&existing), row.as_deref(), definition, IndexOrigin::Declared)?;
             return Ok((self.describe(&made)?, IndexChange::Building));
         }
         let is_built = !before.has_same_entries(&definition);
@@ -194,7 +200,7 @@ impl MetadataIndexes {
     }
 
     /// Compares an index with the records; of a collection where they differ, it is used no more until it is rebuilt.
-    pub(crate) fn verify(&self, tenant: &str, database: &str, name: &str) -> Result<Json, Error> {
+    pub(crate) fn verify(&self, tenant: &str, database: &str, name: &str) -> Result<IndexVerification, Error> {
         let index = self.registry.find(tenant, database, name)?;
         let entries = self.registry.entries(&index);
         let mut found = Vec::new();
@@ -211,28 +217,15 @@ impl MetadataIndexes {
             return Err(Error::Conflict(format!("index '{name}' is not built yet: there is nothing to verify")));
         }
         let sum = |of: fn(&Verified) -> usize| found.iter().map(of).sum::<usize>();
-        let wrong = sum(|verified| verified.wrong);
-        let discarded: Vec<&str> = found
-            .iter()
-            .filter(|verified| verified.is_discarded)
-            .map(|verified| verified.collection.as_str())
-            .collect();
-        let mut answer = json!({
-            "index_name": name,
-            "valid": wrong == 0 && discarded.is_empty(),
-            "records_compared": sum(|verified| verified.compared),
-            "records_wrong": wrong,
-            "records_outside": sum(|verified| verified.outside),
-            "status": self.describe(&index)?["status"],
-        });
-        if !discarded.is_empty() {
-            answer["discarded"] = json!(discarded);
-            answer["error"] = json!(format!(
-                "the files of the index were missing or damaged and are used no more in {}; filters are answered from columns: rebuild it",
-                discarded.join(", ")
-            ));
-        }
-        Ok(answer)
+        let discarded = found.iter().filter(|verified| verified.is_discarded);
+        Ok(IndexVerification {
+            index_name: name.to_owned(),
+            status: self.describe(&index)?.status,
+            records_compared: sum(|verified| verified.compared),
+            records_wrong: sum(|verified| verified.wrong),
+            records_outside: sum(|verified| verified.outside),
+            discarded: discarded.map(|verified| verified.collection.clone()).collect(),
+        })
     }
 }
 
@@ -265,7 +258,7 @@ impl MetadataIndexes {
     fn check_rooms(&self, definition: &IndexDefinition, more: usize) -> Result<(), Error> {
         let of_database = self.registry.of_database(&definition.tenant, &definition.database).len();
         if definition.collection.is_none() && of_database + more > INDEXES_PER_COLLECTION_MAX {
-            return Err(Error::Invalid(format!(
+            return Err(Error::invalid(format!(
                 "database '{}' would have more than {INDEXES_PER_COLLECTION_MAX} indexes for all its collections, the limit; delete some first",
                 definition.database
             )));
@@ -275,11 +268,11 @@ impl MetadataIndexes {
 
     /// Makes an index, in place of another if there is one; all of it or nothing. The caller holds `changing`.
     fn declare(
-        &self, before: Option<&Declared>, row: Option<&CollectionRow>, definition: IndexDefinition,
+        &self, before: Option<&Declared>, row: Option<&CollectionRow>, definition: IndexDefinition, origin: IndexOrigin,
     ) -> Result<Declared, Error> {
         let name = definition.index_name.clone();
         let made = match row {
-            Some(row) => Declared::Collection(Arc::new(Entry::new(None, row, &definition)?)),
+            Some(row) => Declared::Collection(Arc::new(Entry::new(None, row, &definition, origin)?)),
             None => Declared::Database(Arc::new(DatabaseIndex {
                 id: Uuid::new_v4(),
                 created_at: unix_seconds(),
@@ -348,6 +341,8 @@ impl MetadataIndexes {
         match index {
             Declared::Collection(entry) => {
                 let mut state = entry.state.lock().clone();
+                // Whoever changes one that was created automatically makes it their own.
+                state.origin = IndexOrigin::Declared;
                 if before.has_same_entries(definition) {
                     state.describe(definition.clone());
                 } else {

@@ -1,19 +1,19 @@
 //! Which indexes would pay, and which are of no use: what is asked of collections beside what their records look like.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ochre_index::{IndexColumn, IndexShape, View};
 use ochre_model::ValueType;
 use ochre_store::CollectionRow;
-use serde_json::{Value as Json, json};
 
 use crate::error::Error;
 use crate::metadata_index::MetadataIndexes;
-use crate::metadata_index::definition::IndexDefinition;
+use crate::metadata_index::definition::{ColumnDefinition, IndexDefinition};
 use crate::metadata_index::registry::{Declared, IndexSelection, State};
-use crate::metadata_index::shown::{MissingIndex, Suggestion, SuggestionKind};
-use crate::metadata_index::workload::{Asked, RECORDS_MIN, columns, index_name, keys};
+use crate::metadata_index::status::{ColumnEstimate, IndexEstimate, IndexStatus};
+use crate::metadata_index::suggestion::{MissingIndex, Suggestion, SuggestionKind};
+use crate::metadata_index::workload::{Asked, RECORDS_MIN, columns, index_name};
 use crate::schemas::unix_seconds;
 
 /// A shape that was asked less often suggests nothing.
@@ -46,7 +46,7 @@ impl MetadataIndexes {
         let states: Vec<State> = entries.iter().map(|entry| entry.state.lock().clone()).collect();
         let definitions: Vec<&IndexDefinition> = states.iter().map(|state| &state.definition).collect();
         // What is being built, hidden or broken takes nobody's place.
-        let serves = |state: &State| state.status() == "ready" && !state.definition.hidden;
+        let serves = |state: &State| state.status() == IndexStatus::Ready && !state.definition.hidden;
         for (entry, definition) in entries.iter().zip(&definitions) {
             let Ok(row) = self.collections.catalog.row(entry.collection) else { continue };
             let is_wanted = is(&selection.tenant, &definition.tenant)
@@ -108,7 +108,7 @@ impl MetadataIndexes {
 
     fn missing_indexes(&self, row: &CollectionRow, view: &View) -> Vec<Suggestion> {
         // Of several shapes that the same columns answer one suggestion is made.
-        let mut wanted: BTreeMap<String, (Vec<Json>, Asked)> = BTreeMap::new();
+        let mut wanted: BTreeMap<Vec<ColumnDefinition>, Asked> = BTreeMap::new();
         for (shape, asked) in self.registry.workload().of(row.number) {
             let by_scan = asked.times - asked.by_index;
             let selectivity = asked.matched as f64 / asked.records.max(1) as f64;
@@ -116,22 +116,20 @@ impl MetadataIndexes {
             if is_past || by_scan < ASKED_MIN || asked.by_index > by_scan || selectivity > SELECTIVITY_MAX {
                 continue;
             }
-            let columns = columns(&shape, view);
-            let entry =
-                wanted.entry(Json::from(columns.clone()).to_string()).or_insert_with(|| (columns, Asked::default()));
-            entry.1.times += by_scan;
-            entry.1.micros += asked.micros;
-            entry.1.matched += asked.matched;
-            entry.1.records += asked.records;
+            let entry = wanted.entry(columns(&shape, view)).or_default();
+            entry.times += by_scan;
+            entry.micros += asked.micros;
+            entry.matched += asked.matched;
+            entry.records += asked.records;
         }
-        let exists = |columns: &[Json]| {
+        let exists = |columns: &[ColumnDefinition]| {
             self.registry.of(row.number).iter().any(|entry| entry.state.lock().definition.columns.starts_with(columns))
         };
         let mut suggestions: Vec<(u64, Suggestion)> = wanted
-            .into_values()
+            .into_iter()
             .filter(|(columns, _)| !columns.is_empty() && !exists(columns))
             .map(|(columns, asked)| {
-                let names: Vec<String> = keys(&columns).into_iter().map(str::to_owned).collect();
+                let names: Vec<&str> = columns.iter().map(|column| column.key.as_str()).collect();
                 let name = index_name(&row.name, &columns);
                 let average = asked.micros / asked.times.max(1);
                 let (records, matched) = (asked.records / asked.times.max(1), asked.matched / asked.times.max(1));
@@ -165,35 +163,37 @@ impl MetadataIndexes {
     /// What an index of all collections of a database would come to.
     pub(super) fn estimate_database_index(
         &self, definition: &IndexDefinition, shape: &IndexShape,
-    ) -> Result<Json, Error> {
-        let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
-        let mut overlaps = BTreeSet::new();
+    ) -> Result<IndexEstimate, Error> {
         let rows = self.collections_of(&definition.tenant, &definition.database)?;
+        let mut sum = IndexEstimate {
+            index_name: definition.index_name.clone(),
+            collection: None,
+            collections: Some(rows.len()),
+            records: 0,
+            columns: Vec::new(),
+            entries: 0,
+            bytes: 0,
+            seconds: 0.0,
+            overlaps: Vec::new(),
+            exists: self.is_taken(definition),
+        };
         for row in &rows {
             let one = self.estimate_index(row, definition, shape)?;
-            for name in ["records", "estimated_entries", "estimated_bytes", "estimated_seconds"] {
-                *sums.entry(name).or_default() += one[name].as_f64().unwrap_or_default();
-            }
-            let others = one["overlaps"].as_array().into_iter().flatten();
-            overlaps.extend(others.filter_map(|name| name.as_str().map(str::to_owned)));
+            sum.records += one.records;
+            sum.entries += one.entries;
+            sum.bytes += one.bytes;
+            sum.seconds += one.seconds;
+            sum.overlaps.extend(one.overlaps);
         }
-        let sum = |name: &str| sums.get(name).copied().unwrap_or_default();
-        let exists = self.registry.find(&definition.tenant, &definition.database, &definition.index_name).is_ok();
-        Ok(json!({
-            "dry_run": true, "index_name": definition.index_name, "collection": null, "collections": rows.len(),
-            "records": sum("records") as u64,
-            "estimated_entries": sum("estimated_entries") as u64,
-            "estimated_bytes": sum("estimated_bytes") as u64,
-            "estimated_seconds": sum("estimated_seconds"),
-            "overlaps": overlaps,
-            "exists": exists,
-        }))
+        sum.overlaps.sort_unstable();
+        sum.overlaps.dedup();
+        Ok(sum)
     }
 
     /// What an index would come to.
     pub(super) fn estimate_index(
         &self, row: &CollectionRow, definition: &IndexDefinition, shape: &IndexShape,
-    ) -> Result<Json, Error> {
+    ) -> Result<IndexEstimate, Error> {
         let view = self.collections.view(row)?;
         let records = view.live().len();
         let first: u64 = match shape.columns.first() {
@@ -201,40 +201,38 @@ impl MetadataIndexes {
             Some(IndexColumn::Every(ty)) => view.keys().map(|(_, counts)| counts[*ty as usize]).sum(),
             None => 0,
         };
-        let overlaps: Vec<String> = self
-            .registry
-            .of(row.number)
-            .iter()
-            .map(|entry| entry.state.lock().definition.clone())
-            .filter(|other| other.columns.first() == definition.columns.first())
-            .map(|other| other.index_name)
-            .collect();
-        let exists = self.registry.find(&definition.tenant, &definition.database, &definition.index_name).is_ok();
-        let keys: Vec<Json> = shape
-            .columns
-            .iter()
-            .filter_map(|column| match column {
-                IndexColumn::Key(key) | IndexColumn::Elements(key) => {
-                    let counts = view.count_types(key, view.live());
-                    let types: BTreeMap<&str, u64> = ValueType::ALL
-                        .into_iter()
-                        .filter(|ty| counts[*ty as usize] > 0)
-                        .map(|ty| (ty.name(), counts[ty as usize]))
-                        .collect();
-                    Some(json!({"key": key, "records": counts.iter().sum::<u64>(), "types": types}))
-                }
-                IndexColumn::Every(_) => None,
-            })
-            .collect();
-        Ok(json!({
-            "dry_run": true, "index_name": definition.index_name, "collection": row.name, "records": records,
-            "columns": keys,
-            "estimated_entries": first,
-            "estimated_bytes": first as usize * ENTRY_BYTES + records / 8,
-            "estimated_seconds": records as f64 / RECORDS_PER_SECOND as f64,
-            "overlaps": overlaps,
-            "exists": exists,
-        }))
+        let others = self.registry.of(row.number);
+        let others = others.iter().map(|entry| entry.state.lock().definition.clone());
+        let overlaps = others.filter(|other| other.columns.first() == definition.columns.first());
+        let of_key = |column: &IndexColumn| match column {
+            IndexColumn::Key(key) | IndexColumn::Elements(key) => {
+                let counts = view.count_types(key, view.live());
+                let types = ValueType::ALL.into_iter().map(|ty| (ty, counts[ty as usize]));
+                Some(ColumnEstimate {
+                    key: key.to_string(),
+                    records: counts.iter().sum(),
+                    types: types.filter(|(_, count)| *count > 0).collect(),
+                })
+            }
+            IndexColumn::Every(_) => None,
+        };
+        Ok(IndexEstimate {
+            index_name: definition.index_name.clone(),
+            collection: Some(row.name.clone()),
+            collections: None,
+            records: records as u64,
+            columns: shape.columns.iter().filter_map(of_key).collect(),
+            entries: first,
+            bytes: first * ENTRY_BYTES as u64 + records as u64 / 8,
+            seconds: records as f64 / RECORDS_PER_SECOND as f64,
+            overlaps: overlaps.map(|other| other.index_name).collect(),
+            exists: self.is_taken(definition),
+        })
+    }
+
+    /// Whether there is an index of the name.
+    pub(super) fn is_taken(&self, definition: &IndexDefinition) -> bool {
+        self.registry.find(&definition.tenant, &definition.database, &definition.index_name).is_ok()
     }
 }
 

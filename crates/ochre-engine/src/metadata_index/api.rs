@@ -1,12 +1,11 @@
 //! What may be asked of the metadata indexes of a database.
 
-use serde_json::Value as Json;
-
 use crate::database::Database;
 use crate::error::Error;
 use crate::metadata_index::definition::IndexDefinition;
 use crate::metadata_index::registry::{IndexChange, IndexSelection};
-use crate::metadata_index::shown::{MetadataIndex, Suggestion};
+use crate::metadata_index::status::{IndexEstimate, IndexVerification, MetadataIndex};
+use crate::metadata_index::suggestion::Suggestion;
 
 impl Database {
     /// Declares a metadata index, of a collection or of every collection of a database, and begins to build it. One
@@ -41,7 +40,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`Database::create_metadata_index`].
-    pub fn plan_metadata_index(&self, definition: &IndexDefinition) -> Result<Json, Error> {
+    pub fn plan_metadata_index(&self, definition: &IndexDefinition) -> Result<IndexEstimate, Error> {
         self.inner.metadata_indexes.plan(definition)
     }
 
@@ -103,7 +102,7 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Store`]; [`Error::Conflict`] if it is not built yet.
-    pub fn verify_metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<Json, Error> {
+    pub fn verify_metadata_index(&self, tenant: &str, database: &str, name: &str) -> Result<IndexVerification, Error> {
         self.inner.metadata_indexes.verify(tenant, database, name)
     }
 

@@ -7,10 +7,11 @@ use crate::metadata_index::MetadataIndexes;
 use crate::metadata_index::advice::ENTRY_BYTES;
 use crate::metadata_index::definition::IndexDefinition;
 use crate::metadata_index::registry::{IndexSelection, Registry};
-use crate::metadata_index::shown::SuggestionKind;
+use crate::metadata_index::status::IndexOrigin;
+use crate::metadata_index::suggestion::SuggestionKind;
 
-/// What the comments of such indexes begin with: whoever changes it makes the index their own.
-const AUTOMATIC: &str = "created automatically";
+/// What the comments of such indexes begin with.
+pub(super) const AUTOMATIC: &str = "created automatically";
 
 impl MetadataIndexes {
     /// Definitions that would pay and fit into the budget, and places of indexes made so that are of no use.
@@ -20,7 +21,7 @@ impl MetadataIndexes {
         for entry in self.registry.all() {
             let state = entry.state.lock().clone();
             let definition = state.definition;
-            if entry.database_index.is_none() && definition.comment.starts_with(AUTOMATIC) {
+            if entry.database_index.is_none() && state.origin == IndexOrigin::Automatic {
                 is_building |= state.building.is_some();
                 let generation = state.serving.as_ref().map(|(generation, ..)| *generation);
                 let view = self.collections.loaded_view(entry.number);
@@ -66,8 +67,7 @@ impl MetadataIndexes {
                 self.check_room(row, 1)
             })
         };
-        let is_taken = self.registry.find(&definition.tenant, &definition.database, &definition.index_name).is_ok();
-        !is_taken && check().is_ok()
+        !self.is_taken(definition) && check().is_ok()
     }
 
     /// Creates and deletes them; how many. What cannot be is left for the next time, and keeps nobody from building.
@@ -79,8 +79,9 @@ impl MetadataIndexes {
         let deleted =
             delete.iter().filter(|[tenant, home, name]| done(name, self.delete(tenant, home, name).map(drop)));
         let deleted = deleted.count();
-        let created =
-            create.iter().filter(|definition| done(&definition.index_name, self.create(definition).map(drop)));
+        let created = create.iter().filter(|definition| {
+            done(&definition.index_name, self.create_of(IndexOrigin::Automatic, definition).map(drop))
+        });
         (created.count(), deleted)
     }
 }

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::metadata_index::MetadataIndexes;
 use crate::metadata_index::definition::IndexDefinition;
 use crate::metadata_index::registry::{DatabaseIndex, Declared, Entry, METADATA_INDEXES};
+use crate::metadata_index::status::IndexOrigin;
 
 impl MetadataIndexes {
     /// Notes that there is a new collection, which may need entries.
@@ -49,7 +50,9 @@ impl MetadataIndexes {
     pub(super) fn new_entries(&self, index: &DatabaseIndex) -> Result<Vec<Arc<Entry>>, Error> {
         let definition = index.definition.lock().clone();
         let rows = self.collections_of(&definition.tenant, &definition.database)?;
-        rows.iter().map(|row| Ok(Arc::new(Entry::new(Some(index.id), row, &definition)?))).collect()
+        rows.iter()
+            .map(|row| Ok(Arc::new(Entry::new(Some(index.id), row, &definition, IndexOrigin::Declared)?)))
+            .collect()
     }
 
     /// Lets every collection of its database have an entry as the index is declared. The caller holds `changing`.
@@ -60,7 +63,7 @@ impl MetadataIndexes {
         let (mut new, mut changes) = (Vec::new(), Vec::new());
         for row in self.collections_of(&definition.tenant, &definition.database)? {
             let Some(entry) = entries.get(&row.id) else {
-                new.push(Arc::new(Entry::new(Some(index.id), &row, &definition)?));
+                new.push(Arc::new(Entry::new(Some(index.id), &row, &definition, IndexOrigin::Declared)?));
                 continue;
             };
             let wanted = IndexDefinition { collection: Some(row.id.to_string()), ..definition.clone() };

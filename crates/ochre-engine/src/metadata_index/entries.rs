@@ -74,7 +74,7 @@ impl MetadataIndexes {
         let own = self.registry.of(row.number).iter().filter(|entry| entry.database_index.is_none()).count();
         let there = own + self.registry.of_database(&row.tenant, &row.database).len();
         if (there + more).saturating_sub(fewer) > INDEXES_PER_COLLECTION_MAX {
-            return Err(Error::Invalid(format!(
+            return Err(Error::invalid(format!(
                 "collection '{}' would have more than {INDEXES_PER_COLLECTION_MAX} indexes, the limit; delete some first",
                 row.name
             )));
@@ -100,10 +100,10 @@ impl MetadataIndexes {
                 || "write a record with it first, or declare it in the schema".to_owned(),
                 |near| format!("did you mean {near:?}?"),
             );
-            return Err(Error::Invalid(format!(
-                "columns: no record of collection '{}' has the key {key:?}; {hint}",
-                row.name
-            )));
+            return Err(Error::invalid_field(
+                "columns",
+                format!("no record of collection '{}' has the key {key:?}; {hint}", row.name),
+            ));
         }
         Ok(())
     }

@@ -17,9 +17,12 @@ pub(crate) mod entries;
 pub(crate) mod extension;
 pub(crate) mod policy;
 pub(crate) mod registry;
-pub(crate) mod shown;
+mod shape;
+pub(crate) mod status;
+pub(crate) mod suggestion;
 pub(crate) mod table;
 pub(crate) mod task;
+pub(crate) mod unindexed;
 pub(crate) mod workload;
 
 use std::sync::Arc;

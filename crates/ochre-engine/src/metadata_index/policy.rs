@@ -5,9 +5,10 @@ use std::time::Duration;
 use ochre_index::{Hints, View, is_answerable};
 use ochre_model::Filter;
 use ochre_store::CollectionRow;
-use serde_json::json;
 
 use crate::error::Error;
+use crate::metadata_index::definition::{ColumnDefinition, IndexDefinition};
+use crate::metadata_index::unindexed::{UnindexedFilter, UnindexedRemedy};
 use crate::metadata_index::workload::{columns, index_name, shape};
 use crate::query::Queries;
 use crate::settings::UnindexedFilters;
@@ -23,7 +24,7 @@ impl Queries {
     /// What is to be told of a filter that no index answers; an error if such are refused.
     pub(crate) fn check_indexed(
         &self, row: &CollectionRow, view: &View, filter: &Filter, hints: &Hints,
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<Option<UnindexedFilter>, Error> {
         let policy = self.settings.unindexed_filters;
         let records = view.live().len();
         if policy == UnindexedFilters::Allow
@@ -33,38 +34,37 @@ impl Queries {
             return Ok(None);
         }
         let remedy = match shape(first_unanswered(filter, view, hints)) {
-            None => {
-                "no index answers such tests; add one for equality or a range on a key that has an index".to_owned()
-            }
-            Some(shape) => {
-                let columns = columns(&shape, view);
-                let existing = self.registry.of(row.number).into_iter().find_map(|entry| {
-                    let state = entry.state.lock().clone();
-                    let is_hidden = if state.definition.hidden { ", hidden" } else { "" };
-                    let is_it = state.definition.columns.starts_with(&columns);
-                    is_it.then(|| format!("'{}' ({}{is_hidden})", state.definition.index_name, state.status()))
-                });
-                let body = json!({
-                    "index_name": index_name(&row.name, &columns), "tenant": row.tenant, "database": row.database,
-                    "collection": row.name, "columns": columns,
-                });
-                match existing {
-                    Some(index) => format!(
-                        "index {index} has its keys: wait until it is ready, show it, or ask for at most 1,000 values of at most 512 bytes"
-                    ),
-                    None => format!("declare one: POST /_admin/metadata_indexes {body}"),
-                }
-            }
+            None => UnindexedRemedy::OtherTests,
+            Some(shape) => self.remedy(row, columns(&shape, view)),
         };
-        let told =
-            format!("where: no metadata index answers this filter, and the collection has {records} records; {remedy}");
+        let found = UnindexedFilter { records, remedy };
         match policy {
             UnindexedFilters::Deny => {
                 // It is asked for all the same, and an index may be suggested or made for it, however many pass.
                 self.registry.workload().note(row.number, filter, Duration::ZERO, 0, records, false);
-                Err(Error::Invalid(told))
+                Err(Error::Unindexed(found))
             }
-            _ => Ok(Some(told)),
+            _ => Ok(Some(found)),
         }
+    }
+
+    /// The index of these columns, if there is one, or a definition of it.
+    fn remedy(&self, row: &CollectionRow, columns: Vec<ColumnDefinition>) -> UnindexedRemedy {
+        for entry in self.registry.of(row.number) {
+            let state = entry.state.lock();
+            let IndexDefinition { index_name, columns: existing, hidden, .. } = &state.definition;
+            if existing.starts_with(&columns) {
+                let (index_name, status) = (index_name.clone(), state.status());
+                return UnindexedRemedy::Existing { index_name, status, is_hidden: *hidden };
+            }
+        }
+        UnindexedRemedy::Declare(Box::new(IndexDefinition {
+            index_name: index_name(&row.name, &columns),
+            tenant: row.tenant.clone(),
+            database: row.database.clone(),
+            collection: Some(row.name.clone()),
+            columns,
+            ..IndexDefinition::default()
+        }))
     }
 }

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use ochre_index::{Considered, IndexShape, Reason};
 use ochre_store::{CollectionNumber, CollectionRow};
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use serde_json::Value as Json;
 use uuid::Uuid;
 
 use crate::error::Error;
 use crate::metadata_index::definition::IndexDefinition;
+use crate::metadata_index::status::{IndexOrigin, IndexStatistics, IndexStatus};
 use crate::metadata_index::workload::Workload;
 use crate::schemas::unix_seconds;
 
@@ -82,6 +82,7 @@ pub(crate) struct Entry {
 #[derive(Clone)]
 pub(crate) struct State {
     pub(crate) definition: IndexDefinition,
+    pub(crate) origin: IndexOrigin,
     /// What the build that serves is of, once there is one.
     pub(crate) serving: Option<(u64, IndexDefinition, Arc<IndexShape>)>,
     /// The build under way, and what it is of.
@@ -96,7 +97,7 @@ pub(crate) struct State {
     /// Records done, of so many, and when it began; while it is being built.
     pub(crate) progress: Option<(usize, usize, i64)>,
     /// What it came to when it was last brought up to date, for as long as the collection is not loaded.
-    pub(crate) statistics: Option<Json>,
+    pub(crate) statistics: Option<IndexStatistics>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -127,7 +128,7 @@ pub struct IndexSelection {
     pub database: Option<String>,
     /// By name or id.
     pub collection: Option<String>,
-    pub status: Option<String>,
+    pub status: Option<IndexStatus>,
 }
 
 /// What asking for an index did.
@@ -160,15 +161,15 @@ impl State {
         self.definition = definition;
     }
 
-    pub(crate) fn status(&self) -> &'static str {
+    pub(crate) fn status(&self) -> IndexStatus {
         match (&self.building, &self.serving, self.outcome) {
-            (Some(_), Some(_), _) => "rebuilding",
-            (Some(_), None, _) if self.progress.is_some() => "building",
-            (Some(_), None, _) => "pending",
-            (None, _, BuildOutcome::Invalid) => "invalid",
-            (None, Some(_), _) => "ready",
-            (None, None, BuildOutcome::Failed) => "failed",
-            (None, None, _) => "cancelled",
+            (Some(_), Some(_), _) => IndexStatus::Rebuilding,
+            (Some(_), None, _) if self.progress.is_some() => IndexStatus::Building,
+            (Some(_), None, _) => IndexStatus::Pending,
+            (None, _, BuildOutcome::Invalid) => IndexStatus::Invalid,
+            (None, Some(_), _) => IndexStatus::Ready,
+            (None, None, BuildOutcome::Failed) => IndexStatus::Failed,
+            (None, None, _) => IndexStatus::Cancelled,
         }
     }
 }
@@ -333,7 +334,7 @@ impl Registry {
 
 impl Entry {
     pub(crate) fn new(
-        database_index: Option<Uuid>, row: &CollectionRow, definition: &IndexDefinition,
+        database_index: Option<Uuid>, row: &CollectionRow, definition: &IndexDefinition, origin: IndexOrigin,
     ) -> Result<Self, Error> {
         let (id, now) = (Uuid::new_v4(), unix_seconds());
         let definition = IndexDefinition { collection: Some(row.id.to_string()), ..definition.clone() };
@@ -346,6 +347,7 @@ impl Entry {
             created_at: now,
             state: Mutex::new(State {
                 definition,
+                origin,
                 serving: None,
                 building: Some((1, shape)),
                 last_build: 1,

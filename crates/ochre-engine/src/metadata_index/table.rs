@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use ochre_store::rusqlite::{self, params};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
 use uuid::Uuid;
 
 use crate::error::Error;
 use crate::metadata_index::MetadataIndexes;
+use crate::metadata_index::automatic::AUTOMATIC;
 use crate::metadata_index::definition::IndexDefinition;
 use crate::metadata_index::registry::{BuildOutcome, DatabaseIndex, Declared, Entry, Registry, State, Usage};
+use crate::metadata_index::status::{IndexOrigin, IndexStatistics};
 
 pub(super) const MIGRATIONS: [&str; 2] = [
     "
@@ -42,7 +43,10 @@ struct Kept {
     #[serde(default)]
     database_index: Option<Uuid>,
     #[serde(default)]
-    statistics: Option<Json>,
+    statistics: Option<IndexStatistics>,
+    /// Absent in what older versions wrote.
+    #[serde(default)]
+    origin: Option<IndexOrigin>,
 }
 
 impl MetadataIndexes {
@@ -223,15 +227,21 @@ fn row(entry: &Entry, state: &State) -> Result<([u8; 16], [u8; 16], String), Err
         verified_at: state.verified_at,
         database_index: entry.database_index,
         statistics: state.statistics.clone(),
+        origin: Some(state.origin),
     };
-    let text = serde_json::to_string(&kept).map_err(|error| Error::Invalid(error.to_string()))?;
+    let text = serde_json::to_string(&kept).map_err(|error| Error::invalid(error.to_string()))?;
     Ok((entry.id.into_bytes(), entry.collection.into_bytes(), text))
 }
 
 /// A row of the indexes of databases: id, when it was made, definition.
 fn database_row(index: &DatabaseIndex) -> Result<([u8; 16], i64, String), Error> {
-    let text = serde_json::to_string(&*index.definition.lock()).map_err(|error| Error::Invalid(error.to_string()))?;
+    let text = serde_json::to_string(&*index.definition.lock()).map_err(|error| Error::invalid(error.to_string()))?;
     Ok((index.id.into_bytes(), index.created_at, text))
+}
+
+/// What older versions said in the comment alone.
+fn origin_of(definition: &IndexDefinition) -> IndexOrigin {
+    if definition.comment.starts_with(AUTOMATIC) { IndexOrigin::Automatic } else { IndexOrigin::Declared }
 }
 
 fn delete(connection: &rusqlite::Connection, ids: &[Uuid]) -> rusqlite::Result<()> {
@@ -261,6 +271,7 @@ fn entry(id: Uuid, row: &ochre_store::CollectionRow, kept: Kept, usage: [i64; 4]
         number: row.number,
         created_at: kept.created_at,
         state: Mutex::new(State {
+            origin: kept.origin.unwrap_or_else(|| origin_of(&kept.definition)),
             definition: kept.definition,
             serving,
             building,

@@ -7,9 +7,8 @@ use ochre_index::View;
 use ochre_model::{Filter, Scalar, Test};
 use ochre_store::CollectionNumber;
 use parking_lot::Mutex;
-use serde_json::{Value as Json, json};
 
-use crate::metadata_index::definition::COLUMNS_MAX;
+use crate::metadata_index::definition::{COLUMNS_MAX, ColumnDefinition};
 use crate::schemas::unix_seconds;
 
 /// Shapes that are told apart, over all collections.
@@ -119,7 +118,7 @@ fn gather(filter: &Filter, clauses: &mut Vec<Clause>) {
 }
 
 /// The columns of an index that would answer a shape: equality first, then one list or range.
-pub(crate) fn columns(shape: &[Clause], view: &View) -> Vec<Json> {
+pub(crate) fn columns(shape: &[Clause], view: &View) -> Vec<ColumnDefinition> {
     let distinct = |key: &str| view.distinct(key);
     let mut equal: Vec<&Clause> = shape.iter().filter(|clause| matches!(clause.kind, Kind::Equal | Kind::In)).collect();
     // The most selective first: it is of use to other filters as well.
@@ -127,24 +126,19 @@ pub(crate) fn columns(shape: &[Clause], view: &View) -> Vec<Json> {
     let contains = shape.iter().find(|clause| clause.kind == Kind::Contains);
     let range =
         shape.iter().find(|clause| clause.kind == Kind::Range && equal.iter().all(|other| other.key != clause.key));
-    let mut columns: Vec<Json> = equal.iter().map(|clause| json!(clause.key)).collect();
-    columns.extend(contains.map(|clause| json!({"key": clause.key, "type": "list"})));
-    columns.extend(range.map(|clause| json!(clause.key)));
+    let mut columns: Vec<ColumnDefinition> = equal.iter().map(|clause| ColumnDefinition::key(&clause.key)).collect();
+    columns.extend(contains.map(|clause| ColumnDefinition::typed(&clause.key, "list")));
+    columns.extend(range.map(|clause| ColumnDefinition::key(&clause.key)));
     columns.dedup();
     columns.truncate(COLUMNS_MAX);
     columns
 }
 
-/// The keys of columns.
-pub(super) fn keys(columns: &[Json]) -> Vec<&str> {
-    columns.iter().map(|column| column.as_str().or_else(|| column["key"].as_str()).unwrap_or_default()).collect()
-}
-
 /// A name for an index of these columns.
-pub(crate) fn index_name(collection: &str, columns: &[Json]) -> String {
+pub(crate) fn index_name(collection: &str, columns: &[ColumnDefinition]) -> String {
     let plain =
         |name: &str| -> String { name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect() };
-    let keys: Vec<String> = keys(columns).into_iter().map(plain).collect();
+    let keys: Vec<String> = columns.iter().map(|column| plain(&column.key)).collect();
     let mut name = format!("{}_by_{}", plain(collection), keys.join("_"));
     name.truncate(100);
     name

@@ -92,7 +92,7 @@ impl Queries {
         let filter_time = began.elapsed();
         let each = request.query.k.min(matches.as_ref().unwrap_or_else(|| snapshot.view.live()).len());
         if request.query.embeddings.len().saturating_mul(each) > HITS_MAX {
-            return Err(Error::Invalid(format!(
+            return Err(Error::invalid(format!(
                 "{} query embeddings with {each} results each are more than the limit of {HITS_MAX} results in one answer; send fewer at once",
                 request.query.embeddings.len()
             )));
@@ -201,9 +201,10 @@ fn check_embeddings(embeddings: &[Vec<f32>], dimension: usize) -> Result<(), Err
             return Err(StoreError::Dimension { expected: dimension, got: embedding.len() }.into());
         }
         if embedding.iter().any(|x| !x.is_finite()) {
-            return Err(Error::Invalid(format!(
-                "Validation error: query_embeddings: embedding {index} must not contain NaN or Infinity values"
-            )));
+            return Err(Error::invalid_field(
+                "query_embeddings",
+                format!("embedding {index} must not contain NaN or Infinity values"),
+            ));
         }
     }
     Ok(())

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use ochre_index::{Plan, Reason, Strategy, Trace, View};
+use ochre_index::{Considered, Plan, Reason, Trace, View};
 use ochre_model::Filter;
-use serde::Serialize;
-use serde_json::{Value as Json, json};
 
 /// How a request was answered.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Explain {
     /// The declared index that answered the filter; of several the first.
     pub index: Option<String>,
@@ -25,14 +23,13 @@ pub struct Explain {
     /// the columns.
     pub coverage: f64,
     /// Every index of the collection: which of its columns the filter can use, and why it was used or not.
-    pub indexes: Vec<Json>,
+    pub indexes: Vec<Considered>,
     /// How long evaluating the filter took, in microseconds.
     pub filter_micros: u64,
     /// How long searching vectors took, in microseconds; 0 for a get.
     pub search_micros: u64,
     /// Of each query embedding, how many nodes were visited, quantized vectors scanned and vectors reranked.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub plans: Vec<Json>,
+    pub plans: Vec<Plan>,
     /// All of it in a sentence.
     pub text: String,
 }
@@ -64,7 +61,7 @@ impl Explain {
             (Some(filter), None) => view.estimate([filter]),
         };
         let strategy = match plans.first() {
-            Some(plan) => strategy_name(plan.strategy),
+            Some(plan) => plan.strategy.name(),
             None if filter.is_none() => "none",
             None if !used.is_empty() => "index",
             None if trace.by_trigram => "trigrams",
@@ -73,16 +70,6 @@ impl Explain {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let coverage =
             trace.coverage.map_or(0.0, |(covered, of)| if of == 0 { 1.0 } else { covered as f64 / of as f64 });
-        let indexes = trace
-            .considered
-            .iter()
-            .map(|considered| {
-                json!({
-                    "index": considered.index, "columns_used": considered.columns, "estimated": considered.estimated,
-                    "used": considered.reason == Reason::Used, "reason": considered.reason.text(),
-                })
-            })
-            .collect();
         let ways: Vec<String> = [
             (!used.is_empty()).then(|| format!("used index {}", used.join(", "))),
             trace.by_trigram.then(|| "used the trigrams of documents".to_owned()),
@@ -100,7 +87,7 @@ impl Explain {
         let search = plans.first().map_or(String::new(), |plan| {
             format!(
                 "; the search was {}: {} nodes visited, {} quantized vectors scanned, {} vectors reranked",
-                strategy_name(plan.strategy),
+                plan.strategy.name(),
                 plan.visited,
                 plan.scanned,
                 plan.reranked
@@ -117,32 +104,11 @@ impl Explain {
             matches_actual: matched,
             rows_examined: trace.examined,
             coverage,
-            indexes,
+            indexes: trace.considered.clone(),
             filter_micros: micros(measurements.filter_time),
             search_micros: micros(measurements.search_time),
-            plans: plans
-                .iter()
-                .map(|plan| {
-                    json!({
-                        "strategy": strategy_name(plan.strategy), "visited": plan.visited, "scanned": plan.scanned,
-                        "reranked": plan.reranked, "unindexed": plan.unindexed, "unreachable": plan.unreachable,
-                        "fell_back": plan.strategy == Strategy::GraphThenScan,
-                        // The names of before, for one version.
-                        "measured": plan.reranked, "tail": plan.unindexed,
-                    })
-                })
-                .collect(),
+            plans: plans.to_vec(),
             text,
         }
-    }
-}
-
-fn strategy_name(strategy: Strategy) -> &'static str {
-    match strategy {
-        Strategy::Empty => "empty",
-        Strategy::Exact => "exact",
-        Strategy::Scan => "scan",
-        Strategy::Graph => "graph",
-        Strategy::GraphThenScan => "graph-then-scan",
     }
 }

@@ -4,6 +4,7 @@ use ochre_index::{Hints, Plan, Strategy};
 use ochre_model::Filter;
 
 use crate::collection::record::{Include, Record};
+use crate::metadata_index::unindexed::UnindexedFilter;
 use crate::query::explain::Explain;
 
 /// Which records to get: all that satisfy everything given, in the order they were first inserted.
@@ -98,12 +99,12 @@ impl QueryRequest {
 }
 
 /// What a filter should be looked at for: the request was answered all the same.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FilterWarnings {
     /// Parts that can never match what the collection declares, a sentence each.
     pub never_match: Vec<String>,
     /// That no declared index answers it, and what to do about it, if that is to be said.
-    pub unindexed: Option<String>,
+    pub unindexed: Option<UnindexedFilter>,
 }
 
 /// The answer to a get.

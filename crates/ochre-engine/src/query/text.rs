@@ -49,7 +49,7 @@ impl Queries {
                 pattern.map(|pattern| Filter::Document(DocumentTest::Matches(pattern)))
             })
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| Error::Invalid(format!("the text cannot be searched for: {error}")))?;
+            .map_err(|error| Error::invalid(format!("the text cannot be searched for: {error}")))?;
         let any = Filter::Any(any);
         self.check_filterable(row, &any)?;
         let all = match filter {

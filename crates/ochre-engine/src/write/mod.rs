@@ -16,9 +16,10 @@ use crate::collection::dirty::DirtySet;
 use crate::error::Error;
 use crate::query::Queries;
 use crate::query::request::FilterWarnings;
-use crate::schemas::{RequestValidator, Schemas, Violations};
+use crate::schemas::{RequestValidator, Schemas};
 use crate::settings::Settings;
 use crate::throttle::load_monitor::LoadMonitor;
+use crate::violations::Violations;
 use crate::write::request::{DeleteRequest, NewRecords};
 use crate::write::validate::check;
 
@@ -58,7 +59,7 @@ impl Writes {
     ) -> Result<(Outcome, Violations), Error> {
         let _visit = self.monitor.enter();
         if records.dimensions_differ {
-            return Err(Error::Invalid("Inconsistent dimensions in provided embeddings".into()));
+            return Err(Error::invalid("Inconsistent dimensions in provided embeddings"));
         }
         let mut batch = records.batch;
         check(kind, &batch)?;
@@ -82,8 +83,9 @@ impl Writes {
         let row = self.collections.catalog.row(id)?;
         let DeleteRequest { ids, filter, limit } = request;
         if limit.is_some() && filter.is_none() {
-            return Err(Error::Invalid(
-                "Validation error: limit, where: limit can only be specified when a where clause is provided".into(),
+            return Err(Error::invalid_field(
+                "limit, where",
+                "limit can only be specified when a where clause is provided",
             ));
         }
         let Some(filter) = filter else {
@@ -93,8 +95,8 @@ impl Writes {
             return Ok((outcome, FilterWarnings::default()));
         };
         if ids.is_none() && filter.is_without_conditions() {
-            return Err(Error::Invalid(
-                "the filter holds for every record, since it is a list of no conditions: nothing was deleted; give conditions or ids, or delete the collection".into(),
+            return Err(Error::invalid(
+                "the filter holds for every record, since it is a list of no conditions: nothing was deleted; give conditions or ids, or delete the collection",
             ));
         }
         let warnings = self.queries.check_filter(&row, Some(&filter))?;

@@ -9,7 +9,8 @@ const DIMENSION_MAX: usize = 65_535;
 
 /// What Chroma refuses about the shape of a batch, in its words.
 pub(super) fn check(kind: WriteKind, batch: &RecordBatch) -> Result<(), Error> {
-    let invalid = |text: &str| Err(Error::Invalid(text.to_owned()));
+    let invalid = |reason: &str| Err(Error::invalid(reason));
+    let embeddings_invalid = |reason: &str| Err(Error::invalid_field("embeddings", reason));
     if !batch.is_even() {
         return invalid("Inconsistent number of IDs, embeddings, documents, URIs and metadatas");
     }
@@ -18,27 +19,27 @@ pub(super) fn check(kind: WriteKind, batch: &RecordBatch) -> Result<(), Error> {
     }
     match &batch.embeddings {
         None if kind != WriteKind::Update && !batch.ids.is_empty() => {
-            return invalid("Validation error: embeddings: every record needs an embedding");
+            return embeddings_invalid("every record needs an embedding");
         }
         Some(embeddings) if embeddings.dimension() > DIMENSION_MAX => {
-            return Err(Error::Invalid(format!(
-                "Validation error: embeddings: {} dimensions are more than the limit of {DIMENSION_MAX}",
+            return embeddings_invalid(&format!(
+                "{} dimensions are more than the limit of {DIMENSION_MAX}",
                 embeddings.dimension()
-            )));
+            ));
         }
         Some(embeddings) => {
             if kind != WriteKind::Update
                 && (0..embeddings.len()).any(|index| embeddings.row(index).is_none())
                 && embeddings.dimension() > 0
             {
-                return invalid("Validation error: embeddings: every record needs an embedding");
+                return embeddings_invalid("every record needs an embedding");
             }
             for row in (0..embeddings.len()).filter_map(|index| embeddings.row(index)) {
                 if row.is_empty() {
-                    return invalid("Validation error: embeddings: Each embedding must have at least 1 dimension");
+                    return embeddings_invalid("Each embedding must have at least 1 dimension");
                 }
                 if row.iter().any(|x| !x.is_finite()) {
-                    return invalid("Validation error: embeddings: Embeddings must not contain NaN or Infinity values");
+                    return embeddings_invalid("Embeddings must not contain NaN or Infinity values");
                 }
             }
         }

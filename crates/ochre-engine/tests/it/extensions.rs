@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ochre_engine::model::{Filter, Metadata, Scalar, Test, Value};
 use ochre_engine::scheduler::{Context, Defaults, Failure, Readiness, Status, Task, TaskSettings};
 use ochre_engine::{
-    Commit, Database, DeleteRequest, Error, IndexDefinition, NewRecords, Options, StoreExtension, Uuid, WeakDatabase,
-    metadata_indexes,
+    Commit, Database, DeleteRequest, Error, IndexDefinition, IndexStatus, NewRecords, Options, StoreExtension, Uuid,
+    WeakDatabase, metadata_indexes,
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -39,7 +39,7 @@ impl StoreExtension for Diary {
 
     fn opened(&self, database: &Database) -> Result<(), Error> {
         if self.refuses {
-            return Err(Error::Invalid("the diary is full".into()));
+            return Err(Error::invalid("the diary is full"));
         }
         let pages: i64 = database
             .read_tables(|tables| tables.query_row("SELECT count(*) FROM diary_pages", [], |row| row.get(0)))?;
@@ -207,7 +207,7 @@ fn a_database_without_an_extension_keeps_what_it_had() {
     let again = Options { extensions: vec![metadata_indexes()], background: false, ..Options::default() };
     let database = Database::open_with(folder.path(), again).unwrap();
     let shown = database.metadata_index("default_tenant", "default_database", "by_year").unwrap();
-    assert_eq!(shown["status"], "ready");
+    assert_eq!(shown.status, IndexStatus::Ready);
     // Its files went, since nobody would have erased what was deleted meanwhile; once it is used they are built again.
     films(&database).peek(1).unwrap();
     database.maintain().unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ochre_engine::model::{Filter, Metadata, Scalar, Space, Test, Value};
 use ochre_engine::{
     CollectionOptions, Database, DeleteRequest, Error, GetRequest, GetResults, Hints, IndexChange, IndexDefinition,
-    IndexSelection, NewRecords, Options, QueryRequest, SuggestionKind,
+    IndexOrigin, IndexSelection, IndexStatus, NewRecords, Options, QueryRequest, SuggestionKind,
 };
 use ochre_testkit::{Generator, Oracle};
 use serde_json::{Value as Json, json};
@@ -41,7 +41,7 @@ fn rare() -> Filter {
 
 fn status(database: &Database, name: &str) -> String {
     let shown = database.metadata_index("default_tenant", "default_database", name).unwrap();
-    shown["status"].as_str().unwrap().to_owned()
+    shown.status.name().to_owned()
 }
 
 fn wait_for(database: &Database, name: &str, wanted: &str) {
@@ -71,7 +71,7 @@ fn an_index_is_built_by_the_schedule_used_counted_and_found_again_after_a_restar
     let database = Database::open_with(folder.path(), Options { background: true, ..Options::default() }).unwrap();
     films(&database, 20_000);
     let (shown, change) = database.create_metadata_index(&definition(by_genre())).unwrap();
-    assert_eq!((change, shown["collection"].as_str()), (IndexChange::Building, Some("films")));
+    assert_eq!((change, shown.definition.collection.as_deref()), (IndexChange::Building, Some("films")));
     wait_for(&database, "by_genre", "ready");
     let look = |database: &Database| {
         let request = GetRequest { filter: Some(rare()), explain: true, ..GetRequest::default() };
@@ -87,8 +87,8 @@ fn an_index_is_built_by_the_schedule_used_counted_and_found_again_after_a_restar
     let answer = database.collection("films").unwrap().query(&query).unwrap();
     assert_eq!(answer.explain.unwrap().index.as_deref(), Some("by_genre"));
     let shown = database.metadata_index("default_tenant", "default_database", "by_genre").unwrap();
-    assert_eq!((shown["usage"]["uses"].as_u64(), shown["usage"]["rows"].as_u64()), (Some(2), Some(80)));
-    assert!(shown["statistics"]["bytes_on_disk"].as_u64().unwrap() > 80_000, "{shown}");
+    assert_eq!((shown.usage.uses, shown.usage.rows), (2, 80));
+    assert!(shown.statistics.bytes_on_disk > 80_000, "{shown:?}");
     let files = index_files(folder.path());
     let stamp = |path: &Path| std::fs::metadata(path).unwrap().modified().unwrap();
     let before: Vec<_> = files.iter().map(|path| stamp(path)).collect();
@@ -99,7 +99,7 @@ fn an_index_is_built_by_the_schedule_used_counted_and_found_again_after_a_restar
     let explain = look(&database);
     assert_eq!((explain.index.as_deref(), explain.rows_examined, explain.coverage), (Some("by_genre"), 40, 1.0));
     let shown = database.metadata_index("default_tenant", "default_database", "by_genre").unwrap();
-    assert_eq!(shown["usage"]["uses"].as_u64(), Some(3));
+    assert_eq!(shown.usage.uses, 3);
     assert_eq!(index_files(folder.path()), files);
     assert_eq!(files.iter().map(|path| stamp(path)).collect::<Vec<_>>(), before);
 }
@@ -155,10 +155,10 @@ fn answers_stay_the_same_whatever_happens_to_indexes() {
         }
         database.maintain().unwrap();
         for index in database.metadata_indexes(&IndexSelection::default()).unwrap() {
-            let name = index["index_name"].as_str().unwrap();
-            if index["status"] == "ready" {
+            let name = &index.definition.index_name;
+            if index.status == IndexStatus::Ready {
                 let verified = database.verify_metadata_index("default_tenant", "default_database", name).unwrap();
-                assert_eq!(verified["valid"], true, "{verified}");
+                assert!(verified.is_valid(), "{verified:?}");
             }
         }
     }
@@ -312,7 +312,7 @@ fn bad_definitions_are_refused_with_what_is_wrong_and_nothing_is_made() {
     let ahead = json!({"index_name": "ahead", "collection": "empty", "columns": ["anything"]});
     database.create_metadata_index(&definition(ahead)).unwrap();
     let planned = database.plan_metadata_index(&definition(by_genre())).unwrap();
-    assert_eq!((planned["dry_run"].as_bool(), planned["estimated_entries"].as_u64()), (Some(true), Some(100)));
+    assert_eq!(planned.entries, 100);
     assert_eq!(database.metadata_indexes(&IndexSelection::default()).unwrap().len(), 1);
 }
 
@@ -353,8 +353,8 @@ fn damaged_files_change_no_answer_and_what_is_wrong_is_found() {
     std::fs::write(file, &forged).unwrap();
     let database = Database::open_with(folder.path(), options()).unwrap();
     let verified = database.verify_metadata_index("default_tenant", "default_database", "by_genre").unwrap();
-    assert_eq!((verified["valid"].as_bool(), verified["status"].as_str()), (Some(false), Some("invalid")));
-    assert!(verified["records_wrong"].as_u64().unwrap() > 0, "{verified}");
+    assert_eq!((verified.is_valid(), verified.status), (false, IndexStatus::Invalid));
+    assert!(verified.records_wrong > 0, "{verified:?}");
     assert_eq!(look(&database), (40, false));
     database.rebuild_metadata_index("default_tenant", "default_database", "by_genre").unwrap();
     database.maintain().unwrap();
@@ -375,7 +375,7 @@ fn filters_that_are_asked_often_suggest_indexes() {
     let suggestions = database.suggest_metadata_indexes(&all);
     let [suggestion] = &suggestions[..] else { panic!("{suggestions:?}") };
     let SuggestionKind::Missing(missing) = &suggestion.kind else { panic!("{suggestion:?}") };
-    assert_eq!((&missing.columns, missing.asked), (&vec![json!("genre"), json!("year")], 20));
+    assert_eq!((&missing.columns, missing.asked), (&vec!["genre".into(), "year".into()], 20));
     let text = format!("{suggestion:?}");
     assert!(!text.contains("rare") && !text.contains("2017"), "values are nobody's business: {text}");
     // Its definition is ready to be used.
@@ -403,7 +403,7 @@ fn indexes_are_created_by_themselves_within_a_budget_if_that_is_wanted() {
     };
     let names = |database: &Database| {
         let indexes = database.metadata_indexes(&IndexSelection::default()).unwrap();
-        indexes.iter().map(|index| index["index_name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        indexes.iter().map(|index| index.definition.index_name.clone()).collect::<Vec<_>>()
     };
     for (create, budget, expected) in [
         (false, 256 << 20, vec![]),
@@ -435,8 +435,9 @@ fn indexes_are_created_by_themselves_within_a_budget_if_that_is_wanted() {
         for name in &found {
             assert_eq!(status(&database, name), "ready");
             let shown = database.metadata_index("default_tenant", "default_database", name).unwrap();
-            assert!(shown["comment"].as_str().unwrap().starts_with("created automatically: 20 filters on"), "{shown}");
-            assert!(shown["usage"]["uses"].as_u64().unwrap() > 0, "{shown}");
+            assert!(shown.definition.comment.starts_with("created automatically: 20 filters on"), "{shown:?}");
+            assert_eq!(shown.origin, IndexOrigin::Automatic);
+            assert!(shown.usage.uses > 0, "{shown:?}");
         }
     }
 }
@@ -460,7 +461,7 @@ fn filters_that_no_index_answers_are_told_or_refused_if_that_is_wanted() {
                 (films.get(&request), films.query(&QueryRequest::nearest_to([1.0, 1.0]).filter(filter.clone())));
             assert_eq!((got.is_err(), queried.is_err()), (told.is_err(), told.is_err()));
             assert_eq!(got.is_err(), policy == U::Deny && told.is_err());
-            told.map_err(|error| error.to_string())
+            told.map(|found| found.map(|found| found.to_string())).map_err(|error| error.to_string())
         };
         let unindexed = |told: Result<Option<String>, String>, words: &str| match (policy, told) {
             (U::Allow, Ok(None)) => {}
@@ -474,10 +475,10 @@ fn filters_that_no_index_answers_are_told_or_refused_if_that_is_wanted() {
         database.maintain().unwrap();
         assert_eq!(get(&rare()).unwrap(), None);
         assert_eq!(get(&Filter::All(vec![year(1950), rare()])).unwrap(), None);
-        unindexed(get(&year(1950)), r#""columns":["year"]"#);
-        unindexed(get(&Filter::Any(vec![rare(), year(1950)])), r#""columns":["year"]"#);
+        unindexed(get(&year(1950)), "declare one of year");
+        unindexed(get(&Filter::Any(vec![rare(), year(1950)])), "declare one of year");
         let (documents, nothing) = (ochre_engine::model::DocumentTest::Contains("x".into()), Filter::All(vec![]));
-        unindexed(get(&Filter::All(vec![year(1950), Filter::Document(documents.clone())])), r#""columns":["year"]"#);
+        unindexed(get(&Filter::All(vec![year(1950), Filter::Document(documents.clone())])), "declare one of year");
         for answered in [
             Filter::All(vec![Filter::All(vec![year(1950), rare()]), Filter::Document(documents.clone())]),
             Filter::Document(documents),
@@ -511,7 +512,7 @@ fn filters_that_are_refused_suggest_indexes_all_the_same() {
     }
     let suggestions = database.suggest_metadata_indexes(&IndexSelection::default());
     assert_eq!(suggestions.len(), 1, "{suggestions:?}");
-    assert_eq!(suggestions[0].definition().unwrap().columns, [json!("year")]);
+    assert_eq!(suggestions[0].definition().unwrap().columns, ["year".into()]);
 }
 
 /// Two collections with years, and none yet that is named `third`.
@@ -542,18 +543,17 @@ fn an_index_of_a_database_is_one_for_all_its_collections_present_and_future() {
     years(&database, "first", 3000);
     let everywhere = || definition(json!({"index_name": "by_year", "columns": ["year"]}));
     let planned = database.plan_metadata_index(&everywhere()).unwrap();
-    assert_eq!((planned["collections"].as_u64(), planned["estimated_entries"].as_u64()), (Some(1), Some(3000)));
+    assert_eq!((planned.collections, planned.entries), (Some(1), 3000));
     let (shown, change) = database.create_metadata_index(&everywhere()).unwrap();
-    assert_eq!((change, &shown["collection"]), (IndexChange::Building, &Json::Null));
+    assert_eq!((change, &shown.definition.collection), (IndexChange::Building, &None));
     assert_eq!(database.create_metadata_index(&everywhere()).unwrap().1, IndexChange::Nothing);
     years(&database, "second", 3000);
     database.create_collection("empty").unwrap();
     let states = |database: &Database| -> Vec<(String, String)> {
         let shown = database.metadata_index(HOME.0, HOME.1, "by_year").unwrap();
-        let text = |json: &Json| json.as_str().unwrap().to_owned();
-        let collections = shown["collections"].as_array().unwrap();
+        let collections = shown.collections.as_ref().unwrap();
         let mut states: Vec<_> =
-            collections.iter().map(|one| (text(&one["collection"]), text(&one["status"]))).collect();
+            collections.iter().map(|one| (one.collection.clone(), one.status.name().to_owned())).collect();
         states.sort();
         states
     };
@@ -569,10 +569,10 @@ fn an_index_of_a_database_is_one_for_all_its_collections_present_and_future() {
         database.metadata_indexes(&selection).unwrap()
     };
     assert_eq!((listed(None).len(), listed(Some("second")).len()), (1, 1));
-    assert_eq!(listed(None)[0]["statistics"]["records_indexed"], 6000);
-    assert_eq!(listed(None)[0]["usage"]["uses"], 2);
+    assert_eq!(listed(None)[0].statistics.records_indexed, Some(6000));
+    assert_eq!(listed(None)[0].usage.uses, 2);
     let verified = database.verify_metadata_index(HOME.0, HOME.1, "by_year").unwrap();
-    assert_eq!((verified["valid"].as_bool(), verified["records_compared"].as_u64()), (Some(true), Some(6000)));
+    assert_eq!((verified.is_valid(), verified.records_compared), (true, 6000));
     // Its name is nobody else's, and it counts among the indexes of a collection.
     let bound = json!({"index_name": "by_year", "collection": "first", "columns": ["year"]});
     assert!(matches!(database.create_metadata_index(&definition(bound)), Err(Error::Conflict(_))));
@@ -584,7 +584,7 @@ fn an_index_of_a_database_is_one_for_all_its_collections_present_and_future() {
     database.close();
     let database = Database::open_with(folder.path(), options()).unwrap();
     let shown = database.metadata_index(HOME.0, HOME.1, "years").unwrap();
-    assert_eq!(shown["statistics"]["records_indexed"], 6000, "known before anything is loaded: {shown}");
+    assert_eq!(shown.statistics.records_indexed, Some(6000), "known before anything is loaded: {shown:?}");
     assert_eq!(
         (status(&database, "years").as_str(), answered_by(&database, "first").as_deref()),
         ("ready", Some("years"))
@@ -594,7 +594,7 @@ fn an_index_of_a_database_is_one_for_all_its_collections_present_and_future() {
     assert_eq!((answered_by(&database, "first"), answered_by(&database, "second")), (None, None));
     // A collection that was deleted is gone from it; a database that was deleted has none.
     database.delete_collection_in(HOME.0, HOME.1, "second").unwrap();
-    assert_eq!(database.metadata_index(HOME.0, HOME.1, "years").unwrap()["collections"].as_array().unwrap().len(), 2);
+    assert_eq!(database.metadata_index(HOME.0, HOME.1, "years").unwrap().collections.unwrap().len(), 2);
     database.delete_metadata_index(HOME.0, HOME.1, "years").unwrap();
     assert_eq!(index_files(folder.path()), Vec::<std::path::PathBuf>::new());
     database.create_database("default_tenant", "other").unwrap();
@@ -630,7 +630,10 @@ fn an_index_that_gets_another_collection_is_never_lost_on_the_way() {
     }
     // To another collection, and with another name at once.
     database.put_metadata_index("by_year", &with(json!("second"), "moved")).unwrap();
-    assert_eq!(database.metadata_index(HOME.0, HOME.1, "moved").unwrap()["collection"], "second");
+    assert_eq!(
+        database.metadata_index(HOME.0, HOME.1, "moved").unwrap().definition.collection.as_deref(),
+        Some("second")
+    );
     assert!(database.metadata_index(HOME.0, HOME.1, "by_year").is_err());
     database.maintain().unwrap();
     assert_eq!(answered_by(&database, "first"), None);
@@ -654,12 +657,12 @@ fn an_index_whose_files_are_gone_is_not_said_to_be_valid() {
     index_files(folder.path()).iter().for_each(|file| std::fs::remove_file(file).unwrap());
     let database = Database::open_with(folder.path(), options()).unwrap();
     let verified = database.verify_metadata_index(HOME.0, HOME.1, "by_genre").unwrap();
-    assert_eq!((verified["valid"].as_bool(), verified["records_compared"].as_u64()), (Some(false), Some(0)));
-    assert!(verified["error"].as_str().unwrap().contains("rebuild it"), "{verified}");
+    assert_eq!((verified.is_valid(), verified.records_compared), (false, 0));
+    assert_eq!(verified.discarded.len(), 1, "{verified:?}");
     database.rebuild_metadata_index(HOME.0, HOME.1, "by_genre").unwrap();
     database.maintain().unwrap();
     let verified = database.verify_metadata_index(HOME.0, HOME.1, "by_genre").unwrap();
-    assert_eq!((verified["valid"].as_bool(), verified["records_compared"].as_u64()), (Some(true), Some(1000)));
+    assert_eq!((verified.is_valid(), verified.records_compared), (true, 1000));
 }
 
 #[test]
@@ -673,7 +676,7 @@ fn a_cancelled_change_keeps_the_new_name_and_what_served() {
     assert_eq!(database.put_metadata_index("by_year", &definition(changed)).unwrap().1, IndexChange::Building);
     let (shown, was_building) = database.cancel_metadata_index(HOME.0, HOME.1, "renamed").unwrap();
     assert!(was_building);
-    assert_eq!((&shown["index_name"], &shown["columns"]), (&json!("renamed"), &json!(["year"])));
+    assert_eq!((shown.definition.index_name.as_str(), &shown.definition.columns), ("renamed", &vec!["year".into()]));
     assert_eq!(answered_by(&database, "first").as_deref(), Some("renamed"));
     assert!(database.metadata_index(HOME.0, HOME.1, "by_year").is_err());
     database.delete_metadata_index(HOME.0, HOME.1, "renamed").unwrap();
@@ -692,7 +695,7 @@ fn an_index_whose_records_all_changed_was_not_discarded() {
     let ids = (0..500).map(|n| format!("y{n}"));
     first.upsert(NewRecords::new(ids, (0..500).map(|n| [n as f32])).metadatas((0..500).map(metadata))).unwrap();
     let verified = database.verify_metadata_index(HOME.0, HOME.1, "by_year").unwrap();
-    assert_eq!((&verified["valid"], &verified["records_outside"]), (&json!(true), &json!(500)), "{verified}");
+    assert_eq!((verified.is_valid(), verified.records_outside), (true, 500), "{verified:?}");
 }
 
 #[test]

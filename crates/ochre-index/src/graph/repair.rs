@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use super::build::BuildOptions;
 use super::codes::Query;
 use super::reorder::NodePermutation;
-use super::search::{DistanceBound, Ended, Search, SearchContext};
+use super::search::{Ended, Search, SearchContext};
 use super::{Graph, Near, Node};
 
 /// How many neighbours queries usually ask for.
@@ -144,6 +144,11 @@ impl Graph {
         &self, count_max: usize, ef: usize, vector: impl Fn(Node) -> Option<&'v [f32]> + Sync,
         options: BuildOptions<'_>,
     ) {
+        if !self.is_searchable() {
+            // All codes are scanned, so nothing is missed.
+            self.set_reached(Connectivity { checked: self.linked().len(), ..Connectivity::default() });
+            return;
+        }
         let nodes: Vec<u32> = {
             let reached = self.reached.lock();
             reached.unsearched.iter().copied().rev().take(count_max).collect()
@@ -207,16 +212,29 @@ impl Graph {
         missed
     }
 
-    /// Searches for a node by its own vector until it comes by it; then shows what it found on the way.
+    /// Searches for a node by its own vector until it comes by it, as queries for one neighbour and for as many as is
+    /// usual do; then shows what the last of these searches found on the way.
+    ///
+    /// Either may miss what the other finds: their limits differ, and so does what they follow first.
     fn search_own_vector(&self, node: u32, query: &Query, ef: usize, show: impl FnOnce(&SearchContext)) -> Ended {
-        // No search for more neighbours, or for one, ends sooner.
-        let distance_bound = self.distance_bound(query, USUAL_K, ef).map(DistanceBound::for_one);
         // A query that takes longer scans all codes.
         let visit_max = self.linked().len() / super::GRAPH_SEARCH_COST;
-        let accept = &mut |_| true;
-        let search = Search { visit_max, distance_bound, until: Some(node), ..Search::plain(ef, accept) };
         let mut context = self.take_scratch();
-        let (ended, _) = self.walk_for(query, search, &mut context);
+        let mut ended = Ended::Met;
+        for k in [USUAL_K, 1] {
+            let accept = &mut |_| true;
+            let search = Search {
+                distance_bound: self.distance_bound(query, k, ef),
+                visit_max,
+                duplicates_max: k,
+                until: Some(node),
+                ..Search::plain(ef, accept)
+            };
+            (ended, _) = self.walk_for(query, search, &mut context);
+            if ended != Ended::Met {
+                break;
+            }
+        }
         show(&context);
         self.give_scratch(context);
         ended

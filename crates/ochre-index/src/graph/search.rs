@@ -30,6 +30,16 @@ const RECALL_MIN: f32 = 0.985;
 const RECALL_EACH_MIN: usize = 8;
 /// for at most one node in this many.
 const POOR_SHARE: usize = 50;
+/// Nodes whose nearest are looked for by scanning all codes, to know what searches miss.
+const SCANNED_FOR: usize = 16;
+/// Searches that find less than this part of these are given up: all codes are scanned instead,
+const SEARCHABLE_MIN: f32 = 0.9;
+/// unless there are more than this: a scan takes longer than anybody waits then.
+const SCANNED_MAX: usize = 1_000_000;
+/// Codes that are measured at once.
+const SCANNED_AT_ONCE: usize = 1024;
+/// What is kept in place of how distances grow if searches do not find the nearest.
+const UNSEARCHABLE: f32 = f32::NEG_INFINITY;
 
 /// A node that a search came across.
 #[derive(Clone, Copy, Debug)]
@@ -155,11 +165,6 @@ impl Limits {
 }
 
 impl DistanceBound {
-    /// As far, measured from the best one alone.
-    pub(super) fn for_one(self) -> Self {
-        Self { k: 1, ..self }
-    }
-
     fn limits(&self, best: &[f32]) -> Limits {
         let Some(kth) = best.last().filter(|_| best.len() == self.k) else { return Limits::NONE };
         // The margin is for two distances that err in opposite directions.
@@ -308,6 +313,42 @@ impl Graph {
                 break;
             }
         }
+        // Among vectors in random directions of many dimensions all are about as far: there is no way to the nearest.
+        if linked <= SCANNED_MAX && self.scanned_recall() < SEARCHABLE_MIN {
+            self.set_distance_growth(UNSEARCHABLE);
+        }
+    }
+
+    /// Whether searches find about what a scan of all codes finds, as far as [`Graph::calibrate`] has tried.
+    pub(crate) fn is_searchable(&self) -> bool {
+        self.stored_growth() != UNSEARCHABLE
+    }
+
+    /// Which part of the nearest neighbours that a scan of all codes finds, searches at default parameters find.
+    fn scanned_recall(&self) -> f32 {
+        let linked = u32::try_from(self.linked().len()).expect("nodes are numbered by u32");
+        let step = (linked as usize / SCANNED_FOR).max(1);
+        let (mut hits, mut wanted) = (0, 0);
+        for node in (0..linked).step_by(step) {
+            let query = self.codes.query_of(node);
+            let (mut best, mut distances) = (Vec::new(), Vec::new());
+            let others: Vec<u32> = (0..linked).filter(|other| *other != node).collect();
+            for nodes in others.chunks(SCANNED_AT_ONCE) {
+                distances.resize(nodes.len(), 0.0);
+                self.codes.distances(&query, nodes, &mut distances);
+                for distance in &distances {
+                    keep_best(&mut best, *distance, CALIBRATED_NEAR);
+                }
+            }
+            let Some(farthest) = best.last() else { continue };
+            let found = self.neighbours(node, CALIBRATED_NEAR, CALIBRATED_FAR);
+            // Those that are as far as the farthest are as right.
+            hits += found.iter().filter(|near| near.distance <= *farthest).count();
+            wanted += best.len();
+        }
+        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+        let recall = hits as f32 / wanted.max(1) as f32;
+        if wanted == 0 { 1.0 } else { recall }
     }
 
     /// Whether searches at default parameters find the nearest neighbours of sampled nodes.
@@ -343,7 +384,7 @@ impl Graph {
 
     /// How many times more candidates searches keep where they end by rank.
     fn width(&self) -> f32 {
-        (-self.stored_growth()).max(1.0)
+        (-self.stored_growth()).clamp(1.0, WIDTHS[WIDTHS.len() - 1])
     }
 
     fn stored_growth(&self) -> f32 {

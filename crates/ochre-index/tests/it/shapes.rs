@@ -16,9 +16,12 @@ const SEARCHED: usize = 300;
 
 /// A view with a graph over vectors that were added in this order, half of them before the rest.
 fn view_of(vectors: &[Vec<f32>], space: Space) -> View {
-    let configuration = HnswConfiguration { space, ..HnswConfiguration::default() };
+    configured_view_of(vectors, &HnswConfiguration { space, ..HnswConfiguration::default() })
+}
+
+fn configured_view_of(vectors: &[Vec<f32>], configuration: &HnswConfiguration) -> View {
     let sample: Vec<&[f32]> = vectors.iter().step_by(4).map(Vec::as_slice).collect();
-    let graph = Graph::new(GraphParameters::new(&configuration, vectors[0].len()), vectors.len(), &sample);
+    let graph = Graph::new(GraphParameters::new(configuration, vectors[0].len()), vectors.len(), &sample);
     let stop = AtomicBool::new(false);
     let nodes: Vec<(Node, &[f32])> = (0u32..)
         .zip(vectors)
@@ -33,7 +36,7 @@ fn view_of(vectors: &[Vec<f32>], space: Space) -> View {
     }
     graph.search_all_again();
     make_sure(&graph, vectors);
-    let mut view = View::new(space);
+    let mut view = View::new(configuration.space);
     let block = view.add_block(Arc::new(InMemory(vectors.to_vec())));
     for offset in 0..vectors.len() as u32 {
         view.set_vector(offset, u64::from(offset) + 1, Some((block, offset)));
@@ -104,6 +107,31 @@ fn every_record_is_found(space: Space) {
             let (mean, worst) = (recalls.iter().sum::<usize>(), recalls[recalls.len() / 100]);
             assert!(mean * 100 >= recalls.len() * 970 && worst >= 8, "{case}: {mean} of {}0, {worst}", recalls.len());
         }
+    }
+}
+
+/// In random directions of many dimensions all are about as far from each other: no search finds its way.
+#[test]
+fn where_searches_of_the_graph_miss_the_nearest_codes_are_scanned() {
+    let mut rng = Rng::with_seed(8);
+    let mut vectors = |dimension: usize| -> Vec<Vec<f32>> {
+        (0..10_000).map(|_| (0..dimension).map(|_| rng.f32() + rng.f32() + rng.f32() - 1.5).collect()).collect()
+    };
+    // Few links make it worse.
+    let configuration = HnswConfiguration { max_neighbors: 4, ef_construction: 40, ..HnswConfiguration::default() };
+    for (dimension, expected) in [(64, Strategy::Scan), (4, Strategy::Graph)] {
+        let vectors = vectors(dimension);
+        let view = configured_view_of(&vectors, &configuration);
+        let (mut recall, mut searched) = (0, 0);
+        for query in vectors.iter().step_by(100) {
+            let wanted = Nearest { query, k: 10, ef_search: 100, exact_max: 0, matches: None, hint: None };
+            let (hits, plan) = nearest(&view, wanted).unwrap();
+            assert_eq!(plan.strategy, expected);
+            recall += as_near(&hits, &find(&view, query, 10, Strategy::Exact));
+            searched += as_near(&find(&view, query, 10, Strategy::Graph), &find(&view, query, 10, Strategy::Exact));
+        }
+        assert!(recall >= 990, "{dimension}: {recall} of 1000");
+        assert_eq!(searched < 900, expected == Strategy::Scan, "{dimension}: {searched} of 1000");
     }
 }
 

@@ -62,7 +62,7 @@ pub struct NewKey {
 
 /// A time in RFC 3339, of seconds since 1970.
 fn time(seconds: i64) -> Time {
-    Time::from_micros(seconds.saturating_mul(1_000_000))
+    Time::from_seconds(seconds)
 }
 
 /// Times that are written in RFC 3339, and read as that or as seconds since 1970.

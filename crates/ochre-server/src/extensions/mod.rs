@@ -20,6 +20,7 @@ use crate::config::{Config, ConfigError};
 
 pub use self::mcp::serve_standard as serve_mcp;
 pub(crate) use self::mcp::tools_of;
+pub(crate) use self::metadata_indexes::answers::declaring;
 
 /// Where built-in extensions find the server once it runs.
 type Server = Arc<OnceLock<App>>;

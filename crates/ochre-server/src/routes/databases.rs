@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use ochre_engine::{DatabaseRow, Page};
+use ochre_engine::{DatabaseRow, Error, Invalid, Page};
 use ochre_extension::{Access, Description, Parameter as P, Permission, Target};
 use ochre_wire::{CreateDatabasePayload, Database};
 use serde_json::{Value as Json_, json};
@@ -81,7 +81,11 @@ async fn create(
         let payload: CreateDatabasePayload = body.parse()?;
         let target = Target { tenant: Some(&tenant), database: Some(&payload.name), collection: None };
         caller.check_in(Permission::DatabaseWrite, target)?;
-        database.create_database(&tenant, &payload.name)?;
+        database.create_database(&tenant, &payload.name).map_err(|error| match error {
+            // Chroma names the member for tenants and collections, and not here.
+            Error::Invalid(Invalid { reason, .. }) => ApiError::invalid(reason),
+            error => error.into(),
+        })?;
         Ok(Json(json!({})))
     })
     .await

@@ -95,7 +95,7 @@ fn render(database: &Database) -> Result<String, ApiError> {
             ("collection", found.collection.as_str()),
             ("key", found.key.as_str()),
             ("rule", found.rule),
-            ("outcome", found.outcome),
+            ("outcome", found.outcome.name()),
         ];
         out.value("ochre_schema_violations_total", &labels, found.count as f64);
     }

@@ -7,6 +7,7 @@ mod admin;
 mod collections;
 mod databases;
 pub(crate) mod documentation;
+pub(crate) mod explain;
 pub(crate) mod find;
 mod keys;
 mod legacy;

@@ -8,8 +8,8 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ochre_engine::model::{Filter, WriteKind};
 use ochre_engine::{
-    Collection, Database, DeleteRequest, Error, Explain, FilterWarnings, GetRequest, GetResults, Hints,
-    Include as Parts, NewRecords, Outcome, Query as Search, QueryHit, QueryRequest, Record, Strategy, Violations,
+    Collection, Database, DeleteRequest, Error, FilterWarnings, GetRequest, GetResults, Hints, Include as Parts,
+    IndexDefinition, NewRecords, Outcome, Query as Search, QueryHit, QueryRequest, Record, Strategy, Violations,
 };
 use ochre_extension::{Access, Description, Parameter as P, Permission, violation_members};
 use ochre_wire::{
@@ -20,6 +20,7 @@ use ochre_wire::{
 use serde_json::{Value as Json_, json};
 
 use super::Served;
+use super::explain::{explained, unindexed_text};
 use crate::app::{App, CollectionPath, collection, collection_in_memory, not_found_as};
 use crate::auth::Caller;
 use crate::body::{JsonBytes, Query};
@@ -294,7 +295,9 @@ fn with_rounded(mut response: Response, rounded: Option<String>) -> Response {
 /// Tells beside an answer what in the filter can never match, and that no index answers it.
 fn with_warnings(mut response: Response, warnings: &FilterWarnings) -> Response {
     let never_match = Some(warnings.never_match.join("; ")).filter(|text| !text.is_empty());
-    for (header, found) in [(WARNINGS_HEADER, never_match), (INDEXES_HEADER, warnings.unindexed.clone())] {
+    for (header, found) in
+        [(WARNINGS_HEADER, never_match), (INDEXES_HEADER, warnings.unindexed.as_ref().map(unindexed_text))]
+    {
         let Some(found) = found else { continue };
         let text: String = found.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
         let text: String = text.chars().take(WARNING_CHARACTERS_MAX).collect();
@@ -353,8 +356,11 @@ impl Planning {
             let list: Vec<Json_> = serde_json::from_str(text).map_err(|error| {
                 ApiError::invalid(format!("hypothetical_indexes: expected a list of indexes as JSON: {error}"))
             })?;
-            for definition in list {
-                hints.hypothetical.push(collection.hypothetical_index(definition)?);
+            for mut definition in list {
+                if let Some(members) = definition.as_object_mut() {
+                    members.entry("index_name").or_insert_with(|| "hypothetical".into());
+                }
+                hints.hypothetical.push(collection.hypothetical_index(&IndexDefinition::from_json(definition)?)?);
             }
         }
         Ok(hints)
@@ -383,17 +389,6 @@ fn check_index_name(collection: &Collection, parameter: &str, name: &str) -> Res
     }
     let known = if names.is_empty() { "has none".to_owned() } else { format!("has {}", names.join(", ")) };
     Err(ApiError::invalid(format!("{parameter}: the collection has no metadata index '{name}'; it {known}")))
-}
-
-/// Puts the explanation beside what was found.
-fn explained(mut body: Vec<u8>, explain: Option<&Explain>) -> Vec<u8> {
-    if let Some(explain) = explain {
-        body.pop();
-        body.extend(b",\"explain\":");
-        body.extend(serde_json::to_vec(explain).unwrap_or_else(|_| b"null".to_vec()));
-        body.push(b'}');
-    }
-    body
 }
 
 async fn fetch(

@@ -37,11 +37,7 @@ pub(super) fn operations() -> Vec<Served> {
 async fn create(State(app): State<App>, body: JsonBytes) -> Result<Json<Json_>, ApiError> {
     app.run(move |database| {
         let payload: CreateTenantPayload = body.parse()?;
-        let created = database.create_tenant(&payload.name);
-        created.map_err(|error| match error {
-            ochre_engine::Error::Invalid(text) => ApiError::invalid(format!("Validation error: name: {text}")),
-            error => error.into(),
-        })
+        Ok(database.create_tenant(&payload.name)?)
     })
     .await?;
     Ok(Json(json!({})))

@@ -202,7 +202,7 @@ impl UserJobs {
 
 /// Puts a job into the database.
 fn save(database: &Database, job: &UserJob) -> Result<(), ochre_engine::Error> {
-    let text = serde_json::to_string(job).map_err(|error| ochre_engine::Error::Invalid(error.to_string()))?;
+    let text = serde_json::to_string(job).map_err(|error| ochre_engine::Error::invalid(error.to_string()))?;
     database.change_tables(|connection| {
         let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO user_jobs_jobs VALUES (?1, ?2)")?;
         statement.execute(params![job.name, text]).map(drop)

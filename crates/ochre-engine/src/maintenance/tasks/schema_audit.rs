@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use ochre_scheduler::{Context, Defaults, Failure, Readiness, Task, TaskSettings};
+use ochre_scheduler::{Context, Defaults, Failure, Readiness, Task, TaskSettings, Time};
 use ochre_schema::Compliance;
 use ochre_store::CollectionRow;
 
 use crate::inner::{Inner, WeakInner};
 use crate::introspect::validate::{RULE_IDS, ValidationContext, validation_mode};
 use crate::maintenance::job::{every, part};
-use crate::schemas::Audit;
+use crate::schemas::{Audit, unix_seconds};
 
 pub(crate) struct SchemaAudit(pub(crate) WeakInner);
 
@@ -86,7 +86,7 @@ fn audit(inner: &Inner, row: &CollectionRow, context: &Context<'_>) -> Result<Co
     }
     let mut compliance = compliance.finish();
     compliance.position = first.unwrap_or(0);
-    compliance.audited_at = Some(crate::schemas::unix_seconds());
+    compliance.audited_at = Some(Time::from_seconds(unix_seconds()).to_string());
     let position = compliance.position;
     let declaration = Arc::clone(declaration);
     inner.schemas.audited(row.number, Audit { declaration, position, compliance: compliance.clone() });

@@ -1,18 +1,23 @@
 //! Administration of metadata indexes: declared, listed, changed, rebuilt, verified, suggested.
 
+pub(crate) mod answers;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use ochre_engine::scheduler::nearest;
 use ochre_engine::{
-    DEFAULT_DATABASE, DEFAULT_TENANT, Database, IndexChange, IndexDefinition, IndexSelection, MetadataIndex,
-    MissingIndex, Suggestion, SuggestionKind,
+    DEFAULT_DATABASE, DEFAULT_TENANT, Database, IndexChange, IndexDefinition, IndexSelection, IndexStatus,
+    MetadataIndex, Suggestion,
 };
 use ochre_extension::{
     Access, Answer, ApiExtension, Call, Caller, Description, Failure, Operation, Parameter, Permission, StatusCode,
     Target,
 };
+use ochre_wire::admin::indexes as wire;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
+use utoipa::OpenApi;
 use uuid::Uuid;
 
 /// One request declares at most so many indexes.
@@ -56,6 +61,7 @@ impl ApiExtension for MetadataIndexes {
             .query(const { &[DRY_RUN, Parameter::flag("replace"), COLLECTION, TENANT, DATABASE] })
             .does(create),
             Description::get(many, "List the declared metadata indexes", READ)
+                .answers(200, "IndexList")
                 .query(const { &[COLLECTION, Parameter::text("status"), TENANT, DATABASE] })
                 .does(list),
             Description::delete(
@@ -70,9 +76,11 @@ impl ApiExtension for MetadataIndexes {
                 "Suggest metadata indexes for the filters of past requests, each with a ready request",
                 READ,
             )
+            .answers(200, "SuggestionList")
             .query(const { &[COLLECTION, TENANT, DATABASE] })
             .does(suggest),
             Description::get(one, "Get a metadata index: its definition, status, progress, size and usage", READ)
+                .answers(200, "IndexAnswer")
                 .query(HOME)
                 .does(show),
             Description::put(
@@ -81,7 +89,7 @@ impl ApiExtension for MetadataIndexes {
                 WRITE,
             )
             .takes("MetadataIndex")
-            .answers(202, "object")
+            .answers(202, "IndexAnswer")
             .query(HOME)
             .does(replace),
             Description::delete(one, "Delete a metadata index, and stop its build", WRITE).query(HOME).does(delete),
@@ -90,7 +98,7 @@ impl ApiExtension for MetadataIndexes {
                 "Rebuild a metadata index in the background; the present one stays active until then",
                 WRITE,
             )
-            .answers(202, "object")
+            .answers(202, "IndexAnswer")
             .query(HOME)
             .does(rebuild),
             Description::post(
@@ -98,7 +106,7 @@ impl ApiExtension for MetadataIndexes {
                 "Cancel a build; the index that was active stays active",
                 WRITE,
             )
-            .answers(202, "object")
+            .answers(202, "IndexAnswer")
             .query(HOME)
             .does(cancel),
             Description::get(
@@ -106,6 +114,7 @@ impl ApiExtension for MetadataIndexes {
                 "Compare a metadata index with the records; one that differs is not used until it is rebuilt",
                 READ,
             )
+            .answers(200, "IndexVerification")
             .query(HOME)
             .does(verify),
         ]
@@ -114,9 +123,26 @@ impl ApiExtension for MetadataIndexes {
     fn schemas(&self) -> Map<String, Json> {
         let one = json!({"$ref": "#/components/schemas/MetadataIndex"});
         let several = json!({"oneOf": [one, {"type": "array", "items": one}]});
-        Map::from_iter([("MetadataIndex".to_owned(), schema()), ("MetadataIndexes".to_owned(), several)])
+        let answers = json!(Answers::openapi())["components"]["schemas"].take();
+        let mut schemas = match answers {
+            Json::Object(schemas) => schemas,
+            _ => Map::new(),
+        };
+        schemas.extend([("MetadataIndex".to_owned(), schema()), ("MetadataIndexes".to_owned(), several)]);
+        schemas
     }
 }
+
+/// The shapes of answers.
+#[derive(OpenApi)]
+#[openapi(components(schemas(
+    wire::IndexAnswer,
+    wire::IndexList,
+    wire::IndexEstimate,
+    wire::IndexVerification,
+    wire::SuggestionList,
+)))]
+struct Answers;
 
 /// What a metadata index is declared to be.
 fn schema() -> Json {
@@ -172,14 +198,22 @@ impl Scope {
         (self.tenant.as_deref().unwrap_or(DEFAULT_TENANT), self.database.as_deref().unwrap_or(DEFAULT_DATABASE))
     }
 
-    fn selection(&self) -> IndexSelection {
-        IndexSelection {
+    fn selection(&self) -> Result<IndexSelection, Failure> {
+        Ok(IndexSelection {
             tenant: self.tenant.clone(),
             database: self.database.clone(),
             collection: self.collection.clone(),
-            status: self.status.clone(),
-        }
+            status: self.status.as_deref().map(status).transpose()?,
+        })
     }
+}
+
+fn status(name: &str) -> Result<IndexStatus, Failure> {
+    let names = IndexStatus::ALL.map(IndexStatus::name);
+    IndexStatus::ALL.into_iter().find(|status| status.name() == name).ok_or_else(|| {
+        let hint = nearest(name, names.into_iter()).map_or(String::new(), |near| format!("; did you mean '{near}'?"));
+        Failure::invalid(format!("status: no index has the status '{name}'; there are {}{hint}", names.join(", ")))
+    })
 }
 
 /// The database that an index's name is unique in.
@@ -198,7 +232,7 @@ impl Home {
 /// Fails unless the caller may do this to an index, as it is shown: as if it were not there, if nothing is granted
 /// there. An index of a database needs a grant on all of it.
 fn check(caller: &Caller, permission: Permission, index: &MetadataIndex) -> Result<(), Failure> {
-    let MetadataIndex { tenant, database, collection, .. } = index;
+    let IndexDefinition { tenant, database, collection, .. } = &index.definition;
     check_in(caller, permission, tenant, database, collection.as_deref())
 }
 
@@ -274,38 +308,7 @@ fn definition(mut json: Json, home: &[(&str, Option<&String>)]) -> Result<IndexD
 
 fn create(call: &Call<'_>) -> Result<Answer, Failure> {
     let (caller, database, scope): (_, _, Scope) = (call.caller(), call.database(), call.query()?);
-    let body: Json = call.body()?;
-    let is_list = body.is_array() || body.get("indexes").is_some();
-    let list = match body {
-        Json::Array(list) => list,
-        Json::Object(mut members) if members.contains_key("indexes") => match members.remove("indexes") {
-            Some(Json::Array(list)) if members.is_empty() => list,
-            Some(Json::Array(_)) => {
-                let others: Vec<&str> = members.keys().map(String::as_str).collect();
-                let text = format!("indexes: there is nothing beside the list, found {}", others.join(", "));
-                return Err(Failure::invalid(text));
-            }
-            _ => return Err(Failure::invalid("indexes: expected a list of indexes")),
-        },
-        one => vec![one],
-    };
-    if list.len() > DEFINITIONS_MAX {
-        let text = format!("{} indexes in one request are more than the limit of {DEFINITIONS_MAX}", list.len());
-        return Err(Failure::invalid(text));
-    }
-    let home = [
-        ("tenant", scope.tenant.as_ref()),
-        ("database", scope.database.as_ref()),
-        ("collection", scope.collection.as_ref()),
-    ];
-    let definitions: Vec<IndexDefinition> =
-        list.into_iter().map(|json| definition(json, &home)).collect::<Result<_, _>>()?;
-    for (number, definition) in definitions.iter().enumerate() {
-        let name = &definition.index_name;
-        if definitions[..number].iter().any(|other| other.index_name == *name) {
-            return Err(Failure::invalid(format!("index_name: {name:?} stands twice in the list")));
-        }
-    }
+    let Given { definitions, is_list } = Given::parse(call.body()?, &scope)?;
     for new in &definitions {
         may_write(caller, database, new)?;
         if let Ok(old) = database.metadata_index(&new.tenant, &new.database, &new.index_name) {
@@ -314,13 +317,15 @@ fn create(call: &Call<'_>) -> Result<Answer, Failure> {
         }
     }
     // All of them are looked at before any is made.
-    let mut plans: Vec<Json> =
-        definitions.iter().map(|new| database.plan_metadata_index(new)).collect::<Result<_, _>>()?;
+    let plans = definitions.iter().map(|new| Ok(answers::estimate(database.plan_metadata_index(new)?)));
+    let mut plans: Vec<wire::IndexEstimate> = plans.collect::<Result<_, Failure>>()?;
     let gone = if scope.replace {
         let gone = replaced(database, &scope, &definitions)?;
         gone.iter().try_for_each(|index| check(caller, Permission::IndexWrite, index))?;
-        let place = |index: &MetadataIndex| [&index.tenant, &index.database, &index.name].map(String::clone);
-        let places: Vec<[String; 3]> = gone.iter().map(place).collect();
+        let place = |IndexDefinition { tenant, database, index_name, .. }: &IndexDefinition| {
+            [tenant.clone(), database.clone(), index_name.clone()]
+        };
+        let places: Vec<[String; 3]> = gone.iter().map(|index| place(&index.definition)).collect();
         database.check_metadata_index_room(&definitions, &places)?;
         gone
     } else {
@@ -331,7 +336,7 @@ fn create(call: &Call<'_>) -> Result<Answer, Failure> {
         let shown = match is_list {
             true => json!({"indexes": plans, "deletes": names(&gone)}),
             false if scope.replace => json!({"index": plans.remove(0), "deletes": names(&gone)}),
-            false => plans.remove(0),
+            false => json!(plans.remove(0)),
         };
         return Ok(shown.into());
     }
@@ -348,26 +353,61 @@ fn create(call: &Call<'_>) -> Result<Answer, Failure> {
         };
         let (index, change) = made?;
         is_building |= change == IndexChange::Building;
-        shown.push(with_change(index, change));
+        shown.push(answers::changed(index, change));
     }
     let status = if is_building { StatusCode::ACCEPTED } else { StatusCode::OK };
-    let audited = json!({"indexes": shown.iter().map(audited).collect::<Vec<_>>(), "deleted": names(&gone)});
+    let audited = json!({"indexes": shown.iter().map(answers::audited).collect::<Vec<_>>(), "deleted": names(&gone)});
     let shown = if is_list {
         json!({"indexes": shown, "deleted": names(&gone)})
     } else {
-        let mut shown = shown.remove(0);
-        if scope.replace {
-            shown["deleted"] = json!(names(&gone));
-        }
-        shown
+        let deleted = scope.replace.then(|| names(&gone).into_iter().map(str::to_owned).collect());
+        json!(wire::IndexAnswer { deleted, ..shown.remove(0) })
     };
     Ok(Answer::from(shown).with_status(status).with_audited(audited))
 }
 
-/// What the audit log says of an index.
-fn audited(index: &Json) -> Json {
-    let names = ["index_name", "tenant", "database", "collection", "columns", "change"];
-    names.iter().map(|name| ((*name).to_owned(), index[*name].clone())).collect()
+/// What a request asks to declare.
+struct Given {
+    definitions: Vec<IndexDefinition>,
+    /// Whether it is a list, of which there may be one: the answer is one then.
+    is_list: bool,
+}
+
+impl Given {
+    fn parse(body: Json, scope: &Scope) -> Result<Self, Failure> {
+        let is_list = body.is_array() || body.get("indexes").is_some();
+        let list = match body {
+            Json::Array(list) => list,
+            Json::Object(mut members) if members.contains_key("indexes") => match members.remove("indexes") {
+                Some(Json::Array(list)) if members.is_empty() => list,
+                Some(Json::Array(_)) => {
+                    let others: Vec<&str> = members.keys().map(String::as_str).collect();
+                    let text = format!("indexes: there is nothing beside the list, found {}", others.join(", "));
+                    return Err(Failure::invalid(text));
+                }
+                _ => return Err(Failure::invalid("indexes: expected a list of indexes")),
+            },
+            one => vec![one],
+        };
+        if list.len() > DEFINITIONS_MAX {
+            let text = format!("{} indexes in one request are more than the limit of {DEFINITIONS_MAX}", list.len());
+            return Err(Failure::invalid(text));
+        }
+        let home = [
+            ("tenant", scope.tenant.as_ref()),
+            ("database", scope.database.as_ref()),
+            ("collection", scope.collection.as_ref()),
+        ];
+        let definitions: Vec<IndexDefinition> =
+            list.into_iter().map(|json| definition(json, &home)).collect::<Result<_, _>>()?;
+        for (number, definition) in definitions.iter().enumerate() {
+            let name = &definition.index_name;
+            if definitions[..number].iter().any(|other| other.index_name == *name) {
+                return Err(Failure::invalid(format!("index_name: {name:?} stands twice in the list")));
+            }
+        }
+        Ok(Self { definitions, is_list })
+    }
 }
 
 /// The collection, or the database as a whole, that an index is of: tenant, database, name of the collection.
@@ -398,10 +438,10 @@ fn replaced(
     }
     let mut gone = Vec::new();
     for index in database.metadata_indexes(&IndexSelection::default())? {
-        let own: Place = (index.tenant.clone(), index.database.clone(), index.collection.clone());
-        let new = definitions
-            .iter()
-            .find(|new| (&new.tenant, &new.database, &new.index_name) == (&own.0, &own.1, &index.name));
+        let IndexDefinition { tenant, database: home, collection, index_name, .. } = &index.definition;
+        let own: Place = (tenant.clone(), home.clone(), collection.clone());
+        let new =
+            definitions.iter().find(|new| (&new.tenant, &new.database, &new.index_name) == (tenant, home, index_name));
         match new {
             Some(new) if place(new) != own => return Err(taken(&new.index_name)),
             None if places.contains(&own) => gone.push(index),
@@ -412,28 +452,18 @@ fn replaced(
 }
 
 fn names(indexes: &[MetadataIndex]) -> Vec<&str> {
-    indexes.iter().map(|index| index.name.as_str()).collect()
+    indexes.iter().map(|index| index.definition.index_name.as_str()).collect()
 }
 
 fn drop_index(database: &Database, index: &MetadataIndex) -> Result<MetadataIndex, Failure> {
-    Ok(database.delete_metadata_index(&index.tenant, &index.database, &index.name)?)
-}
-
-fn with_change(index: MetadataIndex, change: IndexChange) -> Json {
-    let mut details = index.details;
-    details["change"] = match change {
-        IndexChange::Building => "building",
-        IndexChange::Changed => "changed",
-        IndexChange::Nothing => "none",
-    }
-    .into();
-    details
+    let IndexDefinition { tenant, database: home, index_name, .. } = &index.definition;
+    Ok(database.delete_metadata_index(tenant, home, index_name)?)
 }
 
 fn list(call: &Call<'_>) -> Result<Answer, Failure> {
-    let mut indexes = call.database().metadata_indexes(&call.query::<Scope>()?.selection())?;
+    let mut indexes = call.database().metadata_indexes(&call.query::<Scope>()?.selection()?)?;
     indexes.retain(|index| check(call.caller(), Permission::IndexRead, index).is_ok());
-    Ok(json!({"indexes": indexes}).into())
+    Answer::json(&wire::IndexList { indexes: indexes.into_iter().map(answers::index).collect() })
 }
 
 fn delete_many(call: &Call<'_>) -> Result<Answer, Failure> {
@@ -449,7 +479,7 @@ fn delete_many(call: &Call<'_>) -> Result<Answer, Failure> {
     };
     let mut indexes = database.metadata_indexes(&selection)?;
     // One that the database has for every collection is not a collection's to delete.
-    indexes.retain(|index| scope.collection.is_none() || index.collection.is_some());
+    indexes.retain(|index| scope.collection.is_none() || index.definition.collection.is_some());
     indexes.retain(|index| check(caller, Permission::IndexRead, index).is_ok());
     indexes.iter().try_for_each(|index| check(caller, Permission::IndexWrite, index))?;
     if !scope.dry_run && !scope.confirm {
@@ -467,54 +497,27 @@ fn delete_many(call: &Call<'_>) -> Result<Answer, Failure> {
         indexes.iter().try_for_each(|index| drop_index(database, index).map(drop))?;
     }
     let verb = if scope.dry_run { "would_delete" } else { "deleted" };
-    indexes.sort_by(|one, other| one.name.cmp(&other.name));
-    let audited = json!({verb: indexes.iter().map(|index| audited(&index.details)).collect::<Vec<_>>()});
-    Ok(Answer::from(json!({verb: names(&indexes)})).with_audited(audited))
+    indexes.sort_by(|one, other| one.definition.index_name.cmp(&other.definition.index_name));
+    let names = json!({verb: names(&indexes)});
+    let audited = indexes.into_iter().map(|index| answers::audited(&answers::index(index)));
+    Ok(Answer::from(names).with_audited(json!({verb: audited.collect::<Vec<_>>()})))
 }
 
 fn suggest(call: &Call<'_>) -> Result<Answer, Failure> {
-    let mut suggestions = call.database().suggest_metadata_indexes(&call.query::<Scope>()?.selection());
+    let mut suggestions = call.database().suggest_metadata_indexes(&call.query::<Scope>()?.selection()?);
     suggestions.retain(|suggestion| {
         let Suggestion { tenant, database, collection, .. } = suggestion;
         check_in(call.caller(), Permission::IndexRead, tenant, database, collection.as_deref()).is_ok()
     });
-    Ok(json!({"suggestions": suggestions.iter().map(suggestion).collect::<Vec<_>>()}).into())
-}
-
-/// A suggestion with the request that follows it.
-fn suggestion(suggestion: &Suggestion) -> Json {
-    let Suggestion { tenant, database, collection, index_name, reason, kind } = suggestion;
-    let missing = match kind {
-        SuggestionKind::Missing(missing) => missing,
-        SuggestionKind::Redundant | SuggestionKind::Unused => {
-            let kind = if *kind == SuggestionKind::Redundant { "redundant" } else { "unused" };
-            let path = format!("/_admin/metadata_index/{index_name}?tenant={tenant}&database={database}");
-            return json!({
-                "kind": kind, "tenant": tenant, "database": database, "collection": collection,
-                "index_name": index_name, "reason": reason, "request": {"method": "DELETE", "path": path},
-            });
-        }
-    };
-    let MissingIndex { columns, asked, average_micros, gain, estimated_bytes } = missing;
-    json!({
-        "kind": "missing", "tenant": tenant, "database": database, "collection": collection, "columns": columns,
-        "reason": reason,
-        "asked": asked,
-        "average_micros": average_micros,
-        "expected_gain": format!("about {gain}x fewer values looked at"),
-        "estimated_bytes": estimated_bytes,
-        "request": {"method": "POST", "path": "/_admin/metadata_indexes", "body": {
-            "index_name": index_name, "tenant": tenant, "database": database, "collection": collection,
-            "columns": columns,
-        }},
-    })
+    let suggestions = suggestions.into_iter().map(answers::suggestion).collect();
+    Answer::json(&wire::SuggestionList { suggestions })
 }
 
 fn show(call: &Call<'_>) -> Result<Answer, Failure> {
     let (name, home) = (call.path("index_name"), call.query::<Home>()?);
     let (tenant, home) = home.parts();
     find(call, Permission::IndexRead, (tenant, home), name)?;
-    Ok(call.database().metadata_index(tenant, home, name)?.details.into())
+    Answer::json(&answers::index(call.database().metadata_index(tenant, home, name)?))
 }
 
 fn replace(call: &Call<'_>) -> Result<Answer, Failure> {
@@ -531,7 +534,7 @@ fn replace(call: &Call<'_>) -> Result<Answer, Failure> {
         if let Ok(old) = database.metadata_index(&new.tenant, &new.database, taken_name) {
             check(caller, Permission::IndexWrite, &old).map_err(|_| taken(taken_name))?;
             if new.collection.is_none() {
-                may_filter(caller, &new, old.collection.as_deref())?;
+                may_filter(caller, &new, old.definition.collection.as_deref())?;
             }
         } else if new.collection.is_none() && taken_name == name {
             may_write(caller, database, &new)?;
@@ -542,8 +545,9 @@ fn replace(call: &Call<'_>) -> Result<Answer, Failure> {
     }
     let (index, change) = database.put_metadata_index(name, &new)?;
     let status = if change == IndexChange::Building { StatusCode::ACCEPTED } else { StatusCode::OK };
-    let (audited, shown) = (audited(&index.details), with_change(index, change));
-    Ok(Answer::from(shown).with_status(status).with_audited(audited))
+    let shown = answers::changed(index, change);
+    let audited = answers::audited(&shown);
+    Ok(Answer::json(&shown)?.with_status(status).with_audited(audited))
 }
 
 fn delete(call: &Call<'_>) -> Result<Answer, Failure> {
@@ -551,7 +555,8 @@ fn delete(call: &Call<'_>) -> Result<Answer, Failure> {
     let (tenant, home) = home.parts();
     find(call, Permission::IndexWrite, (tenant, home), name)?;
     let index = call.database().delete_metadata_index(tenant, home, name)?;
-    Ok(Answer::from(json!({"deleted": index.name})).with_audited(audited(&index.details)))
+    let deleted = json!({"deleted": index.definition.index_name});
+    Ok(Answer::from(deleted).with_audited(answers::audited(&answers::index(index))))
 }
 
 fn rebuild(call: &Call<'_>) -> Result<Answer, Failure> {
@@ -559,21 +564,22 @@ fn rebuild(call: &Call<'_>) -> Result<Answer, Failure> {
     let (tenant, home) = home.parts();
     find(call, Permission::IndexWrite, (tenant, home), name)?;
     let index = call.database().rebuild_metadata_index(tenant, home, name)?;
-    Ok(Answer::from(index.details).with_status(StatusCode::ACCEPTED))
+    Ok(Answer::json(&answers::index(index))?.with_status(StatusCode::ACCEPTED))
 }
 
 fn cancel(call: &Call<'_>) -> Result<Answer, Failure> {
     let (name, home) = (call.path("index_name"), call.query::<Home>()?);
     let (tenant, home) = home.parts();
     find(call, Permission::IndexWrite, (tenant, home), name)?;
-    let (mut index, was_building) = call.database().cancel_metadata_index(tenant, home, name)?;
-    index.details["change"] = if was_building { "cancelled" } else { "none" }.into();
-    Ok(Answer::from(index.details).with_status(StatusCode::ACCEPTED))
+    let (index, was_building) = call.database().cancel_metadata_index(tenant, home, name)?;
+    let change = Some(if was_building { "cancelled" } else { "none" }.into());
+    let shown = wire::IndexAnswer { change, ..answers::index(index) };
+    Ok(Answer::json(&shown)?.with_status(StatusCode::ACCEPTED))
 }
 
 fn verify(call: &Call<'_>) -> Result<Answer, Failure> {
     let (name, home) = (call.path("index_name"), call.query::<Home>()?);
     let (tenant, home) = home.parts();
     find(call, Permission::IndexRead, (tenant, home), name)?;
-    Ok(call.database().verify_metadata_index(tenant, home, name)?.into())
+    Answer::json(&answers::verification(call.database().verify_metadata_index(tenant, home, name)?))
 }

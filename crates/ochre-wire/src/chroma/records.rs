@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use utoipa::ToSchema;
 
+use super::embeddings::{EmbeddingsPayload, QueryNumber, UpdateEmbeddingsPayload};
+use super::filter::{document_filter, metadata_filter};
+use super::metadata::{MetadataValue, UpdateMetadataValue, patches};
 use crate::Refused;
-use crate::embeddings::{EmbeddingsPayload, QueryNumber, UpdateEmbeddingsPayload};
-use crate::filter::{document_filter, metadata_filter};
-use crate::metadata::{MetadataValue, UpdateMetadataValue, patches};
 
 /// Body of add: columns of one length.
 #[derive(Debug, Deserialize, ToSchema)]

@@ -1,60 +1,6 @@
-//! What callers see of declared indexes, and of those that are suggested.
+//! What could be done about metadata indexes.
 
-use serde::{Serialize, Serializer};
-use serde_json::Value as Json;
-
-use super::definition::IndexDefinition;
-
-/// A declared index, as it is now.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MetadataIndex {
-    /// Its tenant.
-    pub tenant: String,
-    /// Its database.
-    pub database: String,
-    /// The name of its collection; absent if every collection of the database has it, or if its collection is gone.
-    pub collection: Option<String>,
-    /// Its name within the database.
-    pub name: String,
-    /// `pending`, `building`, `ready`, `rebuilding`, `failed`, `cancelled` or `invalid`.
-    pub status: String,
-    /// All there is to say of it: definition, progress, statistics and use, as an object.
-    pub details: Json,
-}
-
-impl MetadataIndex {
-    pub(crate) fn new(definition: &IndexDefinition, collection: Option<String>, details: Json) -> Self {
-        Self {
-            tenant: definition.tenant.clone(),
-            database: definition.database.clone(),
-            collection,
-            name: definition.index_name.clone(),
-            status: details["status"].as_str().unwrap_or_default().to_owned(),
-            details,
-        }
-    }
-}
-
-/// A member of what there is to say of it; null if it has none of this name.
-impl std::ops::Index<&str> for MetadataIndex {
-    type Output = Json;
-
-    fn index(&self, member: &str) -> &Json {
-        &self.details[member]
-    }
-}
-
-impl Serialize for MetadataIndex {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.details.serialize(serializer)
-    }
-}
-
-impl std::fmt::Display for MetadataIndex {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.details.fmt(f)
-    }
-}
+use super::definition::{ColumnDefinition, IndexDefinition};
 
 /// What could be done about the metadata indexes of a collection or a database, and why.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +34,7 @@ pub enum SuggestionKind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct MissingIndex {
     /// Its columns, as in a definition.
-    pub columns: Vec<Json>,
+    pub columns: Vec<ColumnDefinition>,
     /// How many filters asked for it.
     pub asked: u64,
     /// How long they took on average, in microseconds.

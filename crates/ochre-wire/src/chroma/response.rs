@@ -4,7 +4,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
-use crate::records::{Include, IncludeList};
+use super::records::{Include, IncludeList};
 
 /// A record's columns as an answer shows them; metadata is JSON text.
 pub trait Row {

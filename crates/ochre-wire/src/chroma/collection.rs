@@ -10,8 +10,8 @@ use serde_json::{Map, Value as Json, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::metadata::{MetadataPayload, MetadataValue};
 use crate::Refused;
-use crate::metadata::{MetadataPayload, MetadataValue};
 
 /// Body of creating a tenant.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -406,7 +406,7 @@ impl UpdateCollectionPayload {
             return Err(Refused::Invalid("Multiple vector index configurations provided".into()));
         }
         Ok(configuration.hnsw.as_ref().map(|change| {
-            let mut hnsw = current.hnsw();
+            let mut hnsw = current.hnsw().clone();
             change.apply(&mut hnsw);
             hnsw
         }))

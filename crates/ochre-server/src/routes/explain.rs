@@ -1,0 +1,69 @@
+//! What is told beside the records of an answer: how they were found, and what of the filter should be looked at.
+
+use ochre_engine::{Considered, Explain, Plan, Reason, Strategy, UnindexedFilter, UnindexedRemedy};
+use ochre_wire::admin::explain as wire;
+
+use crate::extensions::declaring;
+
+/// Puts the explanation beside what was found.
+pub(super) fn explained(mut body: Vec<u8>, explain: Option<&Explain>) -> Vec<u8> {
+    if let Some(explain) = explain {
+        body.pop();
+        body.extend(b",\"explain\":");
+        body.extend(serde_json::to_vec(&shown(explain)).unwrap_or_else(|_| b"null".to_vec()));
+        body.push(b'}');
+    }
+    body
+}
+
+fn shown(explain: &Explain) -> wire::Explain {
+    wire::Explain {
+        index: explain.index.clone(),
+        strategy: explain.strategy.into(),
+        matches_estimated: explain.matches_estimated,
+        matches_actual: explain.matches_actual,
+        rows_examined: explain.rows_examined,
+        coverage: explain.coverage,
+        indexes: explain.indexes.iter().map(considered).collect(),
+        filter_micros: explain.filter_micros,
+        search_micros: explain.search_micros,
+        plans: explain.plans.iter().map(plan).collect(),
+        text: explain.text.clone(),
+    }
+}
+
+fn considered(index: &Considered) -> wire::ConsideredIndex {
+    wire::ConsideredIndex {
+        index: index.index.clone(),
+        columns_used: index.columns.clone(),
+        estimated: index.estimated,
+        used: index.reason == Reason::Used,
+        reason: index.reason.text().into(),
+    }
+}
+
+fn plan(plan: &Plan) -> wire::SearchPlan {
+    let Plan { strategy, visited, scanned, reranked, unindexed, unreachable, .. } = *plan;
+    wire::SearchPlan {
+        strategy: strategy.name().into(),
+        visited,
+        scanned,
+        reranked,
+        unindexed,
+        unreachable,
+        fell_back: strategy == Strategy::GraphThenScan,
+        measured: reranked,
+        tail: unindexed,
+    }
+}
+
+/// That no index answers a filter, with the request that helps.
+pub(crate) fn unindexed_text(found: &UnindexedFilter) -> String {
+    let UnindexedRemedy::Declare(definition) = &found.remedy else { return found.to_string() };
+    let request = declaring(definition);
+    let body = request.body.unwrap_or_default();
+    format!(
+        "where: no metadata index answers this filter, and the collection has {} records; declare one: {} {} {body}",
+        found.records, request.method, request.path
+    )
+}

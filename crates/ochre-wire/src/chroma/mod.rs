@@ -1,0 +1,24 @@
+//! Chroma's JSON shapes, and their way to and from the model.
+//!
+//! Names of types and fields are Chroma's own where an error text shows them to clients.
+
+mod collection;
+mod embeddings;
+mod filter;
+mod metadata;
+mod records;
+mod response;
+
+pub use collection::{
+    Collection, CollectionConfiguration, CreateCollectionPayload, CreateDatabasePayload, CreateOptions,
+    CreateTenantPayload, Database, UpdateCollectionPayload, UpdateTenantPayload, create_options, shown_metadata,
+};
+pub use embeddings::{EmbeddingsPayload, QueryNumber, UpdateEmbeddingsPayload};
+pub use filter::{document_filter, metadata_filter};
+pub use metadata::{MetadataPayload, MetadataValue, SparseVector, UpdateMetadataValue};
+pub use records::{
+    AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, ForkCollectionPayload, GetRequestPayload, Include,
+    IncludeList, QueryRequestPayload, SearchRequestPayload, UpdateCollectionRecordsPayload,
+    UpsertCollectionRecordsPayload,
+};
+pub use response::{Row, get_response, query_response};
