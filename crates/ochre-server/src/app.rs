@@ -1,26 +1,19 @@
 //! What every handler has: the database, the configuration, and the one bridge from async to the engine.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Path};
 use axum::http::StatusCode;
-use axum::http::request::Parts;
+use ochre_engine::Database;
 use ochre_engine::model::budget::{self, Budget, RequestMemory};
-use ochre_engine::{Collection, DEFAULT_DATABASE, DEFAULT_TENANT, Database, StoreError};
-use ochre_extension::find_collection;
 use tokio::sync::Semaphore;
-use uuid::Uuid;
 
 use crate::auth::{Auth, current_room};
-use crate::body::Query;
 use crate::body_budget::BodyBudget;
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::embedding::EmbeddingFunction;
 use crate::error::ApiError;
-use crate::extensions::Loaded;
 use crate::requests::Requests;
 use crate::user_jobs::{Reach, UserJobs};
 use crate::webhooks::Webhooks;
@@ -93,17 +86,10 @@ impl App {
         Self { auth: Some(Arc::new(auth)), ..self }
     }
 
-    /// Makes embeddings of texts by a function that the program registers, if the configuration names one.
-    ///
-    /// # Errors
-    /// [`ConfigError`] for a name that none has.
-    pub fn with_embedding_function(self, loaded: &Loaded) -> Result<Self, ConfigError> {
-        let name = self.config.embedding.function.clone();
-        if name.is_empty() {
-            return Ok(self);
-        }
-        let embed = loaded.embedding_function(&name)?;
-        Ok(Self { embedding_function: Some(Arc::new(EmbeddingFunction::Own { name, embed })), ..self })
+    /// Makes embeddings of texts by this function.
+    #[must_use]
+    pub(crate) fn with_function(self, function: EmbeddingFunction) -> Self {
+        Self { embedding_function: Some(Arc::new(function)), ..self }
     }
 
     /// Reads the jobs that users made, and schedules them. After [`App::with_auth`], within the runtime that serves.
@@ -263,116 +249,6 @@ struct CancelWhenDropped(Arc<Budget>);
 impl Drop for CancelWhenDropped {
     fn drop(&mut self) {
         self.0.cancel();
-    }
-}
-
-/// The collection that a data route names: by UUID, within the tenant and database of the path.
-pub(crate) fn collection(database: &Database, path: &CollectionPath) -> Result<Collection, ApiError> {
-    match database.collection_by_id(path.uuid()?) {
-        Ok(collection) => within(collection, path),
-        Err(error) if error.not_found().is_some() => Err(path.missing()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// As [`collection`], if the catalog has it in memory: nothing is read from disk, so it may be called on any thread.
-pub(crate) fn collection_in_memory(database: &Database, path: &CollectionPath) -> Result<Option<Collection>, ApiError> {
-    let found = database.collection_in_memory(path.uuid()?);
-    found.map(|collection| within(collection, path)).transpose()
-}
-
-/// A collection, if it is where the path says.
-fn within(collection: Collection, path: &CollectionPath) -> Result<Collection, ApiError> {
-    let info =
-        collection.info().map_err(|error| if error.not_found().is_some() { path.missing() } else { error.into() })?;
-    if info.tenant != path.tenant || info.database != path.database {
-        return Err(path.missing());
-    }
-    Ok(collection)
-}
-
-/// A collection as our own routes name it: by name or UUID, the name first; tenant and database are the default ones
-/// where the path does not say them.
-#[derive(Clone, Debug)]
-pub(crate) struct CollectionRef {
-    tenant: String,
-    database: String,
-    name: String,
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for CollectionRef {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        #[derive(serde::Deserialize)]
-        struct Home {
-            tenant: Option<String>,
-            database: Option<String>,
-        }
-        let path = Path::<HashMap<String, String>>::from_request_parts(parts, state).await;
-        let Path(mut path) = path.map_err(|rejection| ApiError::invalid(rejection.body_text()))?;
-        let Query(home) = Query::<Home>::from_request_parts(parts, state).await?;
-        Ok(Self {
-            tenant: path.remove("tenant").or(home.tenant).unwrap_or_else(|| DEFAULT_TENANT.into()),
-            database: path.remove("database").or(home.database).unwrap_or_else(|| DEFAULT_DATABASE.into()),
-            name: path.remove("collection").unwrap_or_default(),
-        })
-    }
-}
-
-impl CollectionRef {
-    pub(crate) fn new(tenant: String, database: String, name: String) -> Self {
-        Self { tenant, database, name }
-    }
-
-    /// Tenant and database.
-    pub(crate) fn home(&self) -> [&str; 2] {
-        [&self.tenant, &self.database]
-    }
-
-    /// The collection.
-    pub(crate) fn find(&self, database: &Database) -> Result<Collection, ApiError> {
-        Ok(find_collection(database, &self.tenant, &self.database, &self.name)?)
-    }
-}
-
-/// Gone between two steps of one request: the same answer as if it had never been there.
-pub(crate) fn not_found_as(path: &CollectionPath) -> impl Fn(ochre_engine::Error) -> ApiError {
-    let text = format!("Collection [{}] does not exist.", path.id_text());
-    move |error| match &error {
-        ochre_engine::Error::Store(StoreError::NotFound { .. }) => ApiError::not_found(text.clone()),
-        _ => error.into(),
-    }
-}
-
-/// `…/tenants/{tenant}/databases/{database}`
-#[derive(Clone, Debug, serde::Deserialize)]
-pub(crate) struct DatabasePath {
-    pub(crate) tenant: String,
-    pub(crate) database: String,
-}
-
-/// `…/collections/{collection}` under a database.
-#[derive(Clone, Debug, serde::Deserialize)]
-pub(crate) struct CollectionPath {
-    pub(crate) tenant: String,
-    pub(crate) database: String,
-    pub(crate) collection: String,
-}
-
-impl CollectionPath {
-    pub(crate) fn uuid(&self) -> Result<Uuid, ApiError> {
-        Uuid::parse_str(&self.collection).map_err(|_| ApiError::invalid("Collection ID is not a valid UUIDv4"))
-    }
-
-    /// What is answered if there is no such collection.
-    fn missing(&self) -> ApiError {
-        ApiError::not_found(format!("Collection [{}] does not exist.", self.id_text()))
-    }
-
-    /// The id in its usual spelling.
-    fn id_text(&self) -> String {
-        self.uuid().map_or_else(|_| self.collection.clone(), |id| id.to_string())
     }
 }
 

@@ -8,12 +8,14 @@ use serde_json::json;
 
 use crate::config::EmbeddingConfig;
 use crate::error::ApiError;
-use crate::extensions::Embed;
 
 /// How long the endpoint may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// The embedding of a text, or why there is none.
+pub(crate) type Embed = dyn Fn(&str) -> Result<Vec<f32>, String> + Send + Sync;
 
 /// What makes embeddings of texts: a function of the program's own, or an endpoint.
 pub(crate) enum EmbeddingFunction {

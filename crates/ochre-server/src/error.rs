@@ -7,7 +7,7 @@ use ochre_engine::{Error, Invalid};
 use ochre_extension::Failure;
 use ochre_wire::Refused;
 
-use crate::routes::explain::unindexed_text;
+use crate::remedies::unindexed_text;
 
 /// An answer that is an error: `{"error": name, "message": text}`.
 #[derive(Clone, Debug)]
@@ -40,6 +40,10 @@ impl ApiError {
 
     pub(crate) fn bad_gateway(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, "InternalError", message)
+    }
+
+    pub(crate) const fn status(&self) -> StatusCode {
+        self.0.status()
     }
 
     pub(crate) fn shutting_down() -> Self {
@@ -104,4 +108,13 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+/// The schema of every answer that is an error.
+pub(crate) fn error_schema() -> serde_json::Value {
+    serde_json::json!({
+        "type": "object",
+        "required": ["error", "message"],
+        "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
+    })
 }

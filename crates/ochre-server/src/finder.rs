@@ -9,8 +9,9 @@ use ochre_engine::schema::{Comparison, Fields, Format, Parameter};
 use ochre_engine::{Collection, GetRequest, Include, IntrospectMode, IntrospectRequest, QueryRequest, Record};
 use serde_json::{Map, Value as Json, json};
 
-use crate::app::{App, CollectionRef};
+use crate::app::App;
 use crate::error::ApiError;
+use crate::paths::CollectionRef;
 
 /// How many records are returned unless the request says.
 pub(crate) const RECORDS: usize = 10;

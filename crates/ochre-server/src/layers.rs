@@ -1,12 +1,12 @@
-//! What surrounds every handler: request ids, no compression where it only costs, and bodies that nobody reads.
+//! What surrounds every handler: counts, request ids, no compression where it only costs, and bodies that nobody reads.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -14,10 +14,26 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 use uuid::Uuid;
 
+use crate::app::App;
+
 /// A body of up to this many bytes is read to its end even if its handler does not want it,
 const UNREAD_BYTES_MAX: u64 = 64 << 10;
 /// if it comes in this time.
 const UNREAD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Counts a request once it is answered.
+pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
+    // Clients may invent any.
+    let method = match request.method().as_str() {
+        known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known.to_owned(),
+        _ => "other".to_owned(),
+    };
+    let response = next.run(request).await;
+    app.requests().add((method, route, response.status().as_u16()), began.elapsed());
+    response
+}
 
 /// Names the request in the answer: `x-request-id` always (the client's own if it sent a short one),
 /// `chroma-trace-id` on errors, as Chroma does.

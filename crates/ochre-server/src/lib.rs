@@ -20,6 +20,8 @@ mod layers;
 mod openapi;
 mod operations;
 mod parameters;
+mod paths;
+mod remedies;
 mod requests;
 mod routes;
 mod s3;

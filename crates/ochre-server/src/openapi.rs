@@ -7,6 +7,7 @@ use ochre_wire as wire;
 use serde_json::{Map, Value as Json, json};
 use utoipa::OpenApi;
 
+use crate::error::error_schema;
 use crate::routes::descriptions;
 
 #[derive(OpenApi)]
@@ -49,58 +50,9 @@ pub(crate) fn document(extensions: &[Arc<dyn ApiExtension>]) -> Json {
     let mut components = schemas["components"].clone();
     components["schemas"]["ErrorResponse"] = error_schema();
     components["schemas"]["FoundRecords"] = crate::routes::find::found_schema();
-    let modes = json!({"enum": ["strict", "lax", "warn", "none"]});
-    components["schemas"]["DeclaredSchema"] = json!({
-        "type": "object",
-        "required": ["schema", "validation_type", "validating_party"],
-        "properties": {
-            "schema": {"type": ["object", "null"]},
-            "validation_type": modes,
-            "validating_party": {"enum": ["server", "both"]},
-            "stored_records": {"type": "object", "description": "How the stored records stand to it; after declaring"},
-        },
-    });
-    components["schemas"]["DeclareSchema"] = json!({
-        "type": "object",
-        "description": "The schema alone, or with how it is to be enforced",
-        "properties": {
-            "schema": {"type": "object"},
-            "validation_type": modes,
-            "validating_party": {"enum": ["server", "both"]},
-        },
-    });
-    components["schemas"]["ValidateSchema"] = json!({
-        "type": "object",
-        "additionalProperties": false,
-        "properties": {
-            "schema": {"type": "object", "description": "The declared one if absent"},
-            "validation_type": modes,
-            "ids": {"type": "array", "items": {"type": "string"}},
-            "metadatas": {"type": "array", "items": {"type": ["object", "null"]}, "description": "A batch; the stored records if absent"},
-            "documents": {"type": "array", "items": {"type": ["string", "null"]}},
-        },
-    });
-    components["schemas"]["NewKey"] = json!({
-        "type": "object",
-        "required": ["name", "grants"],
-        "additionalProperties": false,
-        "properties": {
-            "name": {"type": "string", "minLength": 1, "maxLength": 128},
-            "grants": {
-                "type": "array", "minItems": 1, "items": {"type": "string"},
-                "description": "role:tenant/database/collection, with * for any characters",
-            },
-            "expires_at": {
-                "type": ["string", "integer"], "format": "date-time",
-                "description": "From then on it is refused: RFC 3339, or seconds since 1970",
-            },
-            "requests_per_second": {"type": "integer", "minimum": 1},
-            "concurrent_requests": {"type": "integer", "minimum": 1},
-            "batch_records": {"type": "integer", "minimum": 1},
-            "collections": {"type": "integer", "minimum": 1},
-            "collection_records": {"type": "integer", "minimum": 1},
-        },
-    });
+    for (name, schema) in administration_schemas() {
+        components["schemas"][name] = schema;
+    }
     components["securitySchemes"] = json!({
         "bearer": {"type": "http", "scheme": "bearer"},
         "token": {"type": "apiKey", "in": "header", "name": "x-chroma-token"},
@@ -124,13 +76,66 @@ pub(crate) fn document(extensions: &[Arc<dyn ApiExtension>]) -> Json {
     })
 }
 
-/// The schema of every answer that is an error.
-pub(crate) fn error_schema() -> Json {
-    json!({
+/// Schemas of what is asked and answered beside Chroma's operations.
+fn administration_schemas() -> [(&'static str, Json); 4] {
+    let modes = json!({"enum": ["strict", "lax", "warn", "none"]});
+    let declared_schema = json!({
         "type": "object",
-        "required": ["error", "message"],
-        "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
-    })
+        "required": ["schema", "validation_type", "validating_party"],
+        "properties": {
+            "schema": {"type": ["object", "null"]},
+            "validation_type": modes,
+            "validating_party": {"enum": ["server", "both"]},
+            "stored_records": {"type": "object", "description": "How the stored records stand to it; after declaring"},
+        },
+    });
+    let declare_schema = json!({
+        "type": "object",
+        "description": "The schema alone, or with how it is to be enforced",
+        "properties": {
+            "schema": {"type": "object"},
+            "validation_type": modes,
+            "validating_party": {"enum": ["server", "both"]},
+        },
+    });
+    let validate_schema = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "schema": {"type": "object", "description": "The declared one if absent"},
+            "validation_type": modes,
+            "ids": {"type": "array", "items": {"type": "string"}},
+            "metadatas": {"type": "array", "items": {"type": ["object", "null"]}, "description": "A batch; the stored records if absent"},
+            "documents": {"type": "array", "items": {"type": ["string", "null"]}},
+        },
+    });
+    let new_key = json!({
+        "type": "object",
+        "required": ["name", "grants"],
+        "additionalProperties": false,
+        "properties": {
+            "name": {"type": "string", "minLength": 1, "maxLength": 128},
+            "grants": {
+                "type": "array", "minItems": 1, "items": {"type": "string"},
+                "description": "role:tenant/database/collection, with * for any characters",
+            },
+            "expires_at": {
+                "type": ["string", "integer"], "format": "date-time",
+                "description": "From then on it is refused: RFC 3339, or seconds since 1970",
+            },
+            "requests_per_second": {"type": "integer", "minimum": 1},
+            "concurrent_requests": {"type": "integer", "minimum": 1},
+            "batch_records": {"type": "integer", "minimum": 1},
+            "collections": {"type": "integer", "minimum": 1},
+            "collection_records": {"type": "integer", "minimum": 1},
+        },
+    });
+    [
+        ("DeclaredSchema", declared_schema),
+        ("DeclareSchema", declare_schema),
+        ("ValidateSchema", validate_schema),
+        ("NewKey", new_key),
+    ]
 }
 
 fn parameter(Parameter { name, kind }: &Parameter) -> Json {

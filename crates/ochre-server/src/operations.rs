@@ -10,7 +10,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, Path, RawQuery, Request, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, on};
+use axum::routing::on;
 use http_body_util::BodyExt;
 use ochre_auth::{OwnPermission, Permission, Roles};
 use ochre_engine::Database;
@@ -23,6 +23,7 @@ use crate::body::JsonBytes;
 use crate::error::ApiError;
 use crate::openapi;
 use crate::routes;
+use crate::routes::served::method_filter;
 
 /// What each operation needs: the one table. What is not in it needs every permission there is.
 #[derive(Default)]
@@ -152,18 +153,6 @@ fn clash(one: &str, other: &str) -> bool {
         }
     }
     one != other && one.split('/').count() == other.split('/').count()
-}
-
-/// The requests that an operation of this method is for.
-pub(crate) fn method_filter(method: Method) -> MethodFilter {
-    match method {
-        Method::Get => MethodFilter::GET,
-        Method::Post => MethodFilter::POST,
-        Method::Put => MethodFilter::PUT,
-        Method::Patch => MethodFilter::PATCH,
-        Method::Delete => MethodFilter::DELETE,
-        Method::Options => MethodFilter::OPTIONS,
-    }
 }
 
 /// The routes of extensions.

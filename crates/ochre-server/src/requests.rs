@@ -4,14 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
 use parking_lot::Mutex;
 
-use crate::app::App;
 use crate::exposition::Exposition;
 
 /// Upper bounds of the classes of durations, in seconds.
@@ -22,7 +18,7 @@ const BOUNDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
 pub(crate) struct Requests(Arc<Mutex<BTreeMap<Key, Durations>>>);
 
 /// Method, route and status.
-type Key = (String, String, u16);
+pub(crate) type Key = (String, String, u16);
 
 #[derive(Default)]
 struct Durations {
@@ -31,22 +27,8 @@ struct Durations {
     seconds: f64,
 }
 
-/// Counts a request once it is answered.
-pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
-    // Clients may invent any.
-    let method = match request.method().as_str() {
-        known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known.to_owned(),
-        _ => "other".to_owned(),
-    };
-    let response = next.run(request).await;
-    app.requests().add((method, route, response.status().as_u16()), began.elapsed());
-    response
-}
-
 impl Requests {
-    fn add(&self, key: Key, took: Duration) {
+    pub(crate) fn add(&self, key: Key, took: Duration) {
         let seconds = took.as_secs_f64();
         let mut all = self.0.lock();
         let durations = all.entry(key).or_default();

@@ -25,7 +25,6 @@ use crate::layers;
 use crate::openapi;
 use crate::operations::{self, Permissions};
 use crate::parameters::{self, QueryParameters};
-use crate::requests;
 use crate::routes;
 use crate::routes::documentation::Document;
 use crate::routes::unknown;
@@ -64,7 +63,7 @@ pub fn service(app: App, extensions: &Loaded) -> Result<Router, String> {
     let guard = auth::Guard::new(app.clone(), Permissions::of(extensions.api()), extensions.permissions());
     let guarded = axum::middleware::from_fn_with_state(guard, auth::guard);
     let checked = axum::middleware::from_fn_with_state(QueryParameters::of(extensions.api()), parameters::check);
-    let counted = axum::middleware::from_fn_with_state(app.clone(), requests::count);
+    let counted = axum::middleware::from_fn_with_state(app.clone(), layers::count);
     let document = Document(openapi::document(extensions.api()).to_string().into());
     let own = extensions.api().iter().flat_map(|extension| Arc::clone(extension).operations());
     let paths: Vec<&str> =

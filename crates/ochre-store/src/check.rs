@@ -14,45 +14,12 @@ use crate::error::{Error, Result};
 use crate::head::{self, Found, HEAD_FILE};
 use crate::lock::Owner;
 use crate::quarantine::QUARANTINE_FOLDER;
+use crate::report::Report;
 use crate::segment::Segment;
-use crate::sqlite::{
-    DATABASE_FILE, PAGE_BYTES, SEGMENTS_FOLDER, damaged_pages, examine, has_checksums, open_read_only, segment_rows,
-};
-
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The file, relative to the database directory.
-    pub file: String,
-    /// What is wrong and where.
-    pub problem: String,
-}
-
-/// What a check found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Everything that is wrong; empty for a clean database.
-    pub findings: Vec<Finding>,
-    /// What is worth knowing and no damage.
-    pub notes: Vec<String>,
-    /// Collections that were checked.
-    pub collections: u64,
-    /// Records that were checked.
-    pub records: u64,
-    /// Vectors whose checksums were verified.
-    pub vectors: u64,
-}
-
-impl Report {
-    /// Whether nothing is wrong.
-    pub fn is_clean(&self) -> bool {
-        self.findings.is_empty()
-    }
-
-    pub(crate) fn find(&mut self, file: &str, problem: String) {
-        self.findings.push(Finding { file: file.to_owned(), problem });
-    }
-}
+use crate::sqlite::checksums::{PAGE_BYTES, damaged_pages, has_checksums};
+use crate::sqlite::connection::{DATABASE_FILE, SEGMENTS_FOLDER};
+use crate::sqlite::open::{examine, open_read_only};
+use crate::sqlite::segment_rows::segment_rows;
 
 /// Checks the database in `directory`: SQLite's own structure, every checksum of every segment, and
 /// that every record's vector, metadata and position are what the rest of the database says.

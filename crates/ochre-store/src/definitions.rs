@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
 
-use crate::sqlite::SCRIPTS;
+use crate::sqlite::migrations::SCRIPTS;
 
 /// The tables of an extension that this program knows.
 #[derive(Clone, Debug, PartialEq, Eq)]

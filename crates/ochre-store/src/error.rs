@@ -172,7 +172,8 @@ impl Error {
                 Self::Corrupt { path: path.to_owned(), reason: error.to_string() }
             }
             _ if is_damaged_page(error) => {
-                let page = crate::sqlite::last_damaged_page().map_or(String::new(), |page| format!(" {page}"));
+                let page =
+                    crate::sqlite::checksums::last_damaged_page().map_or(String::new(), |page| format!(" {page}"));
                 let reason = format!("page{page} does not match its checksum: run `ochre check`, and restore a backup");
                 Self::Corrupt { path: path.to_owned(), reason }
             }

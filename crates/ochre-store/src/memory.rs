@@ -14,10 +14,10 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 use crate::block::VectorBlock;
-use crate::check::Report;
 use crate::error::{Error, Resource, Result};
 use crate::extension::{self, TableWork};
-use crate::resolve::{Rows, Stored, learn_keys, merge_records, resolve, validate};
+use crate::report::Report;
+use crate::resolve::{Resolved, Rows, Stored, learn_keys, merge_records, resolve, validate};
 use crate::store::{
     Alteration, Change, CollectionNumber, CollectionRow, Committed, Copy, DEFAULT_DATABASE, DEFAULT_TENANT,
     DatabaseRow, Debt, Head, IDEMPOTENCY_SECONDS, LOG_ENTRIES_KEPT, NewCollection, Observer, Operation, Outcome, Page,
@@ -424,85 +424,83 @@ impl State {
         let collection = self.collections.get_mut(&write.collection).ok_or_else(missing)?;
         let row = collection.row.clone();
         let resolved = resolve(write, &row, &mut MemoryRows(collection))?;
-        let mut outcome = Outcome { position: collection.position, deleted: resolved.deleted, replayed: false };
-        let mut committed = None;
-        if !resolved.is_nothing() {
-            outcome.position += 1;
-            let mut schema = collection.row.schema.clone();
-            let learned = learn_keys(&mut schema, &resolved)?;
-            let dimension = collection.row.dimension.or(resolved.dimension);
-            let first_id = self.next_vector_id;
-            let (mut changes, mut touched) = (Vec::new(), Vec::new());
-            for put in resolved.puts {
-                let offset = put.before.as_ref().map_or(collection.next_offset, |before| before.offset);
-                if put.before.is_none() {
-                    collection.next_offset = offset.checked_add(1).ok_or_else(|| {
-                        Error::Limit("the collection has used all 2³² record offsets; copy it into a new one".into())
-                    })?;
-                }
-                let vector = put.embedding.map(|_| {
-                    self.next_vector_id += 1;
-                    (0, usize::try_from(self.next_vector_id - 1 - first_id).expect("a batch fits memory"))
-                });
-                let vector_id = match (&put.before, vector) {
-                    (Some(before), None) => before.vector_id,
-                    _ => self.next_vector_id - 1,
-                };
-                touched.push(offset);
-                changes.push(Change::Put(Put {
-                    offset,
-                    vector_id,
-                    vector,
-                    metadata: put.metadata_changed().then(|| put.metadata.clone().unwrap_or_default()),
-                    has_document: put.document.is_some(),
-                    document_changed: put.document_changed(),
-                }));
-                collection.offsets.insert(put.id.clone(), offset);
-                let text = put.metadata.as_ref().map(Metadata::to_text);
-                let stored = Stored {
-                    offset,
-                    id: put.id,
-                    vector_id,
-                    metadata: put.metadata,
-                    uri: put.uri,
-                    document: put.document,
-                };
-                collection.records.insert(offset, (stored, outcome.position, text));
-            }
-            for deleted in resolved.deletes {
-                collection.records.remove(&deleted.offset);
-                collection.offsets.remove(&deleted.id);
-                touched.push(deleted.offset);
-                changes.push(Change::Delete { offset: deleted.offset });
-            }
-            collection.position = outcome.position;
-            collection.log.insert(outcome.position, touched);
-            while collection.log.len() as u64 > LOG_ENTRIES_KEPT {
-                collection.log.pop_first();
-            }
-            let mut blocks = Vec::new();
-            if !resolved.norms.is_empty() {
-                let ids = (first_id..self.next_vector_id).collect();
-                blocks.push(Arc::new(VectorBlock::owned(dimension.unwrap_or(0), ids, resolved.norms, resolved.values)));
-                collection.blocks.extend(blocks.iter().cloned());
-            }
-            let row_changed = learned || dimension != collection.row.dimension;
-            collection.row.schema = schema;
-            collection.row.dimension = dimension;
-            committed = Some(Committed {
-                collection: collection.row.number,
-                id: collection.row.id,
-                position: outcome.position,
-                changes,
-                blocks,
-                row: row_changed.then(|| Arc::new(collection.row.clone())),
-            });
-        }
+        let (deleted, is_nothing) = (resolved.deleted, resolved.is_nothing());
+        let committed =
+            if is_nothing { None } else { Some(apply_resolved(collection, &mut self.next_vector_id, resolved)?) };
+        let outcome = Outcome { position: collection.position, deleted, replayed: false };
         if let Some(key) = &write.idempotency {
             self.idempotency.insert((write.collection, key.key.clone()), (key.request, outcome, Instant::now()));
         }
         Ok((outcome, committed))
     }
+}
+
+/// Applies what a write comes to.
+fn apply_resolved(collection: &mut Collection, next_vector_id: &mut u64, resolved: Resolved) -> Result<Committed> {
+    let position = collection.position + 1;
+    let mut schema = collection.row.schema.clone();
+    let learned = learn_keys(&mut schema, &resolved)?;
+    let dimension = collection.row.dimension.or(resolved.dimension);
+    let first_id = *next_vector_id;
+    let (mut changes, mut touched) = (Vec::new(), Vec::new());
+    for put in resolved.puts {
+        let offset = put.before.as_ref().map_or(collection.next_offset, |before| before.offset);
+        if put.before.is_none() {
+            collection.next_offset = offset.checked_add(1).ok_or_else(|| {
+                Error::Limit("the collection has used all 2³² record offsets; copy it into a new one".into())
+            })?;
+        }
+        let vector = put.embedding.map(|_| {
+            *next_vector_id += 1;
+            (0, usize::try_from(*next_vector_id - 1 - first_id).expect("a batch fits memory"))
+        });
+        let vector_id = match (&put.before, vector) {
+            (Some(before), None) => before.vector_id,
+            _ => *next_vector_id - 1,
+        };
+        touched.push(offset);
+        changes.push(Change::Put(Put {
+            offset,
+            vector_id,
+            vector,
+            metadata: put.metadata_changed().then(|| put.metadata.clone().unwrap_or_default()),
+            has_document: put.document.is_some(),
+            document_changed: put.document_changed(),
+        }));
+        collection.offsets.insert(put.id.clone(), offset);
+        let text = put.metadata.as_ref().map(Metadata::to_text);
+        let stored =
+            Stored { offset, id: put.id, vector_id, metadata: put.metadata, uri: put.uri, document: put.document };
+        collection.records.insert(offset, (stored, position, text));
+    }
+    for deleted in resolved.deletes {
+        collection.records.remove(&deleted.offset);
+        collection.offsets.remove(&deleted.id);
+        touched.push(deleted.offset);
+        changes.push(Change::Delete { offset: deleted.offset });
+    }
+    collection.position = position;
+    collection.log.insert(position, touched);
+    while collection.log.len() as u64 > LOG_ENTRIES_KEPT {
+        collection.log.pop_first();
+    }
+    let mut blocks = Vec::new();
+    if !resolved.norms.is_empty() {
+        let ids = (first_id..*next_vector_id).collect();
+        blocks.push(Arc::new(VectorBlock::owned(dimension.unwrap_or(0), ids, resolved.norms, resolved.values)));
+        collection.blocks.extend(blocks.iter().cloned());
+    }
+    let row_changed = learned || dimension != collection.row.dimension;
+    collection.row.schema = schema;
+    collection.row.dimension = dimension;
+    Ok(Committed {
+        collection: collection.row.number,
+        id: collection.row.id,
+        position,
+        changes,
+        blocks,
+        row: row_changed.then(|| Arc::new(collection.row.clone())),
+    })
 }
 
 struct MemoryRows<'a>(&'a Collection);

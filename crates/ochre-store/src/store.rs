@@ -18,9 +18,9 @@ use ochre_model::{
 use uuid::Uuid;
 
 use crate::block::VectorBlock;
-use crate::check::Report;
 use crate::error::Result;
 use crate::extension::TableWork;
+use crate::report::Report;
 
 /// A collection's number: small, internal, never reused within a database.
 pub type CollectionNumber = u32;

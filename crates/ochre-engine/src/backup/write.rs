@@ -51,11 +51,8 @@ impl Backups {
         }
         let (epoch, position) = (self.store.epoch(), self.store.position()?);
         let parent = if kind == BackupKind::Incremental { parent_of(&manifests, epoch, position) } else { None };
-        let needed = self.store.statistics()?.database_bytes;
-        if let Some(free) = folder.parent().and_then(free_bytes).filter(|free| parent.is_none() && *free < needed) {
-            return Err(Failure::Failed(format!(
-                "copying the database file takes {needed} bytes of disk, and {free} are free: free some space"
-            )));
+        if parent.is_none() {
+            self.check_space(folder)?;
         }
         let taken_at = later_than_all(&manifests, SystemClock.now());
         // Compaction would remove what is to be copied: until it is kept under names of its own.
@@ -75,9 +72,8 @@ impl Backups {
             }
         };
         let mut there = repository.chunks()?;
-        let (mut files, mut shipped) = (Vec::new(), 0);
+        let (mut files, mut shipped, mut done) = (Vec::new(), 0, 0);
         let all: u64 = copy.files.iter().map(|file| file.bytes).sum();
-        let mut done = 0;
         for file in &copy.files {
             let before = done;
             files.push(ship(repository, file, &mut there, &mut shipped, &mut |bytes| {
@@ -86,12 +82,10 @@ impl Backups {
             })?);
             done = before + file.bytes;
         }
-        let stamp =
-            taken_at.to_rfc3339().split('.').next().unwrap_or_default().trim_end_matches('Z').replace([':', '-'], "");
         let kind = if parent.is_some() { BackupKind::Incremental } else { BackupKind::Full };
         let manifest = Manifest {
             format: BACKUP_VERSION,
-            id: format!("{stamp}Z-{:012}-{}", copy.position, kind.word()),
+            id: id_of(taken_at, copy.position, kind),
             kind,
             parent: parent.map(|parent| parent.id.clone()),
             taken_at: taken_at.to_rfc3339(),
@@ -120,6 +114,17 @@ impl Backups {
         Ok(manifest)
     }
 
+    /// Refuses to copy the database file where there is no room for it.
+    fn check_space(&self, folder: &Path) -> Result<(), Failure> {
+        let needed = self.store.statistics()?.database_bytes;
+        match folder.parent().and_then(free_bytes).filter(|free| *free < needed) {
+            Some(free) => Err(Failure::Failed(format!(
+                "copying the database file takes {needed} bytes of disk, and {free} are free: free some space"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Removes what a backup or its verification left whose process was killed.
     pub(crate) fn remove_unfinished(&self) {
         for folder in [PREPARING, RESTORING] {
@@ -135,6 +140,13 @@ impl Backups {
     pub(crate) fn changes_since(&self, last: &Manifest) -> Result<u64, Failure> {
         Ok(self.store.position()?.saturating_sub(last.position))
     }
+}
+
+/// The id of a backup: its second in UTC, its position, its kind.
+fn id_of(taken_at: Time, position: u64, kind: BackupKind) -> String {
+    let text = taken_at.to_rfc3339();
+    let second = text.split('.').next().unwrap_or_default().trim_end_matches('Z').replace([':', '-'], "");
+    format!("{second}Z-{position:012}-{}", kind.word())
 }
 
 /// The backup that an increment continues: the last one, if it is of this history and its chain is whole.

@@ -59,7 +59,7 @@ impl MetadataIndexes {
         let Some(index) = served else {
             // What is loaded without it has it in memory soon.
             let bytes_in_memory = if view.is_none() { Some(0) } else { None };
-            let kept = state.statistics.clone().unwrap_or_default();
+            let kept = state.statistics.unwrap_or_default();
             return IndexStatistics { loaded: false, bytes_on_disk, bytes_in_memory, ..kept };
         };
         let segments = || index.segments().iter().map(|(segment, _)| segment);

@@ -226,7 +226,7 @@ fn row(entry: &Entry, state: &State) -> Result<([u8; 16], [u8; 16], String), Err
         built_at: state.built_at,
         verified_at: state.verified_at,
         database_index: entry.database_index,
-        statistics: state.statistics.clone(),
+        statistics: state.statistics,
         origin: Some(state.origin),
     };
     let text = serde_json::to_string(&kept).map_err(|error| Error::invalid(error.to_string()))?;

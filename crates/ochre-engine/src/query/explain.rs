@@ -70,33 +70,7 @@ impl Explain {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let coverage =
             trace.coverage.map_or(0.0, |(covered, of)| if of == 0 { 1.0 } else { covered as f64 / of as f64 });
-        let ways: Vec<String> = [
-            (!used.is_empty()).then(|| format!("used index {}", used.join(", "))),
-            trace.by_trigram.then(|| "used the trigrams of documents".to_owned()),
-            trace.by_column.then(|| "scanned columns".to_owned()),
-            trace.by_document.then(|| "read documents".to_owned()),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        let by = match filter {
-            None => "no filter".to_owned(),
-            Some(_) if ways.is_empty() => "the filter looked records up".to_owned(),
-            Some(_) => format!("the filter {}", ways.join(", ")),
-        };
-        let search = plans.first().map_or(String::new(), |plan| {
-            format!(
-                "; the search was {}: {} nodes visited, {} quantized vectors scanned, {} vectors reranked",
-                plan.strategy.name(),
-                plan.visited,
-                plan.scanned,
-                plan.reranked
-            )
-        });
-        let text = format!(
-            "{by}: {matched} of {records} records pass ({estimated} estimated), {} looked at{search}",
-            trace.examined
-        );
+        let text = sentence(measurements, &used, estimated);
         Self {
             index: used.first().map(|name| (*name).to_owned()),
             strategy,
@@ -111,4 +85,34 @@ impl Explain {
             text,
         }
     }
+}
+
+/// All of it in a sentence.
+fn sentence(measurements: &Measurements<'_>, used: &[&str], estimated: usize) -> String {
+    let Measurements { view, filter, trace, matched, plans, .. } = *measurements;
+    let records = view.live().len();
+    let ways: Vec<String> = [
+        (!used.is_empty()).then(|| format!("used index {}", used.join(", "))),
+        trace.by_trigram.then(|| "used the trigrams of documents".to_owned()),
+        trace.by_column.then(|| "scanned columns".to_owned()),
+        trace.by_document.then(|| "read documents".to_owned()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let by = match filter {
+        None => "no filter".to_owned(),
+        Some(_) if ways.is_empty() => "the filter looked records up".to_owned(),
+        Some(_) => format!("the filter {}", ways.join(", ")),
+    };
+    let search = plans.first().map_or(String::new(), |plan| {
+        format!(
+            "; the search was {}: {} nodes visited, {} quantized vectors scanned, {} vectors reranked",
+            plan.strategy.name(),
+            plan.visited,
+            plan.scanned,
+            plan.reranked
+        )
+    });
+    format!("{by}: {matched} of {records} records pass ({estimated} estimated), {} looked at{search}", trace.examined)
 }

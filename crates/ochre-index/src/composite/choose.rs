@@ -5,7 +5,7 @@ use std::ops::Range;
 use ochre_model::{Filter, Scalar, Test, ValueType};
 
 use super::key::{beginning_with, number_range, push_element, push_name, push_operand};
-use super::{CompositeIndex, IndexColumn, IndexShape};
+use super::{CompositeIndex, CompositeSegment, IndexColumn, IndexShape};
 use crate::bitmap::Bitmap;
 use crate::evaluate::{Hints, flatten};
 use crate::view::View;
@@ -120,16 +120,7 @@ impl<'a> Choice<'a> {
                     continue;
                 }
             };
-            let refusal = if !index.is_ready {
-                Some(Reason::Building)
-            } else if hints.ignores(name) {
-                Some(Reason::Ignored)
-            } else if index.is_hidden && hints.use_index.as_deref() != Some(name) {
-                Some(Reason::Hidden)
-            } else {
-                None
-            };
-            if let Some(reason) = refusal {
+            if let Some(reason) = refusal(index, hints) {
                 note(name, &fit.columns, 0, reason);
                 continue;
             }
@@ -141,14 +132,7 @@ impl<'a> Choice<'a> {
                 note(name, &fit.columns, 0, Reason::ScanIsCheaper);
                 continue;
             }
-            let spans: Vec<Vec<Range<usize>>> = index
-                .segments()
-                .iter()
-                .map(|(segment, _)| {
-                    let spans = fit.ranges.iter().map(|(low, high)| segment.span(low, high));
-                    spans.filter(|span| !span.is_empty()).collect()
-                })
-                .collect();
+            let spans = fit.spans(index);
             let entries: usize = spans.iter().flatten().map(Range::len).sum();
             let outside = view.live().len().saturating_sub(index.covered().len());
             // A few here and there cost whole chunks of columns.
@@ -241,7 +225,30 @@ fn is_narrowed(filter: &Filter, view: &View, hints: &Hints) -> bool {
     }
 }
 
+/// Why an index is not used whatever it would cost.
+fn refusal(index: &CompositeIndex, hints: &Hints) -> Option<Reason> {
+    let name = index.shape.name.as_str();
+    if !index.is_ready {
+        Some(Reason::Building)
+    } else if hints.ignores(name) {
+        Some(Reason::Ignored)
+    } else if index.is_hidden && hints.use_index.as_deref() != Some(name) {
+        Some(Reason::Hidden)
+    } else {
+        None
+    }
+}
+
 impl Fit {
+    /// Where the ranges of keys lie in each segment.
+    fn spans(&self, index: &CompositeIndex) -> Vec<Vec<Range<usize>>> {
+        let of_segment = |segment: &CompositeSegment| {
+            let spans = self.ranges.iter().map(|(low, high)| segment.span(low, high));
+            spans.filter(|span| !span.is_empty()).collect()
+        };
+        index.segments().iter().map(|(segment, _)| of_segment(segment)).collect()
+    }
+
     fn of(shape: &IndexShape, parts: &[&Filter], view: &View) -> Result<Self, Reason> {
         let tests = || {
             parts.iter().enumerate().filter_map(|(number, part)| match part {

@@ -424,16 +424,14 @@ impl Graph {
         let Search { mut ef, distance_bound, visit_max, accept, duplicates_max, until } = search;
         context.begin(self.capacity());
         let mut accepted = 0;
-        for near in entries {
-            if context.see(near.node) {
-                let is_accepted = accept(near.node);
-                insert(&mut context.candidates, Candidate::of(*near, is_accepted), ef, &mut accepted);
-                if let Some(distance_bound) = distance_bound.filter(|_| is_accepted) {
-                    keep_best(&mut context.best, near.distance, distance_bound.k);
-                }
-                if until == Some(near.node) {
-                    return Ended::Met;
-                }
+        for near in entries.iter().filter(|near| see(&mut context.seen, &mut context.touched, near.node)) {
+            let is_accepted = accept(near.node);
+            insert(&mut context.candidates, Candidate::of(*near, is_accepted), ef, &mut accepted);
+            if let Some(distance_bound) = distance_bound.filter(|_| is_accepted) {
+                keep_best(&mut context.best, near.distance, distance_bound.k);
+            }
+            if until == Some(near.node) {
+                return Ended::Met;
             }
         }
         let mut limits = distance_bound.map_or(Limits::NONE, |distance_bound| distance_bound.limits(&context.best));
@@ -454,18 +452,8 @@ impl Graph {
             candidate.is_expanded = true;
             let Candidate { node, distance, .. } = *candidate;
             context.followed.push(node);
-            context.unvisited.clear();
-            context.same.clear();
-            let SearchContext { seen, touched, unvisited, same, .. } = &mut *context;
-            let (table, list) = self.list(node, level);
-            table.visit(list, nodes, same, |link| {
-                if see(seen, touched, link) {
-                    unvisited.push(link);
-                }
-            });
+            self.measure_unvisited(query, node, level, nodes, context);
             *visited += context.unvisited.len();
-            context.distances.resize(context.unvisited.len(), 0.0);
-            self.codes.distances(query, &context.unvisited, &mut context.distances);
             let mut first = next + 1;
             for (node, distance) in context.unvisited.iter().zip(&context.distances) {
                 let near = Near { distance: *distance, node: *node };
@@ -474,13 +462,10 @@ impl Graph {
                 {
                     // One of the two would go: not while it may be among the best for all that codes can tell.
                     let is_unclear = near.distance.max(worst.distance) <= limits.unclear;
-                    if is_unclear
-                        && let Some(distance_bound) =
-                            distance_bound.filter(|distance_bound| ef < distance_bound.unclear_max)
-                    {
-                        ef = ef.saturating_mul(2).min(distance_bound.unclear_max);
-                    } else if near.distance >= worst.distance {
-                        continue;
+                    match distance_bound.filter(|bound| is_unclear && ef < bound.unclear_max) {
+                        Some(bound) => ef = ef.saturating_mul(2).min(bound.unclear_max),
+                        None if near.distance >= worst.distance => continue,
+                        None => {}
                     }
                 }
                 if near.distance > limits.keep && context.candidates.len() >= followed_min {
@@ -500,29 +485,56 @@ impl Graph {
                 // Most of those that are kept are followed, sooner or later.
                 self.prefetch_links(*node, level);
             }
-            // As near as the node. They have no links to follow, and must not take the place of what has.
-            let mut room = duplicates_max;
-            while room > 0
-                && let Some(same) = context.same.pop()
-            {
-                if !context.see(same) {
-                    continue;
-                }
-                *visited += 1;
-                context.same.extend(self.duplicates(same));
-                if accept(same) {
-                    room -= 1;
-                    context.duplicates.push(Near { distance, node: same });
-                    if let Some(distance_bound) = distance_bound
-                        && keep_best(&mut context.best, distance, distance_bound.k)
-                    {
-                        limits = distance_bound.limits(&context.best);
-                    }
-                }
+            let best_changed = self.take_duplicates(distance, duplicates_max, accept, distance_bound, context, visited);
+            if let (true, Some(distance_bound)) = (best_changed, distance_bound) {
+                limits = distance_bound.limits(&context.best);
             }
             next = first;
         }
         Ended::Done
+    }
+
+    /// Measures the neighbours of a node that the search has not come by, and finds its duplicates.
+    #[inline]
+    fn measure_unvisited(&self, query: &Query, node: u32, level: usize, nodes: u32, context: &mut SearchContext) {
+        let SearchContext { seen, touched, unvisited, same, distances, .. } = context;
+        unvisited.clear();
+        same.clear();
+        let (table, list) = self.list(node, level);
+        table.visit(list, nodes, same, |link| {
+            if see(seen, touched, link) {
+                unvisited.push(link);
+            }
+        });
+        distances.resize(unvisited.len(), 0.0);
+        self.codes.distances(query, unvisited, distances);
+    }
+
+    /// Takes up to `room` of the duplicates of a node that was expanded, which are as near as it is; whether the best
+    /// distances changed. They have no links to follow, and must not take the place of what has.
+    #[inline]
+    fn take_duplicates(
+        &self, distance: f32, mut room: usize, accept: &mut dyn FnMut(u32) -> bool,
+        distance_bound: Option<DistanceBound>, context: &mut SearchContext, visited: &mut usize,
+    ) -> bool {
+        let mut best_changed = false;
+        while room > 0
+            && let Some(same) = context.same.pop()
+        {
+            if !context.see(same) {
+                continue;
+            }
+            *visited += 1;
+            context.same.extend(self.duplicates(same));
+            if accept(same) {
+                room -= 1;
+                context.duplicates.push(Near { distance, node: same });
+                if let Some(distance_bound) = distance_bound {
+                    best_changed |= keep_best(&mut context.best, distance, distance_bound.k);
+                }
+            }
+        }
+        best_changed
     }
 
     pub(super) fn take_scratch(&self) -> SearchContext {

@@ -150,20 +150,7 @@ impl Graph {
         let coding = self.codes.coding();
         let preface = preface_bytes(&coding, lost.len());
         let mut parts = Parts { out, at: preface as u64, sections: Vec::new() };
-        match &self.codes {
-            Codes::Sq4(nibbles) => {
-                parts.rows(capacity, nibbles.rows.as_slice(), nibbles.lines(), &numbering)?;
-                parts.rows(capacity, nibbles.extras.as_slice(), 1, &numbering)?;
-                parts.rows(capacity, nibbles.sums.as_slice(), 1, &numbering)?;
-            }
-            Codes::Sq8(bytes) => {
-                parts.rows(capacity, bytes.codes.as_slice(), parameters.dimension, &numbering)?;
-                parts.rows(capacity, bytes.extras.as_slice(), 1, &numbering)?;
-            }
-            Codes::FullPrecision(floats) => {
-                parts.rows(capacity, floats.values.as_slice(), parameters.dimension, &numbering)?
-            }
-        }
+        self.write_codes(capacity, &numbering, &mut parts)?;
         parts.rows(capacity, self.nodes.as_slice(), 1, &numbering)?;
         parts.part(capacity * size_of::<u32>(), |out| out.write(bytemuck::cast_slice(&starts[..capacity])))?;
         // The lists of these levels, node after node.
@@ -220,6 +207,25 @@ impl Graph {
         head[CHECKSUM_AT..CHECKSUM_AT + 4].copy_from_slice(&checksum.to_le_bytes());
         out.seek(SeekFrom::Start(0))?;
         out.write_all(&head)
+    }
+
+    fn write_codes<W: Write + Seek>(
+        &self, capacity: usize, numbering: &NodePermutation, parts: &mut Parts<'_, W>,
+    ) -> io::Result<()> {
+        match &self.codes {
+            Codes::Sq4(nibbles) => {
+                parts.rows(capacity, nibbles.rows.as_slice(), nibbles.lines(), numbering)?;
+                parts.rows(capacity, nibbles.extras.as_slice(), 1, numbering)?;
+                parts.rows(capacity, nibbles.sums.as_slice(), 1, numbering)
+            }
+            Codes::Sq8(bytes) => {
+                parts.rows(capacity, bytes.codes.as_slice(), self.parameters.dimension, numbering)?;
+                parts.rows(capacity, bytes.extras.as_slice(), 1, numbering)
+            }
+            Codes::FullPrecision(floats) => {
+                parts.rows(capacity, floats.values.as_slice(), self.parameters.dimension, numbering)
+            }
+        }
     }
 
     /// The entry point, or, if that is a node past the first `count`, whose linking was interrupted, the
@@ -290,12 +296,7 @@ impl Graph {
         let (words, _) = rest.as_chunks::<4>();
         let mean: Vec<f32> = words[..mean_len].iter().map(|x| f32::from_le_bytes(*x)).collect();
         let lost: Vec<u32> = words[mean_len..].iter().map(|x| u32::from_le_bytes(*x)).collect();
-        let coding = match kind {
-            2 => Quantization::Sq4(mean, error_stddev),
-            1 => Quantization::Sq8(mean, error_stddev),
-            0 => Quantization::FullPrecision,
-            _ => return Err(Unusable("it codes vectors in an unknown way")),
-        };
+        let coding = quantization(kind, mean, error_stddev)?;
         let number = |number: u64| usize::try_from(number).map_err(|_| Unusable("it does not fit memory"));
         let room = Capacity { capacity: number(capacity)?, count: number(count)?, upper_lists: number(upper_lists)? };
         let graph = Self::allocate(parameters, coding, room, &mut |bytes| memory.take(bytes))
@@ -321,6 +322,15 @@ impl Graph {
         }
         graph.set_reached(Connectivity::of_snapshot(room.count, lost));
         Ok((graph, position))
+    }
+}
+
+fn quantization(kind: u32, mean: Vec<f32>, error_stddev: f32) -> Result<Quantization, SnapshotError> {
+    match kind {
+        2 => Ok(Quantization::Sq4(mean, error_stddev)),
+        1 => Ok(Quantization::Sq8(mean, error_stddev)),
+        0 => Ok(Quantization::FullPrecision),
+        _ => Err(Unusable("it codes vectors in an unknown way")),
     }
 }
 

@@ -126,7 +126,22 @@ impl Inner {
         }
         tracing::debug!(job = name, reason = message, urgent = is_urgent, attempt = due.attempt, "a job begins");
         let schedule = advanced(&job.schedule, &due);
-        let run = Run {
+        let Some(run) = self.parts.store.begin(&schedule, &self.new_run(name, &due, message, now), LEASE)? else {
+            self.reload(job)?;
+            self.wake();
+            return Ok(None);
+        };
+        job.schedule = Schedule { version: schedule.version + 1, ..schedule };
+        job.is_unsaved = false;
+        // Urgent, so that it comes to its end: an urgent run is not raised any more.
+        let was_raised = job.schedule.last_run.as_ref().is_some_and(|run| run.status == Status::Escalated);
+        let is_urgent = is_urgent || due.attempt > 1 && was_raised;
+        let class = if is_urgent { Class::Urgent } else { job.schedule.policies.class };
+        Ok(Some(Ready::new(job, run, class, failure)))
+    }
+
+    fn new_run(&self, name: &str, due: &Due, message: String, now: Time) -> Run {
+        Run {
             job: name.to_owned(),
             scheduled_at: due.scheduled_at,
             kind: due.kind,
@@ -140,19 +155,7 @@ impl Inner {
             message,
             progress: None,
             coalesced: due.coalesced,
-        };
-        let Some(run) = self.parts.store.begin(&schedule, &run, LEASE)? else {
-            self.reload(job)?;
-            self.wake();
-            return Ok(None);
-        };
-        job.schedule = Schedule { version: schedule.version + 1, ..schedule };
-        job.is_unsaved = false;
-        // Urgent, so that it comes to its end: an urgent run is not raised any more.
-        let was_raised = job.schedule.last_run.as_ref().is_some_and(|run| run.status == Status::Escalated);
-        let is_urgent = is_urgent || due.attempt > 1 && was_raised;
-        let class = if is_urgent { Class::Urgent } else { job.schedule.policies.class };
-        Ok(Some(Ready::new(job, run, class, failure)))
+        }
     }
 
     /// Ends runs that nobody holds any more, and queues them to be tried again.

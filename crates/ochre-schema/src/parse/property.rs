@@ -68,22 +68,7 @@ pub(super) fn property(given: &Json, at: At<'_>) -> Parsed<Property> {
 }
 
 fn property_object(members: &Map<String, Json>, at: At<'_>) -> Parsed<Property> {
-    let is_known = |name: &str| PROPERTY_MEMBERS.contains(&name) || ANNOTATIONS.contains(&name);
-    let is_slip_of_member = |name: &str| PROPERTY_MEMBERS.iter().any(|known| is_slip(name, known));
-    let is_property =
-        |value: &Json| value.is_object() || value.as_str().is_some_and(|name| scalar_or_list(name).is_some());
-    let looks_like_keys = !members.is_empty()
-        && members.iter().all(|(name, value)| !is_known(name) && is_property(value))
-        // A single misspelt member is told by its own name.
-        && (members.len() > 1 || is_slip(at.name, "properties") || !members.keys().any(|name| is_slip_of_member(name)));
-    if looks_like_keys {
-        let meant = nearest(at.name, ["properties"].into_iter());
-        return at.error(match meant {
-            Some(meant) => format!("this looks like keys with their types; did you mean {meant:?}?"),
-            None => "this looks like keys of an object, and metadata values are flat: use keys such as \"author_name\""
-                .into(),
-        });
-    }
+    refuse_keys(members, at)?;
     refuse_unknown(members, &PROPERTY_MEMBERS, at)?;
     let mut property = Property {
         description: text(members, "description", at)?,
@@ -126,42 +111,69 @@ fn property_object(members: &Map<String, Json>, at: At<'_>) -> Parsed<Property> 
     };
     bounds(&mut property, members, at)?;
     if let Some(given) = members.get("enum") {
-        let here = at.to("enum");
-        let Json::Array(list) = given else {
-            return here.error(format!("expected a list of values, found {}", kind(given)));
-        };
-        if list.is_empty() {
-            return here.error("an empty list allows no value at all; leave enum out to allow any");
-        }
-        let values = list.iter().enumerate().map(|(index, json)| value(json, here.to(&index.to_string())));
-        property.allowed = Some(values.collect::<Parsed<Vec<_>>>()?.into());
+        property.allowed = Some(allowed(given, at.to("enum"))?.into());
     }
     if let Some(given) = members.get("const") {
         property.allowed = Some(vec![value(given, at.to("const"))?].into());
     }
     if let Some(given) = members.get("examples") {
-        let Json::Array(list) = given else {
-            return at.to("examples").error(format!("expected a list, found {}", kind(given)));
-        };
-        for (index, example) in list.iter().enumerate() {
-            let (examples, index) = (at.to("examples"), index.to_string());
-            let here = examples.to(&index);
-            if at.is_stored {
-                break;
-            }
-            let ty = value(example, here)?.value_type();
-            if !property.takes(ty) {
-                let text = format!("the example is {}, and the type is {}", type_name(ty), types_text(&property));
-                return here.error(text);
-            }
-        }
-        property.examples.clone_from(list);
+        property.examples = examples(&property, given, at)?;
     }
     if let Some(given) = members.get("default") {
         property.default = Some(value(given, at.to("default"))?);
     }
     consistent(&property, at)?;
     Ok(property)
+}
+
+/// Refuses keys of an object where a property is declared: metadata values are flat.
+fn refuse_keys(members: &Map<String, Json>, at: At<'_>) -> Parsed<()> {
+    let is_known = |name: &str| PROPERTY_MEMBERS.contains(&name) || ANNOTATIONS.contains(&name);
+    let is_slip_of_member = |name: &str| PROPERTY_MEMBERS.iter().any(|known| is_slip(name, known));
+    let is_property =
+        |value: &Json| value.is_object() || value.as_str().is_some_and(|name| scalar_or_list(name).is_some());
+    let looks_like_keys = !members.is_empty()
+        && members.iter().all(|(name, value)| !is_known(name) && is_property(value))
+        // A single misspelt member is told by its own name.
+        && (members.len() > 1 || is_slip(at.name, "properties") || !members.keys().any(|name| is_slip_of_member(name)));
+    if looks_like_keys {
+        let meant = nearest(at.name, ["properties"].into_iter());
+        return at.error(match meant {
+            Some(meant) => format!("this looks like keys with their types; did you mean {meant:?}?"),
+            None => "this looks like keys of an object, and metadata values are flat: use keys such as \"author_name\""
+                .into(),
+        });
+    }
+    Ok(())
+}
+
+/// The values of `enum`.
+fn allowed(given: &Json, here: At<'_>) -> Parsed<Vec<Value>> {
+    let Json::Array(list) = given else {
+        return here.error(format!("expected a list of values, found {}", kind(given)));
+    };
+    if list.is_empty() {
+        return here.error("an empty list allows no value at all; leave enum out to allow any");
+    }
+    list.iter().enumerate().map(|(index, json)| value(json, here.to(&index.to_string()))).collect()
+}
+
+/// The values of `examples`, which are of the property's type.
+fn examples(property: &Property, given: &Json, at: At<'_>) -> Parsed<Vec<Json>> {
+    let Json::Array(list) = given else {
+        return at.to("examples").error(format!("expected a list, found {}", kind(given)));
+    };
+    // What was stored by older versions is not refused.
+    for (index, example) in list.iter().enumerate().filter(|_| !at.is_stored) {
+        let (examples, index) = (at.to("examples"), index.to_string());
+        let here = examples.to(&index);
+        let ty = value(example, here)?.value_type();
+        if !property.takes(ty) {
+            let text = format!("the example is {}, and the type is {}", type_name(ty), types_text(property));
+            return here.error(text);
+        }
+    }
+    Ok(list.clone())
 }
 
 /// Refuses rules that contradict each other or could never apply.

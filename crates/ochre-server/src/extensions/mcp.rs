@@ -31,10 +31,11 @@ use rmcp::{ErrorData, RoleServer, ServiceExt};
 use serde_json::{Map, Value as Json, json};
 use tokio::sync::watch;
 
-use crate::app::{App, CollectionRef};
+use crate::app::App;
 use crate::body::arrived;
 use crate::error::ApiError;
 use crate::finder;
+use crate::paths::CollectionRef;
 use crate::routes::find::{common_parameters, found_schema};
 
 /// The header that names a session.

@@ -17,10 +17,10 @@ use serde_json::{Map, Value};
 
 use crate::app::App;
 use crate::config::{Config, ConfigError};
+use crate::embedding::{Embed, EmbeddingFunction};
 
 pub use self::mcp::serve_standard as serve_mcp;
 pub(crate) use self::mcp::tools_of;
-pub(crate) use self::metadata_indexes::answers::declaring;
 
 /// Where built-in extensions find the server once it runs.
 type Server = Arc<OnceLock<App>>;
@@ -57,8 +57,6 @@ impl Parts {
 
 type MakeScheduler = Arc<dyn Fn(SchedulerConfig) -> Result<Arc<dyn Scheduler>, ScheduleError> + Send + Sync>;
 type OpenTarget = Arc<dyn Fn(&str) -> Result<Arc<dyn BackupTarget>, Error> + Send + Sync>;
-/// The embedding of a text, or why there is none.
-pub(crate) type Embed = dyn Fn(&str) -> Result<Vec<f32>, String> + Send + Sync;
 
 /// The options of an extension: its section of the configuration.
 #[derive(Clone, Debug, Default)]
@@ -141,6 +139,21 @@ impl Loaded {
     /// Lets built-in ones find the server.
     pub(crate) fn connect(&self, app: &App) {
         let _ = self.server.set(app.clone());
+    }
+}
+
+impl App {
+    /// Makes embeddings of texts by a function that the program registers, if the configuration names one.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a name that none has.
+    pub fn with_embedding_function(self, loaded: &Loaded) -> Result<Self, ConfigError> {
+        let name = self.config().embedding.function.clone();
+        if name.is_empty() {
+            return Ok(self);
+        }
+        let embed = loaded.embedding_function(&name)?;
+        Ok(self.with_function(EmbeddingFunction::Own { name, embed }))
     }
 }
 

@@ -5,7 +5,7 @@ use axum::extract::State;
 use ochre_extension::{Access, Description, Permission};
 use serde_json::{Value as Json_, json};
 
-use super::Served;
+use super::served::Served;
 use crate::app::App;
 use crate::error::ApiError;
 

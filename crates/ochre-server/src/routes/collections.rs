@@ -13,11 +13,12 @@ use ochre_wire::{
 use serde_json::{Value as Json_, json};
 use uuid::Uuid;
 
-use super::Served;
-use crate::app::{App, CollectionPath, DatabasePath, collection, not_found_as};
+use super::served::Served;
+use crate::app::App;
 use crate::auth::{Audited, Caller};
 use crate::body::{JsonBytes, PageQuery, Query};
 use crate::error::ApiError;
+use crate::paths::{CollectionPath, DatabasePath, collection, not_found_as};
 
 pub(super) fn operations() -> Vec<Served> {
     vec![

@@ -7,11 +7,12 @@ use ochre_extension::{Access, Description, Parameter as P, Permission, Target};
 use ochre_wire::{CreateDatabasePayload, Database};
 use serde_json::{Value as Json_, json};
 
-use super::Served;
-use crate::app::{App, DatabasePath};
+use super::served::Served;
+use crate::app::App;
 use crate::auth::Caller;
 use crate::body::{JsonBytes, PageQuery, Query};
 use crate::error::ApiError;
+use crate::paths::DatabasePath;
 
 pub(super) fn operations() -> Vec<Served> {
     vec![

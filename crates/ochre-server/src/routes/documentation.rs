@@ -7,7 +7,7 @@ use axum::http::header;
 use axum::response::{Html, IntoResponse};
 use ochre_extension::{Access, Description};
 
-use super::Served;
+use super::served::Served;
 
 const PAGE: &str = include_str!("../../assets/docs.html");
 

@@ -1,9 +1,7 @@
 //! What is told beside the records of an answer: how they were found, and what of the filter should be looked at.
 
-use ochre_engine::{Considered, Explain, Plan, Reason, Strategy, UnindexedFilter, UnindexedRemedy};
+use ochre_engine::{Considered, Explain, Plan, Reason, Strategy};
 use ochre_wire::admin::explain as wire;
-
-use crate::extensions::declaring;
 
 /// Puts the explanation beside what was found.
 pub(super) fn explained(mut body: Vec<u8>, explain: Option<&Explain>) -> Vec<u8> {
@@ -55,15 +53,4 @@ fn plan(plan: &Plan) -> wire::SearchPlan {
         measured: reranked,
         tail: unindexed,
     }
-}
-
-/// That no index answers a filter, with the request that helps.
-pub(crate) fn unindexed_text(found: &UnindexedFilter) -> String {
-    let UnindexedRemedy::Declare(definition) = &found.remedy else { return found.to_string() };
-    let request = declaring(definition);
-    let body = request.body.unwrap_or_default();
-    format!(
-        "where: no metadata index answers this filter, and the collection has {} records; declare one: {} {} {body}",
-        found.records, request.method, request.path
-    )
 }

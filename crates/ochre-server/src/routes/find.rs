@@ -7,10 +7,11 @@ use ochre_engine::schema::Fields;
 use ochre_extension::{Access, Description, Parameter as P, Permission};
 use serde_json::{Map, Value as Json_, json};
 
-use super::Served;
-use crate::app::{App, CollectionRef};
+use super::served::Served;
+use crate::app::App;
 use crate::error::ApiError;
 use crate::finder::{OFFSET_MAX, RECORDS, RECORDS_MAX, find};
+use crate::paths::CollectionRef;
 
 const PATH: &str = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/find";
 /// The longest summary or description of an operation, in characters (a limit of GPT actions).
@@ -126,7 +127,7 @@ pub(super) fn document(fields: &Fields, [tenant, database]: [&str; 2], server: &
         }}},
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"FoundRecords": found_schema(), "ErrorResponse": crate::openapi::error_schema()},
+            "schemas": {"FoundRecords": found_schema(), "ErrorResponse": crate::error::error_schema()},
         },
     })
 }

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use ochre_extension::{Access, Description, Permission};
 use serde_json::{Value as Json_, json};
 
-use super::Served;
+use super::served::Served;
 use crate::app::App;
 use crate::auth::{Audited, Auth, Caller, Maker, NewKey};
 use crate::body::JsonBytes;

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use ochre_extension::{Access, Description, Method};
 
-use super::Served;
+use super::served::Served;
 use crate::error::ApiError;
 
 const PATH: &str = "/api/v1/{*rest}";

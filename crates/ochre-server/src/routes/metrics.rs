@@ -9,7 +9,7 @@ use ochre_engine::Database;
 use ochre_engine::scheduler::{JobState, JobStatus};
 use ochre_extension::{Access, Description, Permission};
 
-use super::Served;
+use super::served::Served;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::exposition::Exposition;

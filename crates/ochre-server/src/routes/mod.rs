@@ -7,38 +7,24 @@ mod admin;
 mod collections;
 mod databases;
 pub(crate) mod documentation;
-pub(crate) mod explain;
+mod explain;
 pub(crate) mod find;
 mod keys;
 mod legacy;
 mod metrics;
 mod records;
 mod schemas;
+pub(crate) mod served;
 mod system;
 mod tenants;
 mod unimplemented;
 pub(crate) mod unknown;
 
 use axum::Router;
-use axum::handler::Handler;
-use axum::routing::{MethodRouter, on};
 use ochre_extension::Description;
 
+use self::served::Served;
 use crate::app::App;
-use crate::operations::method_filter;
-
-/// An operation with what serves it.
-pub(crate) struct Served {
-    description: Description,
-    route: MethodRouter<App>,
-}
-
-impl Served {
-    /// `handler` answers requests of the method and to the path that the description names.
-    fn new<H: Handler<T, App>, T: 'static>(description: Description, handler: H) -> Self {
-        Self { route: on(method_filter(description.method), handler), description }
-    }
-}
 
 /// All of them, in the order of the reference.
 fn operations() -> impl Iterator<Item = Served> {

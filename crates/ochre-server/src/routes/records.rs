@@ -19,12 +19,14 @@ use ochre_wire::{
 };
 use serde_json::{Value as Json_, json};
 
-use super::Served;
-use super::explain::{explained, unindexed_text};
-use crate::app::{App, CollectionPath, collection, collection_in_memory, not_found_as};
+use super::explain::explained;
+use super::served::Served;
+use crate::app::App;
 use crate::auth::Caller;
 use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
+use crate::paths::{CollectionPath, collection, collection_in_memory, not_found_as};
+use crate::remedies::unindexed_text;
 use crate::sending::charged;
 
 /// How many rules of the schema a write breaks that was accepted.

@@ -14,12 +14,13 @@ use ochre_extension::{Access, Description, Parameter as P, Permission, parse_jso
 use serde::Deserialize;
 use serde_json::{Map, Value as Json_, json};
 
-use super::Served;
-use crate::app::{App, CollectionRef};
+use super::served::Served;
+use crate::app::App;
 use crate::auth::{Audited, Caller};
 use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
 use crate::finder;
+use crate::paths::CollectionRef;
 
 const BASE: &str = "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/schema";
 const BASE_V1: &str = "/api/v1/collections/{collection}/schema";

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use ochre_extension::{Access, Description, Permission};
 use serde_json::{Value as Json_, json};
 
-use super::Served;
+use super::served::Served;
 use crate::API_VERSION;
 use crate::app::App;
 use crate::auth::Caller;

@@ -6,7 +6,7 @@ use ochre_extension::{Access, Description, Permission};
 use ochre_wire::{CreateTenantPayload, UpdateTenantPayload};
 use serde_json::{Value as Json_, json};
 
-use super::Served;
+use super::served::Served;
 use crate::app::App;
 use crate::body::JsonBytes;
 use crate::error::ApiError;

@@ -7,10 +7,11 @@ use ochre_extension::{Access, Description, Permission};
 use ochre_wire::{ForkCollectionPayload, SearchRequestPayload};
 use serde_json::{Value as Json_, json};
 
-use super::Served;
-use crate::app::{App, CollectionPath, collection};
+use super::served::Served;
+use crate::app::App;
 use crate::body::JsonBytes;
 use crate::error::ApiError;
+use crate::paths::{CollectionPath, collection};
 
 pub(super) fn operations() -> Vec<Served> {
     vec![

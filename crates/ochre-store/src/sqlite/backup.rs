@@ -12,8 +12,11 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::checksums;
+use super::connection::{DATABASE_FILE, SEGMENTS_FOLDER, connect, first_rowid, read_meta};
 use super::records::decode_offsets;
-use super::{DATABASE_FILE, SEGMENTS_FOLDER, SqliteStore, connect, first_rowid, read_meta, segment_rows};
+use super::segment_rows::segment_rows;
+use super::store::SqliteStore;
 use crate::error::{Error, Result};
 use crate::extension;
 use crate::segment::Segment;
@@ -50,7 +53,7 @@ impl SqliteStore {
         let mut connection = connect(&self.path, self.vfs.as_deref())?;
         let failed = self.error("copy changes");
         connection.execute("ATTACH ?1 AS increment", [target.to_string_lossy()]).map_err(&failed)?;
-        super::checksums::reserve(&connection, "increment").map_err(&failed)?;
+        checksums::reserve(&connection, "increment").map_err(&failed)?;
         // Whatever becomes of a half-written increment, nobody uses it.
         connection
             .execute_batch("PRAGMA increment.synchronous = OFF; PRAGMA increment.journal_mode = OFF")

@@ -7,11 +7,11 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use super::{not_found, writer::Failure};
+use super::connection::{Failure, new_epoch, not_found, read_meta, write_meta};
 use crate::error::{Error, Resource};
 use crate::store::{
-    Alteration, CollectionNumber, CollectionRow, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, NewCollection, Page,
-    Tenant,
+    Alteration, CollectionNumber, CollectionRow, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, Head, NewCollection,
+    Page, Tenant,
 };
 
 type Sqlite<T> = rusqlite::Result<T>;
@@ -19,10 +19,6 @@ type Sqlite<T> = rusqlite::Result<T>;
 type Changed<T> = Result<T, Failure>;
 
 const COLUMNS: &str = "number, id, tenant, database, name, metadata, schema, dimension, declaration";
-
-pub(super) fn new_epoch() -> i64 {
-    i64::from_ne_bytes(Uuid::new_v4().as_bytes()[..8].try_into().expect("eight bytes"))
-}
 
 pub(super) fn log(connection: &Connection, operation: &str, subject: &str) -> Sqlite<()> {
     let mut statement = connection.prepare_cached("INSERT INTO catalog_log (operation, subject) VALUES (?1, ?2)")?;
@@ -199,7 +195,7 @@ pub(super) fn count_collections(connection: &Connection, tenant: &str, database:
 pub(super) fn alter_collection(connection: &Connection, id: Uuid, change: &Alteration) -> Changed<CollectionRow> {
     let mut row = collection_by_id(connection, id)?.ok_or_else(|| not_found(Resource::Collection, id))?;
     if let Some(at) = change.at {
-        let head = super::reader::head(connection, row.number)?.map_or(0, |head| head.position);
+        let head = head(connection, row.number)?.map_or(0, |head| head.position);
         if head != at {
             return Err(Error::Stale { head }.into());
         }
@@ -236,8 +232,8 @@ pub(super) fn delete_collection(connection: &Connection, id: Uuid) -> Changed<Co
 /// Empties the catalog, and begins a new epoch; the collections that were deleted, and the epoch.
 pub(super) fn reset(connection: &Connection) -> Changed<(Vec<CollectionNumber>, u64)> {
     let epoch = new_epoch();
-    let previous = super::read_meta(connection, "epoch")?;
-    super::write_meta(connection, "previous_epoch", previous)?;
+    let previous = read_meta(connection, "epoch")?;
+    write_meta(connection, "previous_epoch", previous)?;
     let mut statement =
         connection.prepare_cached("UPDATE collections SET deleted = 1 WHERE deleted = 0 RETURNING number")?;
     let numbers = statement.query_map([], |row| row.get(0))?.collect::<Sqlite<_>>()?;
@@ -246,7 +242,7 @@ pub(super) fn reset(connection: &Connection) -> Changed<(Vec<CollectionNumber>, 
     connection.execute("DELETE FROM databases", [])?;
     connection.execute("INSERT INTO databases VALUES (?1, ?2, zeroblob(16))", [DEFAULT_TENANT, DEFAULT_DATABASE])?;
     connection.execute("DELETE FROM idempotency", [])?;
-    super::write_meta(connection, "epoch", epoch)?;
+    write_meta(connection, "epoch", epoch)?;
     log(connection, "reset", "")?;
     Ok((numbers, epoch.cast_unsigned()))
 }
@@ -258,4 +254,16 @@ fn uuid(row: &Row<'_>, column: usize) -> Sqlite<Uuid> {
 /// SQLite's spelling of "no limit" is −1.
 fn limit(page: Page) -> i64 {
     page.limit.map_or(-1, i64::from)
+}
+
+pub(super) fn head(connection: &Connection, collection: CollectionNumber) -> rusqlite::Result<Option<Head>> {
+    let mut statement = connection
+        .prepare_cached("SELECT position, records, next_offset FROM collections WHERE number = ?1 AND deleted = 0")?;
+    statement
+        .query_row([collection], |row| {
+            let next_offset = u32::try_from(row.get::<_, i64>(2)?).unwrap_or(u32::MAX);
+            let (position, records) = (row.get::<_, i64>(0)?, row.get::<_, i64>(1)?);
+            Ok(Head { position: position.cast_unsigned(), records: records.cast_unsigned(), next_offset })
+        })
+        .optional()
 }

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
-use super::writer::{Failure, now};
+use super::connection::{Failure, now};
 use crate::error::Error;
 use crate::store::{Idempotency, Outcome};
 

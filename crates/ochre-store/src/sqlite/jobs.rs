@@ -2,8 +2,8 @@
 
 use rusqlite::Connection;
 
-use super::SqliteStore;
-use super::writer::Failure;
+use super::connection::Failure;
+use super::store::SqliteStore;
 use crate::error::Result;
 
 impl SqliteStore {

@@ -3,12 +3,11 @@
 //! A filter that was resolved on an older state is asked again for what changed since, or, if the log no longer says,
 //! resolved again. So entries are kept for some minutes, and not more than a thousand of each collection.
 
-use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rusqlite::{Connection, params};
 
-use super::SqliteStore;
+use super::store::SqliteStore;
 use crate::error::Result;
 use crate::store::{CollectionNumber, LOG_ENTRIES_HELD_FOR_SNAPSHOT_MAX, LOG_ENTRIES_HELD_MAX, LOG_ENTRIES_KEPT};
 
@@ -22,31 +21,6 @@ pub(super) struct Prunable {
     pub(super) first: i64,
     /// The first that is kept.
     pub(super) kept: i64,
-}
-
-/// Where collections stood some time ago: whatever is older is old enough to go.
-pub(super) struct Heads {
-    age: Duration,
-    noted: VecDeque<(Instant, HashMap<CollectionNumber, i64>)>,
-}
-
-impl Heads {
-    /// Entries are kept for this long.
-    pub(super) fn new(age: Duration) -> Self {
-        Self { age, noted: VecDeque::new() }
-    }
-
-    /// Notes where collections stand now, unless that was done a moment ago; where they stood as long ago as
-    /// entries are kept, as far as is known.
-    fn note(&mut self, now: Instant, heads: HashMap<CollectionNumber, i64>) -> Option<&HashMap<CollectionNumber, i64>> {
-        if self.noted.back().is_none_or(|(noted, _)| now - *noted >= self.age / 4) {
-            self.noted.push_back((now, heads));
-        }
-        while self.noted.get(1).is_some_and(|(noted, _)| now - *noted >= self.age) {
-            self.noted.pop_front();
-        }
-        self.noted.front().filter(|(noted, _)| now - *noted >= self.age).map(|(_, heads)| heads)
-    }
 }
 
 impl SqliteStore {
@@ -101,22 +75,5 @@ impl SqliteStore {
             };
             Ok(())
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn heads_are_known_from_as_long_ago_as_entries_are_kept() {
-        let began = Instant::now();
-        let mut heads = Heads::new(Duration::from_secs(120));
-        let mut at = |seconds: u64| {
-            let stands = HashMap::from([(1, i64::try_from(seconds).unwrap())]);
-            heads.note(began + Duration::from_secs(seconds), stands).and_then(|heads| heads.get(&1)).copied()
-        };
-        assert_eq!((at(0), at(10), at(60), at(119)), (None, None, None, None));
-        assert_eq!((at(120), at(179), at(180), at(1000)), (Some(0), Some(0), Some(60), Some(179)));
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use super::connection::new_epoch;
 use crate::error::{Error, Result};
 use crate::store::{DEFAULT_DATABASE, DEFAULT_TENANT};
 
@@ -102,7 +103,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
         transaction.execute_batch(script).map_err(sqlite)?;
     }
     if version == 0 {
-        let epoch = super::catalog::new_epoch();
+        let epoch = new_epoch();
         transaction
             .execute_batch(&format!(
                 "INSERT INTO meta VALUES ('epoch', {epoch}), ('next_vector_id', 1), ('recoveries', 0);

@@ -10,205 +10,40 @@
 
 mod backup;
 mod catalog;
-mod checksums;
+pub(crate) mod checksums;
+pub(crate) mod connection;
 mod idempotency;
 mod jobs;
 mod log;
-mod migrations;
-mod open;
+pub(crate) mod migrations;
+pub(crate) mod open;
 mod reader;
 mod records;
 mod restore;
+pub(crate) mod segment_rows;
+mod state;
+mod store;
 mod upkeep;
 mod writer;
 
-use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
-use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
-use crate::block::Damage;
-use crate::check::{Report, check_database, check_pages};
-use crate::disk::{Disk, RealDisk};
-use crate::error::{Error, Resource, Result};
+pub use self::migrations::SCHEMA_VERSION;
+pub use self::store::{SqliteOptions, SqliteStore};
+
+use self::connection::{DATABASE_FILE, Failure, connect, read_meta};
+use crate::check::{check_database, check_pages};
+use crate::error::{Error, Result};
 use crate::extension::{self, TableWork};
-use crate::head::HeadFile;
-use crate::lock::Owner;
-use crate::quarantine::Quarantine;
-use crate::reserve::Reserve;
-use crate::segments::{SegmentRow, Segments};
+use crate::report::Report;
 use crate::store::{
     Alteration, CollectionNumber, CollectionRow, Copy, DatabaseRow, Debt, NewCollection, Observer, Operation, Outcome,
     Page, Reader, Statistics, Store, Tenant, Upkeep, Write,
 };
-
-pub(crate) use checksums::{PAGE_BYTES, damaged_pages, has_checksums, last_damaged_page};
-pub use migrations::SCHEMA_VERSION;
-pub(crate) use migrations::SCRIPTS;
-pub(crate) use open::{examine, open_read_only};
-use writer::{Ticket, Writer};
-
-/// The database file's name within the directory.
-pub(crate) const DATABASE_FILE: &str = "ochre.sqlite3";
-/// The segments' folder within the directory.
-pub(crate) const SEGMENTS_FOLDER: &str = "segments";
-/// Idle reader connections that are kept open.
-const IDLE_READERS_MAX: usize = 8;
-
-/// How to open a [`SqliteStore`].
-#[derive(Clone)]
-pub struct SqliteOptions {
-    /// Where segment files go; tests put a recording disk here.
-    pub disk: Arc<dyn Disk>,
-    /// The SQLite VFS to use; tests put a recording one here. The platform's own if absent.
-    pub vfs: Option<String>,
-    /// Map sealed segments into memory. Without, they are read into it; for file systems where a mapped
-    /// page may vanish.
-    pub map_segments: bool,
-    /// Segments are sealed when they would outgrow this, in bytes.
-    pub seal_bytes: u64,
-    /// Entries of the log that no consumer holds are kept for this long, and the last thousand of each collection at
-    /// the most.
-    pub log_age: Duration,
-    /// Open a database that has lost what was acknowledged, and go on with what is there: what no longer belongs to it
-    /// is kept in the folder `quarantine`.
-    pub accept_loss: bool,
-}
-
-impl Default for SqliteOptions {
-    fn default() -> Self {
-        Self {
-            disk: Arc::new(RealDisk),
-            vfs: None,
-            map_segments: true,
-            seal_bytes: 256 << 20,
-            log_age: Duration::from_secs(120),
-            accept_loss: false,
-        }
-    }
-}
-
-/// Readers map at most this much of the database file, in bytes; the rest is read page by page.
-const MAPPED_BYTES_MAX: i64 = 1 << 30;
-
-/// The truth in a directory.
-pub struct SqliteStore {
-    path: PathBuf,
-    vfs: Option<String>,
-    map_pages: bool,
-    queue: Mutex<VecDeque<Arc<Ticket>>>,
-    writer: Mutex<Writer>,
-    readers: Mutex<Vec<Connection>>,
-    segments: Segments,
-    observer: RwLock<Option<Arc<dyn Observer>>>,
-    /// Held for writing from a commit until its vectors are visible, so that no reader sees one without
-    /// the other.
-    publishing: RwLock<()>,
-    epoch: RwLock<u64>,
-    heads: Mutex<log::Heads>,
-    wait: upkeep::Wait,
-    disk: Arc<dyn Disk>,
-    head: HeadFile,
-    /// How many transactions this process knows of.
-    known_transactions: AtomicU64,
-    quarantine: Quarantine,
-    reserve: Reserve,
-    /// Whether every page of the database file has a checksum.
-    checksums: AtomicBool,
-    /// Dropped last: the directory is free once everything is closed.
-    _owner: Owner,
-}
-
-impl SqliteStore {
-    /// Segments and blocks found damaged when the database was opened.
-    pub fn damage(&self) -> Vec<Damage> {
-        self.segments.damage()
-    }
-
-    /// Whether every page of the database file has a checksum; older files get them by [`Upkeep::FullVacuum`].
-    pub fn has_checksums(&self) -> bool {
-        self.checksums.load(std::sync::atomic::Ordering::Relaxed)
-    }
-
-    /// Does what makes room on the disk; on a full one with the space that is kept aside for it.
-    fn making_room<T>(&self, change: impl Fn() -> Result<T>) -> Result<T> {
-        let mut done = change();
-        // First what the log takes, which may be more than the reserve.
-        for give in [&|| true, &|| self.reserve.release()] as [&dyn Fn() -> bool; 2] {
-            if !matches!(done, Err(Error::Full { .. })) || !give() {
-                continue;
-            }
-            let _ = self.run_upkeep(Upkeep::Checkpoint { truncate: true });
-            done = change();
-        }
-        done
-    }
-
-    /// Bytes that are free on the disk of the database.
-    fn free_bytes(&self) -> Option<u64> {
-        self.path.parent().and_then(crate::disk::free_bytes)
-    }
-
-    /// Goes on in another epoch, which was committed.
-    fn adopt_epoch(&self, committed: u64) {
-        let writer = self.writer.lock();
-        // Of two resets at once, that of the later one is in the catalog.
-        let there = writer.connection().and_then(|connection| read_meta(connection, "epoch").ok());
-        *self.epoch.write() = there.map_or(committed, i64::cast_unsigned);
-        self.note_head(writer.transactions(), writer.next_vector_id());
-        // The reset stands whatever becomes of this: after a power failure the head may be of the epoch before.
-        drop(self.head.sync());
-    }
-
-    fn error(&self, action: &'static str) -> impl Fn(rusqlite::Error) -> Error {
-        let path = self.path.clone();
-        move |error| Error::sqlite(action, &path, &error)
-    }
-
-    fn observer(&self) -> Option<Arc<dyn Observer>> {
-        self.observer.read().clone()
-    }
-
-    fn reader(&self) -> Result<reader::SqliteReader<'_>> {
-        let idle = self.readers.lock().pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => self.open_reader()?,
-        };
-        reader::SqliteReader::begin(self, connection)
-    }
-
-    /// A connection that reads pages where the system has them, rather than copying each.
-    fn open_reader(&self) -> Result<Connection> {
-        let connection = connect(&self.path, self.vfs.as_deref())?;
-        if self.map_pages {
-            connection.pragma_update(None, "mmap_size", MAPPED_BYTES_MAX).map_err(self.error("open"))?;
-        }
-        Ok(connection)
-    }
-
-    /// Asks something that touches a page here and there all over the database, in a connection of its own that copies
-    /// pages: mapped, each page would bring its neighbours into memory with it (Linux maps 64 KiB at once).
-    fn cold_read<T>(
-        &self, action: &'static str, question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T> {
-        let mut connection = connect(&self.path, self.vfs.as_deref())?;
-        let transaction = connection.transaction().map_err(self.error(action))?;
-        question(&transaction).map_err(self.error(action))
-    }
-
-    fn give_back(&self, connection: Connection) {
-        let mut readers = self.readers.lock();
-        if readers.len() < IDLE_READERS_MAX {
-            readers.push(connection);
-        }
-    }
-}
 
 impl Store for SqliteStore {
     fn create_tenant(&self, name: &str) -> Result<()> {
@@ -397,104 +232,22 @@ impl Store for SqliteStore {
     fn extend(&self, name: &str, migrations: &[&str]) -> Result<()> {
         self.change_catalog(|transaction| {
             extension::migrate(transaction, name, migrations)?;
-            Ok::<_, writer::Failure>(())
+            Ok::<_, Failure>(())
         })
     }
 
     fn change_tables(&self, work: TableWork<'_>) -> Result<()> {
         self.change_catalog(|transaction| {
             work(transaction)?;
-            Ok::<_, writer::Failure>(catalog::log(transaction, "change_tables", "")?)
+            Ok::<_, Failure>(catalog::log(transaction, "change_tables", "")?)
         })
     }
 
     fn touch_tables(&self, work: TableWork<'_>) -> Result<()> {
-        self.change_catalog(|transaction| Ok::<_, writer::Failure>(work(transaction)?))
+        self.change_catalog(|transaction| Ok::<_, Failure>(work(transaction)?))
     }
 
     fn read_tables(&self, work: TableWork<'_>) -> Result<()> {
         self.reader()?.query_rows("read tables of extensions", |connection| work(connection))
     }
-}
-
-/// So long a connection waits for locks of others.
-const BUSY_PATIENCE: Duration = Duration::from_secs(10);
-/// SQLite's number for `auto_vacuum = INCREMENTAL`.
-const INCREMENTAL: i64 = 2;
-
-/// Opens a connection with the settings every connection has.
-fn connect(path: &Path, vfs: Option<&str>) -> Result<Connection> {
-    let sqlite = |error: rusqlite::Error| Error::sqlite("open", path, &error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let vfs = checksums::vfs(vfs);
-    let connection = Connection::open_with_flags_and_vfs(path, flags, &*vfs).map_err(sqlite)?;
-    connection.busy_timeout(BUSY_PATIENCE).map_err(sqlite)?;
-    checksums::reserve(&connection, "main").map_err(sqlite)?;
-    // Setting it takes the lock of the writer, who may not let go of it for long, even if it is set already. It only
-    // takes effect before the first table, so it stands first.
-    let is_set = connection.pragma_query_value(None, "auto_vacuum", |row| Ok(row.get::<_, i64>(0)? == INCREMENTAL));
-    if !is_set.map_err(sqlite)? {
-        connection.pragma_update(None, "auto_vacuum", INCREMENTAL).map_err(sqlite)?;
-    }
-    connection
-        .execute_batch(
-            "PRAGMA journal_mode = WAL;
-             PRAGMA synchronous = FULL;
-             PRAGMA secure_delete = ON;
-             PRAGMA temp_store = MEMORY;
-             PRAGMA trusted_schema = OFF;
-             PRAGMA cache_size = -4096;
-             PRAGMA wal_autocheckpoint = 4000;
-             PRAGMA journal_size_limit = 1048576;",
-        )
-        .map_err(sqlite)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
-}
-
-/// Gives a database an id of its own, if an older version made it without one.
-fn name_database(connection: &Connection) -> rusqlite::Result<()> {
-    let has_id: bool =
-        connection.query_row("SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'database_id')", [], |row| row.get(0))?;
-    if has_id {
-        return Ok(());
-    }
-    rename_database(connection)
-}
-
-/// Gives a database another id: it goes its own way from now on.
-fn rename_database(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute("INSERT OR REPLACE INTO meta VALUES ('database_id', ?1)", [catalog::new_epoch()]).map(drop)
-}
-
-fn read_meta(connection: &Connection, key: &str) -> rusqlite::Result<i64> {
-    connection.prepare_cached("SELECT value FROM meta WHERE key = ?1")?.query_row([key], |row| row.get(0))
-}
-
-fn write_meta(connection: &Connection, key: &str, value: i64) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached("UPDATE meta SET value = ?2 WHERE key = ?1")?;
-    statement.execute(rusqlite::params![key, value]).map(drop)
-}
-
-pub(crate) fn segment_rows(connection: &Connection) -> rusqlite::Result<Vec<SegmentRow>> {
-    let mut statement =
-        connection.prepare("SELECT number, committed_bytes, sealed, dead_bytes FROM segments ORDER BY number")?;
-    let rows = statement.query_map([], |row| {
-        Ok(SegmentRow {
-            number: row.get(0)?,
-            committed_bytes: row.get::<_, i64>(1)?.cast_unsigned(),
-            sealed: row.get(2)?,
-            dead_bytes: row.get::<_, i64>(3)?.cast_unsigned(),
-        })
-    })?;
-    rows.collect()
-}
-
-/// The first rowid of a collection's records; offsets count from here.
-pub(crate) const fn first_rowid(collection: CollectionNumber) -> i64 {
-    (collection as i64) << 32
-}
-
-fn not_found(kind: Resource, name: impl std::fmt::Display) -> Error {
-    Error::NotFound { kind, name: name.to_string() }
 }

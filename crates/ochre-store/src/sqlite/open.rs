@@ -13,12 +13,15 @@ use parking_lot::{Mutex, RwLock};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::migrations::{self, APPLICATION_ID, SCHEMA_VERSION};
-use super::writer::{Writer, count_transaction, now};
-use super::{
-    DATABASE_FILE, SEGMENTS_FOLDER, SqliteOptions, SqliteStore, checksums, connect, log, read_meta, segment_rows,
-    upkeep, write_meta,
+use super::checksums;
+use super::connection::{
+    BUSY_PATIENCE, DATABASE_FILE, SEGMENTS_FOLDER, connect, count_transaction, name_database, new_epoch, now,
+    read_meta, write_meta,
 };
+use super::migrations::{self, APPLICATION_ID, SCHEMA_VERSION};
+use super::segment_rows::segment_rows;
+use super::state::{Heads, Wait, Writer};
+use super::store::{SqliteOptions, SqliteStore};
 use crate::disk::{Disk, free_bytes};
 use crate::error::{Error, Result};
 use crate::head::{self, DatabaseHead, Found, HeadFile};
@@ -159,7 +162,7 @@ pub(crate) fn open_read_only(path: &Path, vfs: Option<&str>) -> rusqlite::Result
         .collect();
     let suffix = if has_log { "" } else { "?immutable=1" };
     let connection = Connection::open_with_flags_and_vfs(format!("file:{escaped}{suffix}"), flags, &*vfs)?;
-    connection.busy_timeout(super::BUSY_PATIENCE)?;
+    connection.busy_timeout(BUSY_PATIENCE)?;
     // Closing would copy the log into the file.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(connection)
@@ -242,7 +245,7 @@ impl SqliteStore {
         } else {
             add_checksums(&connection, &path, vfs.as_deref())?;
         }
-        super::name_database(&connection).map_err(sqlite)?;
+        name_database(&connection).map_err(sqlite)?;
         if examined.lost.is_some() {
             begin_anew(&mut connection, &examined, known).map_err(sqlite)?;
         }
@@ -269,8 +272,8 @@ impl SqliteStore {
             observer: RwLock::default(),
             publishing: RwLock::default(),
             epoch: RwLock::new(epoch),
-            heads: Mutex::new(log::Heads::new(options.log_age)),
-            wait: upkeep::Wait::default(),
+            heads: Mutex::new(Heads::new(options.log_age)),
+            wait: Wait::default(),
             disk,
             head,
             known_transactions: AtomicU64::new(transactions),
@@ -379,7 +382,7 @@ fn set_aside(disk: &dyn Disk, directory: &Path, examined: &Examined) -> Result<(
 /// Makes the history another one, so that nothing of the lost one is taken for its own: snapshots, ids, transactions.
 fn begin_anew(connection: &mut Connection, examined: &Examined, known: Found) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
-    write_meta(&transaction, "epoch", super::catalog::new_epoch())?;
+    write_meta(&transaction, "epoch", new_epoch())?;
     let head = if let Found::Head(head) = known { head } else { DatabaseHead::default() };
     // Until the head file says the new one.
     write_meta(&transaction, "previous_epoch", head.epoch.cast_signed())?;

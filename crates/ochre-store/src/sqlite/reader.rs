@@ -6,8 +6,10 @@ use std::sync::Arc;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::connection::{first_rowid, offset_of, read_meta};
 use super::records::TransactionRows;
-use super::{SqliteStore, first_rowid};
+use super::store::SqliteStore;
+use super::{catalog, records};
 use crate::block::VectorBlock;
 use crate::error::Result;
 use crate::resolve::resolve;
@@ -23,13 +25,25 @@ pub(super) struct SqliteReader<'a> {
     connection: Option<Connection>,
 }
 
+impl SqliteStore {
+    /// A snapshot of what is committed now.
+    pub(super) fn reader(&self) -> Result<SqliteReader<'_>> {
+        let idle = self.readers.lock().pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.open_reader()?,
+        };
+        SqliteReader::begin(self, connection)
+    }
+}
+
 impl<'a> SqliteReader<'a> {
     pub(super) fn begin(store: &'a SqliteStore, connection: Connection) -> Result<Self> {
         let reader = Self { store, connection: Some(connection) };
         // The snapshot is taken by the first read, so one is made at once.
         let transactions = reader.query_rows("begin reading", |connection| {
             connection.prepare_cached("BEGIN")?.execute([])?;
-            super::read_meta(connection, "transactions")
+            read_meta(connection, "transactions")
         })?;
         store.refuse_foreign(transactions.cast_unsigned())?;
         Ok(reader)
@@ -45,8 +59,8 @@ impl<'a> SqliteReader<'a> {
     /// Resolves a write on this state, for its validator.
     pub(super) fn preview(&self, write: &Write) -> Result<()> {
         let found = self.query_rows("read collection", |connection| {
-            let row = super::catalog::collection_by_id(connection, write.collection)?;
-            let head = row.as_ref().map(|row| head(connection, row.number)).transpose()?.flatten();
+            let row = catalog::collection_by_id(connection, write.collection)?;
+            let head = row.as_ref().map(|row| catalog::head(connection, row.number)).transpose()?.flatten();
             Ok(row.zip(head))
         })?;
         let Some((row, head)) = found else { return Ok(()) };
@@ -82,7 +96,7 @@ impl Drop for SqliteReader<'_> {
 
 impl Reader for SqliteReader<'_> {
     fn head(&self, collection: CollectionNumber) -> Result<Option<Head>> {
-        self.query_rows("read head", |connection| head(connection, collection))
+        self.query_rows("read head", |connection| catalog::head(connection, collection))
     }
 
     fn rows(
@@ -182,10 +196,10 @@ impl Reader for SqliteReader<'_> {
 
     fn changed_since(&self, collection: CollectionNumber, position: u64) -> Result<Option<Vec<u32>>> {
         self.query_rows("read the log", |connection| {
-            let Some(head) = head(connection, collection)?.filter(|head| head.position >= position) else {
+            let Some(head) = catalog::head(connection, collection)?.filter(|head| head.position >= position) else {
                 return Ok(None);
             };
-            let changed = super::records::changed_since(connection, collection, position, head.position)?;
+            let changed = records::changed_since(connection, collection, position, head.position)?;
             Ok(changed.map(|changed| changed.into_iter().collect()))
         })
     }
@@ -208,18 +222,6 @@ impl Reader for SqliteReader<'_> {
 fn is_dense(offsets: &[u32]) -> bool {
     let (Some(first), Some(last)) = (offsets.first(), offsets.last()) else { return false };
     offsets.len() > 64 && offsets.is_sorted() && (last - first) as usize / offsets.len() < RANGE_SHARE_MIN
-}
-
-pub(super) fn head(connection: &Connection, collection: CollectionNumber) -> rusqlite::Result<Option<Head>> {
-    let mut statement = connection
-        .prepare_cached("SELECT position, records, next_offset FROM collections WHERE number = ?1 AND deleted = 0")?;
-    statement
-        .query_row([collection], |row| {
-            let next_offset = u32::try_from(row.get::<_, i64>(2)?).unwrap_or(u32::MAX);
-            let (position, records) = (row.get::<_, i64>(0)?, row.get::<_, i64>(1)?);
-            Ok(Head { position: position.cast_unsigned(), records: records.cast_unsigned(), next_offset })
-        })
-        .optional()
 }
 
 fn columns(parts: Parts) -> String {
@@ -250,9 +252,4 @@ fn text<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<Option<&'r str>
         ValueRef::Null => Ok(None),
         value => Ok(Some(value.as_str()?)),
     }
-}
-
-/// A record's offset is the low half of its rowid.
-pub(super) fn offset_of(rowid: i64) -> u32 {
-    u32::try_from(rowid & 0xFFFF_FFFF).expect("32 bits are left")
 }

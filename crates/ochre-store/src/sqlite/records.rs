@@ -6,8 +6,7 @@ use ochre_model::Metadata;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::first_rowid;
-use super::reader::offset_of;
+use super::connection::{first_rowid, offset_of};
 use crate::error::{Error, Result};
 use crate::resolve::{PutRecord, Rows, Stored};
 use crate::segments::Segments;

@@ -13,8 +13,9 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, params};
 
 use super::backup::CATALOG;
-use super::writer::{Failure, count_transaction, record_segments};
-use super::{DATABASE_FILE, SqliteOptions, SqliteStore, read_meta};
+use super::connection::{DATABASE_FILE, Failure, count_transaction, new_epoch, read_meta, rename_database, write_meta};
+use super::segment_rows::record_segments;
+use super::store::{SqliteOptions, SqliteStore};
 use crate::definitions::{self, ExtensionTables};
 use crate::error::{Error, Result};
 use crate::segment::NewBlock;
@@ -183,11 +184,11 @@ impl SqliteStore {
     /// As [`SqliteStore::open`].
     pub fn finish_restore(directory: &Path, begin_jobs: &dyn Fn(&Connection) -> rusqlite::Result<()>) -> Result<()> {
         let store = Self::open(directory, SqliteOptions::default())?;
-        let epoch = super::catalog::new_epoch();
+        let epoch = new_epoch();
         store.change_catalog(|connection| {
-            super::write_meta(connection, "previous_epoch", read_meta(connection, "epoch")?)?;
-            super::write_meta(connection, "epoch", epoch)?;
-            super::rename_database(connection)?;
+            write_meta(connection, "previous_epoch", read_meta(connection, "epoch")?)?;
+            write_meta(connection, "epoch", epoch)?;
+            rename_database(connection)?;
             connection.execute("DELETE FROM job_runs WHERE ended IS NULL", [])?;
             connection.execute("DELETE FROM log_holds", [])?;
             begin_jobs(connection)?;

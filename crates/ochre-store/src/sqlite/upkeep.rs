@@ -1,14 +1,15 @@
 //! Steps of upkeep on the SQLite store: each short, each safe to kill anywhere.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::checksums;
+use super::connection::{Failure, connect, first_rowid, now, write_meta};
 use super::log::Prunable;
-use super::writer::{Failure, Writer, now};
-use super::{SqliteStore, checksums, connect, first_rowid};
+use super::state::{HeldByUpkeep, Writer};
+use super::store::SqliteStore;
 use crate::error::Result;
 use crate::segments::Segments;
 use crate::store::{CollectionNumber, Debt, IDEMPOTENCY_SECONDS, Statistics, Upkeep};
@@ -139,7 +140,7 @@ impl SqliteStore {
         // A connection of its own: it looks at the header as it is in the file now.
         let connection = connect(&self.path, self.vfs.as_deref())?;
         if checksums::has_checksums(&connection).map_err(self.error("vacuum"))? {
-            self.change_quietly(|connection| super::write_meta(connection, "checksums", 1).map(|()| false))?;
+            self.change_quietly(|connection| write_meta(connection, "checksums", 1).map(|()| false))?;
             self.checksums.store(true, Ordering::Relaxed);
         }
         Ok(false)
@@ -222,49 +223,6 @@ impl SqliteStore {
     }
 }
 
-/// How long requests waited for upkeep.
-#[derive(Default)]
-pub(super) struct Wait {
-    is_held: AtomicBool,
-    micros: AtomicU64,
-}
-
-impl Wait {
-    /// Takes the writer's lock for a request.
-    pub(super) fn lock<'a>(&self, writer: &'a Mutex<Writer>) -> MutexGuard<'a, Writer> {
-        if let Some(writer) = writer.try_lock() {
-            return writer;
-        }
-        let (began, is_held) = (Instant::now(), self.is_held.load(Ordering::Relaxed));
-        let writer = writer.lock();
-        if is_held {
-            let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.micros.fetch_add(micros, Ordering::Relaxed);
-        }
-        writer
-    }
-
-    pub(super) fn total(&self) -> Duration {
-        Duration::from_micros(self.micros.load(Ordering::Relaxed))
-    }
-}
-
-/// Says that upkeep holds the writer's lock, until it is dropped.
-struct HeldByUpkeep<'a>(&'a Wait);
-
-impl<'a> HeldByUpkeep<'a> {
-    fn new(wait: &'a Wait) -> Self {
-        wait.is_held.store(true, Ordering::Relaxed);
-        Self(wait)
-    }
-}
-
-impl Drop for HeldByUpkeep<'_> {
-    fn drop(&mut self) {
-        self.0.is_held.store(false, Ordering::Relaxed);
-    }
-}
-
 /// Removes a slice of one deleted collection; whether anything was left to do.
 fn sweep_deleted(connection: &Connection, rows: i64) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached("SELECT number FROM collections WHERE deleted = 1 LIMIT 1")?;
@@ -305,38 +263,4 @@ fn prune(store: &SqliteStore, connection: &Connection) -> rusqlite::Result<bool>
         [CATALOG_ENTRIES_KEPT],
     )?;
     Ok(more || expired > 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_waiting_for_upkeep_counts() {
-        let (writer, wait) = (Mutex::new(Writer::new(connection()).unwrap()), Wait::default());
-        let wait_while = |is_held: bool| {
-            std::thread::scope(|scope| {
-                let held = writer.lock();
-                let _upkeep = is_held.then(|| HeldByUpkeep::new(&wait));
-                let waiting = scope.spawn(|| drop(wait.lock(&writer)));
-                std::thread::sleep(Duration::from_millis(30));
-                drop(held);
-                waiting.join().unwrap();
-            });
-            wait.total()
-        };
-        assert_eq!(wait_while(false), Duration::ZERO);
-        assert!(wait_while(true) >= Duration::from_millis(5));
-        drop(wait.lock(&writer));
-    }
-
-    fn connection() -> Connection {
-        let connection = Connection::open_in_memory().unwrap();
-        connection
-            .execute_batch(
-                "CREATE TABLE meta (key, value); INSERT INTO meta VALUES ('next_vector_id', 1), ('transactions', 0)",
-            )
-            .unwrap();
-        connection
-    }
 }

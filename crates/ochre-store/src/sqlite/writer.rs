@@ -10,16 +10,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior, params};
 use uuid::Uuid;
 
+use super::connection::{BUSY_PATIENCE, Failure, connect, count_transaction, not_found, read_meta, write_meta};
 use super::records::{TransactionRows, encode_offsets};
-use super::{
-    SqliteStore, catalog, connect, idempotency, not_found, read_meta, reader, records, segment_rows, write_meta,
-};
+use super::segment_rows::{record_segments, segment_rows};
+use super::state::{Ticket, Writer};
+use super::store::SqliteStore;
+use super::{catalog, idempotency, records};
 use crate::error::{Error, Resource, Result};
 use crate::head::DatabaseHead;
 use crate::resolve::{Resolved, learn_keys, resolve};
@@ -44,59 +46,7 @@ fn shorten_log(writer: &Writer) {
     let Some(connection) = writer.connection() else { return };
     let _ = connection.busy_timeout(READERS_PATIENCE);
     let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-    let _ = connection.busy_timeout(super::BUSY_PATIENCE);
-}
-
-/// A request waiting for its answer.
-pub(super) struct Ticket {
-    write: Write,
-    answer: Mutex<Option<Result<Outcome>>>,
-}
-
-/// What only the holder of the lock may use.
-pub(super) struct Writer {
-    /// Absent after a failure, until the store is reopened.
-    connection: Option<Connection>,
-    next_vector_id: u64,
-    /// How many transactions the database has seen: nobody else may commit any.
-    transactions: u64,
-    /// Why nothing is written ever again by this process.
-    stopped_for_good: Option<String>,
-    failure: Option<String>,
-    /// How often the store was reopened since it last was known where it stands.
-    recoveries: u64,
-    /// Set while a group is being committed; found set, it says that a panic ended one halfway.
-    in_group: bool,
-    /// Catalog rows of collections written to lately; emptied by every catalog change.
-    rows: HashMap<Uuid, Arc<CollectionRow>>,
-}
-
-/// A change that did not happen: refused for a reason of its own, or because SQLite failed.
-#[derive(Debug)]
-pub(super) enum Failure {
-    Refused(Error),
-    Sqlite(rusqlite::Error),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Refused(error)
-    }
-}
-
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-impl From<crate::extension::Failure> for Failure {
-    fn from(failure: crate::extension::Failure) -> Self {
-        match failure {
-            crate::extension::Failure::Refused(error) => Self::Refused(error),
-            crate::extension::Failure::Sqlite(error) => Self::Sqlite(error),
-        }
-    }
+    let _ = connection.busy_timeout(BUSY_PATIENCE);
 }
 
 /// A request of the group whose changes are in the open transaction.
@@ -128,55 +78,6 @@ impl Vectors {
     fn get(&self, id: u64) -> Option<&[f32]> {
         let index = usize::try_from(id.checked_sub(self.first_id)?).ok()?;
         self.values.get(index * self.dimension..(index + 1) * self.dimension)
-    }
-}
-
-impl Writer {
-    pub(super) fn new(connection: Connection) -> rusqlite::Result<Self> {
-        let next_vector_id = read_meta(&connection, "next_vector_id")?.cast_unsigned();
-        let transactions = read_meta(&connection, "transactions")?.cast_unsigned();
-        Ok(Self {
-            connection: Some(connection),
-            next_vector_id,
-            transactions,
-            stopped_for_good: None,
-            failure: None,
-            recoveries: 0,
-            in_group: false,
-            rows: HashMap::new(),
-        })
-    }
-
-    pub(super) fn transactions(&self) -> u64 {
-        self.transactions
-    }
-
-    /// Whether it knows what was committed: after a failure, what was under way may have been.
-    pub(super) fn is_sound(&self) -> bool {
-        self.failure.is_none() && !self.in_group
-    }
-
-    pub(super) fn next_vector_id(&self) -> u64 {
-        self.next_vector_id
-    }
-
-    /// Stops writes until the database is opened again; the error that says so.
-    pub(super) fn stop(&mut self, reason: String) -> Error {
-        self.stopped_for_good = Some(reason.clone());
-        Error::WritesStopped { reason }
-    }
-
-    /// Forgets what is remembered of collections.
-    pub(super) fn forget_rows(&mut self) {
-        self.rows.clear();
-    }
-
-    pub(super) fn connection(&self) -> Option<&Connection> {
-        self.connection.as_ref()
-    }
-
-    pub(super) fn connection_mut(&mut self) -> Option<&mut Connection> {
-        self.connection.as_mut()
     }
 }
 
@@ -308,7 +209,7 @@ impl SqliteStore {
         };
         writer.rows.insert(row.id, Arc::clone(&row));
         let head =
-            reader::head(connection, row.number)?.ok_or_else(|| not_found(Resource::Collection, write.collection))?;
+            catalog::head(connection, row.number)?.ok_or_else(|| not_found(Resource::Collection, write.collection))?;
         let staged = |id| {
             let vectors = earlier.iter().filter_map(|applied| applied.draft.as_ref()?.vectors.as_ref());
             vectors.filter_map(|vectors| vectors.get(id)).map(<[f32]>::to_vec).next()
@@ -673,7 +574,7 @@ impl Recovery {
     /// The positions of these collections, as far as they can be read.
     fn heads(&self, wanted: &[(CollectionNumber, u64)]) -> HashMap<CollectionNumber, u64> {
         let Some(connection) = &self.connection else { return HashMap::new() };
-        let head = |number| reader::head(connection, number).ok().flatten().map(|head| head.position);
+        let head = |number| catalog::head(connection, number).ok().flatten().map(|head| head.position);
         wanted.iter().filter_map(|(number, _)| Some((*number, head(*number)?))).collect()
     }
 }
@@ -747,16 +648,9 @@ fn apply_resolved(
         changes.push(Change::Delete { offset: deleted.offset });
     }
     *next_vector_id += vectors as u64;
-    let code = match operation {
-        Operation::Records { kind, .. } => *kind as i64,
-        Operation::Delete(_) => 3,
-    };
-    let mut statement = connection.prepare_cached("INSERT INTO log VALUES (?1, ?2, ?3, ?4)")?;
-    statement.execute(params![row.number, position.cast_signed(), code, encode_offsets(touched)])?;
     let records = head.records + inserted - resolved.deletes.len() as u64;
-    let mut statement = connection
-        .prepare_cached("UPDATE collections SET position = ?2, next_offset = ?3, records = ?4 WHERE number = ?1")?;
-    statement.execute(params![row.number, position.cast_signed(), next_offset, records.cast_signed()])?;
+    write_head(connection, row.number, Head { position, next_offset, records })?;
+    write_log(connection, row.number, position, operation, touched)?;
     let changed_row = (learned || dimension != row.dimension)
         .then(|| Arc::new(CollectionRow { schema, dimension, ..CollectionRow::clone(row) }));
     if let Some(changed) = &changed_row {
@@ -774,9 +668,22 @@ fn apply_resolved(
     Ok(Draft { collection: row.number, id: row.id, changes, vectors, dead, row: changed_row })
 }
 
-/// Counts a transaction, in itself.
-pub(super) fn count_transaction(connection: &Connection, before: u64) -> rusqlite::Result<()> {
-    write_meta(connection, "transactions", before.cast_signed() + 1)
+fn write_head(connection: &Connection, collection: CollectionNumber, head: Head) -> rusqlite::Result<()> {
+    let Head { position, next_offset, records } = head;
+    let mut statement = connection
+        .prepare_cached("UPDATE collections SET position = ?2, next_offset = ?3, records = ?4 WHERE number = ?1")?;
+    statement.execute(params![collection, position.cast_signed(), next_offset, records.cast_signed()]).map(drop)
+}
+
+fn write_log(
+    connection: &Connection, collection: CollectionNumber, position: u64, operation: &Operation, touched: Vec<u32>,
+) -> rusqlite::Result<()> {
+    let code = match operation {
+        Operation::Records { kind, .. } => *kind as i64,
+        Operation::Delete(_) => 3,
+    };
+    let mut statement = connection.prepare_cached("INSERT INTO log VALUES (?1, ?2, ?3, ?4)")?;
+    statement.execute(params![collection, position.cast_signed(), code, encode_offsets(touched)]).map(drop)
 }
 
 fn count_commits(connection: &Connection, commits: usize) -> rusqlite::Result<()> {
@@ -785,35 +692,4 @@ fn count_commits(connection: &Connection, commits: usize) -> rusqlite::Result<()
     }
     let mut statement = connection.prepare_cached("UPDATE meta SET value = value + ?1 WHERE key = 'commits'")?;
     statement.execute([i64::try_from(commits).unwrap_or(i64::MAX)]).map(drop)
-}
-
-pub(super) fn record_segments(
-    connection: &Connection, pending: &Pending, dead: &BTreeMap<u32, u64>, next_vector_id: u64,
-) -> rusqlite::Result<()> {
-    let mut upsert = connection.prepare_cached(
-        "INSERT INTO segments VALUES (?1, ?2, ?3, ?4) ON CONFLICT (number) DO UPDATE
-         SET committed_bytes = excluded.committed_bytes, sealed = excluded.sealed",
-    )?;
-    for row in &pending.rows {
-        let (bytes, dead) = (row.committed_bytes.cast_signed(), row.dead_bytes.cast_signed());
-        upsert.execute(params![row.number, bytes, row.sealed, dead])?;
-    }
-    let mut remove = connection.prepare_cached("DELETE FROM segments WHERE number = ?1")?;
-    for number in &pending.removed {
-        remove.execute([number])?;
-    }
-    let mut dead_bytes_of =
-        connection.prepare_cached("UPDATE segments SET dead_bytes = dead_bytes + ?2 WHERE number = ?1")?;
-    for (number, bytes) in dead {
-        dead_bytes_of.execute(params![number, bytes.cast_signed()])?;
-    }
-    if !pending.blocks.is_empty() {
-        write_meta(connection, "next_vector_id", next_vector_id.cast_signed())?;
-    }
-    Ok(())
-}
-
-/// Seconds since the Unix epoch.
-pub(super) fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
 }

@@ -8,6 +8,8 @@ use ochre_engine::{
 use ochre_wire::admin::indexes as wire;
 use serde_json::{Value as Json, json};
 
+use crate::remedies::declaring;
+
 /// A declared index.
 pub(super) fn index(index: MetadataIndex) -> wire::IndexAnswer {
     let MetadataIndex { definition, progress: at_work, statistics: size, usage: used, .. } = index;
@@ -137,15 +139,6 @@ pub(super) fn suggestion(suggestion: Suggestion) -> wire::Suggestion {
     });
     let index_name = missing.is_none().then_some(index_name);
     wire::Suggestion { kind: kind.into(), tenant, database, collection, index_name, reason, missing, request }
-}
-
-/// The request that declares an index.
-pub(crate) fn declaring(definition: &IndexDefinition) -> wire::ReadyRequest {
-    let body = json!({
-        "index_name": definition.index_name, "tenant": definition.tenant, "database": definition.database,
-        "collection": definition.collection, "columns": definition.columns,
-    });
-    wire::ReadyRequest { method: "POST".into(), path: "/_admin/metadata_indexes".into(), body: Some(body) }
 }
 
 fn column(column: ColumnDefinition) -> wire::Column {

@@ -1,6 +1,6 @@
 //! Administration of metadata indexes: declared, listed, changed, rebuilt, verified, suggested.
 
-pub(crate) mod answers;
+mod answers;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
