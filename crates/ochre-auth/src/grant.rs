@@ -192,10 +192,9 @@ impl Principal {
     /// Whether something may be done in all of a place. Reading of a tenant or a database that it exists takes any
     /// grant inside.
     pub fn may(&self, permission: Permission, target: Target<'_>) -> bool {
-        self.grants
-            .iter()
-            .filter(|grant| grant.permissions.contains(&permission))
-            .any(|grant| if permission.is_of_the_place() { grant.touches(target) } else { grant.covers(target) })
+        self.grants.iter().filter(|grant| grant.permissions.contains(&permission)).any(|grant| {
+            if permission.is_implied_by_nested_grants() { grant.touches(target) } else { grant.covers(target) }
+        })
     }
 
     /// Whether something may be done in some part of a place.

@@ -119,8 +119,8 @@ impl Permission {
         )
     }
 
-    /// Whether whoever may see anything inside may have it: it says no more than that the place exists.
-    pub(crate) const fn is_of_the_place(self) -> bool {
+    /// Whether any grant within a tenant or database implies it: it says no more than that this exists.
+    pub(crate) const fn is_implied_by_nested_grants(self) -> bool {
         matches!(self, Self::TenantRead | Self::DatabaseRead)
     }
 }

@@ -3,10 +3,10 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use anyhow::Context;
+use ochre_wire::admin::jobs::{Held, JobAnswer, JobList, JobSummary, LastCheck, Progress, Run, Setting};
 use serde_json::{Map, Value as Json};
 
-use crate::client::{Connection, Server, encoded};
+use crate::client::{Connection, Server, encoded, parsed};
 use crate::output::{Exit, Output, seconds, table, text};
 
 /// How often a run is asked how far it is.
@@ -108,7 +108,7 @@ impl JobArguments {
     }
 
     fn show(
-        self, query: &str, output: &mut Output, show: fn(&Json, &mut Output) -> anyhow::Result<()>,
+        self, query: &str, output: &mut Output, show: fn(&JobAnswer, &mut Output) -> anyhow::Result<()>,
     ) -> anyhow::Result<Exit> {
         let path = self.path() + query;
         let server = Server::named_by(self.ask.connection, output)?;
@@ -116,7 +116,7 @@ impl JobArguments {
         if self.ask.json {
             output.data(&body)?;
         } else {
-            show(&serde_json::from_str(&body).context("the answer is no JSON")?, output)?;
+            show(&parsed(&body)?, output)?;
         }
         Ok(Exit::Ok)
     }
@@ -129,8 +129,8 @@ impl JobArguments {
             output.data(&body)?;
             return Ok(Exit::Ok);
         }
-        let job: Json = serde_json::from_str(&body).context("the answer is no JSON")?;
-        output.status(&format!("{} is {}", self.name, text(&job["state"])));
+        let job: JobSummary = parsed(&body)?;
+        output.status(&format!("{} is {}", self.name, job.state));
         Ok(Exit::Ok)
     }
 }
@@ -142,83 +142,70 @@ fn list(ask: ServerArguments, output: &mut Output) -> anyhow::Result<Exit> {
         output.data(&body)?;
         return Ok(Exit::Ok);
     }
-    let answer: Json = serde_json::from_str(&body).context("the answer is no JSON")?;
-    let jobs = answer["jobs"].as_array().context("the answer names no jobs")?;
-    let rows: Vec<[String; 5]> = jobs
-        .iter()
-        .map(|job| {
-            let outcome = match &job["last_outcome"] {
-                Json::Null => job["last_check"]["reason"].as_str().map_or("-".into(), |reason| format!("- ({reason})")),
-                outcome => format!("{} ({})", text(outcome), text(&job["last_message"])),
-            };
-            let progress =
-                if job["progress"].is_null() { String::new() } else { format!(": {}", progress(&job["progress"])) };
-            let next = text(&job["next_runs"][0]);
-            let held = job["held"]["reason"].as_str().or(job["warning"].as_str());
-            let held = held.map_or(String::new(), |reason| format!(" ({reason})"));
-            [
-                text(&job["name"]),
-                text(&job["state"]) + &held + &progress,
-                text(&job["trigger"]),
-                seconds(&next),
-                outcome,
-            ]
-        })
-        .collect();
+    let JobList { jobs, .. } = parsed(&body)?;
+    let rows: Vec<[String; 5]> = jobs.iter().map(row).collect();
     table(["job", "state", "trigger", "next run", "last outcome"], &rows, output)?;
     Ok(Exit::Ok)
 }
 
-fn show(job: &Json, output: &mut Output) -> anyhow::Result<()> {
-    output.data(&format!("{}: {}", text(&job["name"]), text(&job["description"])))?;
+/// A job as a row of the table.
+fn row(job: &JobSummary) -> [String; 5] {
+    let outcome = match (&job.last_outcome, &job.last_check) {
+        (Some(outcome), _) => format!("{outcome} ({})", job.last_message.as_deref().unwrap_or_default()),
+        (None, Some(check)) => format!("- ({})", check.reason),
+        (None, None) => "-".to_owned(),
+    };
+    let progress = job.progress.as_ref().map_or(String::new(), |done| format!(": {}", progress(done)));
+    let held = job.held.as_ref().map(|held| &held.reason).or(job.warning.as_ref());
+    let held = held.map_or(String::new(), |reason| format!(" ({reason})"));
+    let next = job.next_runs.first().map_or(String::new(), |next| seconds(next));
+    [job.name.clone(), format!("{}{held}{progress}", job.state), job.trigger.clone(), next, outcome]
+}
+
+fn show(job: &JobAnswer, output: &mut Output) -> anyhow::Result<()> {
+    let JobAnswer { summary, policies, settings, failures, history, .. } = job;
+    output.data(&format!("{}: {}", summary.name, summary.description))?;
     let mut line = |name: &str, value: &str| output.data(&format!("  {name:18} {value}"));
-    line("state", &text(&job["state"]))?;
-    if let Some(reason) = job["held"]["reason"].as_str() {
-        let until = job["held"]["until"].as_str().map_or(String::new(), |until| format!(", until {}", seconds(until)));
+    line("state", &summary.state)?;
+    if let Some(Held { reason, until }) = &summary.held {
+        let until = until.as_ref().map_or(String::new(), |until| format!(", until {}", seconds(until)));
         line("held", &format!("{reason}{until}"))?;
     }
-    line("trigger", &text(&job["trigger"]))?;
-    if let Some(warning) = job["warning"].as_str() {
+    line("trigger", &summary.trigger)?;
+    if let Some(warning) = &summary.warning {
         line("warning", warning)?;
     }
-    let next: Vec<String> =
-        job["next_runs"].as_array().into_iter().flatten().map(|time| seconds(&text(time))).collect();
+    let next: Vec<String> = summary.next_runs.iter().map(|time| seconds(time)).collect();
     line("next runs", &next.join(", "))?;
-    if !job["progress"].is_null() {
-        line("progress", &progress(&job["progress"]))?;
+    if let Some(done) = &summary.progress {
+        line("progress", &progress(done))?;
     }
-    let last = &job["history"][0];
-    if !last.is_null() {
-        line(
-            "last run",
-            &format!("{} {}: {}", seconds(&text(&last["started"])), text(&last["status"]), text(&last["message"])),
-        )?;
+    if let Some(last) = history.iter().flatten().next() {
+        line("last run", &format!("{} {}: {}", seconds(&last.started), last.status, last.message))?;
     }
-    if let Some(reason) = job["last_check"]["reason"].as_str() {
-        line("last check", &format!("{} nothing to do: {reason}", seconds(&text(&job["last_check"]["at"]))))?;
+    if let Some(LastCheck { at, reason }) = &summary.last_check {
+        line("last check", &format!("{} nothing to do: {reason}", seconds(at)))?;
     }
-    line("failures in a row", &text(&job["failures"]))?;
+    line("failures in a row", &failures.to_string())?;
     output.data("  policies")?;
-    for (name, value) in job["policies"].as_object().into_iter().flatten() {
+    for (name, value) in policies {
         output.data(&format!("    {name:16} {}", text(value)))?;
     }
     output.data("  settings")?;
-    for (name, setting) in job["settings"].as_object().into_iter().flatten() {
-        output.data(&format!("    {name:16} {:12} {}", text(&setting["value"]), text(&setting["description"])))?;
+    for (name, Setting { value, description }) in settings {
+        let description = description.as_deref().unwrap_or_default();
+        output.data(&format!("    {name:16} {:12} {description}", text(value)))?;
     }
     Ok(())
 }
 
-fn history(job: &Json, output: &mut Output) -> anyhow::Result<()> {
-    let runs = job["history"].as_array().context("the answer has no history")?;
-    let rows: Vec<[String; 5]> = runs
-        .iter()
-        .map(|run| {
-            let took = run["seconds"].as_f64().map_or("-".into(), |took| format!("{took:.1} s"));
-            let kind = format!("{} {}", text(&run["kind"]), text(&run["attempt"]));
-            [seconds(&text(&run["started"])), took, kind, text(&run["status"]), text(&run["message"])]
-        })
-        .collect();
+fn history(job: &JobAnswer, output: &mut Output) -> anyhow::Result<()> {
+    let row = |run: &Run| {
+        let took = run.seconds.map_or("-".into(), |took| format!("{took:.1} s"));
+        let kind = format!("{} {}", run.kind, run.attempt);
+        [seconds(&run.started), took, kind, run.status.clone(), run.message.clone()]
+    };
+    let rows: Vec<[String; 5]> = job.history.iter().flatten().map(row).collect();
     table(["started", "took", "kind, attempt", "status", "message"], &rows, output)
 }
 
@@ -234,29 +221,29 @@ impl Start {
     pub(crate) fn run(self, output: &mut Output) -> anyhow::Result<Exit> {
         let (path, is_json) = (self.of.path(), self.of.ask.json);
         let server = Server::named_by(self.of.ask.connection, output)?;
-        let started: Json =
-            serde_json::from_str(&server.post(&format!("{path}/run"))?).context("the answer is no JSON")?;
+        let body = server.post(&format!("{path}/run"))?;
         if self.detach {
             if is_json {
-                output.data(&started.to_string())?;
+                output.data(&body)?;
             } else {
                 output.status(&format!("{} runs as soon as possible", self.of.name));
             }
             return Ok(Exit::Ok);
         }
         // Of runs by hand there are few, however often the schedule is due.
-        let scheduled_at = text(&started["requested"]);
-        let of_it = |entry: &&Json| entry["kind"] == "manual" && text(&entry["scheduled_at"]) == scheduled_at;
+        let scheduled_at = parsed::<JobSummary>(&body)?.requested.unwrap_or_default();
+        let is_it = |kind: &str, time: &str| kind == "manual" && time == scheduled_at;
+        let of_it = |run: &&Run| is_it(&run.kind, &run.scheduled_at);
         let (is_terminal, mut shown) = (std::io::stderr().is_terminal(), 0);
         loop {
             std::thread::sleep(ASK_EVERY);
             let body = server.get(&format!("{path}?kind=manual&history=20"))?;
-            let job: Json = serde_json::from_str(&body).context("the answer is no JSON")?;
-            let mut runs = job["history"].as_array().into_iter().flatten().filter(of_it);
-            // A raised run goes on as the next one.
-            let last = runs.next().filter(|run| !run["ended"].is_null() && run["status"] != "escalated");
-            let is_to_come = || job["pending"].as_array().into_iter().flatten().any(|pending| of_it(&pending));
-            let is_under_way = || of_it(&&job["running"]);
+            let JobAnswer { summary, policies, pending, running, history, .. } = parsed(&body)?;
+            let runs = history.unwrap_or_default();
+            // An escalated run goes on as the next one.
+            let last = runs.iter().find(of_it).filter(|run| run.ended.is_some() && run.status != "escalated");
+            let is_to_come = || pending.iter().any(|pending| is_it(&pending.kind, &pending.scheduled_at));
+            let is_under_way = || running.iter().any(|run| of_it(&run));
             if let Some(last) = last
                 && !is_to_come()
             {
@@ -264,21 +251,19 @@ impl Start {
                     output.redraw(&" ".repeat(shown));
                     output.redraw("");
                 }
-                let ended = format!("{}: {}", text(&last["status"]), text(&last["message"]));
+                let ended = format!("{}: {}", last.status, last.message);
                 output.data(if is_json { &body } else { &ended })?;
-                return Ok(if last["status"] == "succeeded" { Exit::Ok } else { Exit::Failed });
+                return Ok(if last.status == "succeeded" { Exit::Ok } else { Exit::Failed });
             }
             anyhow::ensure!(
-                last.is_some()
-                    || is_to_come()
-                    || is_under_way()
-                    || job["history"].as_array().is_none_or(|runs| runs.iter().any(|run| of_it(&run))),
+                last.is_some() || is_to_come() || is_under_way() || runs.iter().any(|run| of_it(&run)),
                 "the run of {scheduled_at} ended, and how is not in the job's history any more: `history_max` is {}",
-                job["policies"]["history_max"]
+                policies["history_max"]
             );
             if is_terminal {
-                let held = job["held"]["reason"].as_str().map_or(String::new(), |reason| format!(" ({reason})"));
-                let line = format!("{}{held} {}", text(&job["state"]), progress(&job["progress"]));
+                let held = summary.held.map_or(String::new(), |held| format!(" ({})", held.reason));
+                let done = summary.progress.as_ref().map_or(String::new(), progress);
+                let line = format!("{}{held} {done}", summary.state);
                 output.redraw(&format!("{line:shown$}"));
                 shown = line.chars().count();
             }
@@ -319,21 +304,18 @@ fn scheduled(body: &str, is_json: bool, output: &mut Output) -> anyhow::Result<E
         output.data(body)?;
         return Ok(Exit::Ok);
     }
-    let job: Json = serde_json::from_str(body).context("the answer is no JSON")?;
-    let next = job["next_runs"][0]
-        .as_str()
-        .map_or("it is not due any more".to_owned(), |next| format!("next {}", seconds(next)));
-    output.status(&format!("{} runs {}; {next}", text(&job["name"]), text(&job["trigger"])));
+    let JobSummary { name, trigger, next_runs, .. } = parsed(body)?;
+    let next = next_runs.first().map_or("it is not due any more".to_owned(), |next| format!("next {}", seconds(next)));
+    output.status(&format!("{name} runs {trigger}; {next}"));
     Ok(Exit::Ok)
 }
 
 /// A bar if the end is known, else a count.
-fn progress(progress: &Json) -> String {
-    let (Some(done), what) = (progress["done"].as_u64(), text(&progress["what"])) else { return String::new() };
-    match progress["total"].as_u64().filter(|total| *total > 0) {
+fn progress(Progress { done, total, what }: &Progress) -> String {
+    match total.filter(|total| *total > 0) {
         None => format!("{done} {what}"),
         Some(total) => {
-            let full = usize::try_from(done.min(total) * BAR as u64 / total).unwrap_or(BAR);
+            let full = usize::try_from((*done).min(total) * BAR as u64 / total).unwrap_or(BAR);
             format!("[{}{}] {done} of {total} {what}", "#".repeat(full), ".".repeat(BAR - full))
         }
     }

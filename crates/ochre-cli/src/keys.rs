@@ -1,12 +1,12 @@
 //! `ochre keys`: the keys that a server knows its clients by.
 
-use anyhow::Context;
 use ochre_engine::{Database, Error, StoreError};
 use ochre_server::{Auth, Config, Extensions, Maker, NewKey};
-use serde_json::{Value as Json, json};
+use ochre_wire::admin::keys::{KeyAnswer, KeyList};
+use serde_json::json;
 
 use crate::client::{Connection, Server, encoded};
-use crate::output::{Exit, Output, seconds, table, text};
+use crate::output::{Exit, Output, seconds, table};
 use crate::run::{Settings, options};
 
 /// Create, list and revoke API keys
@@ -19,15 +19,6 @@ pub(crate) enum Keys {
     /// Revoke a key by its id; it is rejected from then on
     Revoke(Revoke),
 }
-
-/// The limits of a key, and what they count.
-const LIMITS: [(&str, &str); 5] = [
-    ("requests_per_second", "requests/s"),
-    ("concurrent_requests", "at once"),
-    ("batch_records", "records a write"),
-    ("collections", "collections"),
-    ("collection_records", "records a collection"),
-];
 
 /// Of which server or directory.
 #[derive(clap::Args)]
@@ -141,60 +132,68 @@ impl Create {
             collections: self.collections,
             collection_records: self.collection_records,
         };
-        let made: Json = if self.of.offline {
+        let made: KeyAnswer = if self.of.offline {
             offline(self.of.connection.settings, extensions, |auth, database| {
                 Ok(auth.keys().create(database, auth.roles(), new, Maker::Entitled)?)
             })?
         } else {
-            let body = json!(new).to_string();
-            let answer = Server::named_by(self.of.connection, output)?.ask("POST", "/_admin/keys", Some(&body))?;
-            serde_json::from_str(&answer).context("the answer is no JSON")?
+            let server = Server::named_by(self.of.connection, output)?;
+            server.answer("POST", "/_admin/keys", Some(&json!(new)))?
         };
-        output.status(&format!("made key {}: keep it, it is not shown again", text(&made["id"])));
-        if let Some(warning) = made["warning"].as_str() {
+        output.status(&format!("made key {}: keep it, it is not shown again", made.id));
+        if let Some(warning) = made.warning {
             output.status(&format!("warning: {warning}"));
         }
-        output.data(&text(&made["key"]))?;
+        output.data(made.key.as_deref().unwrap_or_default())?;
         Ok(Exit::Ok)
     }
 }
 
 impl List {
     fn run(self, extensions: &Extensions, output: &mut Output) -> anyhow::Result<Exit> {
-        let keys: Vec<Json> = if self.of.offline {
+        let keys: Vec<KeyAnswer> = if self.of.offline {
             offline(self.of.connection.settings, extensions, |auth, _| Ok(auth.keys().list()))?
         } else {
-            let answer: Json =
-                serde_json::from_str(&Server::named_by(self.of.connection, output)?.get("/_admin/keys")?)?;
-            answer["keys"].as_array().cloned().context("the answer names no keys")?
+            let server = Server::named_by(self.of.connection, output)?;
+            server.answer::<KeyList>("GET", "/_admin/keys", None)?.keys
         };
         if self.json {
-            output.data(&json!({"keys": keys}).to_string())?;
+            output.data(&serde_json::to_string(&KeyList { keys })?)?;
             return Ok(Exit::Ok);
         }
-        let rows: Vec<[String; 7]> = keys
-            .iter()
-            .map(|key| {
-                let grants = key["grants"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join(", ");
-                let state = match (&key["revoked_at"], &key["valid"]) {
-                    (Json::Null, Json::Bool(true)) if key["made_without_authentication"] == true => {
-                        "valid, made without authentication"
-                    }
-                    (Json::Null, Json::Bool(true)) => "valid",
-                    (Json::Null, _) => "expired",
-                    _ => "revoked",
-                };
-                let at = |name: &str| key[name].as_str().map_or("-".to_owned(), seconds);
-                let limits =
-                    LIMITS.iter().filter_map(|(limit, words)| Some(format!("{} {words}", key[*limit].as_u64()?)));
-                let limits = limits.collect::<Vec<_>>().join(", ");
-                let (expires, used) = (at("expires_at"), at("last_used"));
-                [text(&key["id"]), text(&key["name"]), grants, state.to_owned(), expires, used, limits]
-            })
-            .collect();
+        let rows: Vec<[String; 7]> = keys.iter().map(row).collect();
         table(["id", "name", "grants", "state", "expires", "last used", "limits"], &rows, output)?;
         Ok(Exit::Ok)
     }
+}
+
+/// A key as a row of the table.
+fn row(key: &KeyAnswer) -> [String; 7] {
+    let state = match (&key.revoked_at, key.valid) {
+        (None, true) if key.made_without_authentication => "valid, made without authentication",
+        (None, true) => "valid",
+        (None, false) => "expired",
+        (Some(_), _) => "revoked",
+    };
+    let limits = [
+        (key.requests_per_second, "requests/s"),
+        (key.concurrent_requests, "at once"),
+        (key.batch_records, "records a write"),
+        (key.collections, "collections"),
+        (key.collection_records, "records a collection"),
+    ];
+    let limits: Vec<String> =
+        limits.iter().filter_map(|(limit, words)| Some(format!("{} {words}", (*limit)?))).collect();
+    let at = |time: &Option<String>| time.as_deref().map_or("-".to_owned(), seconds);
+    [
+        key.id.clone(),
+        key.name.clone(),
+        key.grants.join(", "),
+        state.to_owned(),
+        at(&key.expires_at),
+        at(&key.last_used),
+        limits.join(", "),
+    ]
 }
 
 impl Revoke {

@@ -1,13 +1,23 @@
 //! `ochre memory`: what a running server holds in memory, as a table.
 
-use anyhow::Context;
-use serde_json::Value as Json;
+use ochre_wire::admin::memory::{CollectionMemory, MemoryAnswer, MemoryParts};
 
-use crate::client::{Connection, Server};
+use crate::client::{Connection, Server, parsed};
 use crate::output::{Exit, Output};
 
-/// The parts, as the server names them and in the order of the table.
-const PARTS: [&str; 8] = ["vectors", "quantized", "links", "columns", "text", "indexes", "locations", "total"];
+/// A part of the memory of a collection, in bytes.
+type Part = fn(&MemoryParts) -> usize;
+/// The parts, in the order of the table.
+const PARTS: [(&str, Part); 8] = [
+    ("vectors", |bytes| bytes.vectors),
+    ("quantized", |bytes| bytes.quantized),
+    ("links", |bytes| bytes.links),
+    ("columns", |bytes| bytes.columns),
+    ("text", |bytes| bytes.text),
+    ("indexes", |bytes| bytes.indexes),
+    ("locations", |bytes| bytes.locations),
+    ("total", |bytes| bytes.total),
+];
 
 /// Show the memory of a running server, in megabytes by collection and part.
 #[derive(clap::Args)]
@@ -27,31 +37,27 @@ impl Memory {
             output.data(&body)?;
             return Ok(Exit::Ok);
         }
-        let answer: Json = serde_json::from_str(&body).context("the answer is no JSON")?;
-        let collections = answer["collections"].as_array().context("the answer names no collections")?;
-        let name = |row: &Json| {
-            let part = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-            format!("{}/{}/{}", part("tenant"), part("database"), part("name"))
-        };
+        let MemoryAnswer { process, collections } = parsed(&body)?;
+        let name = |row: &CollectionMemory| format!("{}/{}/{}", row.tenant, row.database, row.name);
         let width = collections.iter().map(|row| name(row).chars().count()).max().unwrap_or(0).max("collection".len());
-        let heads: String = PARTS.iter().map(|part| format!("{part:>10}")).collect();
+        let heads: String = PARTS.iter().map(|(part, _)| format!("{part:>10}")).collect();
         output.data(&format!("{:width$}{heads}", "collection"))?;
-        for row in collections {
-            let cells: String = PARTS.iter().map(|part| format!("{:>10}", megabytes(&row["bytes"][part]))).collect();
+        for row in &collections {
+            let cell = |of: &Part| format!("{:>10}", megabytes(Some(of(&row.bytes) as u64)));
+            let cells: String = PARTS.iter().map(|(_, of)| cell(of)).collect();
             output.data(&format!("{:width$}{cells}", name(row)))?;
         }
-        let process = &answer["process"];
         output.status(&format!(
             "the process holds {} MB: {} MB of its own and {} MB of mapped files",
-            megabytes(&process["resident"]),
-            megabytes(&process["anonymous"]),
-            megabytes(&process["mapped"]),
+            megabytes(process.resident),
+            megabytes(process.anonymous),
+            megabytes(process.mapped),
         ));
         Ok(Exit::Ok)
     }
 }
 
-fn megabytes(bytes: &Json) -> String {
+fn megabytes(bytes: Option<u64>) -> String {
     #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
-    bytes.as_u64().map_or("?".into(), |bytes| format!("{:.1}", bytes as f64 / 1e6))
+    bytes.map_or("?".into(), |bytes| format!("{:.1}", bytes as f64 / 1e6))
 }

@@ -12,7 +12,7 @@ use ochre_index::{
 };
 use ochre_kernels::Region;
 use ochre_model::Space;
-use ochre_store::{SharedBytes, read_shared};
+use ochre_store::{Disk, DiskWriter, SharedBytes, read_shared};
 use uuid::Uuid;
 
 use crate::settings::Settings;
@@ -37,6 +37,7 @@ const FREE_TO_WRITE_MIN: u64 = 4 << 20;
 /// The snapshots of a database; none are kept for one without a directory.
 pub(crate) struct CacheDir {
     folder: Option<PathBuf>,
+    disk: Arc<dyn Disk>,
     map: bool,
     verified_bytes_max: u64,
     memory_limit: u64,
@@ -51,13 +52,42 @@ pub(crate) struct FoundGraph {
 
 impl CacheDir {
     /// Below a directory, if there is one, with so much resident memory at the most.
-    pub(crate) fn new(directory: Option<&Path>, settings: &Settings, memory_limit: u64) -> Self {
+    pub(crate) fn new(directory: Option<&Path>, disk: &Arc<dyn Disk>, settings: &Settings, memory_limit: u64) -> Self {
         Self {
             folder: directory.map(|directory| directory.join(FOLDER)),
+            disk: Arc::clone(disk),
             map: settings.map_segments,
             verified_bytes_max: settings.snapshot_verified_bytes_max,
             memory_limit,
         }
+    }
+
+    /// Writes a file beside its place, durably, and renames it; nothing is left of it if that fails.
+    fn write_atomically(
+        &self, path: &Path, write: impl FnOnce(&mut BufWriter<DiskWriter>) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        let folder = path.parent().expect("a derived file lies in its collection's folder");
+        self.disk.create_dir(folder)?;
+        if ochre_store::free_bytes(folder).is_some_and(|free| free < FREE_TO_WRITE_MIN) {
+            let text = "less than 4 MiB of the disk are free, which is kept for deleting records";
+            return Err(std::io::Error::new(ErrorKind::StorageFull, text));
+        }
+        let beside = path.with_extension(WRITING);
+        // What a crash left of it.
+        let _ = self.disk.remove(&beside);
+        let written = (|| {
+            let mut out = BufWriter::with_capacity(1 << 20, DiskWriter::new(self.disk.create(&beside)?));
+            write(&mut out)?;
+            out.flush()?;
+            out.get_ref().sync()?;
+            self.disk.rename(&beside, path)?;
+            self.disk.sync_dir(folder)
+        })();
+        if written.is_err() {
+            // On a full disk a half-written file would only take more of it.
+            let _ = self.disk.remove(&beside);
+        }
+        written
     }
 
     fn path(&self, collection: Uuid, name: &str) -> Option<PathBuf> {
@@ -76,7 +106,7 @@ impl CacheDir {
             Err(error) => {
                 tracing::warn!(%collection, file = %path.display(), %error, "discarded a graph snapshot; the graph is rebuilt");
                 if !matches!(error, SnapshotError::Io(ref io) if io.kind() != ErrorKind::UnexpectedEof) {
-                    let _ = std::fs::remove_file(&path);
+                    let _ = self.disk.remove(&path);
                 }
                 None
             }
@@ -123,7 +153,7 @@ impl CacheDir {
     /// Writes a snapshot durably, or not at all.
     pub(crate) fn write(&self, header: &SnapshotHeader, graph: &Graph, capacity: usize) -> std::io::Result<()> {
         let Some(path) = self.path(Uuid::from_bytes(header.collection), FILE) else { return Ok(()) };
-        write_atomically(&path, |out| graph.write_snapshot(header, capacity, out))
+        self.write_atomically(&path, |out| graph.write_snapshot(header, capacity, out))
     }
 
     /// A copy of a graph that lies in a file without a name, which goes with it; `None` if files are not mapped here.
@@ -158,8 +188,8 @@ impl CacheDir {
         match read {
             Ok(records) => Some(records),
             Err(error) => {
-                tracing::warn!(%collection, file = %path.display(), error, "discarded a snapshot of records; they are read anew");
-                let _ = std::fs::remove_file(&path);
+                tracing::warn!(%collection, file = %path.display(), error, "discarded a snapshot of records; they are read again");
+                let _ = self.disk.remove(&path);
                 None
             }
         }
@@ -170,7 +200,7 @@ impl CacheDir {
         &self, header: &SnapshotHeader, view: &View, changed: &[(u32, u64)],
     ) -> std::io::Result<()> {
         let Some(path) = self.path(Uuid::from_bytes(header.collection), RECORDS) else { return Ok(()) };
-        write_atomically(&path, |out| view.write_records(header, changed, out))
+        self.write_atomically(&path, |out| view.write_records(header, changed, out))
     }
 
     /// Whether anything is kept on disk.
@@ -180,7 +210,7 @@ impl CacheDir {
 
     /// Removes the snapshot of a collection's records; whether there was one.
     pub(crate) fn remove_records(&self, collection: Uuid) -> bool {
-        self.path(collection, RECORDS).is_some_and(|path| std::fs::remove_file(path).is_ok())
+        self.path(collection, RECORDS).is_some_and(|path| self.disk.remove(&path).is_ok())
     }
 
     /// The usable text segments of a collection. Others are removed.
@@ -202,8 +232,8 @@ impl CacheDir {
             match opened.and_then(|bytes| Ok(open(bytes)?)) {
                 Ok(segment) => segments.push(Arc::new(segment)),
                 Err(error) => {
-                    tracing::warn!(%collection, file = %path.display(), error, "discarded a segment; it is built anew");
-                    let _ = std::fs::remove_file(&path);
+                    tracing::warn!(%collection, file = %path.display(), error, "discarded a segment; it is built again");
+                    let _ = self.disk.remove(&path);
                 }
             }
         }
@@ -235,7 +265,7 @@ impl CacheDir {
 
     fn share(&self, collection: Uuid, name: &str, bytes: Vec<u8>) -> std::io::Result<SharedBytes> {
         let Some(path) = self.path(collection, name) else { return Ok(Arc::new(bytes)) };
-        write_atomically(&path, |out| out.write_all(&bytes))?;
+        self.write_atomically(&path, |out| out.write_all(&bytes))?;
         read_shared(&path, self.map)
     }
 
@@ -256,7 +286,7 @@ impl CacheDir {
     fn remove_files(&self, collection: Uuid, gone: impl Iterator<Item = String>, kept: &[String]) {
         for name in gone.filter(|name| !kept.contains(name)) {
             if let Some(path) = self.path(collection, &name) {
-                let _ = std::fs::remove_file(path);
+                let _ = self.disk.remove(&path);
             }
         }
     }
@@ -274,7 +304,7 @@ impl CacheDir {
     /// Removes the files of a metadata index but those of the builds that are kept.
     pub(crate) fn remove_index_files(&self, collection: Uuid, index: Uuid, kept: &[u64]) {
         for (path, _) in self.index_files(collection, index).iter().filter(|(_, build)| !kept.contains(build)) {
-            let _ = std::fs::remove_file(path);
+            let _ = self.disk.remove(path);
         }
     }
 
@@ -284,7 +314,7 @@ impl CacheDir {
             let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
             let is_kept = kept.iter().any(|(id, build)| name.starts_with(&format!("{}-{build}-", id.simple())));
             if !is_kept {
-                let _ = std::fs::remove_file(path);
+                let _ = self.disk.remove(&path);
             }
         }
     }
@@ -310,7 +340,7 @@ impl CacheDir {
     /// Removes the graph that is kept of a collection.
     pub(crate) fn remove_graph(&self, collection: Uuid) {
         if let Some(path) = self.path(collection, FILE) {
-            let _ = std::fs::remove_file(path);
+            let _ = self.disk.remove(&path);
         }
     }
 
@@ -338,7 +368,7 @@ impl CacheDir {
         let orphaned_files = self.orphaned_files(exists);
         for stray in &orphaned_files {
             // What cannot be removed now is a stray next time.
-            let _ = if stray.is_dir() { std::fs::remove_dir_all(stray) } else { std::fs::remove_file(stray) };
+            let _ = if stray.is_dir() { std::fs::remove_dir_all(stray) } else { self.disk.remove(stray) };
         }
         orphaned_files.len()
     }
@@ -364,30 +394,4 @@ fn text_name(position: u64, first: u32) -> String {
 fn index_name(header: &CompositeHeader, first: u32) -> String {
     let index = Uuid::from_bytes(header.index).simple();
     format!("{index}-{}-{}-{first}.{INDEX}", header.generation, header.position)
-}
-
-/// Writes a file beside its place, durably, and renames it; nothing is left of it if that fails.
-fn write_atomically(
-    path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
-) -> std::io::Result<()> {
-    let folder = path.parent().expect("a derived file lies in its collection's folder");
-    std::fs::create_dir_all(folder)?;
-    if ochre_store::free_bytes(folder).is_some_and(|free| free < FREE_TO_WRITE_MIN) {
-        let text = "less than 4 MiB of the disk are free, which is kept for deleting records";
-        return Err(std::io::Error::new(std::io::ErrorKind::StorageFull, text));
-    }
-    let beside = path.with_extension(WRITING);
-    let written = (|| {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&beside)?);
-        write(&mut file)?;
-        file.flush()?;
-        file.get_ref().sync_all()?;
-        std::fs::rename(&beside, path)?;
-        File::open(folder)?.sync_all()
-    })();
-    if written.is_err() {
-        // On a full disk a half-written file would only take more of it.
-        let _ = std::fs::remove_file(&beside);
-    }
-    written
 }

@@ -35,7 +35,7 @@ pub fn check_with(
             let path = file.path();
             if let Some(problem) = problem_of(&path) {
                 let file = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
-                report.findings.push(Finding { file, problem: format!("{problem}; delete it, it is built anew") });
+                report.findings.push(Finding { file, problem: format!("{problem}; delete it, it is rebuilt") });
             }
         }
     }

@@ -119,7 +119,7 @@ impl Database {
         check_extensions(&options.extensions)?;
         let memory = MemoryBudget::new(options.memory_limit);
         let schemas = Schemas::new(options.validators.clone());
-        let inner = Arc::new(Inner::new(store, jobs, directory, options.settings(), memory, schemas));
+        let inner = Arc::new(Inner::new(store, &options.disk, jobs, directory, options.settings(), memory, schemas));
         *inner.tables.lock() = tables_known(&options.extensions);
         let mut tasks = Vec::new();
         for extension in &options.extensions {

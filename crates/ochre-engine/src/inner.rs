@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 
 use ochre_scheduler::{Failure, JobStore, Scheduler, Stop};
-use ochre_store::{ExtensionTables, Store};
+use ochre_store::{Disk, ExtensionTables, Store};
 use parking_lot::Mutex;
 
 use crate::backup::state::Backups;
@@ -52,8 +52,8 @@ pub(crate) struct Inner {
 impl Inner {
     /// Wires the owners of a database together.
     pub(crate) fn new(
-        store: Arc<dyn Store>, jobs: Option<Arc<dyn JobStore>>, directory: Option<&Path>, settings: Settings,
-        memory: MemoryBudget, schemas: Schemas,
+        store: Arc<dyn Store>, disk: &Arc<dyn Disk>, jobs: Option<Arc<dyn JobStore>>, directory: Option<&Path>,
+        settings: Settings, memory: MemoryBudget, schemas: Schemas,
     ) -> Self {
         let (settings, schemas) = (Arc::new(settings), Arc::new(schemas));
         let (monitor, dirty) = (Arc::new(LoadMonitor::default()), Arc::new(DirtySet::default()));
@@ -64,7 +64,7 @@ impl Inner {
             Arc::clone(&store),
             directory.clone(),
         ));
-        let cache = Arc::new(CacheDir::new(directory.as_deref(), &settings, memory.limit()));
+        let cache = Arc::new(CacheDir::new(directory.as_deref(), disk, &settings, memory.limit()));
         let catalog = Arc::new(Catalog::new(Arc::clone(&store), Arc::clone(&schemas)));
         let collections = Collections::new(Arc::clone(&catalog), Arc::clone(&settings), cache, dirty, memory);
         let collections = Arc::new(collections);

@@ -67,7 +67,7 @@ pub struct Trace {
     pub considered: Vec<Considered>,
     /// How many records would pass at most, by what was looked up for the whole filter, if anything was.
     pub estimated: Option<usize>,
-    /// Records that the indexes used show as they are, of so many; nothing if none was used.
+    /// For how many records the entries of the indexes used are up to date, of how many; nothing if none was used.
     pub coverage: Option<(usize, usize)>,
     /// Values of columns were tested.
     pub by_column: bool,
@@ -206,26 +206,26 @@ impl<R: Rows> Evaluation<'_, R> {
     }
 
     fn documents(&mut self, test: &DocumentTest, candidates: &Bitmap, is_whole: bool) -> Result<Bitmap, R::Error> {
-        let Documents { decided, suspects, by_trigram } = Documents::of(test, self.view, candidates);
-        self.trace.examined += suspects.len() as u64;
+        let Documents { matches: mut positive, candidates: to_read, by_trigram } =
+            Documents::of(test, self.view, candidates);
+        self.trace.examined += to_read.len() as u64;
         self.trace.by_trigram |= by_trigram;
-        self.trace.by_document |= !suspects.is_empty();
-        let mut positive = decided;
+        self.trace.by_document |= !to_read.is_empty();
         // Trigrams say what may pass; of the others it is known.
         if is_whole && by_trigram && !test.is_negative() {
-            self.trace.expect(positive.len() + suspects.len());
+            self.trace.expect(positive.len() + to_read.len());
         }
         match test {
             // The searcher is made once for all documents.
             DocumentTest::Contains(needle) | DocumentTest::NotContains(needle) => {
                 let finder = Finder::new(needle.as_bytes());
-                self.rows.documents(&suspects, &mut |offset, text| {
+                self.rows.documents(&to_read, &mut |offset, text| {
                     if finder.find(text.as_bytes()).is_some() {
                         positive.insert(offset);
                     }
                 })?;
             }
-            _ => self.rows.documents(&suspects, &mut |offset, text| {
+            _ => self.rows.documents(&to_read, &mut |offset, text| {
                 if test.matches(Some(text)) != test.is_negative() {
                     positive.insert(offset);
                 }
@@ -245,10 +245,10 @@ pub(crate) fn flatten<'f>(filter: &'f Filter, parts: &mut Vec<&'f Filter>) {
 
 /// What is known of a test of documents before any is read.
 struct Documents {
-    /// Those that have what the test looks for.
-    decided: Bitmap,
-    /// Those that have to be read.
-    suspects: Bitmap,
+    /// Those that pass, whatever their text.
+    matches: Bitmap,
+    /// Those that may pass: they have to be read.
+    candidates: Bitmap,
     by_trigram: bool,
 }
 
@@ -259,17 +259,17 @@ impl Documents {
             && text.is_empty()
         {
             // No document needs to be read to know that it contains the empty text.
-            return Self { decided: with_document, suspects: Bitmap::new(), by_trigram: false };
+            return Self { matches: with_document, candidates: Bitmap::new(), by_trigram: false };
         }
         let (needs, is_exact) = Needs::of(test);
         if needs == Needs::Anything || view.text().is_empty() {
-            return Self { decided: Bitmap::new(), suspects: with_document, by_trigram: false };
+            return Self { matches: Bitmap::new(), candidates: with_document, by_trigram: false };
         }
         // Of the documents that are indexed, those are read that have what passing takes.
         let found = view.find_text(&needs).and(&with_document);
         let outside = with_document.and_not(view.in_text());
-        let (decided, suspects) = if is_exact { (found, outside) } else { (Bitmap::new(), outside.or(&found)) };
-        Self { decided, suspects, by_trigram: true }
+        let (matches, candidates) = if is_exact { (found, outside) } else { (Bitmap::new(), outside.or(&found)) };
+        Self { matches, candidates, by_trigram: true }
     }
 }
 

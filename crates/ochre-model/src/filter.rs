@@ -72,6 +72,18 @@ impl Test {
         }
     }
 
+    /// The type of what values are compared with; of a list, of its first element.
+    pub fn operand_type(&self) -> ValueType {
+        match self {
+            Self::Eq(operand)
+            | Self::Ne(operand)
+            | Self::Compare(_, operand)
+            | Self::Contains(operand)
+            | Self::NotContains(operand) => operand.value_type(),
+            Self::In(list) | Self::NotIn(list) => list.first().map_or(ValueType::Str, Scalar::value_type),
+        }
+    }
+
     /// Whether a record whose value under the key is `value` passes.
     pub fn matches(&self, value: Option<&Value>) -> bool {
         match self {

@@ -28,6 +28,9 @@ use crate::routes::descriptions;
     wire::SearchRequestPayload,
     wire::ForkCollectionPayload,
     wire::Include,
+    wire::admin::memory::MemoryAnswer,
+    wire::admin::keys::KeyAnswer,
+    wire::admin::keys::KeyList,
 )))]
 struct Schemas;
 

@@ -49,7 +49,7 @@ impl Tls {
             if stamps != state.stamps {
                 match read(&self.certificate, &self.key) {
                     Ok(acceptor) => {
-                        tracing::info!(certificate = %self.certificate.display(), "read the TLS certificate anew");
+                        tracing::info!(certificate = %self.certificate.display(), "read the TLS certificate again");
                         (state.acceptor, state.stamps) = (acceptor, stamps);
                     }
                     // One file may be new before the other is: the old ones serve until both fit.

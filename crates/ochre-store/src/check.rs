@@ -101,8 +101,8 @@ pub(crate) fn check_pages(connection: &Connection, report: &mut Report, pace: Pa
     // What the log has again is not read from the file: a checkpoint that a crash or a full disk ended leaves pages
     // halfway.
     let path = connection.path().map(|path| Path::new(path).with_extension("sqlite3-wal"));
-    let anew = path.map_or_else(BTreeSet::new, |path| pages_in_log(&path));
-    for page in suspects.into_iter().filter(|page| !anew.contains(page)) {
+    let rewritten = path.map_or_else(BTreeSet::new, |path| pages_in_log(&path));
+    for page in suspects.into_iter().filter(|page| !rewritten.contains(page)) {
         let (damaged, _) = damaged_pages(connection, page, 1)?;
         if !damaged.is_empty() {
             report.find(DATABASE_FILE, format!("page {page} does not match its checksum"));

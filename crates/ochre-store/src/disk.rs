@@ -4,7 +4,7 @@
 //! them and fail any of them. SQLite has a seam of its own, its VFS.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -116,6 +116,51 @@ impl DiskFile for File {
 
     fn mappable(&self) -> Option<&File> {
         Some(self)
+    }
+}
+
+/// Writes a file from its beginning on.
+pub struct DiskWriter {
+    file: Box<dyn DiskFile>,
+    at: u64,
+}
+
+impl DiskWriter {
+    /// Of a file that is open.
+    pub fn new(file: Box<dyn DiskFile>) -> Self {
+        Self { file, at: 0 }
+    }
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+}
+
+impl Write for DiskWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_at(bytes, self.at)?;
+        self.at += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for DiskWriter {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.file.size()?.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
     }
 }
 

@@ -28,7 +28,7 @@ mod store;
 pub use block::{Damage, VectorBlock};
 pub use check::check;
 pub use definitions::ExtensionTables;
-pub use disk::{Disk, DiskFile, RealDisk, free_bytes};
+pub use disk::{Disk, DiskFile, DiskWriter, RealDisk, free_bytes};
 pub use error::{Error, Resource, Result};
 pub use extension::TableWork;
 pub use lock::Owner;

@@ -81,6 +81,15 @@ struct Located {
     cached: Weak<VectorBlock>,
 }
 
+/// A block, and what it takes to load it.
+pub(crate) struct WantedBlock {
+    entry: BlockEntry,
+    number: u32,
+    segment: Arc<Segment>,
+    committed_bytes: u64,
+    cached: Option<Arc<VectorBlock>>,
+}
+
 /// What an append or a rewrite did to the files, waiting for the catalog to commit it.
 #[derive(Default)]
 pub(crate) struct Pending {
@@ -359,16 +368,18 @@ impl Segments {
         moved.into_iter().collect()
     }
 
-    /// All blocks of a collection.
-    pub(crate) fn blocks(&self, collection: CollectionNumber) -> Vec<Arc<VectorBlock>> {
-        let mut state = self.state.write();
-        let State { files, blocks, .. } = &mut *state;
+    /// All blocks of a collection, as they are now; to be loaded.
+    pub(crate) fn find_blocks(&self, collection: CollectionNumber) -> Vec<WantedBlock> {
+        self.wanted(collection, |_| true)
+    }
+
+    /// These blocks of a collection. What of them was moved meanwhile is read from where it was.
+    pub(crate) fn load_blocks(&self, collection: CollectionNumber, wanted: &[WantedBlock]) -> Vec<Arc<VectorBlock>> {
         let mut found = Vec::new();
-        for located in blocks.get_mut(&collection).into_iter().flatten() {
-            let Some(file) = files.get(&located.segment) else { continue };
-            match load(located, file) {
+        for wanted in wanted {
+            match self.load(collection, wanted) {
                 Ok(block) => found.push(block),
-                Err(damage) => found.extend(lost(&located.entry, damage)),
+                Err(damage) => found.extend(lost(&wanted.entry, damage)),
             }
         }
         found
@@ -376,12 +387,9 @@ impl Segments {
 
     /// Whether the vector of this id has exactly these bits; `None` if it cannot be read.
     pub(crate) fn vector_equals(&self, collection: CollectionNumber, id: u64, vector: &[f32]) -> Option<bool> {
-        let mut state = self.state.write();
-        let State { files, blocks, .. } = &mut *state;
-        let blocks = blocks.get_mut(&collection)?;
-        let end = blocks.partition_point(|located| located.entry.first_id <= id);
-        for located in blocks[..end].iter_mut().rev().filter(|located| located.entry.last_id >= id) {
-            let block = load(located, files.get(&located.segment)?).ok()?;
+        let may_have = |entry: &BlockEntry| entry.first_id <= id && id <= entry.last_id;
+        for wanted in self.wanted(collection, may_have).iter().rev() {
+            let block = self.load(collection, wanted).ok()?;
             if let Ok(index) = block.ids().binary_search(&id) {
                 let row = block.row(index).ok()?;
                 let same = row.iter().zip(vector).all(|(a, b)| a.to_bits() == b.to_bits());
@@ -389,6 +397,43 @@ impl Segments {
             }
         }
         None
+    }
+
+    /// The blocks of a collection that are of interest, as they are now, with what it takes to load them.
+    fn wanted(&self, collection: CollectionNumber, is_wanted: impl Fn(&BlockEntry) -> bool) -> Vec<WantedBlock> {
+        let state = self.state.read();
+        let blocks = state.blocks.get(&collection).into_iter().flatten();
+        let of = |located: &Located| {
+            let file = state.files.get(&located.segment)?;
+            Some(WantedBlock {
+                entry: located.entry,
+                number: located.segment,
+                segment: Arc::clone(&file.segment),
+                committed_bytes: file.row.committed_bytes,
+                cached: located.cached.upgrade(),
+            })
+        };
+        blocks.filter(|located| is_wanted(&located.entry)).filter_map(of).collect()
+    }
+
+    /// Loads a block, if nobody has it. No lock is held while it is read and verified.
+    fn load(&self, collection: CollectionNumber, wanted: &WantedBlock) -> Result<Arc<VectorBlock>, Damage> {
+        if let Some(block) = &wanted.cached {
+            return Ok(Arc::clone(block));
+        }
+        let block = Arc::new(wanted.segment.load_block(&wanted.entry, wanted.committed_bytes)?);
+        let mut state = self.state.write();
+        let is_it = |located: &&mut Located| {
+            located.segment == wanted.number && located.entry.first_id == wanted.entry.first_id
+        };
+        // It may have been moved, or loaded by somebody else.
+        if let Some(located) = state.blocks.get_mut(&collection).into_iter().flatten().find(is_it) {
+            if let Some(theirs) = located.cached.upgrade() {
+                return Ok(theirs);
+            }
+            located.cached = Arc::downgrade(&block);
+        }
+        Ok(block)
     }
 
     /// How many bytes of each segment these vectors take, for counting them as dead.
@@ -604,15 +649,6 @@ fn forget_cached(state: &mut State, segment: u32) -> BTreeSet<CollectionNumber> 
         }
     }
     moved
-}
-
-fn load(located: &mut Located, file: &File) -> Result<Arc<VectorBlock>, Damage> {
-    if let Some(block) = located.cached.upgrade() {
-        return Ok(block);
-    }
-    let block = Arc::new(file.segment.load_block(&located.entry, file.row.committed_bytes)?);
-    located.cached = Arc::downgrade(&block);
-    Ok(block)
 }
 
 /// Stands in for a block whose header is damaged: every id it may have held leads to the damage.

@@ -24,8 +24,13 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// A generator of embeddings of this dimension, and of ids out of this many.
+    /// A generator of embeddings of this dimension, and of ids out of this many. `OCHRE_TEST_SEED` is added to the
+    /// seed, and printed, so that other sequences can be tried, and one that failed again.
+    #[expect(clippy::print_stdout, reason = "shown if the test fails")]
     pub fn new(seed: u64, dimension: usize, ids: u32) -> Self {
+        let added = std::env::var("OCHRE_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+        println!("OCHRE_TEST_SEED={added}");
+        let seed = seed.wrapping_add(added);
         Self { rng: Rng::with_seed(seed), dimension, ids }
     }
 

@@ -51,15 +51,15 @@ pub struct Manifest {
     pub files: Vec<BackedUpFile>,
     /// Bytes of the files.
     pub bytes: u64,
-    /// Bytes that had to be put for this backup, compressed: chunks that were there already are not counted.
+    /// Bytes that were uploaded for this backup, compressed: chunks that the target had already are not counted.
     pub shipped_bytes: u64,
 }
 
-/// Whether a backup is whole.
+/// Full or incremental.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BackupKind {
-    /// It is.
+    /// It holds the whole database.
     Full,
     /// It holds what changed since its parent.
     Incremental,

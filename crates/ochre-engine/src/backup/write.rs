@@ -16,7 +16,7 @@ use crate::backup::state::Backups;
 /// How long locks are waited for without a step.
 const WAIT: Duration = Duration::from_millis(200);
 /// Who holds the log for the next increment.
-pub(crate) const HOLDER: &str = "backup";
+pub(crate) const LOG_HOLDER: &str = "backup";
 
 impl Backups {
     /// Takes a backup. An incremental one becomes a full one if there is nothing that it could continue.
@@ -71,12 +71,12 @@ impl Backups {
                 Some(segments)
             }
         };
-        let mut there = repository.chunks()?;
-        let (mut files, mut shipped, mut done) = (Vec::new(), 0, 0);
+        let mut existing_chunks = repository.chunks()?;
+        let (mut files, mut uploaded, mut done) = (Vec::new(), 0, 0);
         let all: u64 = copy.files.iter().map(|file| file.bytes).sum();
         for file in &copy.files {
             let before = done;
-            files.push(ship(repository, file, &mut there, &mut shipped, &mut |bytes| {
+            files.push(upload(repository, file, &mut existing_chunks, &mut uploaded, &mut |bytes| {
                 done = before + bytes;
                 context.step(Progress { done, total: Some(all), what: "bytes backed up".into() })
             })?);
@@ -97,7 +97,7 @@ impl Backups {
             collections: copy.collections.clone(),
             bytes: all,
             files,
-            shipped_bytes: shipped,
+            shipped_bytes: uploaded,
         };
         if Some(&manifest.id) == parent.map(|parent| &parent.id) {
             return Err(Failure::Failed(
@@ -109,7 +109,7 @@ impl Backups {
         if self.repository.get().is_some_and(|own| std::ptr::eq(own, repository)) {
             self.note_taken(taken_at);
             let positions: Vec<(u32, u64)> = copy.collections.iter().map(|row| (row.number, row.position)).collect();
-            self.store.retain_log(HOLDER, &positions)?;
+            self.store.retain_log(LOG_HOLDER, &positions)?;
         }
         Ok(manifest)
     }
@@ -177,8 +177,8 @@ fn later_than_all(manifests: &[Manifest], now: Time) -> Time {
 }
 
 /// Puts a file in chunks.
-fn ship(
-    repository: &Repository, file: &CopiedFile, there: &mut BTreeSet<String>, shipped: &mut u64,
+fn upload(
+    repository: &Repository, file: &CopiedFile, existing_chunks: &mut BTreeSet<String>, uploaded: &mut u64,
     pace: &mut dyn FnMut(u64) -> Result<(), ochre_scheduler::Stop>,
 ) -> Result<BackedUpFile, Failure> {
     let failed =
@@ -192,9 +192,9 @@ fn ship(
         if buffer.is_empty() {
             break;
         }
-        let (hash, bytes) = repository.put_chunk(there, &buffer)?;
+        let (hash, bytes) = repository.put_chunk(existing_chunks, &buffer)?;
         chunks.push(hash);
-        *shipped += bytes;
+        *uploaded += bytes;
         done += buffer.len() as u64;
     }
     if done != file.bytes {

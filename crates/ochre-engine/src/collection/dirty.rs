@@ -50,8 +50,8 @@ pub(crate) struct IndexState {
     pub(crate) records_position: u64,
 }
 
-/// DirtySet are passed on to the scheduler at most this often: it need not wake for every write.
-const PASS_EVERY: Duration = Duration::from_millis(50);
+/// The scheduler is woken at most this often, not for every write.
+const WAKE_EVERY: Duration = Duration::from_millis(50);
 
 impl DirtySet {
     /// Whom to wake.
@@ -64,7 +64,7 @@ impl DirtySet {
     pub(crate) fn mark_dirty(&self, collection: CollectionNumber) {
         let mut work = self.work.lock();
         work.index.entry(collection).or_insert_with(Instant::now);
-        if work.passed.is_some_and(|passed| passed.elapsed() < PASS_EVERY) {
+        if work.passed.is_some_and(|passed| passed.elapsed() < WAKE_EVERY) {
             return;
         }
         work.passed = Some(Instant::now());

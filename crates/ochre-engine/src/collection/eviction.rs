@@ -37,19 +37,19 @@ const PAGES_A_SECOND: f64 = 8e9;
 /// The thread that watches memory looks at most, and at least, this often.
 const WATCH_EVERY_MIN: Duration = Duration::from_millis(2);
 const WATCH_EVERY_MAX: Duration = Duration::from_millis(250);
-/// Requests look at memory at most this often.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Requests check memory at most this often.
+const CHECK_EVERY: Duration = Duration::from_millis(10);
 
 /// The limit, and what is remembered about keeping it.
 pub(crate) struct MemoryBudget {
     limit: u64,
     began: Instant,
-    /// When a request looked last, in microseconds since `began`.
-    looked: AtomicU64,
-    /// Bytes above the limit when it was looked last.
-    surplus: AtomicU64,
-    /// Held by whoever makes room.
-    making: Mutex<()>,
+    /// When a request last checked it, in microseconds since `began`.
+    last_check: AtomicU64,
+    /// Bytes above the limit at the last check.
+    over_limit: AtomicU64,
+    /// Held by the thread that evicts.
+    evicting: Mutex<()>,
     /// Much may have been freed since memory was last given back.
     freed: AtomicBool,
 }
@@ -71,9 +71,9 @@ impl MemoryBudget {
         Self {
             limit: limit_of(limit),
             began: Instant::now(),
-            looked: AtomicU64::new(0),
-            surplus: AtomicU64::new(0),
-            making: Mutex::new(()),
+            last_check: AtomicU64::new(0),
+            over_limit: AtomicU64::new(0),
+            evicting: Mutex::new(()),
             // Opening frees much.
             freed: AtomicBool::new(true),
         }
@@ -86,10 +86,10 @@ impl MemoryBudget {
     /// Whether it is time for a request to look at memory.
     fn is_due(&self) -> bool {
         let now = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let looked = self.looked.load(Ordering::Relaxed);
-        let every = LOOK_EVERY.as_micros() as u64;
-        now.saturating_sub(looked) >= every
-            && self.looked.compare_exchange(looked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        let last_check = self.last_check.load(Ordering::Relaxed);
+        let every = CHECK_EVERY.as_micros() as u64;
+        now.saturating_sub(last_check) >= every
+            && self.last_check.compare_exchange(last_check, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -116,21 +116,21 @@ impl Collections {
     /// resident above the limit all the same.
     pub(crate) fn enforce_budget(&self) -> u64 {
         if !self.budget.is_due() {
-            return self.budget.surplus.load(Ordering::Relaxed);
+            return self.budget.over_limit.load(Ordering::Relaxed);
         }
         let limit = self.memory_limit() as f64;
         if resident_bytes() as f64 > limit * HIGH_SHARE {
             self.evict((limit * LOW_SHARE) as u64);
         }
-        let surplus = resident_bytes().saturating_sub(self.memory_limit());
-        self.budget.surplus.store(surplus, Ordering::Relaxed);
-        surplus
+        let over_limit = resident_bytes().saturating_sub(self.memory_limit());
+        self.budget.over_limit.store(over_limit, Ordering::Relaxed);
+        over_limit
     }
 
     /// Around a step of maintenance: lets go of pages of files if memory is short.
     pub(crate) fn release_pages(&self) {
         if resident_bytes() as f64 > self.memory_limit() as f64 * HIGH_SHARE {
-            let _making = self.budget.making.lock();
+            let _evicting = self.budget.evicting.lock();
             self.drop_pages();
         }
     }
@@ -160,7 +160,7 @@ impl Collections {
     /// Lets go of memory until no more than `target` bytes are resident, as far as that is possible; how many
     /// collections were unloaded for it.
     pub(crate) fn evict(&self, target: u64) -> usize {
-        let _making = self.budget.making.lock();
+        let _evicting = self.budget.evicting.lock();
         if resident_bytes() <= target {
             return 0;
         }

@@ -192,7 +192,7 @@ impl Indexing {
             context.step(Progress { done, total: Some(all), what: "bytes of the graph's snapshot read through".into() })
         })?;
         if let Err(error) = sound {
-            tracing::warn!(collection = row.name, %error, "a graph snapshot is damaged; the graph is built anew");
+            tracing::warn!(collection = row.name, %error, "a graph snapshot is damaged; the graph is rebuilt");
             self.cache.remove_graph(row.id);
             loaded.change(|view| view.set_graph(None));
             self.dirty.update_index_state(loaded.number, |remembered| remembered.snapshot = 0);
@@ -321,7 +321,7 @@ impl Indexing {
         }
         let has_dead_documents = view.text().iter().any(|(segment, current)| current.len() < segment.len());
         if has_dead_documents {
-            context.step(Progress { done: 0, total: None, what: "documents indexed anew".into() })?;
+            context.step(Progress { done: 0, total: None, what: "documents indexed again".into() })?;
             self.rewrite_text(row.number)?;
         }
         let loaded = self.collections.state_of(row);

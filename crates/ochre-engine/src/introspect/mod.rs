@@ -151,7 +151,7 @@ impl Introspection {
     }
 
     pub(crate) fn introspect(&self, row: &CollectionRow, request: &IntrospectRequest) -> Result<Report, Error> {
-        let _visit = self.monitor.enter();
+        let _request = self.monitor.enter();
         if let Some(filter) = &request.filter {
             self.queries.check_filterable(row, filter)?;
         }

@@ -42,7 +42,7 @@ pub struct Candidate {
 impl Introspection {
     /// Validates stored records, or a batch, by a schema.
     pub(crate) fn validate(&self, row: &CollectionRow, validation: &Validation) -> Result<Compliance, Error> {
-        let _visit = self.monitor.enter();
+        let _request = self.monitor.enter();
         let schema = match &validation.schema {
             Some(written) => Arc::new(self.schemas.parse(written)?),
             None => self.schemas.of(row)?.ok_or_else(|| {

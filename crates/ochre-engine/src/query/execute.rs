@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use ochre_index::{Hints, Hit, Nearest, Plan, Trace, nearest};
-use ochre_model::{DOCUMENT_KEY, DocumentTest, Filter, Scalar, Test, ValueType, budget};
+use ochre_model::{DOCUMENT_KEY, DocumentTest, Filter, ValueType, budget};
 use ochre_store::{CollectionRow, Error as StoreError};
 
 use crate::collection::record::Include;
@@ -24,7 +24,7 @@ const HIT_BYTES: usize = 100;
 
 impl Queries {
     pub(crate) fn count(&self, row: &CollectionRow) -> Result<u64, Error> {
-        let _visit = self.monitor.enter();
+        let _request = self.monitor.enter();
         let head = self.store.read()?.head(row.number)?;
         Ok(head.ok_or_else(|| Error::no_collection(row.id))?.records)
     }
@@ -145,7 +145,7 @@ impl Queries {
             if live != head.records {
                 self.collections.discard(row.number);
                 found.push(format!(
-                    "collection '{}' had {live} records in memory and has {} on disk; it is read anew",
+                    "collection '{}' had {live} records in memory and has {} on disk; it is read again",
                     row.name, head.records
                 ));
             }
@@ -165,7 +165,7 @@ impl Queries {
         let mut refused = None;
         filter.for_each_leaf(&mut |leaf| match leaf {
             Filter::Key { key, test } => {
-                let ty = operand_type(test);
+                let ty = test.operand_type();
                 if !row.schema.is_filterable(key, ty) {
                     let ty = match ty {
                         ValueType::Str => "Str",
@@ -266,15 +266,4 @@ fn log_decision(row: &CollectionRow, trace: &Trace, has_filter: bool, matched: u
         search = search.join("; "),
         "planned a read"
     );
-}
-
-fn operand_type(test: &Test) -> ValueType {
-    match test {
-        Test::Eq(operand)
-        | Test::Ne(operand)
-        | Test::Compare(_, operand)
-        | Test::Contains(operand)
-        | Test::NotContains(operand) => operand.value_type(),
-        Test::In(list) | Test::NotIn(list) => list.first().map_or(ValueType::Str, Scalar::value_type),
-    }
 }

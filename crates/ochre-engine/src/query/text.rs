@@ -36,7 +36,7 @@ impl Queries {
     pub(crate) fn search_text(
         &self, row: &CollectionRow, text: &str, filter: Option<&Filter>, limit: usize, include: Include,
     ) -> Result<Vec<TextHit>, Error> {
-        let _visit = self.monitor.enter();
+        let _request = self.monitor.enter();
         let words = words(text);
         if words.is_empty() || limit == 0 {
             return Ok(Vec::new());

@@ -57,7 +57,7 @@ impl Writes {
     pub(crate) fn write_records(
         &self, id: Uuid, kind: WriteKind, records: NewRecords, idempotency: Option<Idempotency>,
     ) -> Result<(Outcome, Violations), Error> {
-        let _visit = self.monitor.enter();
+        let _request = self.monitor.enter();
         if records.dimensions_differ {
             return Err(Error::invalid("Inconsistent dimensions in provided embeddings"));
         }
@@ -131,23 +131,23 @@ impl Writes {
         let state = self.collections.state_of(&row);
         let mut view = state.view();
         loop {
-            let surplus = self.collections.enforce_budget();
-            if surplus > 0 && Instant::now() > deadline {
-                return Err(Error::MemoryFull { limit_bytes: self.collections.memory_limit() });
-            }
+            let (over_limit, is_late) = (self.collections.enforce_budget(), Instant::now() > deadline);
             let waiting = view.as_ref().map_or(0, |view| {
                 // Without a graph nothing is waiting: all vectors are searched exactly, from sealed segments.
                 if view.graph().is_some() { view.unindexed_len() * row.dimension.unwrap_or(0) * 4 } else { 0 }
             });
-            if waiting <= self.settings.unindexed_bytes_max && surplus == 0 {
+            if waiting <= self.settings.unindexed_bytes_max && over_limit == 0 {
                 return Ok(());
             }
-            if Instant::now() > deadline {
+            if is_late && over_limit > 0 {
+                return Err(Error::MemoryFull { limit_bytes: self.collections.memory_limit() });
+            }
+            if is_late {
                 return Err(Error::Busy { waiting_bytes: waiting, limit_bytes: self.settings.unindexed_bytes_max });
             }
             self.dirty.mark_dirty(row.number);
             // Memory gets free without a view that says so.
-            let again = if surplus > 0 { deadline.min(Instant::now() + MEMORY_CHECK_EVERY) } else { deadline };
+            let again = if over_limit > 0 { deadline.min(Instant::now() + MEMORY_CHECK_EVERY) } else { deadline };
             view = state.wait_for_other_view(view.as_ref(), again);
         }
     }

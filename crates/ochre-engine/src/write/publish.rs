@@ -80,7 +80,7 @@ impl Observer for Publisher {
 
     fn reopened(&self) {
         if let Some(collections) = self.collections.upgrade() {
-            tracing::warn!("the store was reopened after a failure; views are loaded anew");
+            tracing::warn!("the store was reopened after a failure; views are loaded again");
             collections.catalog.forget_all();
             collections.forget_all();
             collections.catalog.schemas.forget_all();

@@ -88,7 +88,7 @@ fn records_are_loaded_from_their_snapshot_and_what_changed_since() {
 }
 
 #[test]
-fn a_snapshot_that_does_not_fit_is_read_anew() {
+fn a_snapshot_that_does_not_fit_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let snapshot = fill(folder.path());
     let sound = std::fs::read(&snapshot).unwrap();
@@ -128,7 +128,7 @@ fn a_snapshot_that_does_not_fit_is_read_anew() {
         collection.upsert(NewRecords::new(["5"], [[round as f32, 2.0]])).unwrap();
     }
     database.maintain().unwrap();
-    assert!(snapshot.exists(), "it was written anew");
+    assert!(snapshot.exists(), "it was written again");
     drop(collection);
     drop(database);
     std::fs::write(&snapshot, &sound).unwrap();

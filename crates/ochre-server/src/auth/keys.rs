@@ -9,9 +9,9 @@ use ochre_auth::{ApiKey, KeyHash, KeySecret, Principal, Roles};
 use ochre_engine::scheduler::Time;
 use ochre_engine::tables::params;
 use ochre_engine::{Database, ExtensionTables};
+use ochre_wire::admin::keys::KeyAnswer;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value as Json, json};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::error::ApiError;
@@ -212,7 +212,7 @@ impl Keys {
     }
 
     /// Makes a key; it is in the answer, and never shown again.
-    pub fn create(&self, database: &Database, roles: &Roles, new: NewKey, maker: Maker) -> Result<Json, KeyError> {
+    pub fn create(&self, database: &Database, roles: &Roles, new: NewKey, maker: Maker) -> Result<KeyAnswer, KeyError> {
         if new.name.trim().is_empty() || new.name.chars().count() > NAME_MAX || new.name.chars().any(char::is_control) {
             return Err(KeyError::Invalid(format!("name: a key has a name of 1 to {NAME_MAX} characters")));
         }
@@ -248,13 +248,12 @@ impl Keys {
         let kept = Kept { key: new, created_at: now(), revoked_at: None, made_by_anybody: maker == Maker::Anybody };
         save(database, &key.id, &hash, &kept)?;
         self.put(&key.id, hash, kept, roles);
-        let mut shown = self.show(&key.id).unwrap_or_default();
-        shown["key"] = key.text.into();
-        Ok(shown)
+        let shown = self.show(&key.id).ok_or_else(|| KeyError::Invalid("the key was revoked at once".into()))?;
+        Ok(KeyAnswer { key: Some(key.text), ..shown })
     }
 
     /// Every key, without what it is.
-    pub fn list(&self) -> Vec<Json> {
+    pub fn list(&self) -> Vec<KeyAnswer> {
         let ids: Vec<String> = self.all.read().keys().cloned().collect();
         ids.iter().filter_map(|id| self.show(id)).collect()
     }
@@ -265,18 +264,37 @@ impl Keys {
     }
 
     /// A key, without what it is.
-    pub fn show(&self, id: &str) -> Option<Json> {
+    pub fn show(&self, id: &str) -> Option<KeyAnswer> {
         let key = self.all.read().get(id).cloned()?;
-        let mut shown = serde_json::to_value(&key.kept.key).unwrap_or_default();
-        let more = json!({
-            "id": id, "created_at": time(key.kept.created_at), "revoked_at": key.kept.revoked_at.map(time),
-            "valid": key.is_valid(), "made_without_authentication": key.kept.made_by_anybody,
-            "last_used": Some(key.last_used.load(Ordering::Relaxed)).filter(|at| *at > 0).map(time),
-        });
-        if let (Some(shown), Json::Object(more)) = (shown.as_object_mut(), more) {
-            shown.extend(more);
-        }
-        Some(shown)
+        let text = |seconds: i64| time(seconds).to_string();
+        let NewKey {
+            name,
+            grants,
+            expires_at,
+            requests_per_second,
+            concurrent_requests,
+            batch_records,
+            collections,
+            collection_records,
+        } = key.kept.key.clone();
+        Some(KeyAnswer {
+            id: id.to_owned(),
+            name,
+            grants,
+            expires_at: expires_at.map(text),
+            requests_per_second,
+            concurrent_requests,
+            batch_records,
+            collections,
+            collection_records,
+            created_at: text(key.kept.created_at),
+            revoked_at: key.kept.revoked_at.map(text),
+            valid: key.is_valid(),
+            made_without_authentication: key.kept.made_by_anybody,
+            last_used: Some(key.last_used.load(Ordering::Relaxed)).filter(|at| *at > 0).map(text),
+            key: None,
+            warning: None,
+        })
     }
 
     /// Revokes a key: from now on it is refused. It stays in the list. `false` if there is none.

@@ -2,12 +2,16 @@
 
 use std::sync::{Arc, OnceLock};
 
-use ochre_engine::scheduler::{Error as ScheduleError, JobState, JobStatus, Kind, Run, Scheduler};
+use ochre_engine::scheduler::{
+    Counters, Error as ScheduleError, JobState, JobStatus, Kind, Pending, Progress, Run, Scheduler,
+};
 use ochre_extension::{
     Access, Answer, ApiExtension, Call, Description, Failure, Operation, Parameter, Permission, StatusCode,
 };
-use serde::Deserialize;
+use ochre_wire::admin::jobs as wire;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
+use utoipa::OpenApi;
 
 use crate::app::App;
 use crate::user_jobs::UserJobs;
@@ -38,15 +42,16 @@ impl Jobs {
 
     fn list(&self, call: &Call<'_>) -> Answer {
         let scheduler = call.database().scheduler();
-        let jobs: Vec<Json> = scheduler.jobs().iter().map(|status| self.with_user_job(call, summary(status))).collect();
-        let pressure = call.database().pressure();
-        json!({"jobs": jobs, "implementation": scheduler.implementation(), "pressure": pressure}).into()
+        let jobs = scheduler.jobs().iter().map(|status| summary(status, self.user_job(call, &status.name))).collect();
+        let (implementation, pressure) = (scheduler.implementation().to_owned(), call.database().pressure());
+        answered(&wire::JobList { jobs, implementation, pressure }).into()
     }
 
     fn create(&self, call: &Call<'_>) -> Result<Answer, Failure> {
         let job = self.made_by_users()?.create(call.database(), call.caller(), call.body()?)?;
         tracing::info!(job = job.name, task = job.task, by = job.made_by, "made a job");
-        let shown = self.with_user_job(call, whole(&call.database().scheduler().job(&job.name)?));
+        let status = call.database().scheduler().job(&job.name)?;
+        let shown = answered(&whole(&status, self.user_job(call, &job.name), None));
         let audited = job.audited();
         Ok(Answer::from(shown).with_status(StatusCode::CREATED).with_audited(audited))
     }
@@ -63,21 +68,13 @@ impl Jobs {
         let mut history = scheduler.history(name, if given.kind.is_some() { HISTORY_MAX } else { count })?;
         history.retain(|run| given.kind.is_none_or(|kind| run.kind == kind));
         history.truncate(count);
-        let mut shown = self.with_user_job(call, whole(&status));
-        shown["history"] = history.iter().map(run).collect();
-        Ok(shown.into())
+        Ok(answered(&whole(&status, self.user_job(call, name), Some(&history))).into())
     }
 
-    /// What is shown of a job, with what a user said of it.
-    fn with_user_job(&self, call: &Call<'_>, mut shown: Json) -> Json {
-        let jobs = self.app.get().and_then(|app| app.user_jobs());
-        let job = jobs.and_then(|jobs| jobs.find(shown["name"].as_str().unwrap_or_default()));
-        if let (Some(job), Some(shown)) = (job, shown.as_object_mut())
-            && let Json::Object(members) = job.shown(call.caller())
-        {
-            shown.extend(members);
-        }
-        shown
+    /// What a user asked the job to do, if a user made it.
+    fn user_job(&self, call: &Call<'_>, name: &str) -> Option<wire::UserJob> {
+        let jobs = self.app.get()?.user_jobs()?;
+        Some(jobs.find(name)?.shown(call.caller()))
     }
 }
 
@@ -94,6 +91,7 @@ impl ApiExtension for Jobs {
         let [lists, creates, deletes] = [&self, &self, &self].map(Arc::clone);
         vec![
             Description::get("/_admin/jobs", "List the jobs: state, next run, outcome of the last run", READ)
+                .answers(200, "JobList")
                 .does(move |call: &Call<'_>| Ok(lists.list(call))),
             Description::post("/_admin/jobs", "Create a job: a task with arguments and a trigger", WRITE)
                 .takes("NewJob")
@@ -106,6 +104,7 @@ impl ApiExtension for Jobs {
                 "Get a job: its definition, next times, progress and history",
                 READ,
             )
+            .answers(200, "JobAnswer")
             .query(const { &[Parameter::count("history"), Parameter::one_of("kind", &KINDS)] })
             .does(move |call: &Call<'_>| self.show(call)),
             Description::patch("/_admin/jobs/{name}", "Change a job's schedule, policies or settings", WRITE)
@@ -116,7 +115,7 @@ impl ApiExtension for Jobs {
                 "Reset a job's schedule, policies and settings to those of the configuration, or the defaults",
                 WRITE,
             )
-            .does(|call: &Call<'_>| Ok(whole(&call.database().scheduler().reset(call.path("name"))?).into())),
+            .does(reset),
             Description::post("/_admin/jobs/{name}/run", "Run a job as soon as possible", WRITE)
                 .answers(202, "object")
                 .does(run_now),
@@ -168,9 +167,19 @@ impl ApiExtension for Jobs {
                 },
             },
         });
-        Map::from_iter([("JobChange".to_owned(), schema), ("NewJob".to_owned(), new)])
+        let mut schemas = match json!(Answers::openapi())["components"]["schemas"].take() {
+            Json::Object(schemas) => schemas,
+            _ => Map::new(),
+        };
+        schemas.extend([("JobChange".to_owned(), schema), ("NewJob".to_owned(), new)]);
+        schemas
     }
 }
+
+/// The shapes of answers.
+#[derive(OpenApi)]
+#[openapi(components(schemas(wire::JobList, wire::JobAnswer)))]
+struct Answers;
 
 #[derive(Deserialize)]
 struct HistoryQuery {
@@ -180,8 +189,13 @@ struct HistoryQuery {
 
 fn change(call: &Call<'_>) -> Result<Answer, Failure> {
     let change: Map<String, Json> = call.body()?;
-    let changed = whole(&call.database().scheduler().alter(call.path("name"), &change)?);
-    Ok(Answer::from(changed).with_audited(json!({"job": call.path("name"), "change": change})))
+    let changed = whole(&call.database().scheduler().alter(call.path("name"), &change)?, None, None);
+    Ok(Answer::from(answered(&changed)).with_audited(json!({"job": call.path("name"), "change": change})))
+}
+
+fn reset(call: &Call<'_>) -> Result<Answer, Failure> {
+    let status = call.database().scheduler().reset(call.path("name"))?;
+    Ok(answered(&whole(&status, None, None)).into())
 }
 
 /// Tells the scheduler to do something with a job, and shows what became of it.
@@ -191,16 +205,16 @@ fn tell(
     move |call| {
         let (scheduler, name) = (call.database().scheduler(), call.path("name"));
         act(scheduler, name)?;
-        Ok(Answer::from(summary(&scheduler.job(name)?)).with_status(status))
+        Ok(Answer::from(answered(&summary(&scheduler.job(name)?, None))).with_status(status))
     }
 }
 
 fn run_now(call: &Call<'_>) -> Result<Answer, Failure> {
     let (scheduler, name) = (call.database().scheduler(), call.path("name"));
     let requested = scheduler.run_now(name)?;
-    let mut shown = summary(&scheduler.job(name)?);
-    shown["requested"] = json!(requested);
-    Ok(Answer::from(shown).with_status(StatusCode::ACCEPTED))
+    let requested = Some(requested.to_string());
+    let shown = wire::JobSummary { requested, ..summary(&scheduler.job(name)?, None) };
+    Ok(Answer::from(answered(&shown)).with_status(StatusCode::ACCEPTED))
 }
 
 fn unknown_action(call: &Call<'_>) -> Result<Answer, Failure> {
@@ -236,54 +250,94 @@ fn with_old_names(json: Json) -> Json {
     }
 }
 
-fn summary(status: &JobStatus) -> Json {
-    with_old_names(json!({
-        "name": status.name,
-        "description": status.description,
-        "state": status.state,
-        "trigger": status.trigger,
-        "next_runs": status.next_runs,
-        "last_run": status.last_run.as_ref().map(|run| run.started),
-        "last_outcome": status.last_run.as_ref().map(|run| run.status),
-        "last_message": status.last_run.as_ref().map(|run| &run.message),
-        "last_check": status.last_check,
-        "held": status.held,
-        "warning": status.warning,
-        "progress": status.progress,
-    }))
+/// An answer, with the names that members had before.
+fn answered(answer: &impl Serialize) -> Json {
+    with_old_names(json!(answer))
 }
 
-fn whole(status: &JobStatus) -> Json {
-    let mut shown = summary(status);
-    let settings: Map<String, Json> = status
-        .settings
-        .iter()
-        .map(|(name, value)| {
-            (name.clone(), json!({"value": value, "description": status.settings_descriptions.get(name.as_str())}))
-        })
-        .collect();
-    shown["enabled"] = json!(status.state != JobState::Off);
-    shown["schedule"] = json!(status.schedule);
-    shown["pending"] = json!(status.pending);
-    shown["policies"] = json!(status.policies);
-    shown["settings"] = Json::Object(settings);
-    shown["counters"] = json!(status.counters);
-    shown["failures"] = json!(status.failures);
-    shown["running"] = json!(status.running.as_ref().map(run));
-    with_old_names(shown)
+/// The word for a value of an enum.
+fn word(value: impl Serialize) -> String {
+    json!(value).as_str().unwrap_or_default().to_owned()
 }
 
-fn run(run: &Run) -> Json {
-    with_old_names(json!({
-        "scheduled_at": run.scheduled_at,
-        "kind": run.kind,
-        "attempt": run.attempt,
-        "started": run.started,
-        "ended": run.ended,
-        "seconds": run.ended.map(|ended| ended.since(run.started).as_secs_f64()),
-        "status": run.status,
-        "message": run.message,
-        "progress": run.progress,
-        "coalesced": run.coalesced,
-    }))
+fn progress(progress: &Progress) -> wire::Progress {
+    let Progress { done, total, what } = progress.clone();
+    wire::Progress { done, total, what }
+}
+
+fn summary(status: &JobStatus, user_job: Option<wire::UserJob>) -> wire::JobSummary {
+    let last_run = status.last_run.as_ref();
+    wire::JobSummary {
+        name: status.name.clone(),
+        description: status.description.clone(),
+        state: word(status.state),
+        trigger: status.trigger.clone(),
+        next_runs: status.next_runs.iter().map(ToString::to_string).collect(),
+        last_run: last_run.map(|run| run.started.to_string()),
+        last_outcome: last_run.map(|run| word(run.status)),
+        last_message: last_run.map(|run| run.message.clone()),
+        last_check: status
+            .last_check
+            .as_ref()
+            .map(|check| wire::LastCheck { at: check.at.to_string(), reason: check.reason.clone() }),
+        held: status
+            .held
+            .as_ref()
+            .map(|held| wire::Held { reason: held.reason.clone(), until: held.until.map(|until| until.to_string()) }),
+        warning: status.warning.clone(),
+        progress: status.progress.as_ref().map(progress),
+        user_job,
+        requested: None,
+    }
+}
+
+fn whole(status: &JobStatus, user_job: Option<wire::UserJob>, history: Option<&[Run]>) -> wire::JobAnswer {
+    let setting = |(name, value): (&String, &Json)| {
+        let description = status.settings_descriptions.get(name.as_str()).map(|text| (*text).to_owned());
+        (name.clone(), wire::Setting { value: value.clone(), description })
+    };
+    let Counters { ran, coalesced, nothing_to_do, missed, overlapped } = status.counters;
+    let counters = [
+        ("ran", ran),
+        ("coalesced", coalesced),
+        ("nothing_to_do", nothing_to_do),
+        ("missed", missed),
+        ("overlapped", overlapped),
+    ];
+    let pending = |pending: &Pending| wire::PendingRun {
+        scheduled_at: pending.scheduled_at.to_string(),
+        kind: word(pending.kind),
+        attempt: pending.attempt,
+        not_before: pending.not_before.to_string(),
+    };
+    wire::JobAnswer {
+        summary: summary(status, user_job),
+        enabled: status.state != JobState::Off,
+        schedule: status.schedule.as_ref().map(|schedule| json!(schedule)),
+        pending: status.pending.iter().map(pending).collect(),
+        policies: match json!(status.policies) {
+            Json::Object(policies) => policies,
+            _ => Map::new(),
+        },
+        settings: status.settings.iter().map(setting).collect(),
+        counters: counters.map(|(name, count)| (name.to_owned(), count)).into(),
+        failures: status.failures,
+        running: status.running.as_ref().map(run),
+        history: history.map(|runs| runs.iter().map(run).collect()),
+    }
+}
+
+fn run(run: &Run) -> wire::Run {
+    wire::Run {
+        scheduled_at: run.scheduled_at.to_string(),
+        kind: word(run.kind),
+        attempt: run.attempt,
+        started: run.started.to_string(),
+        ended: run.ended.map(|ended| ended.to_string()),
+        seconds: run.ended.map(|ended| ended.since(run.started).as_secs_f64()),
+        status: word(run.status),
+        message: run.message.clone(),
+        progress: run.progress.as_ref().map(progress),
+        coalesced: run.coalesced,
+    }
 }

@@ -2,8 +2,9 @@
 
 use axum::Json;
 use axum::extract::State;
+use ochre_engine::{CollectionRow, Memory};
 use ochre_extension::{Access, Description, Permission};
-use serde_json::{Value as Json_, json};
+use ochre_wire::admin::memory::{CollectionMemory, MemoryAnswer, MemoryParts, ProcessMemory};
 
 use super::served::Served;
 use crate::app::App;
@@ -15,49 +16,48 @@ pub(super) fn operations() -> Vec<Served> {
             "/_admin/memory",
             "Get the memory used, in bytes by collection and part",
             Access::Scope(Permission::SystemRead),
-        ),
+        )
+        .answers(200, "MemoryAnswer"),
         memory,
     )]
 }
 
-async fn memory(State(app): State<App>) -> Result<Json<Json_>, ApiError> {
+async fn memory(State(app): State<App>) -> Result<Json<MemoryAnswer>, ApiError> {
     app.run(|database| {
-        let collections = database.memory();
-        let collections: Vec<Json_> = collections
-            .iter()
-            .map(|(row, memory)| {
-                json!({
-                    "id": row.id.to_string(),
-                    "name": row.name,
-                    "tenant": row.tenant,
-                    "database": row.database,
-                    "bytes": {
-                        "vectors": memory.vectors,
-                        "quantized": memory.quantized,
-                        "links": memory.links,
-                        "columns": memory.columns,
-                        "text": memory.text,
-                        "indexes": memory.indexes,
-                        "locations": memory.locations,
-                        // The names of before, for one version.
-                        "codes": memory.quantized,
-                        "places": memory.locations,
-                        "total": memory.total(),
-                    },
-                })
-            })
-            .collect();
-        Ok(Json(json!({"process": process(), "collections": collections})))
+        let collections = database.memory().iter().map(|(row, memory)| collection_memory(row, memory)).collect();
+        Ok(Json(MemoryAnswer { process: process(), collections }))
     })
     .await
 }
 
-/// What the operating system says of this process; null where it does not.
-fn process() -> Json_ {
+fn collection_memory(row: &CollectionRow, memory: &Memory) -> CollectionMemory {
+    let Memory { columns, vectors, locations, quantized, links, text, indexes } = *memory;
+    CollectionMemory {
+        id: row.id.to_string(),
+        name: row.name.clone(),
+        tenant: row.tenant.clone(),
+        database: row.database.clone(),
+        bytes: MemoryParts {
+            vectors,
+            quantized,
+            links,
+            columns,
+            text,
+            indexes,
+            locations,
+            codes: quantized,
+            places: locations,
+            total: memory.total(),
+        },
+    }
+}
+
+/// What the operating system says of this process; nothing where it does not.
+fn process() -> ProcessMemory {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let bytes = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
         line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).map(|kib| kib * 1024)
     };
-    json!({"resident": bytes("VmRSS"), "anonymous": bytes("RssAnon"), "mapped": bytes("RssFile")})
+    ProcessMemory { resident: bytes("VmRSS"), anonymous: bytes("RssAnon"), mapped: bytes("RssFile") }
 }

@@ -5,7 +5,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use ochre_extension::{Access, Description, Permission};
-use serde_json::{Value as Json_, json};
+use ochre_wire::admin::keys::{KeyAnswer, KeyList};
+use serde_json::json;
 
 use super::served::Served;
 use crate::app::App;
@@ -58,8 +59,8 @@ fn auth(app: &App) -> Result<&std::sync::Arc<Auth>, ApiError> {
 }
 
 /// Notes in the audit log which key it was.
-fn audited(mut response: Response, key: &Json_) -> Response {
-    response.extensions_mut().insert(Audited(json!({"key": key["id"], "name": key["name"], "grants": key["grants"]})));
+fn audited(mut response: Response, key: &KeyAnswer) -> Response {
+    response.extensions_mut().insert(Audited(json!({"key": key.id, "name": key.name, "grants": key.grants})));
     response
 }
 
@@ -67,11 +68,11 @@ fn missing(id: &str) -> ApiError {
     ApiError::not_found(format!("there is no key '{id}'"))
 }
 
-async fn list(State(app): State<App>) -> Result<Json<Json_>, ApiError> {
-    Ok(Json(json!({"keys": auth(&app)?.keys().list()})))
+async fn list(State(app): State<App>) -> Result<Json<KeyList>, ApiError> {
+    Ok(Json(KeyList { keys: auth(&app)?.keys().list() }))
 }
 
-async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Json_>, ApiError> {
+async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<KeyAnswer>, ApiError> {
     auth(&app)?.keys().show(&id).map(Json).ok_or_else(|| missing(&id))
 }
 
@@ -83,11 +84,11 @@ async fn create(State(app): State<App>, caller: Caller, body: JsonBytes) -> Resu
         let maker = if is_asked { Maker::Entitled } else { Maker::Anybody };
         let mut made = auth.keys().create(database, auth.roles(), new, maker)?;
         if !is_asked {
-            made["warning"] =
-                "authentication is off, so nobody is asked for a key: set auth.enabled = true and restart the server"
-                    .into();
+            let text =
+                "authentication is off, so nobody is asked for a key: set auth.enabled = true and restart the server";
+            made.warning = Some(text.into());
         }
-        tracing::info!(key = %made["id"], by = caller.principal().name, "made a key");
+        tracing::info!(key = made.id, by = caller.principal().name, "made a key");
         let shown = made.clone();
         Ok(audited((StatusCode::CREATED, Json(made)).into_response(), &shown))
     })
@@ -100,7 +101,7 @@ async fn revoke(State(app): State<App>, Path(id): Path<String>) -> Result<Respon
         if !auth.keys().revoke(database, auth.roles(), &id)? {
             return Err(missing(&id));
         }
-        let key = auth.keys().show(&id).unwrap_or_default();
+        let key = auth.keys().show(&id).ok_or_else(|| missing(&id))?;
         Ok(audited(Json(json!({"revoked": id})).into_response(), &key))
     })
     .await

@@ -12,6 +12,7 @@ use ochre_engine::scheduler::{Clock, Error as ScheduleError, Scheduler, SystemCl
 use ochre_engine::tables::params;
 use ochre_engine::{Database, ExtensionTables};
 use ochre_extension::{Caller, Failure, Permission, Target};
+use ochre_wire::admin::jobs as wire;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
@@ -211,12 +212,13 @@ fn save(database: &Database, job: &UserJob) -> Result<(), ochre_engine::Error> {
 
 impl UserJob {
     /// What is shown of it: filters and messages only to who may see values.
-    pub(crate) fn shown(&self, caller: &Caller) -> Json {
+    pub(crate) fn shown(&self, caller: &Caller) -> wire::UserJob {
         let mut arguments = self.arguments.clone();
         if !caller.principal().may(Permission::IntrospectValues, Target::default()) {
             VALUES.iter().for_each(|name| drop(arguments.remove(*name)));
         }
-        json!({"task": self.task, "arguments": arguments, "made_by": self.made_by, "created_at": self.created_at})
+        let (task, made_by, created_at) = (self.task.clone(), self.made_by.clone(), self.created_at.to_string());
+        wire::UserJob { task, arguments, made_by, created_at }
     }
 
     /// What the audit log says of it: no filters and no messages.

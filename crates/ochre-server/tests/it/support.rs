@@ -68,7 +68,7 @@ impl TestServer {
         let made = Keys::load(&database, &roles).unwrap().create(&database, &roles, new, Maker::Entitled).unwrap();
         let auth = Auth::new(&config, &database, loaded.permissions()).unwrap();
         let app = App::new(database.clone(), config).with_auth(auth);
-        let admin_key = made["key"].as_str().map(str::to_owned);
+        let admin_key = made.key.clone();
         Self { service: service(app, &loaded).unwrap(), database, token: None, admin_key, _folder: Arc::new(folder) }
     }
 

@@ -156,7 +156,7 @@ impl SqliteStore {
             .prepare("INSERT OR IGNORE INTO increment.vectors VALUES (?1, ?2, ?3, ?4, ?5)")
             .map_err(&failed)?;
         let mut found = 0;
-        for block in self.segments.blocks(collection) {
+        for block in self.segments.load_blocks(collection, &self.segments.find_blocks(collection)) {
             let (block_ids, mut rows) = (block.ids(), Vec::new());
             for (row, id) in block_ids.iter().enumerate() {
                 if ids.binary_search(id).is_ok() {

@@ -247,7 +247,7 @@ impl SqliteStore {
         }
         name_database(&connection).map_err(sqlite)?;
         if examined.lost.is_some() {
-            begin_anew(&mut connection, &examined, known).map_err(sqlite)?;
+            start_over(&mut connection, &examined, known).map_err(sqlite)?;
         }
         // While nobody writes: another process that has the files open would be in the middle of an append.
         connection.execute_batch("BEGIN IMMEDIATE").map_err(sqlite)?;
@@ -380,7 +380,7 @@ fn set_aside(disk: &dyn Disk, directory: &Path, examined: &Examined) -> Result<(
 }
 
 /// Makes the history another one, so that nothing of the lost one is taken for its own: snapshots, ids, transactions.
-fn begin_anew(connection: &mut Connection, examined: &Examined, known: Found) -> rusqlite::Result<()> {
+fn start_over(connection: &mut Connection, examined: &Examined, known: Found) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     write_meta(&transaction, "epoch", new_epoch())?;
     let head = if let Found::Head(head) = known { head } else { DatabaseHead::default() };
@@ -401,7 +401,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_whose_creation_was_cut_off_is_made_anew() {
+    fn a_database_whose_creation_was_cut_off_is_made_again() {
         let folder = tempfile::tempdir().unwrap();
         let (cut, home) = (folder.path().join("cut"), folder.path().join("home"));
         std::fs::create_dir_all(&cut).unwrap();

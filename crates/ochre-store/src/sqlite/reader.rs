@@ -190,8 +190,13 @@ impl Reader for SqliteReader<'_> {
     }
 
     fn vector_blocks(&self, collection: CollectionNumber) -> Result<Vec<Arc<VectorBlock>>> {
-        let _publishing = self.store.publishing.read();
-        Ok(self.store.segments.blocks(collection))
+        let segments = &self.store.segments;
+        // Commits wait for this, and not for what has to be read from disk.
+        let found = {
+            let _publishing = self.store.publishing.read();
+            segments.find_blocks(collection)
+        };
+        Ok(segments.load_blocks(collection, &found))
     }
 
     fn changed_since(&self, collection: CollectionNumber, position: u64) -> Result<Option<Vec<u32>>> {

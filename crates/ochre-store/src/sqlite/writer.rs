@@ -147,11 +147,11 @@ impl SqliteStore {
                     *ticket.answer.lock() = Some(Ok(outcome));
                 }
             }
-            Err(Abandoned::Refused(error)) => {
+            Err(CommitError::Aborted(error)) => {
                 self.roll_back(writer, &error);
                 answer_open(group, &error);
             }
-            Err(Abandoned::Unknown(error)) => self.answer_by_heads(writer, group, &applied, &error),
+            Err(CommitError::InDoubt(error)) => self.answer_by_heads(writer, group, &applied, &error),
         }
         writer.in_group = false;
         if free.is_some_and(|free| free < FREE_TO_KEEP_LOG) {
@@ -167,9 +167,9 @@ impl SqliteStore {
     /// Runs each request in a savepoint; refused ones are answered at once.
     fn apply_group(
         &self, writer: &mut Writer, group: &[Arc<Ticket>], applied: &mut Vec<Applied>,
-    ) -> Result<(), Abandoned> {
-        let failed = |error: rusqlite::Error| Abandoned::Refused(self.error("write")(error));
-        self.begin(writer).map_err(Abandoned::Refused)?;
+    ) -> Result<(), CommitError> {
+        let failed = |error: rusqlite::Error| CommitError::Aborted(self.error("write")(error));
+        self.begin(writer).map_err(CommitError::Aborted)?;
         for ticket in group {
             self.execute(writer, "SAVEPOINT request").map_err(failed)?;
             match self.apply(writer, &ticket.write, applied) {
@@ -180,7 +180,7 @@ impl SqliteStore {
                     applied.push(Applied { ticket: Arc::clone(ticket), outcome, draft });
                 }
                 Err(Failure::Sqlite(error)) => return Err(failed(error)),
-                Err(Failure::Refused(error)) if error.is_storage() => return Err(Abandoned::Refused(error)),
+                Err(Failure::Refused(error)) if error.is_storage() => return Err(CommitError::Aborted(error)),
                 Err(Failure::Refused(error)) => {
                     self.execute(writer, "ROLLBACK TO request").map_err(failed)?;
                     *ticket.answer.lock() = Some(Err(error));
@@ -238,7 +238,7 @@ impl SqliteStore {
     }
 
     /// Makes the group durable, then visible.
-    fn commit_applied(&self, writer: &mut Writer, applied: &mut [Applied]) -> Result<(), Abandoned> {
+    fn commit_applied(&self, writer: &mut Writer, applied: &mut [Applied]) -> Result<(), CommitError> {
         let mut blocks = NewBlocks::default();
         for (draft, vectors) in applied.iter_mut().filter_map(|applied| {
             let draft = applied.draft.as_mut()?;
@@ -257,8 +257,8 @@ impl SqliteStore {
         let counts = std::mem::take(&mut blocks.counts);
         let next = writer.transactions + 1;
         let pending = self.segments.append(blocks.blocks, next).map_err(|error| match error {
-            Error::Full { .. } => Abandoned::Refused(error),
-            error => Abandoned::Unknown(error),
+            Error::Full { .. } => CommitError::Aborted(error),
+            error => CommitError::InDoubt(error),
         })?;
         let mut weight: BTreeMap<u32, u64> = BTreeMap::new();
         for draft in applied.iter().filter_map(|applied| applied.draft.as_ref()) {
@@ -269,7 +269,7 @@ impl SqliteStore {
         let connection = writer.connection.as_ref().expect("revived before the group began");
         if let Err(error) = record_segments(connection, &pending, &weight, writer.next_vector_id) {
             Segments::rollback(pending);
-            return Err(Abandoned::Refused(self.error("write")(error)));
+            return Err(CommitError::Aborted(self.error("write")(error)));
         }
         let commits = applied.iter().filter(|applied| applied.draft.is_some()).count();
         let changes_something = commits > 0 || applied.iter().any(|applied| applied.ticket.write.idempotency.is_some());
@@ -278,7 +278,7 @@ impl SqliteStore {
                 count_commits(connection, commits).and_then(|()| count_transaction(connection, writer.transactions))
         {
             Segments::rollback(pending);
-            return Err(Abandoned::Refused(self.error("write")(error)));
+            return Err(CommitError::Aborted(self.error("write")(error)));
         }
         let transactions = writer.transactions + u64::from(changes_something);
         let mut appended = pending.blocks.clone().into_iter();
@@ -316,7 +316,7 @@ impl SqliteStore {
     /// collections' vectors lie elsewhere now.
     pub(super) fn commit_and_publish(
         &self, connection: &Connection, pending: Pending, transactions: u64, next_vector_id: u64,
-    ) -> Result<Vec<CollectionNumber>, Abandoned> {
+    ) -> Result<Vec<CollectionNumber>, CommitError> {
         let _publishing = self.publishing.write();
         match connection.execute_batch("COMMIT").map_err(self.error("commit")) {
             Ok(()) => {
@@ -326,10 +326,10 @@ impl SqliteStore {
             // Not all of the transaction could be written, so it never can be seen.
             Err(full @ Error::Full { .. }) => {
                 Segments::rollback(pending);
-                Err(Abandoned::Refused(full))
+                Err(CommitError::Aborted(full))
             }
             // It may have been: the files stay as they are until the reopened catalog says how long they are.
-            Err(error) => Err(Abandoned::Unknown(error)),
+            Err(error) => Err(CommitError::InDoubt(error)),
         }
     }
 
@@ -348,7 +348,7 @@ impl SqliteStore {
         for applied in applied {
             *applied.ticket.answer.lock() = Some(if is_committed {
                 Ok(applied.outcome)
-            } else if recovery.is_settled {
+            } else if recovery.is_resolved {
                 Err(error.clone())
             } else {
                 Err(Error::OutcomeUnknown { reason: error.to_string() })
@@ -429,11 +429,11 @@ impl SqliteStore {
                 writer.transactions = transactions;
                 moved
             }
-            Err(Abandoned::Refused(error)) => {
+            Err(CommitError::Aborted(error)) => {
                 self.roll_back(writer, &error);
                 return Err(error);
             }
-            Err(Abandoned::Unknown(error)) => {
+            Err(CommitError::InDoubt(error)) => {
                 self.recover(writer, error.to_string());
                 return Err(error);
             }
@@ -501,7 +501,7 @@ impl SqliteStore {
             return Ok(());
         }
         let reason = writer.failure.clone().unwrap_or_else(|| "the writer failed while committing".into());
-        if self.recover(writer, reason.clone()).is_settled { Ok(()) } else { Err(Error::WritesStopped { reason }) }
+        if self.recover(writer, reason.clone()).is_resolved { Ok(()) } else { Err(Error::WritesStopped { reason }) }
     }
 
     /// Reopens everything and asks what was committed. A transaction that went into the log file but not
@@ -512,7 +512,7 @@ impl SqliteStore {
         writer.connection = None;
         writer.rows.clear();
         self.readers.lock().clear();
-        let mut recovery = Recovery { connection: connect(&self.path, self.vfs.as_deref()).ok(), is_settled: false };
+        let mut recovery = Recovery { connection: connect(&self.path, self.vfs.as_deref()).ok(), is_resolved: false };
         let settle = |connection: &Connection| -> rusqlite::Result<Writer> {
             connection.execute_batch("BEGIN IMMEDIATE")?;
             let settled = write_meta(connection, "recoveries", read_meta(connection, "recoveries")? + 1)
@@ -543,7 +543,7 @@ impl SqliteStore {
             if is_known {
                 *writer = fresh;
                 self.note_head(writer.transactions, writer.next_vector_id);
-                recovery.is_settled = true;
+                recovery.is_resolved = true;
             } else {
                 drop(self.stop_for_good(writer, found));
             }
@@ -556,18 +556,18 @@ impl SqliteStore {
 }
 
 /// Why a group was not committed.
-pub(super) enum Abandoned {
+pub(super) enum CommitError {
     /// It certainly was not: nothing of it will ever be seen.
-    Refused(Error),
-    /// The failure hid it: ask the reopened store.
-    Unknown(Error),
+    Aborted(Error),
+    /// It may have been: ask the reopened store.
+    InDoubt(Error),
 }
 
 /// The store as it was found after a failure.
 struct Recovery {
     connection: Option<Connection>,
     /// Whether what is not visible now can never become visible.
-    is_settled: bool,
+    is_resolved: bool,
 }
 
 impl Recovery {

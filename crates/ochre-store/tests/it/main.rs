@@ -1,7 +1,9 @@
 //! One contract for every store: the same checks run on SQLite and in memory.
 #![expect(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
+use std::io;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -11,9 +13,9 @@ use ochre_model::{
     Test, Value, WriteKind,
 };
 use ochre_store::{
-    Alteration, Change, CollectionNumber, CollectionRow, Committed, Error, Idempotency, MemoryStore, NewCollection,
-    Observer, Operation, Outcome, Page, Parts, PendingRecord, RecordValidator, Selection, SqliteOptions, SqliteStore,
-    Store, Upkeep, Write,
+    Alteration, Change, CollectionNumber, CollectionRow, Committed, Disk, DiskFile, Error, Idempotency, MemoryStore,
+    NewCollection, Observer, Operation, Outcome, Page, Parts, PendingRecord, RealDisk, RecordValidator, Selection,
+    SqliteOptions, SqliteStore, Store, Upkeep, Write,
 };
 use uuid::Uuid;
 
@@ -85,6 +87,105 @@ fn positions_are_dense_and_offsets_are_kept_and_never_used_again() {
         let head = store.read().unwrap().head(notes.number).unwrap().unwrap();
         assert_eq!((head.position, head.records, head.next_offset), (4, 3, 4));
     });
+}
+
+/// A disk on which the next read waits until it may go on, if it is told so.
+#[derive(Clone)]
+struct Stalling {
+    stalls: Arc<AtomicBool>,
+    stalled: mpsc::Sender<()>,
+    goes_on: Arc<Mutex<mpsc::Receiver<()>>>,
+}
+
+impl Disk for Stalling {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(StallingFile(RealDisk.create(path)?, self.clone())))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(StallingFile(RealDisk.open(path)?, self.clone())))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        RealDisk.list(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+}
+
+struct StallingFile(Box<dyn DiskFile>, Stalling);
+
+impl DiskFile for StallingFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        if self.1.stalls.swap(false, Ordering::SeqCst) {
+            self.1.stalled.send(()).unwrap();
+            self.1.goes_on.lock().unwrap().recv().unwrap();
+        }
+        self.0.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+
+    fn is_removed(&self) -> io::Result<bool> {
+        self.0.is_removed()
+    }
+
+    fn mappable(&self) -> Option<&std::fs::File> {
+        None
+    }
+}
+
+#[test]
+fn nobody_waits_for_vectors_that_are_read_from_a_slow_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let ((stalled, stalls), (go, goes_on)) = (mpsc::channel(), mpsc::channel());
+    let disk = Stalling { stalls: Arc::default(), stalled, goes_on: Arc::new(Mutex::new(goes_on)) };
+    let options = SqliteOptions { disk: Arc::new(disk.clone()), ..SqliteOptions::default() };
+    let store = SqliteStore::open(folder.path(), options).unwrap();
+    let (slow, other) = (collection(&store, "slow"), collection(&store, "other"));
+    for notes in [&slow, &other] {
+        write(&store, notes.id, WriteKind::Add, batch(&["a", "b"], 0.0)).unwrap();
+    }
+    disk.stalls.store(true, Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| store.read().unwrap().vector_blocks(slow.number).unwrap().len());
+        stalls.recv().unwrap();
+        // Another reads, and writes; of the same collection, too.
+        assert_eq!(store.read().unwrap().vector_blocks(other.number).unwrap().len(), 1);
+        write(&store, other.id, WriteKind::Add, batch(&["c"], 5.0)).unwrap();
+        write(&store, slow.id, WriteKind::Add, batch(&["c"], 5.0)).unwrap();
+        go.send(()).unwrap();
+        assert_eq!(reading.join().unwrap(), 1, "as it was when it began to read");
+    });
+    assert_eq!(store.read().unwrap().vector_blocks(slow.number).unwrap().len(), 2);
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub struct IndexAnswer {
     pub columns: Vec<Column>,
     /// Only records that pass this filter are in it.
     #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     pub partial: Option<Json>,
     /// Kept up to date, but not used by queries.
     pub hidden: bool,
@@ -66,6 +67,7 @@ pub struct IndexAnswer {
 /// A column of an index: a metadata key, alone or with the type of its values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = IndexColumn)]
 pub enum Column {
     /// A metadata key with values of any type.
     Key(String),
@@ -90,6 +92,7 @@ impl Column {
 
 /// What became of an index of a database in one collection.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = IndexInCollection)]
 pub struct InCollection {
     /// The name of the collection.
     pub collection: String,
@@ -116,6 +119,7 @@ pub struct InCollection {
 
 /// How far a build is.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = IndexProgress)]
 pub struct Progress {
     /// What is done now.
     pub phase: String,
@@ -134,6 +138,7 @@ pub struct Progress {
 /// What an index comes to; over all collections of a database the sums. Null is not known while the collection is not
 /// loaded.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = IndexStatistics)]
 pub struct Statistics {
     /// Whether the index is in memory: if not, the numbers are those of its last update.
     pub loaded: bool,
@@ -157,6 +162,7 @@ pub struct Statistics {
 
 /// How often an index was used.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = IndexUsage)]
 pub struct Usage {
     /// Filters that used it.
     pub uses: u64,
@@ -247,6 +253,7 @@ pub struct SuggestionList {
 
 /// What could be done about a metadata index, and the request that does it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = IndexSuggestion)]
 pub struct Suggestion {
     /// `missing`, `redundant` or `unused`.
     pub kind: String,
@@ -292,5 +299,6 @@ pub struct ReadyRequest {
     pub path: String,
     /// The body, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     pub body: Option<Json>,
 }

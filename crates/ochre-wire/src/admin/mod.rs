@@ -4,3 +4,6 @@
 
 pub mod explain;
 pub mod indexes;
+pub mod jobs;
+pub mod keys;
+pub mod memory;

@@ -14,7 +14,7 @@ impl Task for IndexRebuild {
     }
 
     fn description(&self) -> &'static str {
-        "builds graphs anew that decayed or whose parameters changed, beside those that serve"
+        "rebuilds graphs that decayed or whose parameters changed, beside those that serve"
     }
 
     fn defaults(&self) -> Defaults {
@@ -25,7 +25,7 @@ impl Task for IndexRebuild {
         &[
             Setting {
                 name: "dead_share",
-                description: "build a graph anew once this share of its nodes was replaced or deleted",
+                description: "rebuild a graph once this share of its nodes was replaced or deleted",
                 default: SettingValue::Share(0.2),
             },
             Setting {
@@ -35,7 +35,7 @@ impl Task for IndexRebuild {
             },
             Setting {
                 name: "recall",
-                description: "build a graph anew if a sample of records finds less than this share of its neighbours",
+                description: "rebuild a graph if a sample of records finds less than this share of its neighbours",
                 default: SettingValue::Share(0.8),
             },
             Setting {
@@ -80,6 +80,6 @@ impl Task for IndexRebuild {
                 rebuilt += 1;
             }
         }
-        Ok(format!("built {rebuilt} graphs anew"))
+        Ok(format!("rebuilt {rebuilt} graphs"))
     }
 }
