@@ -116,7 +116,7 @@ impl Create {
         let expires_at = match &self.expires_in {
             None => None,
             Some(text) => {
-                let span: ochre_engine::scheduler::Span =
+                let span: ochre_engine::scheduler::Interval =
                     text.parse().map_err(|error| anyhow::anyhow!("--expires-in: {error}"))?;
                 let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
                 Some(i64::try_from((now + span.0).as_secs())?)

@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::time::{Time, micros};
+use crate::time::{Timestamp, micros};
 
 /// A source of time.
 pub trait Clock: Send + Sync {
     /// The time of day. May jump.
-    fn now(&self) -> Time;
+    fn now(&self) -> Timestamp;
 }
 
 /// The system's clock.
@@ -16,9 +16,9 @@ pub trait Clock: Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    fn now(&self) -> Time {
+    fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Time::from_micros(micros(since))
+        Timestamp::from_micros(micros(since))
     }
 }
 
@@ -28,7 +28,7 @@ pub struct VirtualClock(AtomicI64);
 
 impl VirtualClock {
     /// A clock that shows `now`.
-    pub fn new(now: Time) -> Self {
+    pub fn new(now: Timestamp) -> Self {
         Self(AtomicI64::new(now.as_micros()))
     }
 
@@ -38,13 +38,13 @@ impl VirtualClock {
     }
 
     /// Sets it, forward or back.
-    pub fn set(&self, now: Time) {
+    pub fn set(&self, now: Timestamp) {
         self.0.store(now.as_micros(), Ordering::SeqCst);
     }
 }
 
 impl Clock for VirtualClock {
-    fn now(&self) -> Time {
-        Time::from_micros(self.0.load(Ordering::SeqCst))
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
     }
 }

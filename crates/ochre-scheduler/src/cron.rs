@@ -18,13 +18,13 @@ use std::time::Duration;
 
 use croner::Cron;
 use croner::parser::CronParser;
+use jiff::Zoned;
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
-use jiff::{Timestamp, Zoned};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::time::Time;
+use crate::time::Timestamp;
 
 /// The longest expression that is read, in bytes.
 const LENGTH_MAX: usize = 128;
@@ -125,23 +125,23 @@ impl CronExpression {
     }
 
     /// The first time after `after`; `None` if there is none.
-    pub fn next(&self, after: Time) -> Option<Time> {
+    pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         // Expressions know no fractions of a second.
-        let start = Timestamp::from_second(after.timestamp().as_second()).ok()?;
-        let start = if Time::from(start) > after { start - Duration::from_secs(1) } else { start };
+        let start = jiff::Timestamp::from_second(after.timestamp().as_second()).ok()?;
+        let start = if Timestamp::from(start) > after { start - Duration::from_secs(1) } else { start };
         let start = start.to_zoned(self.zone.clone());
         let next = self.patterns.iter().filter_map(|pattern| self.next_of(pattern, &start)).min();
-        next.map(Time::from).filter(|next| *next > after)
+        next.map(Timestamp::from).filter(|next| *next > after)
     }
 
     /// The last time at or before `until`; `None` if there is none.
-    pub fn previous(&self, until: Time) -> Option<Time> {
+    pub fn previous(&self, until: Timestamp) -> Option<Timestamp> {
         let start = until.timestamp().to_zoned(self.zone.clone());
         let found = self.patterns.iter().filter_map(|pattern| pattern.find_previous_occurrence(&start, true).ok());
-        found.map(|found| Time::from(found.timestamp())).filter(|found| *found <= until).max()
+        found.map(|found| Timestamp::from(found.timestamp())).filter(|found| *found <= until).max()
     }
 
-    fn next_of(&self, pattern: &Cron, start: &Zoned) -> Option<Timestamp> {
+    fn next_of(&self, pattern: &Cron, start: &Zoned) -> Option<jiff::Timestamp> {
         match pattern.find_next_occurrence(start, false) {
             Ok(next) if next.timestamp() > start.timestamp() => Some(next.timestamp()),
             _ => self.next_by_calendar(pattern, start),
@@ -150,7 +150,7 @@ impl CronExpression {
 
     /// Where the search gives up, as at a day that the zone left out: looks for dates in the calendar, and
     /// for the instant each of them was.
-    fn next_by_calendar(&self, pattern: &Cron, start: &Zoned) -> Option<Timestamp> {
+    fn next_by_calendar(&self, pattern: &Cron, start: &Zoned) -> Option<jiff::Timestamp> {
         let mut civil: DateTime = start.datetime();
         // One step finds what a gap hides; another is needed if that was before `start`.
         for _ in 0..4 {

@@ -11,8 +11,8 @@ use crate::policy::{Overlap, Policies};
 use crate::scheduler::{JobState, JobStatus, ScheduleOptions};
 use crate::store::Counters;
 use crate::task::{Task, TaskSettings};
-use crate::time::Time;
-use crate::trigger::{Span, Trigger};
+use crate::time::Timestamp;
+use crate::trigger::{Interval, Trigger};
 
 /// How `settings` were spelt in versions before; still accepted, and how a stored definition has them.
 const OLD_SETTINGS: &str = "knobs";
@@ -62,14 +62,15 @@ impl Definition {
 
     /// What tells this definition from another, whenever it was made.
     pub(crate) fn declared(&self) -> Value {
-        let trigger = self.trigger.every().map_or_else(|| json!(self.trigger), |every| json!({"every": Span(every)}));
+        let trigger =
+            self.trigger.every().map_or_else(|| json!(self.trigger), |every| json!({"every": Interval(every)}));
         json!({"trigger": trigger, "policies": self.policies, OLD_SETTINGS: self.set, "enabled": self.is_enabled})
     }
 
     /// This definition with a change: any of `interval`, `cron` (with `zone`), `once` or `delay`; `enabled`;
     /// `policies` and `settings`, of which those named are changed, and `null` means the default. A time to run once
     /// is the trigger of what this gives; that it comes beside a recurring one is the caller's to see to.
-    pub(crate) fn changed(&self, task: &dyn Task, change: &Map<String, Value>, now: Time) -> Result<Self, Error> {
+    pub(crate) fn changed(&self, task: &dyn Task, change: &Map<String, Value>, now: Timestamp) -> Result<Self, Error> {
         const KEYS: [&str; 8] = ["interval", "cron", "zone", "once", "delay", "enabled", "policies", "settings"];
         if let Some(key) = change.keys().find(|key| !KEYS.contains(&key.as_str()) && *key != OLD_SETTINGS) {
             let hint = nearest(key, KEYS.into_iter()).map(|near| format!("; did you mean '{near}'?"));
@@ -104,7 +105,7 @@ impl Definition {
         Ok(changed)
     }
 
-    fn changed_trigger(&self, change: &Map<String, Value>, now: Time) -> Result<Option<Trigger>, Error> {
+    fn changed_trigger(&self, change: &Map<String, Value>, now: Timestamp) -> Result<Option<Trigger>, Error> {
         let text = |key: &'static str| {
             let given = change.get(key).filter(|value| key != "once" || !value.is_null());
             given.map(|value| value.as_str().ok_or_else(|| wrong(key, "a text", value))).transpose()
@@ -116,10 +117,10 @@ impl Definition {
             return Err(Error::Invalid { what: "schedule", reason });
         }
         if let Some(delay) = delay {
-            return Trigger::once(now, Some(delay.parse::<Span>()?.0), None).map(Some);
+            return Trigger::once(now, Some(delay.parse::<Interval>()?.0), None).map(Some);
         }
         match (interval, cron, once, zone, &self.trigger) {
-            (Some(every), ..) => Trigger::interval(every.parse::<Span>()?.0, now).map(Some),
+            (Some(every), ..) => Trigger::interval(every.parse::<Interval>()?.0, now).map(Some),
             (_, Some(expression), ..) => {
                 let own = match &self.trigger {
                     Trigger::Cron(cron) => Some(cron.zone()),

@@ -39,6 +39,6 @@ pub use scheduler::{
 };
 pub use store::{Counters, Finished, JobStore, Kind, LastCheck, Pending, Progress, Run, Schedule, Status};
 pub use task::{Defaults, Failure, Readiness, Setting, SettingValue, Stop, Task, TaskSettings, When};
-pub use time::Time;
-pub use trigger::{Span, Trigger};
+pub use time::Timestamp;
+pub use trigger::{Interval, Trigger};
 pub use window::Window;

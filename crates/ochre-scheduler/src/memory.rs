@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::store::{Finished, JobStore, Kind, Run, Schedule, Status};
-use crate::time::Time;
+use crate::time::Timestamp;
 
 /// A job store in memory.
 pub struct MemoryJobStore {
@@ -21,7 +21,7 @@ pub struct MemoryJobStore {
 #[derive(Default)]
 struct State {
     schedules: BTreeMap<String, Schedule>,
-    runs: BTreeMap<(String, Time, Kind, u32), Run>,
+    runs: BTreeMap<(String, Timestamp, Kind, u32), Run>,
     last_fence: u64,
 }
 
@@ -32,7 +32,7 @@ impl MemoryJobStore {
     }
 }
 
-fn key(run: &Run) -> (String, Time, Kind, u32) {
+fn key(run: &Run) -> (String, Timestamp, Kind, u32) {
     (run.job.clone(), run.scheduled_at, run.kind, run.attempt)
 }
 
@@ -117,7 +117,7 @@ impl JobStore for MemoryJobStore {
         Ok(runs)
     }
 
-    fn prune(&self, job: &str, before: Time, max: usize, step: usize) -> Result<usize, Error> {
+    fn prune(&self, job: &str, before: Timestamp, max: usize, step: usize) -> Result<usize, Error> {
         let mut state = self.state.lock();
         let mut ended: Vec<&Run> = state.runs.values().filter(|run| run.job == job && run.ended.is_some()).collect();
         ended.sort_by_key(|run| std::cmp::Reverse(run.fence));

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::scheduler::{JobHandle, JobState, JobStatus, ScheduleOptions, Scheduler, SchedulerConfig};
 use crate::store::Run;
 use crate::task::Task;
-use crate::time::Time;
+use crate::time::Timestamp;
 use crate::trigger::Trigger;
 
 /// Lists jobs and runs none.
@@ -64,7 +64,7 @@ impl Scheduler for OffScheduler {
     }
 
     fn schedule_once(
-        &self, job: &str, delay: Option<Duration>, at: Option<Time>, options: ScheduleOptions,
+        &self, job: &str, delay: Option<Duration>, at: Option<Timestamp>, options: ScheduleOptions,
     ) -> Result<JobHandle<'_>, Error> {
         self.declare(job, Trigger::once(self.parts.clock.now(), delay, at)?, options)
     }
@@ -84,7 +84,7 @@ impl Scheduler for OffScheduler {
         Ok(definition.status(&*task, JobState::Off))
     }
 
-    fn next_times(&self, job: &str, _: usize) -> Result<Vec<Time>, Error> {
+    fn next_times(&self, job: &str, _: usize) -> Result<Vec<Timestamp>, Error> {
         self.job(job).map(|_| Vec::new())
     }
 
@@ -96,7 +96,7 @@ impl Scheduler for OffScheduler {
         self.job(job).and(Err(Error::Off))
     }
 
-    fn run_now(&self, job: &str) -> Result<Time, Error> {
+    fn run_now(&self, job: &str) -> Result<Timestamp, Error> {
         self.job(job).and(Err(Error::Off))
     }
 

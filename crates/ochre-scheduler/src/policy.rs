@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::trigger::Span;
+use crate::trigger::Interval;
 use crate::window::Window;
 
 /// What to do about times that passed while nobody could run the job.
@@ -57,7 +57,7 @@ pub struct Policies {
     /// What to do about missed times.
     pub misfire: Misfire,
     /// How late a run may be, if `misfire` is `skip`.
-    pub grace: Span,
+    pub grace: Interval,
     /// How many missed times are run, if `misfire` is `all`.
     pub catch_up: u32,
     /// What to do about a run that is due while one runs.
@@ -65,15 +65,15 @@ pub struct Policies {
     /// Starts are spread over this share of the interval, the same for the same time; 0 to 1.
     pub jitter: f64,
     /// A run that takes longer is stopped at its next step.
-    pub timeout: Span,
+    pub timeout: Interval,
     /// A run without a step for so long is reported as stuck.
-    pub stuck_after: Span,
+    pub stuck_after: Interval,
     /// How often a run that failed is tried again.
     pub retries: u32,
     /// How long the first retry waits; each further one twice as long.
-    pub retry_delay: Span,
+    pub retry_delay: Interval,
     /// No retry waits longer.
-    pub retry_delay_max: Span,
+    pub retry_delay_max: Interval,
     /// After this many failures in a row the job is broken, and waits for `resume`. 0: never.
     pub broken_after: u32,
     /// Of jobs that are due together, those with more come first.
@@ -81,20 +81,20 @@ pub struct Policies {
     /// How the job gives way to requests.
     pub class: Class,
     /// Put off for this long, a job moves to the class above.
-    pub max_defer: Span,
+    pub max_defer: Interval,
     /// Runs begin only within one of these, if there are any; urgent ones at any time.
     pub windows: Vec<Window>,
     /// No run begins within any of these, except urgent ones.
     pub quiet_hours: Vec<Window>,
     /// Finished runs are kept for so long,
-    pub history_age: Span,
+    pub history_age: Interval,
     /// and at most so many of them. The last one, and the last that failed, always are.
     pub history_max: u32,
 }
 
 impl Default for Policies {
     fn default() -> Self {
-        let seconds = |seconds| Span(std::time::Duration::from_secs(seconds));
+        let seconds = |seconds| Interval(std::time::Duration::from_secs(seconds));
         Self {
             misfire: Misfire::Latest,
             grace: seconds(3600),

@@ -18,7 +18,7 @@ use crate::off::OffScheduler;
 use crate::policy::Policies;
 use crate::store::{Counters, JobStore, LastCheck, Pending, Progress, Run};
 use crate::task::{Defaults, Task, When};
-use crate::time::Time;
+use crate::time::Timestamp;
 use crate::trigger::Trigger;
 
 /// Runs named jobs when they are due.
@@ -46,7 +46,7 @@ pub trait Scheduler: Send + Sync {
     /// # Errors
     /// As [`Scheduler::schedule_interval`]; also if both are given, or neither.
     fn schedule_once(
-        &self, job: &str, delay: Option<Duration>, at: Option<Time>, options: ScheduleOptions,
+        &self, job: &str, delay: Option<Duration>, at: Option<Timestamp>, options: ScheduleOptions,
     ) -> Result<JobHandle<'_>, Error>;
 
     /// Every job and how it stands, by name.
@@ -59,7 +59,7 @@ pub trait Scheduler: Send + Sync {
     fn job(&self, job: &str) -> Result<JobStatus, Error>;
 
     /// The next times a job is due, at most this many.
-    fn next_times(&self, job: &str, count: usize) -> Result<Vec<Time>, Error>;
+    fn next_times(&self, job: &str, count: usize) -> Result<Vec<Timestamp>, Error>;
 
     /// Stops running a job until it is resumed. A run under way goes on.
     fn pause(&self, job: &str) -> Result<(), Error>;
@@ -69,7 +69,7 @@ pub trait Scheduler: Send + Sync {
 
     /// Runs a job as soon as possible, whatever its schedule and its precondition say; the scheduled time of the run.
     /// Asking again before it begins is asking once.
-    fn run_now(&self, job: &str) -> Result<Time, Error>;
+    fn run_now(&self, job: &str) -> Result<Timestamp, Error>;
 
     /// Stops a run under way at its next step.
     fn cancel(&self, job: &str) -> Result<(), Error>;
@@ -144,7 +144,7 @@ impl<'a> JobHandle<'a> {
     ///
     /// # Errors
     /// As there.
-    pub fn next_times(&self, count: usize) -> Result<Vec<Time>, Error> {
+    pub fn next_times(&self, count: usize) -> Result<Vec<Timestamp>, Error> {
         self.scheduler.next_times(&self.name, count)
     }
 
@@ -168,7 +168,7 @@ impl<'a> JobHandle<'a> {
     ///
     /// # Errors
     /// As there.
-    pub fn run_now(&self) -> Result<Time, Error> {
+    pub fn run_now(&self) -> Result<Timestamp, Error> {
         self.scheduler.run_now(&self.name)
     }
 
@@ -205,7 +205,7 @@ pub struct JobStatus {
     /// Something about the schedule that a reader may not expect, or what keeps the task from working.
     pub warning: Option<String>,
     /// The next times it is due, five at most.
-    pub next_runs: Vec<Time>,
+    pub next_runs: Vec<Timestamp>,
     /// The run under way.
     pub running: Option<Run>,
     /// The last run that ended.
@@ -236,7 +236,7 @@ pub struct Held {
     /// Why.
     pub reason: String,
     /// Until when at least, if that is known.
-    pub until: Option<Time>,
+    pub until: Option<Timestamp>,
 }
 
 /// Whether a job runs.
@@ -346,7 +346,7 @@ pub fn declare<'a>(
 ) -> Result<JobHandle<'a>, Error> {
     let Defaults { when, is_enabled, policies } = task.defaults();
     // Only how often matters here; the scheduler has the clock.
-    let anchor = Time::default();
+    let anchor = Timestamp::default();
     let trigger = match when {
         When::Every(every) => Trigger::interval(every.0, anchor)?,
         When::Cron(expression, zone) => Trigger::cron(&expression, &zone)?,

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::error::Error;
 use crate::policy::Policies;
-use crate::time::Time;
+use crate::time::Timestamp;
 use crate::trigger::Trigger;
 
 /// A stored schedule has at most so many pending runs.
@@ -41,12 +41,12 @@ pub struct Schedule {
     /// It failed too often, and is not run until resumed.
     pub is_broken: bool,
     /// The next scheduled time; `None` if there is none any more.
-    pub next: Option<Time>,
+    pub next: Option<Timestamp>,
     /// Runs that are due besides the schedule: asked for, queued, to be tried again.
     pub pending: Vec<Pending>,
     /// The last scheduled time that was dealt with.
     #[serde(alias = "last_nominal")]
-    pub last_scheduled_at: Option<Time>,
+    pub last_scheduled_at: Option<Timestamp>,
     /// The last run that ended.
     pub last_run: Option<Run>,
     /// The last check that found nothing to do.
@@ -65,14 +65,14 @@ impl Schedule {
     /// Whether it is one that could have been made here: a stored one may come from anywhere.
     pub fn is_sound(&self) -> bool {
         let is_trigger = match &self.trigger {
-            Trigger::Interval { every, .. } => Trigger::interval(every.0, Time::default()).is_ok(),
+            Trigger::Interval { every, .. } => Trigger::interval(every.0, Timestamp::default()).is_ok(),
             Trigger::Cron(_) | Trigger::Once(_) => true,
         };
         is_trigger && self.pending.len() <= PENDING_MAX
     }
 
     /// Goes on from a time, in another place: what was due or under way before is not any more.
-    pub fn begin_from(&mut self, now: Time) {
+    pub fn begin_from(&mut self, now: Timestamp) {
         self.next = self.trigger.next(now);
         self.pending.retain(|pending| pending.kind == Kind::Once && pending.scheduled_at > now);
         self.last_scheduled_at = None;
@@ -83,7 +83,7 @@ impl Schedule {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastCheck {
     /// When.
-    pub at: Time,
+    pub at: Timestamp,
     /// Why there was nothing to do.
     pub reason: String,
 }
@@ -108,13 +108,13 @@ pub struct Counters {
 pub struct Pending {
     /// Its scheduled time.
     #[serde(alias = "nominal")]
-    pub scheduled_at: Time,
+    pub scheduled_at: Timestamp,
     /// What asked for it.
     pub kind: Kind,
     /// Which attempt it is, from 1.
     pub attempt: u32,
     /// It does not begin before this.
-    pub not_before: Time,
+    pub not_before: Timestamp,
 }
 
 /// What asked for a run.
@@ -138,7 +138,7 @@ pub struct Run {
     pub job: String,
     /// The time it is the run of.
     #[serde(alias = "nominal")]
-    pub scheduled_at: Time,
+    pub scheduled_at: Timestamp,
     /// What asked for it.
     pub kind: Kind,
     /// Which attempt, from 1.
@@ -148,11 +148,11 @@ pub struct Run {
     /// Grows with every run; only its holder may change the run.
     pub fence: u64,
     /// By the store's clock; past it the owner counts as dead.
-    pub lease_until: Time,
+    pub lease_until: Timestamp,
     /// When it began.
-    pub started: Time,
+    pub started: Timestamp,
     /// When it ended.
-    pub ended: Option<Time>,
+    pub ended: Option<Timestamp>,
     /// How it stands.
     pub status: Status,
     /// Why it runs; once it has ended, what it did or why it failed.
@@ -234,7 +234,7 @@ pub trait JobStore: Send + Sync {
     fn history(&self, job: &str, limit: usize) -> Result<Vec<Run>, Error>;
     /// Forgets ended runs of a job that ended before `before`, and all but `max`; never the last run nor the
     /// last failure. Returns how many, at most `step`.
-    fn prune(&self, job: &str, before: Time, max: usize, step: usize) -> Result<usize, Error>;
+    fn prune(&self, job: &str, before: Timestamp, max: usize, step: usize) -> Result<usize, Error>;
     /// Forgets a job: its schedule and its runs, those under way too.
     fn remove(&self, job: &str) -> Result<(), Error>;
 }
@@ -267,13 +267,13 @@ mod tests {
 
     #[test]
     fn schedules_that_older_versions_kept_are_read() {
-        let now: Time = "2026-11-27T00:00:00Z".parse().unwrap();
+        let now: Timestamp = "2026-11-27T00:00:00Z".parse().unwrap();
         let trigger = Trigger::interval(std::time::Duration::from_secs(10), now).unwrap();
         let mut before: Value =
             serde_json::from_str(&BEFORE.replace("POLICIES", &serde_json::to_string(&Policies::default()).unwrap()))
                 .unwrap();
         before["trigger"] = serde_json::to_value(&trigger).unwrap();
-        let time = |at: &Time| serde_json::to_value(at).unwrap();
+        let time = |at: &Timestamp| serde_json::to_value(at).unwrap();
         for place in ["/pending/0/nominal", "/pending/0/not_before", "/last_nominal", "/last_look/at"] {
             *before.pointer_mut(place).unwrap() = time(&now);
         }

@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::nearest::nearest;
 use crate::policy::Policies;
-use crate::trigger::Span;
+use crate::trigger::Interval;
 
 /// A unit of maintenance that can be scheduled by name.
 ///
@@ -65,7 +65,7 @@ pub struct Defaults {
 impl Defaults {
     /// On, and every so often, with the default policies.
     pub fn every(interval: std::time::Duration) -> Self {
-        Self { when: When::Every(Span(interval)), is_enabled: true, policies: Policies::default() }
+        Self { when: When::Every(Interval(interval)), is_enabled: true, policies: Policies::default() }
     }
 }
 
@@ -73,7 +73,7 @@ impl Defaults {
 #[derive(Clone, Debug, PartialEq)]
 pub enum When {
     /// Every so often.
-    Every(Span),
+    Every(Interval),
     /// By a cron expression, in UTC or the zone given.
     Cron(String, String),
 }
@@ -156,7 +156,7 @@ impl SettingValue {
         match self {
             Self::Count(count) => count.into(),
             Self::Share(share) => share.into(),
-            Self::Seconds(seconds) => Span(std::time::Duration::from_secs(seconds)).to_string().into(),
+            Self::Seconds(seconds) => Interval(std::time::Duration::from_secs(seconds)).to_string().into(),
             Self::Flag(flag) => flag.into(),
             Self::Text(text) => text.into(),
         }
@@ -167,7 +167,7 @@ impl SettingValue {
         let fits = match self {
             Self::Count(_) => value.is_u64(),
             Self::Share(_) => value.as_f64().is_some_and(|share| (0.0..=1.0).contains(&share)),
-            Self::Seconds(_) => value.as_str().is_some_and(|text| text.parse::<Span>().is_ok()),
+            Self::Seconds(_) => value.as_str().is_some_and(|text| text.parse::<Interval>().is_ok()),
             Self::Flag(_) => value.is_boolean(),
             Self::Text(_) => value.is_string(),
         };
@@ -228,7 +228,7 @@ impl TaskSettings {
 
     /// A length of time.
     pub fn span(&self, name: &str) -> std::time::Duration {
-        let span = self.0.get(name).and_then(Value::as_str).and_then(|text| text.parse::<Span>().ok());
+        let span = self.0.get(name).and_then(Value::as_str).and_then(|text| text.parse::<Interval>().ok());
         span.unwrap_or_default().0
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::cron::CronExpression;
 use crate::error::Error;
-use crate::time::{Time, micros};
+use crate::time::{Timestamp, micros};
 
 /// The longest interval.
 const INTERVAL_MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
@@ -27,14 +27,14 @@ pub enum Trigger {
     /// At every multiple of `every` from `anchor`, after it and, if the clock was set back, before it.
     Interval {
         /// Between 10 ms and ten years.
-        every: Span,
+        every: Interval,
         /// One of the times.
-        anchor: Time,
+        anchor: Timestamp,
     },
     /// By calendar.
     Cron(CronExpression),
     /// At one time.
-    Once(Time),
+    Once(Timestamp),
 }
 
 impl Trigger {
@@ -42,14 +42,14 @@ impl Trigger {
     ///
     /// # Errors
     /// [`Error::Invalid`] for less than 10 ms or more than ten years.
-    pub fn interval(every: Duration, anchor: Time) -> Result<Self, Error> {
+    pub fn interval(every: Duration, anchor: Timestamp) -> Result<Self, Error> {
         if !(INTERVAL_MIN..=INTERVAL_MAX).contains(&every) {
             return Err(Error::Invalid {
                 what: "interval",
-                reason: format!("{} is not between {} and 10 years", Span(every), Span(INTERVAL_MIN)),
+                reason: format!("{} is not between {} and 10 years", Interval(every), Interval(INTERVAL_MIN)),
             });
         }
-        Ok(Self::Interval { every: Span(every), anchor })
+        Ok(Self::Interval { every: Interval(every), anchor })
     }
 
     /// By a cron expression in a time zone.
@@ -64,7 +64,7 @@ impl Trigger {
     ///
     /// # Errors
     /// [`Error::Invalid`] if both are given, or neither.
-    pub fn once(now: Time, delay: Option<Duration>, at: Option<Time>) -> Result<Self, Error> {
+    pub fn once(now: Timestamp, delay: Option<Duration>, at: Option<Timestamp>) -> Result<Self, Error> {
         match (delay, at) {
             (Some(delay), None) => Ok(Self::Once(now + delay)),
             (None, Some(at)) => Ok(Self::Once(at)),
@@ -76,12 +76,12 @@ impl Trigger {
     }
 
     /// The first time after `after`.
-    pub fn next(&self, after: Time) -> Option<Time> {
+    pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Interval { every, anchor } => {
                 let (every, passed) = (micros(every.0), after.as_micros().saturating_sub(anchor.as_micros()));
                 let steps = passed.div_euclid(every).saturating_add(1);
-                Some(Time::from_micros(anchor.as_micros().saturating_add(steps.saturating_mul(every))))
+                Some(Timestamp::from_micros(anchor.as_micros().saturating_add(steps.saturating_mul(every))))
                     .filter(|next| *next > after)
             }
             Self::Cron(cron) => cron.next(after),
@@ -90,11 +90,11 @@ impl Trigger {
     }
 
     /// The last time at or before `now`, given one that is: `due`.
-    pub fn latest(&self, due: Time, now: Time) -> Time {
+    pub fn latest(&self, due: Timestamp, now: Timestamp) -> Timestamp {
         let latest = match self {
             Self::Interval { every, anchor } => {
                 let (every, passed) = (micros(every.0), now.as_micros().saturating_sub(anchor.as_micros()));
-                Time::from_micros(anchor.as_micros().saturating_add(passed.div_euclid(every) * every))
+                Timestamp::from_micros(anchor.as_micros().saturating_add(passed.div_euclid(every) * every))
             }
             Self::Cron(cron) => cron.previous(now).unwrap_or(due),
             Self::Once(at) => *at,
@@ -103,10 +103,10 @@ impl Trigger {
     }
 
     /// How many times there are after `from` and up to `to`; of a cron expression at most 1000 are counted.
-    pub fn count(&self, from: Time, to: Time) -> u64 {
+    pub fn count(&self, from: Timestamp, to: Timestamp) -> u64 {
         match self {
             Self::Interval { every, anchor } => {
-                let step = |time: Time| (time.as_micros() - anchor.as_micros()).div_euclid(micros(every.0));
+                let step = |time: Timestamp| (time.as_micros() - anchor.as_micros()).div_euclid(micros(every.0));
                 step(to).saturating_sub(step(from)).max(0).cast_unsigned()
             }
             _ => {
@@ -142,16 +142,16 @@ impl fmt::Display for Trigger {
 
 /// A length of time as people write it: `30s`, `5m`, `1h 30m`, `2d`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
+pub struct Interval(pub Duration);
 
-impl fmt::Display for Span {
+impl fmt::Display for Interval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let span = SignedDuration::try_from(self.0).unwrap_or(SignedDuration::MAX);
         write!(f, "{span:#}")
     }
 }
 
-impl std::str::FromStr for Span {
+impl std::str::FromStr for Interval {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
@@ -168,13 +168,13 @@ impl std::str::FromStr for Span {
     }
 }
 
-impl Serialize for Span {
+impl Serialize for Interval {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Span {
+impl<'de> Deserialize<'de> for Interval {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
@@ -184,8 +184,8 @@ impl<'de> Deserialize<'de> for Span {
 mod tests {
     use super::*;
 
-    fn at(seconds: i64) -> Time {
-        Time::from_micros(seconds * 1_000_000)
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(seconds * 1_000_000)
     }
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(trigger.next(at(1000)), Some(at(1027)));
         assert_eq!(trigger.latest(at(67), at(1000)), at(967));
         assert_eq!(trigger.count(at(67), at(967)), 15);
-        let far = Time::from_micros(i64::MAX);
+        let far = Timestamp::from_micros(i64::MAX);
         assert_eq!(trigger.next(far), None);
         assert!(trigger.latest(at(67), far) <= far);
     }
@@ -217,11 +217,11 @@ mod tests {
     #[test]
     fn lengths_of_time_are_read_as_they_are_written() {
         for text in ["500ms", "30s", "5m", "2h", "1h 30m"] {
-            assert_eq!(text.parse::<Span>().expect(text).to_string(), text);
+            assert_eq!(text.parse::<Interval>().expect(text).to_string(), text);
         }
-        assert_eq!("7d".parse::<Span>().expect("days").0, Duration::from_secs(7 * 86_400));
+        assert_eq!("7d".parse::<Interval>().expect("days").0, Duration::from_secs(7 * 86_400));
         for text in ["", "-5s", "5", "soon", "1month"] {
-            assert!(text.parse::<Span>().is_err(), "{text}");
+            assert!(text.parse::<Interval>().is_err(), "{text}");
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::cron::find_zone;
 use crate::error::Error;
-use crate::time::Time;
+use crate::time::Timestamp;
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
@@ -27,7 +27,7 @@ pub struct Window {
 
 impl Window {
     /// Whether a point in time is within it.
-    pub fn contains(&self, time: Time) -> bool {
+    pub fn contains(&self, time: Timestamp) -> bool {
         let local = time.timestamp().to_zoned(self.zone.clone());
         let minute = u16::from(local.hour().unsigned_abs()) * 60 + u16::from(local.minute().unsigned_abs());
         let today = usize::from(local.weekday().to_monday_zero_offset().unsigned_abs());
@@ -42,22 +42,22 @@ impl Window {
 
 impl Window {
     /// The next times, within eight days, at which it begins.
-    pub(crate) fn beginnings(&self, after: Time) -> impl Iterator<Item = Time> {
+    pub(crate) fn beginnings(&self, after: Timestamp) -> impl Iterator<Item = Timestamp> {
         self.times(self.from, after)
     }
 
     /// The next times, within eight days, at which it ends.
-    pub(crate) fn ends(&self, after: Time) -> impl Iterator<Item = Time> {
+    pub(crate) fn ends(&self, after: Timestamp) -> impl Iterator<Item = Timestamp> {
         self.times(self.to, after)
     }
 
     /// A minute of each of the next days.
-    fn times(&self, minute: u16, after: Time) -> impl Iterator<Item = Time> {
+    fn times(&self, minute: u16, after: Timestamp) -> impl Iterator<Item = Timestamp> {
         let today = after.timestamp().to_zoned(self.zone.clone()).date();
         (0..=8_i64).filter_map(move |days| {
             let midnight = today.checked_add(jiff::Span::new().days(days)).ok()?.at(0, 0, 0, 0);
             let time = midnight.checked_add(jiff::Span::new().minutes(i64::from(minute))).ok()?;
-            let time = Time::from(time.to_zoned(self.zone.clone()).ok()?.timestamp());
+            let time = Timestamp::from(time.to_zoned(self.zone.clone()).ok()?.timestamp());
             (time > after).then_some(time)
         })
     }

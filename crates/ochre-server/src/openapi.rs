@@ -31,6 +31,9 @@ use crate::routes::descriptions;
     wire::admin::memory::MemoryAnswer,
     wire::admin::keys::KeyAnswer,
     wire::admin::keys::KeyList,
+    wire::admin::schemas::DeclaredSchema,
+    wire::admin::schemas::DeclareSchema,
+    wire::admin::schemas::ValidateSchema,
 )))]
 struct Schemas;
 
@@ -53,9 +56,7 @@ pub(crate) fn document(extensions: &[Arc<dyn ApiExtension>]) -> Json {
     let mut components = schemas["components"].clone();
     components["schemas"]["ErrorResponse"] = error_schema();
     components["schemas"]["FoundRecords"] = crate::routes::find::found_schema();
-    for (name, schema) in administration_schemas() {
-        components["schemas"][name] = schema;
-    }
+    components["schemas"]["NewKey"] = new_key_schema();
     components["securitySchemes"] = json!({
         "bearer": {"type": "http", "scheme": "bearer"},
         "token": {"type": "apiKey", "in": "header", "name": "x-chroma-token"},
@@ -79,40 +80,9 @@ pub(crate) fn document(extensions: &[Arc<dyn ApiExtension>]) -> Json {
     })
 }
 
-/// Schemas of what is asked and answered beside Chroma's operations.
-fn administration_schemas() -> [(&'static str, Json); 4] {
-    let modes = json!({"enum": ["strict", "lax", "warn", "none"]});
-    let declared_schema = json!({
-        "type": "object",
-        "required": ["schema", "validation_type", "validating_party"],
-        "properties": {
-            "schema": {"type": ["object", "null"]},
-            "validation_type": modes,
-            "validating_party": {"enum": ["server", "both"]},
-            "stored_records": {"type": "object", "description": "How the stored records stand to it; after declaring"},
-        },
-    });
-    let declare_schema = json!({
-        "type": "object",
-        "description": "The schema alone, or with how it is to be enforced",
-        "properties": {
-            "schema": {"type": "object"},
-            "validation_type": modes,
-            "validating_party": {"enum": ["server", "both"]},
-        },
-    });
-    let validate_schema = json!({
-        "type": "object",
-        "additionalProperties": false,
-        "properties": {
-            "schema": {"type": "object", "description": "The declared one if absent"},
-            "validation_type": modes,
-            "ids": {"type": "array", "items": {"type": "string"}},
-            "metadatas": {"type": "array", "items": {"type": ["object", "null"]}, "description": "A batch; the stored records if absent"},
-            "documents": {"type": "array", "items": {"type": ["string", "null"]}},
-        },
-    });
-    let new_key = json!({
+/// What a key is to be.
+fn new_key_schema() -> Json {
+    json!({
         "type": "object",
         "required": ["name", "grants"],
         "additionalProperties": false,
@@ -132,13 +102,7 @@ fn administration_schemas() -> [(&'static str, Json); 4] {
             "collections": {"type": "integer", "minimum": 1},
             "collection_records": {"type": "integer", "minimum": 1},
         },
-    });
-    [
-        ("DeclaredSchema", declared_schema),
-        ("DeclareSchema", declare_schema),
-        ("ValidateSchema", validate_schema),
-        ("NewKey", new_key),
-    ]
+    })
 }
 
 fn parameter(Parameter { name, kind }: &Parameter) -> Json {

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, open, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fsync, mkdirat, open, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
 /// The ending of files that are being written.
@@ -58,7 +58,9 @@ impl ContainedDir {
         for part in folders.split('/').filter(|part| !part.is_empty()) {
             if make {
                 match mkdirat(&folder, part, Mode::RWXU) {
-                    Ok(()) | Err(Errno::EXIST) => {}
+                    // What is put into it must not be lost with it when the power fails.
+                    Ok(()) => fsync(&folder)?,
+                    Err(Errno::EXIST) => {}
                     Err(error) => return Err(error.into()),
                 }
             }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use ochre_scheduler::Time;
+use ochre_scheduler::Timestamp;
 use ochre_store::CopiedCollection;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -192,7 +192,7 @@ impl Manifest {
         if !is_id(&self.id) || !self.id.ends_with(&format!("-{}", self.kind.word())) {
             return Err(format!("{:?} is no id of a {} backup", self.id, self.kind.word()));
         }
-        if self.taken_at.parse::<Time>().is_err() {
+        if self.taken_at.parse::<Timestamp>().is_err() {
             return Err(format!("{:?} is no RFC 3339 time", self.taken_at));
         }
         match (self.kind, &self.parent) {

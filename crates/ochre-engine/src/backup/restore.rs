@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use ochre_scheduler::{Clock, SystemClock, Time};
+use ochre_scheduler::{Clock, SystemClock, Timestamp};
 use ochre_store::{ExtensionTables, SqliteStore, free_bytes};
 
 use crate::backup::folders::{UNFINISHED_RESTORE, partial};
@@ -22,7 +22,7 @@ pub enum RestoreAt {
     /// The last that had seen at most so many changes.
     Position(u64),
     /// The last that was taken by then.
-    Time(Time),
+    Timestamp(Timestamp),
     /// The one of this id.
     Id(String),
 }
@@ -38,7 +38,7 @@ impl std::str::FromStr for RestoreAt {
             return Ok(Self::Position(position));
         }
         if let Ok(time) = text.parse() {
-            return Ok(Self::Time(time));
+            return Ok(Self::Timestamp(time));
         }
         if text.ends_with("-full") || text.ends_with("-incremental") {
             return Ok(Self::Id(text.to_owned()));
@@ -83,7 +83,7 @@ impl Repository {
             let wanted = match at {
                 RestoreAt::Latest => "any backup".to_owned(),
                 RestoreAt::Position(position) => format!("a backup at or before position {position}"),
-                RestoreAt::Time(time) => format!("a backup taken by {time}"),
+                RestoreAt::Timestamp(time) => format!("a backup taken by {time}"),
                 RestoreAt::Id(id) => format!("backup {id}"),
             };
             let unreadable = faults.0.first().map(|fault| format!("; {fault}")).unwrap_or_default();
@@ -228,7 +228,7 @@ fn choose<'a>(manifests: &'a [Manifest], at: &RestoreAt) -> Option<&'a Manifest>
     let is_wanted = |manifest: &&Manifest| match at {
         RestoreAt::Latest => true,
         RestoreAt::Position(position) => manifest.position <= *position,
-        RestoreAt::Time(time) => manifest.taken_at.parse::<Time>().is_ok_and(|taken| taken <= *time),
+        RestoreAt::Timestamp(time) => manifest.taken_at.parse::<Timestamp>().is_ok_and(|taken| taken <= *time),
         RestoreAt::Id(id) => manifest.id == *id,
     };
     manifests.iter().rev().find(is_wanted)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use ochre_scheduler::{Failure, Time};
+use ochre_scheduler::{Failure, Timestamp};
 use ochre_store::Store;
 use parking_lot::Mutex;
 
@@ -29,7 +29,7 @@ pub(crate) struct Backups {
 
 #[derive(Default)]
 struct State {
-    last_taken: Option<Time>,
+    last_taken: Option<Timestamp>,
     /// Why none can be taken to the target.
     problem: Option<String>,
     /// Whether the target was looked at, or a backup taken.
@@ -53,12 +53,12 @@ impl Backups {
     }
 
     /// Notes that a backup was taken.
-    pub(super) fn note_taken(&self, at: Time) {
+    pub(super) fn note_taken(&self, at: Timestamp) {
         *self.state.lock() = State { last_taken: Some(at), problem: None, is_examined: true };
     }
 
     /// When the last one was taken that can be read.
-    pub(crate) fn last_taken(&self) -> Option<Time> {
+    pub(crate) fn last_taken(&self) -> Option<Timestamp> {
         self.state.lock().last_taken
     }
 
@@ -96,7 +96,7 @@ impl Backups {
         let Some(target) = options.backup_target.clone().filter(|target| !target.is_empty()) else { return };
         let (targets, trust) = (Arc::clone(&options.backup_targets), options.backup_trust.clone());
         let (own, accepts_foreign) = (self.store.database_id().map(database_text), options.backup_accept_foreign);
-        let examine = move || -> Result<Option<Time>, Failure> {
+        let examine = move || -> Result<Option<Timestamp>, Failure> {
             let own = own?;
             let repository = Repository::new(targets.open(&target)?).trusting(trust);
             let (manifests, faults) = repository.manifests()?;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ochre_store::{Disk, RealDisk};
+
 use crate::backup::contained_dir::ContainedDir;
 use crate::error::Error;
 
@@ -85,9 +87,9 @@ impl DirectoryTarget {
 
 impl BackupTarget for DirectoryTarget {
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        let written = std::fs::create_dir_all(&self.0)
-            .and_then(|()| ContainedDir::open(&self.0))
-            .and_then(|directory| directory.write(name, bytes));
+        let made = if self.0.is_dir() { Ok(()) } else { RealDisk.create_dir(&self.0) };
+        let written =
+            made.and_then(|()| ContainedDir::open(&self.0)).and_then(|directory| directory.write(name, bytes));
         written.map_err(|error| self.failed("write", name, &error))
     }
 

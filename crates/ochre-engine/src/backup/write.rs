@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ochre_scheduler::{Clock, Context, Failure, Progress, SystemClock, Time};
+use ochre_scheduler::{Clock, Context, Failure, Progress, SystemClock, Timestamp};
 use ochre_store::{CopiedFile, Copy, free_bytes};
 
 use crate::backup::folders::{PREPARING, RESTORING, database_text, partial};
@@ -143,7 +143,7 @@ impl Backups {
 }
 
 /// The id of a backup: its second in UTC, its position, its kind.
-fn id_of(taken_at: Time, position: u64, kind: BackupKind) -> String {
+fn id_of(taken_at: Timestamp, position: u64, kind: BackupKind) -> String {
     let text = taken_at.to_rfc3339();
     let second = text.split('.').next().unwrap_or_default().trim_end_matches('Z').replace([':', '-'], "");
     format!("{second}Z-{position:012}-{}", kind.word())
@@ -170,10 +170,10 @@ fn pin(copy: &mut Copy, folder: &Path) -> std::io::Result<()> {
 }
 
 /// Now, or a second after the last backup if the clock was put back: the newest one is the last that was taken.
-fn later_than_all(manifests: &[Manifest], now: Time) -> Time {
-    let taken = manifests.iter().filter_map(|manifest| manifest.taken_at.parse::<Time>().ok());
-    let last = taken.max().map_or(i64::MIN, Time::as_micros);
-    if now.as_micros() > last { now } else { Time::from_micros(last.saturating_add(1_000_000)) }
+fn later_than_all(manifests: &[Manifest], now: Timestamp) -> Timestamp {
+    let taken = manifests.iter().filter_map(|manifest| manifest.taken_at.parse::<Timestamp>().ok());
+    let last = taken.max().map_or(i64::MIN, Timestamp::as_micros);
+    if now.as_micros() > last { now } else { Timestamp::from_micros(last.saturating_add(1_000_000)) }
 }
 
 /// Puts a file in chunks.
@@ -222,7 +222,7 @@ mod tests {
     fn a_backup_is_later_than_the_last_one_whatever_the_clock_says() {
         let manifest = |taken_at: &str| Manifest { taken_at: taken_at.into(), ..Manifest::sample() };
         let manifests = [manifest("2026-11-27T10:00:00Z"), manifest("2026-11-27T12:00:00.5Z")];
-        let at = |text: &str| text.parse::<Time>().unwrap();
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
         assert_eq!(later_than_all(&manifests, at("2026-11-27T13:00:00Z")), at("2026-11-27T13:00:00Z"));
         assert_eq!(later_than_all(&manifests, at("2026-11-27T11:00:00Z")), at("2026-11-27T12:00:01.5Z"));
         assert_eq!(later_than_all(&[], at("2026-11-27T11:00:00Z")), at("2026-11-27T11:00:00Z"));

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use ochre_index::{Bitmap, TypeCounts};
 use ochre_model::budget::{self, Exceeded};
 use ochre_model::{Filter, HIDDEN_PREFIX};
-use ochre_scheduler::Time;
+use ochre_scheduler::Timestamp;
 use ochre_schema::{
     Compliance, DocumentReport, Format, KeyReport, MetadataSchema, Offender, RecentViolation, Report, Sample,
     SuggestedTypes, ViolatingRecord, Warning, similar_names, suggest_indexes, suggest_schema,
@@ -215,7 +215,7 @@ impl Introspection {
                 let property = inspection.schema.as_ref().and_then(|schema| schema.property(&violation.key));
                 // It may have become sensitive since.
                 let are_values_shown = request.values && !property.is_some_and(|property| property.sensitive);
-                let at = Time::from_seconds(at).to_string();
+                let at = Timestamp::from_seconds(at).to_string();
                 RecentViolation::new(at, ViolatingRecord { index, id }, violation, are_values_shown)
             })
             .collect();

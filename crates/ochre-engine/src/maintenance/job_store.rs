@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ochre_scheduler::{Clock, Error, Finished, JobStore, Run, Schedule, SystemClock, Time};
+use ochre_scheduler::{Clock, Error, Finished, JobStore, Run, Schedule, SystemClock, Timestamp};
 use ochre_store::SqliteStore;
 use ochre_store::rusqlite::{self, Connection, OptionalExtension, Row, params};
 
@@ -43,7 +43,7 @@ fn save(connection: &Connection, schedule: &Schedule) -> rusqlite::Result<bool> 
 
 /// Lets every schedule begin at a time: what was due before is neither due nor missed. One that cannot be read is made
 /// again from the configuration.
-pub(crate) fn begin_from(connection: &Connection, now: Time) -> rusqlite::Result<()> {
+pub(crate) fn begin_from(connection: &Connection, now: Timestamp) -> rusqlite::Result<()> {
     let mut statement = connection.prepare("SELECT name, schedule FROM jobs")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let rows: Vec<(String, String)> = rows.collect::<rusqlite::Result<_>>()?;
@@ -71,7 +71,7 @@ fn is_held(connection: &Connection, run: &Run) -> rusqlite::Result<bool> {
 fn update(connection: &Connection, run: &Run) -> rusqlite::Result<()> {
     let mut statement = connection
         .prepare_cached("UPDATE job_runs SET lease_until = ?2, ended = ?3, failed = ?4, run = ?5 WHERE fence = ?1")?;
-    let ended = run.ended.map(Time::as_micros);
+    let ended = run.ended.map(Timestamp::as_micros);
     let lease = run.lease_until.as_micros();
     statement.execute(params![run.fence.cast_signed(), lease, ended, run.status.is_failure(), to_json(run)?])?;
     Ok(())
@@ -171,7 +171,7 @@ impl JobStore for SqliteJobs {
         self.0.read_jobs(read).map_err(failed)
     }
 
-    fn prune(&self, job: &str, before: Time, max: usize, step: usize) -> Result<usize> {
+    fn prune(&self, job: &str, before: Timestamp, max: usize, step: usize) -> Result<usize> {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.change(|connection| {
             let mut statement = connection.prepare_cached(
@@ -211,8 +211,8 @@ mod tests {
         check(&MemoryJobStore::new(Arc::new(SystemClock), true));
     }
 
-    fn at(seconds: i64) -> Time {
-        Time::from_micros(seconds * 1_000_000)
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(seconds * 1_000_000)
     }
 
     fn schedule() -> Schedule {

@@ -21,7 +21,7 @@ pub(crate) const INDEXES_PER_COLLECTION_MAX: usize = 64;
 pub(crate) const METADATA_INDEXES: &str = "metadata-indexes";
 
 /// Where an index is to be found by name.
-pub(crate) type Place = (String, String, String);
+pub(crate) type IndexKey = (String, String, String);
 
 /// The declared indexes of a database.
 #[derive(Default)]
@@ -41,7 +41,7 @@ pub(crate) struct Registry {
 /// What is declared.
 #[derive(Default)]
 pub(crate) struct Declarations {
-    pub(crate) names: BTreeMap<Place, Declared>,
+    pub(crate) names: BTreeMap<IndexKey, Declared>,
     pub(crate) entries: BTreeMap<CollectionNumber, Vec<Arc<Entry>>>,
 }
 
@@ -327,7 +327,7 @@ impl Registry {
         ))
     }
 
-    pub(crate) fn place(definition: &IndexDefinition) -> Place {
+    pub(crate) fn place(definition: &IndexDefinition) -> IndexKey {
         (definition.tenant.clone(), definition.database.clone(), definition.index_name.clone())
     }
 }
@@ -365,7 +365,7 @@ impl Entry {
         })
     }
 
-    pub(crate) fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> IndexKey {
         Registry::place(&self.state.lock().definition)
     }
 

@@ -122,7 +122,7 @@ impl Graph {
                 _ => entry_guard = Some(self.entry_lock.lock()),
             }
         };
-        let mut context = self.take_scratch();
+        let mut context = self.take_context();
         let mut visited = 0;
         let mut entries = vec![self.near(query, entry)];
         self.descend(query, &mut entries, (level + 1..=top).rev(), DESCENT_BEAM_WIDTH, &mut context, &mut visited);
@@ -150,7 +150,7 @@ impl Graph {
                 entries = found;
             }
         }
-        self.give_scratch(context);
+        self.give_context(context);
         if entry_guard.is_some() && level > top {
             self.entry.store((level as u64) << 32 | u64::from(node), Ordering::Release);
         }

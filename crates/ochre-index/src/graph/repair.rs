@@ -219,7 +219,7 @@ impl Graph {
     fn search_own_vector(&self, node: u32, query: &Query, ef: usize, show: impl FnOnce(&SearchContext)) -> Ended {
         // A query that takes longer scans all codes.
         let visit_max = self.linked().len() / super::GRAPH_SEARCH_COST;
-        let mut context = self.take_scratch();
+        let mut context = self.take_context();
         let mut ended = Ended::Met;
         for k in [USUAL_K, 1] {
             let accept = &mut |_| true;
@@ -230,13 +230,13 @@ impl Graph {
                 until: Some(node),
                 ..Search::plain(ef, accept)
             };
-            (ended, _) = self.walk_for(query, search, &mut context);
+            (ended, _) = self.search_levels(query, search, &mut context);
             if ended != Ended::Met {
                 break;
             }
         }
         show(&context);
-        self.give_scratch(context);
+        self.give_context(context);
         ended
     }
 

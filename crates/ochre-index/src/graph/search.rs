@@ -226,21 +226,23 @@ impl Graph {
     /// (ending by distance).
     pub(crate) fn search(&self, query: &Query, wanted: Wanted<'_>) -> GraphHits {
         let Wanted { k, ef, visit_max, accept } = wanted;
-        let mut context = self.take_scratch();
+        let mut context = self.take_context();
         let distance_bound = self.distance_bound(query, k, ef);
         let search = Search { visit_max, distance_bound, duplicates_max: k, ..Search::plain(ef, accept) };
-        let (ended, visited) = self.walk_for(query, search, &mut context);
+        let (ended, visited) = self.search_levels(query, search, &mut context);
         let mut nodes: Vec<Near> = context.found().collect();
         if !context.duplicates.is_empty() {
             nodes.append(&mut context.duplicates);
             nodes.sort_unstable();
         }
-        self.give_scratch(context);
+        self.give_context(context);
         GraphHits { nodes, visited, gave_up: ended == Ended::GaveUp }
     }
 
     /// Goes down all levels and searches the lowest; how that ended, and how many nodes were measured.
-    pub(super) fn walk_for(&self, query: &Query, search: Search<'_>, context: &mut SearchContext) -> (Ended, usize) {
+    pub(super) fn search_levels(
+        &self, query: &Query, search: Search<'_>, context: &mut SearchContext,
+    ) -> (Ended, usize) {
         let Some((top, entry)) = self.entry() else { return (Ended::Done, 0) };
         let mut visited = 1;
         let mut entries = vec![self.near(query, entry)];
@@ -537,11 +539,11 @@ impl Graph {
         best_changed
     }
 
-    pub(super) fn take_scratch(&self) -> SearchContext {
+    pub(super) fn take_context(&self) -> SearchContext {
         self.context.lock().pop().unwrap_or_default()
     }
 
-    pub(super) fn give_scratch(&self, context: SearchContext) {
+    pub(super) fn give_context(&self, context: SearchContext) {
         let mut candidates = self.context.lock();
         if candidates.len() < 16 {
             candidates.push(context);

@@ -12,7 +12,7 @@ use crate::policy::{Class, Misfire, Overlap, Policies};
 use crate::scheduler::Held;
 use crate::store::{Finished, Kind, LastCheck, Pending, Run, Schedule, Status};
 use crate::task::{Readiness, Stop};
-use crate::time::Time;
+use crate::time::Timestamp;
 use crate::window::Window;
 
 /// How often a job is looked at that would have to wait for others to end, in case it became urgent.
@@ -21,7 +21,7 @@ const HELD_LOOK_EVERY: Duration = Duration::from_secs(5);
 /// A scheduled time whose turn it is.
 #[derive(Clone, Debug)]
 struct Due {
-    scheduled_at: Time,
+    scheduled_at: Timestamp,
     kind: Kind,
     attempt: u32,
     coalesced: u64,
@@ -48,7 +48,7 @@ impl Inner {
                     job.is_signalled = true;
                 }
             }
-            let mut names: Vec<(i32, Time, String)> = Vec::new();
+            let mut names: Vec<(i32, Timestamp, String)> = Vec::new();
             for (name, job) in &state.jobs {
                 if let Some(since) = job.due_since(now).filter(|since| *since <= now) {
                     names.push((job.schedule.policies.priority.saturating_neg(), since, name.clone()));
@@ -72,7 +72,7 @@ impl Inner {
         Ok(None)
     }
 
-    fn consider(&self, name: &str, now: Time) -> Result<Option<Ready>, Error> {
+    fn consider(&self, name: &str, now: Timestamp) -> Result<Option<Ready>, Error> {
         let (due, task, settings, version, is_held) = {
             let mut state = self.state.lock();
             let taken = state.locks_taken();
@@ -140,7 +140,7 @@ impl Inner {
         Ok(Some(Ready::new(job, run, class, failure)))
     }
 
-    fn new_run(&self, name: &str, due: &Due, message: String, now: Time) -> Run {
+    fn new_run(&self, name: &str, due: &Due, message: String, now: Timestamp) -> Run {
         Run {
             job: name.to_owned(),
             scheduled_at: due.scheduled_at,
@@ -197,7 +197,7 @@ impl Inner {
     }
 
     /// When something may be due next.
-    pub(super) fn next_wake(&self) -> Time {
+    pub(super) fn next_wake(&self) -> Timestamp {
         let now = self.now();
         let state = self.state.lock();
         let soonest = state.jobs.values().filter_map(|job| job.due_since(now)).filter(|time| *time > now).min();
@@ -208,7 +208,7 @@ impl Inner {
 
 impl State {
     /// A clock that was set back far starts schedules over; one set forward is a matter of misfire policies.
-    fn notice_jump(&mut self, now: Time) {
+    fn notice_jump(&mut self, now: Timestamp) {
         let seen = self.seen.replace(now);
         let recorded = self.jobs.values().filter_map(|job| job.schedule.last_scheduled_at).max();
         let Some(latest) = seen.max(recorded).filter(|latest| latest.since(now) > BACKWARD_MAX) else { return };
@@ -225,7 +225,7 @@ impl State {
     }
 
     /// What keeps a job from running that is due, or its run from going on.
-    pub(super) fn held(&self, job: &Job, now: Time, running_max: usize) -> Option<Held> {
+    pub(super) fn held(&self, job: &Job, now: Timestamp, running_max: usize) -> Option<Held> {
         let soon = |reason: String| Some(Held { reason, until: None });
         if let Some(active) = job.running.last() {
             return match active.control.is_waiting() {
@@ -282,7 +282,7 @@ impl State {
 
 impl Job {
     /// Since when something is due, or when it will be.
-    fn due_since(&self, now: Time) -> Option<Time> {
+    fn due_since(&self, now: Timestamp) -> Option<Timestamp> {
         if self.is_checking {
             return None;
         }
@@ -297,7 +297,7 @@ impl Job {
     }
 
     /// The scheduled time whose turn it is, after misfire and overlap policies.
-    fn take_due(&mut self, now: Time) -> Option<Due> {
+    fn take_due(&mut self, now: Timestamp) -> Option<Due> {
         let may_overlap = self.running.is_empty() || self.schedule.policies.overlap == Overlap::Allow;
         let is_on = self.is_on();
         self.skip_missed_once(now);
@@ -329,7 +329,7 @@ impl Job {
     }
 
     /// Drops times to run once that passed too long ago, if that is the policy.
-    fn skip_missed_once(&mut self, now: Time) {
+    fn skip_missed_once(&mut self, now: Timestamp) {
         let schedule = &mut self.schedule;
         if schedule.policies.misfire != Misfire::Skip {
             return;
@@ -346,7 +346,7 @@ impl Job {
         self.is_unsaved |= missed > 0;
     }
 
-    fn take_scheduled(&mut self, now: Time) -> Option<Due> {
+    fn take_scheduled(&mut self, now: Timestamp) -> Option<Due> {
         let schedule = &mut self.schedule;
         let next = schedule.next.filter(|next| *next + jitter(schedule, *next) <= now)?;
         let latest = schedule.trigger.latest(next, now);
@@ -388,7 +388,7 @@ impl Job {
     }
 
     /// A time came while the job still runs.
-    fn overlapped(&mut self, due: &Due, now: Time) {
+    fn overlapped(&mut self, due: &Due, now: Timestamp) {
         let overlap = self.schedule.policies.overlap;
         let is_queued = self.schedule.pending.iter().any(|pending| pending.kind == Kind::Scheduled);
         let mut schedule = moved_on(&self.schedule, due);
@@ -406,7 +406,7 @@ impl Job {
         }
     }
 
-    fn note_nothing(&mut self, due: &Due, now: Time, reason: String) {
+    fn note_nothing(&mut self, due: &Due, now: Timestamp, reason: String) {
         let mut schedule = moved_on(&self.schedule, due);
         if due.is_counted() {
             schedule.counters.nothing_to_do += 1;
@@ -446,7 +446,7 @@ fn advanced(schedule: &Schedule, due: &Due) -> Schedule {
 }
 
 /// The schedule after a run ended.
-pub(super) fn after_run(schedule: &Schedule, run: &Run, now: Time) -> Schedule {
+pub(super) fn after_run(schedule: &Schedule, run: &Run, now: Timestamp) -> Schedule {
     let mut schedule = schedule.clone();
     schedule.last_run = Some(run.clone());
     let mut again = |not_before| {
@@ -469,7 +469,7 @@ pub(super) fn after_run(schedule: &Schedule, run: &Run, now: Time) -> Schedule {
 }
 
 /// How much later than its scheduled time a run begins: the same for the same time of the same job.
-fn jitter(schedule: &Schedule, scheduled_at: Time) -> Duration {
+fn jitter(schedule: &Schedule, scheduled_at: Timestamp) -> Duration {
     let Some(every) = schedule.trigger.every() else { return Duration::ZERO };
     let mut hasher = DefaultHasher::new();
     (&schedule.name, scheduled_at).hash(&mut hasher);
@@ -479,13 +479,13 @@ fn jitter(schedule: &Schedule, scheduled_at: Time) -> Duration {
     every.mul_f64(share * schedule.policies.jitter.clamp(0.0, 0.99))
 }
 
-fn is_allowed(policies: &Policies, now: Time) -> bool {
+fn is_allowed(policies: &Policies, now: Timestamp) -> bool {
     let is_open = policies.windows.is_empty() || policies.windows.iter().any(|window| window.contains(now));
     is_open && !policies.quiet_hours.iter().any(|window| window.contains(now))
 }
 
 /// When runs may begin again, within about a week.
-fn next_allowed(policies: &Policies, now: Time) -> Option<Time> {
+fn next_allowed(policies: &Policies, now: Timestamp) -> Option<Timestamp> {
     let opened = policies.windows.iter().flat_map(|window| window.beginnings(now));
     let over = policies.quiet_hours.iter().flat_map(|window| window.ends(now));
     opened.chain(over).filter(|time| is_allowed(policies, *time)).min()

@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::scheduler::{JobHandle, JobState, JobStatus, ScheduleOptions, Scheduler, SchedulerConfig};
 use crate::store::{Counters, Kind, Pending, Run, Schedule};
 use crate::task::{Stop, Task, TaskSettings};
-use crate::time::Time;
+use crate::time::Timestamp;
 use crate::trigger::Trigger;
 
 /// The scheduler looks around at least this often, so that it notices when the clock jumps.
@@ -75,7 +75,7 @@ struct Wake {
 struct State {
     jobs: BTreeMap<String, Job>,
     /// What the clock showed last.
-    seen: Option<Time>,
+    seen: Option<Timestamp>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -94,7 +94,7 @@ struct Job {
     /// A look is going on.
     is_checking: bool,
     /// When it was last looked at although it would have had to wait.
-    last_check_while_held: Option<Time>,
+    last_check_while_held: Option<Timestamp>,
 }
 
 struct Active {
@@ -125,7 +125,7 @@ impl LocalScheduler {
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub fn poll(&self) -> Result<Time, Error> {
+    pub fn poll(&self) -> Result<Timestamp, Error> {
         self.inner.take_over()?;
         while let Some(run) = self.inner.next_run()? {
             run.execute(&self.inner);
@@ -140,7 +140,7 @@ impl LocalScheduler {
 }
 
 impl Inner {
-    fn now(&self) -> Time {
+    fn now(&self) -> Timestamp {
         self.parts.clock.now()
     }
 
@@ -383,9 +383,9 @@ impl Job {
         }
     }
 
-    fn next_times(&self, count: usize) -> Vec<Time> {
+    fn next_times(&self, count: usize) -> Vec<Timestamp> {
         let trigger = &self.schedule.trigger;
-        let mut times: Vec<Time> =
+        let mut times: Vec<Timestamp> =
             std::iter::successors(self.schedule.next, |time| trigger.next(*time)).take(count).collect();
         let once = self.schedule.pending.iter().filter(|pending| pending.kind == Kind::Once);
         times.extend(once.map(|pending| pending.not_before));
@@ -396,7 +396,7 @@ impl Job {
     }
 
     /// Begins again from now: what passed meanwhile was missed.
-    fn restart(&mut self, now: Time) {
+    fn restart(&mut self, now: Timestamp) {
         let schedule = &mut self.schedule;
         if let Some(due) = schedule.next.filter(|due| *due <= now) {
             schedule.counters.missed += 1 + schedule.trigger.count(due, now);
@@ -412,13 +412,13 @@ impl Job {
 }
 
 /// A time that is no time to come.
-fn passed(job: &str, at: Time, now: Time) -> Error {
+fn passed(job: &str, at: Timestamp, now: Timestamp) -> Error {
     let reason = format!("job '{job}': {at} has passed, it is {now}: give a time to come, or a delay");
     Error::Invalid { what: "schedule", reason }
 }
 
 /// Adds a time to run once, beside the schedule.
-fn add_once(schedule: &mut Schedule, at: Time) -> Result<(), Error> {
+fn add_once(schedule: &mut Schedule, at: Timestamp) -> Result<(), Error> {
     let mut own = schedule.pending.iter().filter(|pending| pending.kind == Kind::Once);
     if own.clone().count() >= ONCE_MAX {
         let reason = format!("job '{}' has {ONCE_MAX} times to run once already, the limit", schedule.name);
@@ -447,7 +447,7 @@ impl Scheduler for LocalScheduler {
     }
 
     fn schedule_once(
-        &self, job: &str, delay: Option<Duration>, at: Option<Time>, options: ScheduleOptions,
+        &self, job: &str, delay: Option<Duration>, at: Option<Timestamp>, options: ScheduleOptions,
     ) -> Result<JobHandle<'_>, Error> {
         self.declare(job, Trigger::once(self.inner.now(), delay, at)?, options)
     }
@@ -464,7 +464,7 @@ impl Scheduler for LocalScheduler {
         Ok(self.inner.status(&state, state.jobs.get(job).ok_or_else(missing)?))
     }
 
-    fn next_times(&self, job: &str, count: usize) -> Result<Vec<Time>, Error> {
+    fn next_times(&self, job: &str, count: usize) -> Result<Vec<Timestamp>, Error> {
         self.inner.read(job, |job| job.next_times(count))
     }
 
@@ -484,7 +484,7 @@ impl Scheduler for LocalScheduler {
         })
     }
 
-    fn run_now(&self, job: &str) -> Result<Time, Error> {
+    fn run_now(&self, job: &str) -> Result<Timestamp, Error> {
         let now = self.inner.now();
         self.inner.change(job, |job| {
             let pending = &mut job.schedule.pending;

@@ -10,8 +10,8 @@ use crate::event::JobEvent;
 use crate::policy::Class;
 use crate::store::{Finished, Run, Schedule, Status};
 use crate::task::{Failure, Stop, Task, TaskSettings};
-use crate::time::Time;
-use crate::trigger::Span;
+use crate::time::Timestamp;
+use crate::trigger::Interval;
 
 /// Ends of runs that are remembered for each job while the store takes none.
 const UNRECORDED_MAX: usize = 16;
@@ -22,8 +22,8 @@ pub(super) struct Ready {
     task: Arc<dyn Task>,
     settings: TaskSettings,
     class: Class,
-    timeout: Span,
-    max_defer: Span,
+    timeout: Interval,
+    max_defer: Interval,
     control: Arc<Control>,
     /// It failed before it could do anything.
     failure: Option<Failure>,
@@ -104,7 +104,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 
 impl Inner {
     /// Renews the lease of a run now and then; why it has to stop, if it has to.
-    fn renew_lease(&self, run: &Run, control: &Control, deadline: Time, renewed: &mut Time) -> Option<Stop> {
+    fn renew_lease(&self, run: &Run, control: &Control, deadline: Timestamp, renewed: &mut Timestamp) -> Option<Stop> {
         let now = self.now();
         if now > deadline {
             return Some(Stop::TimedOut);
@@ -176,7 +176,7 @@ impl Inner {
         Ok(())
     }
 
-    fn record_end(&self, job: &mut Job, ended: &Run, now: Time) -> Result<(), Error> {
+    fn record_end(&self, job: &mut Job, ended: &Run, now: Timestamp) -> Result<(), Error> {
         loop {
             let schedule = after_run(&job.schedule, ended, now);
             if schedule.is_broken && !job.schedule.is_broken {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ochre_scheduler::{CronExpression, Time};
+use ochre_scheduler::{CronExpression, Timestamp};
 use serde::Deserialize;
 
 /// A case: the times after `after`, exclusively, or that the expression is refused.
@@ -11,8 +11,8 @@ struct Case {
     id: String,
     expr: String,
     tz: String,
-    after: Time,
-    expected: Vec<Time>,
+    after: Timestamp,
+    expected: Vec<Timestamp>,
     expect_error: bool,
 }
 
@@ -108,7 +108,7 @@ fn times_move_forward_without_holes_through_every_change_of_clocks() {
     for round in 0..1500 {
         let (expression, zone) = (random_expression(&mut rng), ZONES[round % ZONES.len()]);
         let cron = CronExpression::parse(&expression, zone).expect("a random expression is valid");
-        let base: Time = CHANGES[rng.usize(0..CHANGES.len())].parse().expect("a time");
+        let base: Timestamp = CHANGES[rng.usize(0..CHANGES.len())].parse().expect("a time");
         let start = base + Duration::from_secs(rng.u64(0..2 * 86_400));
         let Some(next) = cron.next(start) else { continue };
         let context = || format!("'{expression}' in {zone} after {start}: {next}");
@@ -134,6 +134,6 @@ fn an_expression_survives_being_stored() {
     let cron = CronExpression::parse("30 2 * * MON-FRI", "Europe/Berlin").expect("valid");
     let stored = serde_json::to_string(&cron).expect("stores");
     let read: CronExpression = serde_json::from_str(&stored).expect("reads");
-    let now: Time = "2026-11-21T12:00:00Z".parse().expect("a time");
+    let now: Timestamp = "2026-11-21T12:00:00Z".parse().expect("a time");
     assert_eq!((read.next(now), read.to_string()), (cron.next(now), cron.to_string()));
 }

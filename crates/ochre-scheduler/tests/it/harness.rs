@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ochre_scheduler::{
-    Clock, Context, Defaults, Error, Failure, Finished, JobStore, LocalScheduler, MemoryJobStore, Policies, Progress,
-    Readiness, Run, Schedule, ScheduleOptions, Scheduler, SchedulerConfig, Setting, SettingValue, Span, Task,
-    TaskSettings, Time, VirtualClock, When,
+    Clock, Context, Defaults, Error, Failure, Finished, Interval, JobStore, LocalScheduler, MemoryJobStore, Policies,
+    Progress, Readiness, Run, Schedule, ScheduleOptions, Scheduler, SchedulerConfig, Setting, SettingValue, Task,
+    TaskSettings, Timestamp, VirtualClock, When,
 };
 use parking_lot::Mutex;
 
@@ -50,7 +50,7 @@ impl Task for Scripted {
     }
 
     fn defaults(&self) -> Defaults {
-        let when = When::Every(Span(Duration::from_secs(60)));
+        let when = When::Every(Interval(Duration::from_secs(60)));
         Defaults { when, is_enabled: true, policies: Policies::default() }
     }
 
@@ -150,7 +150,7 @@ impl JobStore for Mortal {
         self.store.history(job, limit)
     }
 
-    fn prune(&self, job: &str, before: Time, max: usize, step: usize) -> Result<usize, Error> {
+    fn prune(&self, job: &str, before: Timestamp, max: usize, step: usize) -> Result<usize, Error> {
         self.call(|store| store.prune(job, before, max, step))
     }
 
@@ -186,7 +186,7 @@ impl World {
             .expect("tasks have own names")
     }
 
-    pub(crate) fn now(&self) -> Time {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
@@ -211,7 +211,7 @@ impl World {
     }
 }
 
-pub(crate) fn at(text: &str) -> Time {
+pub(crate) fn at(text: &str) -> Timestamp {
     text.parse().expect(text)
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ochre_scheduler::{
-    Failure, JobState, Kind, LocalScheduler, Misfire, Overlap, Readiness, Scheduler, Span, Status, declare,
+    Failure, Interval, JobState, Kind, LocalScheduler, Misfire, Overlap, Readiness, Scheduler, Status, declare,
 };
 use parking_lot::Mutex;
 
@@ -42,7 +42,7 @@ fn missed_times_are_run_once_however_late() {
 fn missed_times_are_skipped_past_their_grace() {
     let grace = |seconds| {
         move |policies: &mut ochre_scheduler::Policies| {
-            (policies.misfire, policies.grace) = (Misfire::Skip, Span(Duration::from_secs(seconds)));
+            (policies.misfire, policies.grace) = (Misfire::Skip, Interval(Duration::from_secs(seconds)));
         }
     };
     let (ran, counters) = after_absence(630, grace(10));
@@ -158,7 +158,7 @@ fn a_time_to_run_once_comes_beside_the_schedule_and_is_never_dropped_in_silence(
     for (misfire, ran, missed) in [("latest", 5, 0), ("skip", 4, 1)] {
         let world = World::new(true);
         let scheduler = world.scheduler(&[Scripted::idle("tidy")]);
-        let often = |policies: &mut ochre_scheduler::Policies| policies.grace = Span(Duration::from_secs(60));
+        let often = |policies: &mut ochre_scheduler::Policies| policies.grace = Interval(Duration::from_secs(60));
         scheduler.schedule_interval("tidy", Duration::from_secs(3600), options(often)).expect("schedules");
         scheduler.alter("tidy", &change(&format!(r#"{{"policies": {{"misfire": "{misfire}"}}}}"#))).expect("a policy");
         world.pass(&scheduler, 3 * 3600);
@@ -279,7 +279,7 @@ fn a_failure_is_tried_again_later_and_later_until_the_job_is_broken() {
     let (world, task) = (World::new(true), Scripted::new("fails", |_| Err(Failure::Failed("no disk".into()))));
     let scheduler = world.scheduler(&[Arc::clone(&task)]);
     let change = |policies: &mut ochre_scheduler::Policies| {
-        (policies.retries, policies.retry_delay) = (3, Span(Duration::from_secs(10)));
+        (policies.retries, policies.retry_delay) = (3, Interval(Duration::from_secs(10)));
         policies.broken_after = 6;
     };
     scheduler.schedule_interval("fails", Duration::from_secs(3600), options(change)).expect("schedules");
@@ -347,7 +347,7 @@ fn a_run_past_its_timeout_stops_at_its_next_step() {
     });
     let scheduler = world.scheduler(&[task]);
     every_minute(&scheduler, "slow", |policies| {
-        (policies.timeout, policies.retries) = (Span(Duration::from_secs(5)), 0);
+        (policies.timeout, policies.retries) = (Interval(Duration::from_secs(5)), 0);
     });
     world.clock.advance(Duration::from_secs(60));
     scheduler.poll().expect("the store works");
@@ -531,7 +531,7 @@ fn a_run_that_gets_too_little_done_goes_on_as_urgent_and_ends() {
     };
     let scheduler = ochre_scheduler::LocalScheduler::new("local", parts).expect("one task");
     every_minute(&scheduler, "long", |policies| {
-        (policies.class, policies.max_defer) = (ochre_scheduler::Class::Idle, Span(Duration::from_millis(3)));
+        (policies.class, policies.max_defer) = (ochre_scheduler::Class::Idle, Interval(Duration::from_millis(3)));
     });
     world.pass(&scheduler, 60);
     let statuses: Vec<Status> = world.runs("long").iter().map(|run| run.status).collect();
@@ -579,7 +579,7 @@ fn runs_that_wait_for_room_keep_no_other_from_running() {
         ("third", ochre_scheduler::Class::Normal),
     ] {
         let change = |policies: &mut ochre_scheduler::Policies| {
-            (policies.class, policies.max_defer) = (class, Span(Duration::from_secs(3600)));
+            (policies.class, policies.max_defer) = (class, Interval(Duration::from_secs(3600)));
         };
         scheduler.schedule_interval(job, second, options(change)).unwrap();
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ochre_scheduler::{
-    Error, JobState, LocalScheduler, ScheduleOptions, Scheduler, SchedulerConfig, SchedulerRegistry, Task, Time,
+    Error, JobState, LocalScheduler, ScheduleOptions, Scheduler, SchedulerConfig, SchedulerRegistry, Task, Timestamp,
 };
 use serde_json::{Map, Value, json};
 
@@ -56,7 +56,7 @@ fn bad_schedules_are_refused_and_say_why() {
     let mars = ScheduleOptions { zone: Some("Mars/Base".into()), ..options() };
     refused(scheduler.schedule_cron("tidy", "@daily", mars), &["time zone", "Mars/Base"]);
     refused(scheduler.schedule_once("tidy", None, None, options()), &["delay or a time"]);
-    let both = scheduler.schedule_once("tidy", Some(Duration::ZERO), Some(Time::from_micros(0)), options());
+    let both = scheduler.schedule_once("tidy", Some(Duration::ZERO), Some(Timestamp::from_micros(0)), options());
     refused(both, &["not both"]);
     refused(scheduler.schedule_cron("tydy", "@daily", options()), &["tydy", "did you mean 'tidy'"]);
     let setting = ScheduleOptions { settings: object(json!({"dead_shar": 0.2})), ..options() };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ochre_auth::{ApiKey, KeyHash, KeySecret, Principal, Roles};
-use ochre_engine::scheduler::Time;
+use ochre_engine::scheduler::Timestamp;
 use ochre_engine::tables::params;
 use ochre_engine::{Database, ExtensionTables};
 use ochre_wire::admin::keys::KeyAnswer;
@@ -61,8 +61,8 @@ pub struct NewKey {
 }
 
 /// A time in RFC 3339, of seconds since 1970.
-fn time(seconds: i64) -> Time {
-    Time::from_seconds(seconds)
+fn time(seconds: i64) -> Timestamp {
+    Timestamp::from_seconds(seconds)
 }
 
 /// Times that are written in RFC 3339, and read as that or as seconds since 1970.
@@ -70,7 +70,7 @@ mod times {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    use super::{Time, time};
+    use super::{Timestamp, time};
 
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -91,7 +91,7 @@ mod times {
             None => Ok(None),
             Some(Given::Seconds(seconds)) => Ok(Some(seconds)),
             Some(Given::Text(text)) => {
-                let time: Time = text.parse().map_err(D::Error::custom)?;
+                let time: Timestamp = text.parse().map_err(D::Error::custom)?;
                 Ok(Some(time.as_micros().div_euclid(1_000_000)))
             }
         }

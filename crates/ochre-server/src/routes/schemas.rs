@@ -1,7 +1,5 @@
 //! The schema a collection declares: read, declared, removed, tried out, and in other tools' forms.
 
-use std::collections::HashMap;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -11,6 +9,7 @@ use ochre_engine::scheduler::nearest;
 use ochre_engine::schema::{Compliance, InvalidSchema, doubled_member};
 use ochre_engine::{Alteration, Candidate, CollectionRow, Error, IntrospectMode, StoreError, Validation};
 use ochre_extension::{Access, Description, Parameter as P, Permission, parse_json};
+use ochre_wire::admin::schemas::{DeclaredSchema, ValidateSchema};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json_, json};
 
@@ -58,17 +57,18 @@ pub(super) fn operations() -> Vec<Served> {
     ]
 }
 
-fn shown(row: &CollectionRow) -> Map<String, Json_> {
+fn shown(row: &CollectionRow) -> DeclaredSchema {
     let declaration = row.declaration.as_deref().cloned().unwrap_or_default();
     let schema = match declaration.schema.clone() {
         Some(Json_::String(text)) => serde_json::from_str(&text).ok(),
         schema => schema,
     };
-    Map::from_iter([
-        ("schema".into(), json!(schema)),
-        ("validation_type".into(), declaration.mode().name().into()),
-        ("validating_party".into(), declaration.validating_party.unwrap_or_default().name().into()),
-    ])
+    DeclaredSchema {
+        schema,
+        validation_type: declaration.mode().name().into(),
+        validating_party: declaration.validating_party.unwrap_or_default().name().into(),
+        stored_records: None,
+    }
 }
 
 #[derive(Deserialize)]
@@ -110,7 +110,7 @@ async fn read(
     app.run(move |database| {
         let collection = named.find(database)?;
         if matches!(reading.format, Form::Declared) {
-            return Ok(Json(Json_::Object(shown(&*collection.info()?))));
+            return Ok(Json(json!(shown(&*collection.info()?))));
         }
         let mode = if sees_values(&caller, &*collection.info()?) { IntrospectMode::Auto } else { IntrospectMode::Fast };
         let fields = finder::fields(&collection, mode)?;
@@ -213,7 +213,7 @@ async fn declare(
                 caller.check(Permission::IntrospectValues, &row.tenant, &row.database, &row.name)?;
             }
             let row = collection.alter(Alteration { declaration: change, ..Alteration::default() })?;
-            return Ok(audited(&row, shown(&row)));
+            return Ok(audited(&row, Some(shown(&row))));
         }
         let validation = Validation { schema: after.schema.clone(), mode: Some(after.mode()), batch: None };
         for _ in 0..TRIES_MAX {
@@ -226,7 +226,7 @@ async fn declare(
             match collection.alter(Alteration { declaration: change.clone(), at, ..Alteration::default() }) {
                 Err(Error::Store(StoreError::Stale { .. })) => {}
                 Err(error) => return Err(error.into()),
-                Ok(row) => return Ok(audited(&row, declared(&row, found))),
+                Ok(row) => return Ok(audited(&row, Some(declared(&row, found)))),
             }
         }
         Err(ApiError::unavailable("the collection is written to faster than it can be validated; try again later"))
@@ -235,23 +235,24 @@ async fn declare(
 }
 
 /// An answer, with what the audit log says of it.
-fn audited(row: &CollectionRow, answer: Map<String, Json_>) -> Response {
+fn audited(row: &CollectionRow, answer: Option<DeclaredSchema>) -> Response {
     let audited = json!({
         "tenant": row.tenant, "database": row.database, "collection": row.name,
-        "validation_type": answer.get("validation_type"),
+        "validation_type": answer.as_ref().map(|declared| &declared.validation_type),
         "schema": row.declaration.as_ref().and_then(|declaration| declaration.schema.as_ref()),
     });
-    let mut response = Json(answer).into_response();
+    let mut response = match answer {
+        Some(declared) => Json(declared).into_response(),
+        None => Json(json!({})).into_response(),
+    };
     response.extensions_mut().insert(Audited(audited));
     response
 }
 
 /// What is answered to a declaration.
-fn declared(row: &CollectionRow, mut found: Compliance) -> Map<String, Json_> {
-    let mut shown = shown(row);
+fn declared(row: &CollectionRow, mut found: Compliance) -> DeclaredSchema {
     found.rules.truncate(RULES_MAX);
-    shown.insert("stored_records".into(), serde_json::to_value(found).unwrap_or_default());
-    shown
+    DeclaredSchema { stored_records: Some(json!(found)), ..shown(row) }
 }
 
 fn not_clean(found: &Compliance) -> ApiError {
@@ -272,55 +273,43 @@ async fn remove(State(app): State<App>, named: CollectionRef) -> Result<Response
         let declaration =
             DeclarationChange { schema: Some(None), validation_type: Some(None), validating_party: Some(None) };
         let row = named.find(database)?.alter(Alteration { declaration, ..Alteration::default() })?;
-        Ok(audited(&row, Map::new()))
+        Ok(audited(&row, None))
     })
     .await
 }
 
-/// A body that asks for a validation.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ValidateBody {
-    schema: Option<Json_>,
-    validation_type: Option<ValidationType>,
-    ids: Option<Vec<String>>,
-    metadatas: Option<Vec<Option<HashMap<String, Json_>>>>,
-    documents: Option<Vec<Option<String>>>,
-}
-
-impl ValidateBody {
-    fn batch(&self) -> Result<Option<Vec<Candidate>>, ApiError> {
-        let count = self.metadatas.as_ref().map(Vec::len).or(self.documents.as_ref().map(Vec::len));
-        let Some(count) = count.or(self.ids.as_ref().map(Vec::len)) else { return Ok(None) };
-        let is_even = self.ids.as_ref().is_none_or(|ids| ids.len() == count)
-            && self.documents.as_ref().is_none_or(|documents| documents.len() == count);
-        if !is_even {
-            return Err(ApiError::invalid("ids, metadatas and documents must be of one length where they are given"));
-        }
-        let mut batch = Vec::with_capacity(count);
-        for index in 0..count {
-            let id = self.ids.as_ref().map_or_else(|| index.to_string(), |ids| ids[index].clone());
-            let given = self.metadatas.as_ref().and_then(|metadatas| metadatas[index].as_ref());
-            let mut metadata = Metadata::new();
-            for (key, value) in given.into_iter().flatten() {
-                check_key(key).map_err(|error| ApiError::invalid(format!("metadatas: record {index}: {error}")))?;
-                let value = Value::from_json(value.clone()).map_err(|_| {
-                    let text = format!("metadatas: record {index}, key {key:?}: {value} is no metadata value");
-                    ApiError::invalid(text)
-                })?;
-                metadata.set(key.clone(), value);
-            }
-            let document = self.documents.as_ref().and_then(|documents| documents[index].clone());
-            batch.push(Candidate { id, metadata: Some(metadata), document });
-        }
-        Ok(Some(batch))
+/// The batch that is to be validated, if there is one.
+fn batch(given: &ValidateSchema) -> Result<Option<Vec<Candidate>>, ApiError> {
+    let count = given.metadatas.as_ref().map(Vec::len).or(given.documents.as_ref().map(Vec::len));
+    let Some(count) = count.or(given.ids.as_ref().map(Vec::len)) else { return Ok(None) };
+    let is_even = given.ids.as_ref().is_none_or(|ids| ids.len() == count)
+        && given.documents.as_ref().is_none_or(|documents| documents.len() == count);
+    if !is_even {
+        return Err(ApiError::invalid("ids, metadatas and documents must be of one length where they are given"));
     }
+    let mut batch = Vec::with_capacity(count);
+    for index in 0..count {
+        let id = given.ids.as_ref().map_or_else(|| index.to_string(), |ids| ids[index].clone());
+        let metadata_given = given.metadatas.as_ref().and_then(|metadatas| metadatas[index].as_ref());
+        let mut metadata = Metadata::new();
+        for (key, value) in metadata_given.into_iter().flatten() {
+            check_key(key).map_err(|error| ApiError::invalid(format!("metadatas: record {index}: {error}")))?;
+            let value = Value::from_json(value.clone()).map_err(|_| {
+                let text = format!("metadatas: record {index}, key {key:?}: {value} is no metadata value");
+                ApiError::invalid(text)
+            })?;
+            metadata.set(key.clone(), value);
+        }
+        let document = given.documents.as_ref().and_then(|documents| documents[index].clone());
+        batch.push(Candidate { id, metadata: Some(metadata), document });
+    }
+    Ok(Some(batch))
 }
 
 async fn validate(State(app): State<App>, named: CollectionRef, body: JsonBytes) -> Result<Response, ApiError> {
     app.run_read(move |database| {
-        let given: ValidateBody = body.parse_own()?;
-        let batch = given.batch()?;
+        let given: ValidateSchema = body.parse_own()?;
+        let batch = batch(&given)?;
         let validation = Validation { schema: given.schema, mode: given.validation_type, batch };
         let found = named.find(database)?.validate(&validation)?;
         let mut shown = serde_json::to_value(&found).unwrap_or_default();

@@ -8,7 +8,7 @@ mod task;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ochre_engine::scheduler::{Clock, Error as ScheduleError, Scheduler, SystemClock, Task, Time, declare};
+use ochre_engine::scheduler::{Clock, Error as ScheduleError, Scheduler, SystemClock, Task, Timestamp, declare};
 use ochre_engine::tables::params;
 use ochre_engine::{Database, ExtensionTables};
 use ochre_extension::{Caller, Failure, Permission, Target};
@@ -61,7 +61,7 @@ pub(crate) struct UserJob {
     pub(crate) trigger: Map<String, Json>,
     /// The name of whoever made it; empty if nobody was asked.
     pub(crate) made_by: String,
-    pub(crate) created_at: Time,
+    pub(crate) created_at: Timestamp,
     /// The database that it was made in: in a restored one it waits until somebody resumes it.
     #[serde(default)]
     pub(crate) database: String,
@@ -230,7 +230,7 @@ impl UserJob {
 }
 
 /// When a job is due, as it is kept: a delay counts from now on, and never again.
-fn trigger(mut given: Map<String, Json>, now: Time) -> Result<Map<String, Json>, Failure> {
+fn trigger(mut given: Map<String, Json>, now: Timestamp) -> Result<Map<String, Json>, Failure> {
     const MEMBERS: [&str; 5] = ["interval", "cron", "zone", "once", "delay"];
     if let Some(other) = given.keys().find(|name| !MEMBERS.contains(&name.as_str())) {
         let near = ochre_engine::scheduler::nearest(other, MEMBERS.into_iter());
@@ -247,7 +247,7 @@ fn trigger(mut given: Map<String, Json>, now: Time) -> Result<Map<String, Json>,
         let text = delay.as_str().ok_or_else(|| {
             Failure::invalid(format!("trigger: delay is {delay}; it has to be a text such as \"10m\""))
         })?;
-        let span: ochre_engine::scheduler::Span =
+        let span: ochre_engine::scheduler::Interval =
             text.parse().map_err(|error| Failure::invalid(format!("trigger: {error}")))?;
         given = Map::from_iter([("once".to_owned(), json!(now + span.0))]);
     }

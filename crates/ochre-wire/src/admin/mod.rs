@@ -7,3 +7,4 @@ pub mod indexes;
 pub mod jobs;
 pub mod keys;
 pub mod memory;
+pub mod schemas;

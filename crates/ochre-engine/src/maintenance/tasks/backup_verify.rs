@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ochre_scheduler::{Context, Defaults, Failure, Progress, Readiness, Span, Task, TaskSettings};
+use ochre_scheduler::{Context, Defaults, Failure, Interval, Progress, Readiness, Task, TaskSettings};
 
 use crate::backup::folders::RESTORING;
 use crate::backup::manifest::Manifest;
@@ -26,7 +26,7 @@ impl Task for BackupVerify {
 
     fn defaults(&self) -> Defaults {
         cron("0 4 * * SUN", is_enabled(&self.0), |policies| {
-            policies.timeout = Span(Duration::from_secs(6 * 3600));
+            policies.timeout = Interval(Duration::from_secs(6 * 3600));
             policies.retries = 0;
         })
     }

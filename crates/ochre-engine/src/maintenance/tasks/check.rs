@@ -1,7 +1,7 @@
 //! `check`: reads everything that is stored, against its checksums and itself, and compares what is held in
 //! memory with it.
 
-use ochre_scheduler::{Class, Context, Defaults, Failure, Misfire, Progress, Readiness, Span, Task, TaskSettings};
+use ochre_scheduler::{Class, Context, Defaults, Failure, Interval, Misfire, Progress, Readiness, Task, TaskSettings};
 
 use crate::inner::WeakInner;
 use crate::maintenance::job::cron;
@@ -20,7 +20,7 @@ impl Task for Check {
     fn defaults(&self) -> Defaults {
         cron("0 5 * * SUN", true, |policies| {
             (policies.class, policies.misfire) = (Class::Idle, Misfire::Latest);
-            (policies.timeout, policies.retries) = (Span(std::time::Duration::from_secs(2 * 3600)), 0);
+            (policies.timeout, policies.retries) = (Interval(std::time::Duration::from_secs(2 * 3600)), 0);
         })
     }
 

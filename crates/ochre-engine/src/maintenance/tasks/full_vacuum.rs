@@ -1,7 +1,7 @@
 //! `full-vacuum`: rewrites the whole database file. Off unless enabled: writes wait meanwhile.
 
 use ochre_scheduler::{
-    Context, Defaults, Failure, Misfire, Readiness, Setting, SettingValue, Span, Task, TaskSettings,
+    Context, Defaults, Failure, Interval, Misfire, Readiness, Setting, SettingValue, Task, TaskSettings,
 };
 use ochre_store::{Upkeep, free_bytes};
 
@@ -22,7 +22,7 @@ impl Task for FullVacuum {
     fn defaults(&self) -> Defaults {
         cron("0 3 * * SUN", false, |policies| {
             policies.misfire = Misfire::Skip;
-            policies.grace = Span(std::time::Duration::from_secs(3600));
+            policies.grace = Interval(std::time::Duration::from_secs(3600));
             policies.retries = 0;
         })
     }

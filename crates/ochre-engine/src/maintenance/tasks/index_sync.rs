@@ -22,7 +22,7 @@ impl Task for IndexSync {
     fn defaults(&self) -> Defaults {
         every(5, |policies| {
             (policies.priority, policies.jitter) = (10, 0.0);
-            policies.max_defer = ochre_scheduler::Span(Duration::from_secs(60));
+            policies.max_defer = ochre_scheduler::Interval(Duration::from_secs(60));
         })
     }
 

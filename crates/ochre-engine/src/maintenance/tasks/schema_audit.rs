@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ochre_scheduler::{Context, Defaults, Failure, Readiness, Task, TaskSettings, Time};
+use ochre_scheduler::{Context, Defaults, Failure, Readiness, Task, TaskSettings, Timestamp};
 use ochre_schema::Compliance;
 use ochre_store::CollectionRow;
 
@@ -86,7 +86,7 @@ fn audit(inner: &Inner, row: &CollectionRow, context: &Context<'_>) -> Result<Co
     }
     let mut compliance = compliance.finish();
     compliance.position = first.unwrap_or(0);
-    compliance.audited_at = Some(Time::from_seconds(unix_seconds()).to_string());
+    compliance.audited_at = Some(Timestamp::from_seconds(unix_seconds()).to_string());
     let position = compliance.position;
     let declaration = Arc::clone(declaration);
     inner.schemas.audited(row.number, Audit { declaration, position, compliance: compliance.clone() });

@@ -1,6 +1,6 @@
 //! Answers about metadata indexes, from what the engine says of them.
 
-use ochre_engine::scheduler::Time;
+use ochre_engine::scheduler::Timestamp;
 use ochre_engine::{
     CollectionIndex, ColumnDefinition, IndexChange, IndexDefinition, IndexEstimate, IndexProgress, IndexStatistics,
     IndexUsage, IndexVerification, MetadataIndex, MissingIndex, Suggestion, SuggestionKind,
@@ -215,5 +215,5 @@ fn usage(usage: IndexUsage) -> wire::Usage {
 }
 
 fn time_text(seconds: i64) -> String {
-    Time::from_seconds(seconds).to_string()
+    Timestamp::from_seconds(seconds).to_string()
 }

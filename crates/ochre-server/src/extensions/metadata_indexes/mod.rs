@@ -29,7 +29,7 @@ const DATABASE: Parameter = Parameter::text("database");
 const COLLECTION: Parameter = Parameter::text("collection");
 const DRY_RUN: Parameter = Parameter::flag("dry_run");
 /// The parameters that say which database an index is of.
-const HOME: &[Parameter] = &[TENANT, DATABASE];
+const NAMESPACE: &[Parameter] = &[TENANT, DATABASE];
 
 /// The extension.
 pub(super) struct MetadataIndexes;
@@ -81,7 +81,7 @@ impl ApiExtension for MetadataIndexes {
             .does(suggest),
             Description::get(one, "Get a metadata index: its definition, status, progress, size and usage", READ)
                 .answers(200, "IndexAnswer")
-                .query(HOME)
+                .query(NAMESPACE)
                 .does(show),
             Description::put(
                 one,
@@ -90,16 +90,16 @@ impl ApiExtension for MetadataIndexes {
             )
             .takes("MetadataIndex")
             .answers(202, "IndexAnswer")
-            .query(HOME)
+            .query(NAMESPACE)
             .does(replace),
-            Description::delete(one, "Delete a metadata index, and stop its build", WRITE).query(HOME).does(delete),
+            Description::delete(one, "Delete a metadata index, and stop its build", WRITE).query(NAMESPACE).does(delete),
             Description::post(
                 "/_admin/metadata_index/{index_name}/rebuild",
                 "Rebuild a metadata index in the background; the present one stays active until then",
                 WRITE,
             )
             .answers(202, "IndexAnswer")
-            .query(HOME)
+            .query(NAMESPACE)
             .does(rebuild),
             Description::post(
                 "/_admin/metadata_index/{index_name}/cancel",
@@ -107,7 +107,7 @@ impl ApiExtension for MetadataIndexes {
                 WRITE,
             )
             .answers(202, "IndexAnswer")
-            .query(HOME)
+            .query(NAMESPACE)
             .does(cancel),
             Description::get(
                 "/_admin/metadata_index/{index_name}/verify",
@@ -115,7 +115,7 @@ impl ApiExtension for MetadataIndexes {
                 READ,
             )
             .answers(200, "IndexVerification")
-            .query(HOME)
+            .query(NAMESPACE)
             .does(verify),
         ]
     }
@@ -218,12 +218,12 @@ fn status(name: &str) -> Result<IndexStatus, Failure> {
 
 /// The database that an index's name is unique in.
 #[derive(Deserialize)]
-struct Home {
+struct Namespace {
     tenant: Option<String>,
     database: Option<String>,
 }
 
-impl Home {
+impl Namespace {
     fn parts(&self) -> (&str, &str) {
         (self.tenant.as_deref().unwrap_or(DEFAULT_TENANT), self.database.as_deref().unwrap_or(DEFAULT_DATABASE))
     }
@@ -411,16 +411,17 @@ impl Given {
 }
 
 /// The collection, or the database as a whole, that an index is of: tenant, database, name of the collection.
-type Place = (String, String, Option<String>);
+type IndexScope = (String, String, Option<String>);
 
 /// The indexes that a list replaces: those of the collections that it names, or of the database, that it has not. An
 /// index of another collection is never replaced, nor is its name.
 fn replaced(
     database: &Database, scope: &Scope, definitions: &[IndexDefinition],
 ) -> Result<Vec<MetadataIndex>, Failure> {
-    let place =
-        |new: &IndexDefinition| -> Place { (new.tenant.clone(), new.database.clone(), collection_name(database, new)) };
-    let mut places: BTreeSet<Place> = definitions.iter().map(place).collect();
+    let place = |new: &IndexDefinition| -> IndexScope {
+        (new.tenant.clone(), new.database.clone(), collection_name(database, new))
+    };
+    let mut places: BTreeSet<IndexScope> = definitions.iter().map(place).collect();
     if definitions.is_empty() {
         if scope.collection.is_none() && scope.database.is_none() {
             return Err(Failure::invalid(
@@ -439,7 +440,7 @@ fn replaced(
     let mut gone = Vec::new();
     for index in database.metadata_indexes(&IndexSelection::default())? {
         let IndexDefinition { tenant, database: home, collection, index_name, .. } = &index.definition;
-        let own: Place = (tenant.clone(), home.clone(), collection.clone());
+        let own: IndexScope = (tenant.clone(), home.clone(), collection.clone());
         let new =
             definitions.iter().find(|new| (&new.tenant, &new.database, &new.index_name) == (tenant, home, index_name));
         match new {
@@ -514,7 +515,7 @@ fn suggest(call: &Call<'_>) -> Result<Answer, Failure> {
 }
 
 fn show(call: &Call<'_>) -> Result<Answer, Failure> {
-    let (name, home) = (call.path("index_name"), call.query::<Home>()?);
+    let (name, home) = (call.path("index_name"), call.query::<Namespace>()?);
     let (tenant, home) = home.parts();
     find(call, Permission::IndexRead, (tenant, home), name)?;
     Answer::json(&answers::index(call.database().metadata_index(tenant, home, name)?))
@@ -522,7 +523,7 @@ fn show(call: &Call<'_>) -> Result<Answer, Failure> {
 
 fn replace(call: &Call<'_>) -> Result<Answer, Failure> {
     let (caller, database, name) = (call.caller(), call.database(), call.path("index_name"));
-    let (body, home): (Json, Home) = (call.body()?, call.query()?);
+    let (body, home): (Json, Namespace) = (call.body()?, call.query()?);
     let home = [
         ("index_name", Some(&name.to_owned())),
         ("tenant", home.tenant.as_ref()),
@@ -551,7 +552,7 @@ fn replace(call: &Call<'_>) -> Result<Answer, Failure> {
 }
 
 fn delete(call: &Call<'_>) -> Result<Answer, Failure> {
-    let (name, home) = (call.path("index_name"), call.query::<Home>()?);
+    let (name, home) = (call.path("index_name"), call.query::<Namespace>()?);
     let (tenant, home) = home.parts();
     find(call, Permission::IndexWrite, (tenant, home), name)?;
     let index = call.database().delete_metadata_index(tenant, home, name)?;
@@ -560,7 +561,7 @@ fn delete(call: &Call<'_>) -> Result<Answer, Failure> {
 }
 
 fn rebuild(call: &Call<'_>) -> Result<Answer, Failure> {
-    let (name, home) = (call.path("index_name"), call.query::<Home>()?);
+    let (name, home) = (call.path("index_name"), call.query::<Namespace>()?);
     let (tenant, home) = home.parts();
     find(call, Permission::IndexWrite, (tenant, home), name)?;
     let index = call.database().rebuild_metadata_index(tenant, home, name)?;
@@ -568,7 +569,7 @@ fn rebuild(call: &Call<'_>) -> Result<Answer, Failure> {
 }
 
 fn cancel(call: &Call<'_>) -> Result<Answer, Failure> {
-    let (name, home) = (call.path("index_name"), call.query::<Home>()?);
+    let (name, home) = (call.path("index_name"), call.query::<Namespace>()?);
     let (tenant, home) = home.parts();
     find(call, Permission::IndexWrite, (tenant, home), name)?;
     let (index, was_building) = call.database().cancel_metadata_index(tenant, home, name)?;
@@ -578,7 +579,7 @@ fn cancel(call: &Call<'_>) -> Result<Answer, Failure> {
 }
 
 fn verify(call: &Call<'_>) -> Result<Answer, Failure> {
-    let (name, home) = (call.path("index_name"), call.query::<Home>()?);
+    let (name, home) = (call.path("index_name"), call.query::<Namespace>()?);
     let (tenant, home) = home.parts();
     find(call, Permission::IndexRead, (tenant, home), name)?;
     Answer::json(&answers::verification(call.database().verify_metadata_index(tenant, home, name)?))
