@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use ochre_engine::model::{Filter, Scalar, Test, ValueType};
 use ochre_engine::schema::{Comparison, Fields, Format, Parameter};
-use ochre_engine::{Collection, GetRequest, Include, IntrospectMode, IntrospectRequest, QueryRequest, Record};
+use ochre_engine::{
+    Collection, GetRequest, Include, IntrospectMode, IntrospectRequest, QueryHit, QueryRequest, Record, TextHit,
+};
+use ochre_wire::admin::find::{FoundRecord, FoundRecords, Ranking};
 use serde_json::{Map, Value as Json, json};
 
 use crate::app::App;
@@ -151,7 +154,7 @@ const SHOWN: Include = Include { embeddings: false, documents: true, metadatas: 
 
 /// Finds records: by embedding if the server can make one, else by words; without a text, in the order they were
 /// inserted.
-pub(crate) async fn find(app: &App, named: CollectionRef, given: Map<String, Json>) -> Result<Json, ApiError> {
+pub(crate) async fn find(app: &App, named: CollectionRef, given: Map<String, Json>) -> Result<FoundRecords, ApiError> {
     let home = named.clone();
     let search = app
         .run_read(move |database| Search::parse(&fields(&home.find(database)?, IntrospectMode::Fast)?, &given))
@@ -163,15 +166,17 @@ pub(crate) async fn find(app: &App, named: CollectionRef, given: Map<String, Jso
     app.run_read(move |database| execute_find(&named.find(database)?, search, embedding)).await
 }
 
-/// A record that was found, with what ranks it, by its name in the answer.
+/// A record that was found, with its distance or score.
 struct Found {
     record: Record,
-    rank: Option<(&'static str, f64)>,
+    rank: Option<f64>,
 }
 
-fn execute_find(collection: &Collection, search: Search, embedding: Option<Vec<f32>>) -> Result<Json, ApiError> {
+fn execute_find(
+    collection: &Collection, search: Search, embedding: Option<Vec<f32>>,
+) -> Result<FoundRecords, ApiError> {
     let wanted = search.limit + search.offset;
-    let (ranking, found): (&str, Vec<Found>) = match (search.text, embedding) {
+    let (ranking, found): (Ranking, Vec<Found>) = match (search.text, embedding) {
         (Some(_), Some(embedding)) => {
             let dimension = collection.info()?.dimension;
             if let Some(dimension) = dimension.filter(|dimension| *dimension != embedding.len()) {
@@ -184,23 +189,18 @@ fn execute_find(collection: &Collection, search: Search, embedding: Option<Vec<f
             request.filter = search.filter;
             let answer = collection.query(&request)?;
             let hits = answer.results.into_iter().flatten();
-            (
-                "distance",
-                hits.map(|hit| Found { record: hit.record, rank: Some(("distance", f64::from(hit.distance))) })
-                    .collect(),
-            )
+            let found = |hit: QueryHit| Found { record: hit.record, rank: Some(f64::from(hit.distance)) };
+            (Ranking::Distance, hits.map(found).collect())
         }
         (Some(text), None) => {
             let hits = collection.search_text(&text, search.filter.as_ref(), wanted, SHOWN)?;
-            (
-                "words",
-                hits.into_iter().map(|hit| Found { record: hit.record, rank: Some(("score", hit.score)) }).collect(),
-            )
+            let found = |hit: TextHit| Found { record: hit.record, rank: Some(hit.score) };
+            (Ranking::Words, hits.into_iter().map(found).collect())
         }
         (None, _) => {
             let limit = u32::try_from(wanted).ok();
             let request = GetRequest { filter: search.filter, limit, include: SHOWN, ..GetRequest::default() };
-            ("none", collection.get(&request)?.into_iter().map(|record| Found { record, rank: None }).collect())
+            (Ranking::None, collection.get(&request)?.into_iter().map(|record| Found { record, rank: None }).collect())
         }
     };
     let schema = collection.schema()?;
@@ -215,22 +215,21 @@ fn execute_find(collection: &Collection, search: Search, embedding: Option<Vec<f
             metadata.retain(|key, _| !is_sensitive(key));
             metadata
         });
-        let document = record.document.filter(|_| !is_sensitive_document);
-        let mut shown = json!({"id": record.id, "document": document, "metadata": metadata});
-        if let Some((name, rank)) = rank {
-            shown[name] = rank.into();
-        }
-        if let Some(document) = shown["document"].as_str().filter(|text| text.len() > DOCUMENT_BYTES_MAX) {
+        let mut document = record.document.filter(|_| !is_sensitive_document);
+        if let Some(long) = document.as_mut().filter(|text| text.len() > DOCUMENT_BYTES_MAX) {
             // One long document must not hide all that come after it.
-            shown["document"] = document.chars().take(DOCUMENT_BYTES_MAX / 4).chain(['…']).collect::<String>().into();
+            *long = long.chars().take(DOCUMENT_BYTES_MAX / 4).chain(['…']).collect();
             truncated = true;
         }
-        bytes += shown.to_string().len();
+        let distance = rank.filter(|_| ranking == Ranking::Distance);
+        let score = rank.filter(|_| ranking == Ranking::Words);
+        let found = FoundRecord { id: record.id, document, metadata, distance, score };
+        bytes += json!(found).to_string().len();
         if bytes > ANSWER_BYTES_MAX {
             truncated = true;
             break;
         }
-        records.push(shown);
+        records.push(found);
     }
-    Ok(json!({"records": records, "ranking": ranking, "truncated": truncated}))
+    Ok(FoundRecords { records, ranking, truncated })
 }

@@ -584,3 +584,75 @@ fn compaction_goes_on_while_a_backup_is_uploaded_and_the_backup_is_whole() {
     let restored = scene.restore("restored", RestoreAt::Latest).unwrap();
     assert_eq!((restored.collection("tests").unwrap().count().unwrap(), tests.count().unwrap()), (8000, 2000));
 }
+
+/// A target that refuses everything once so many objects were put: what a crash, a full disk or a broken connection
+/// leaves of a backup at any point.
+struct Ending {
+    inner: DirectoryTarget,
+    puts_left: Arc<std::sync::atomic::AtomicI64>,
+}
+
+impl ochre_engine::BackupTarget for Ending {
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        if self.puts_left.fetch_sub(1, Ordering::SeqCst) <= 0 {
+            return Err(Error::Backup(format!("{name}: the target is gone")));
+        }
+        self.inner.put(name, bytes)
+    }
+
+    fn get(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+        self.inner.get(name, limit)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, Error> {
+        self.inner.list(prefix)
+    }
+
+    fn delete(&self, name: &str) -> Result<(), Error> {
+        self.inner.delete(name)
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[test]
+fn a_backup_that_ends_at_any_object_harms_no_other_and_the_next_is_whole() {
+    let scene = Scene::new();
+    let puts_left = Arc::new(std::sync::atomic::AtomicI64::new(i64::MAX));
+    let (left, target) = (Arc::clone(&puts_left), scene.target());
+    let mut targets = ochre_engine::BackupTargets::default();
+    targets.register("ending", move |_| {
+        Ok(Arc::new(Ending { inner: DirectoryTarget::new(&target), puts_left: Arc::clone(&left) }))
+    });
+    let options =
+        Options { backup_targets: Arc::new(targets), backup_target: Some("ending://x".into()), ..scene.options() };
+    let database = Database::open_with(scene.home(), options).unwrap();
+    let tests = collection(&database, Space::L2);
+    let add = |number: usize| tests.add(NewRecords::new([format!("r{number}")], [[number as f32, 1.0]])).unwrap();
+    add(0);
+    succeed(&database, "backup");
+    let (mut held, mut failed) = (1, 0);
+    for job in ["backup", "backup-incremental"] {
+        for puts in 0.. {
+            add(held + failed);
+            let before = scene.manifests().len();
+            puts_left.store(puts, Ordering::SeqCst);
+            let ended = run(&database, job).status;
+            puts_left.store(i64::MAX, Ordering::SeqCst);
+            let restored = scene.restore(&format!("{job}-{puts}"), RestoreAt::Latest).unwrap();
+            let count = restored.collection("tests").unwrap().count().unwrap();
+            if ended == Status::Succeeded {
+                // All that was written meanwhile is in the first that comes to its end.
+                (held, failed) = (held + failed + 1, 0);
+                assert_eq!((count, scene.manifests().len()), (held as u64, before + 1), "{job}, {puts} objects");
+                assert!(puts > 1, "{job} puts more than one object");
+                break;
+            }
+            failed += 1;
+            assert_eq!((count, scene.manifests().len()), (held as u64, before), "{job}, {puts} objects");
+        }
+    }
+    assert_eq!(scene.repository().verify_all().unwrap().1.0, Vec::<String>::new());
+}

@@ -341,7 +341,7 @@ impl Tools {
         let (does, row) = found?;
         let home = CollectionRef::new(row.tenant, row.database, row.name);
         match does {
-            Does::Find => Ok(CallToolResult::structured(finder::find(&self.app, home, given).await?)),
+            Does::Find => Ok(CallToolResult::structured(json!(finder::find(&self.app, home, given).await?))),
             Does::Describe => {
                 let describe = move |database: &Database| {
                     let request = IntrospectRequest { sensitive_keys: false, ..IntrospectRequest::default() };

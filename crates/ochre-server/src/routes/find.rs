@@ -5,6 +5,7 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use ochre_engine::schema::Fields;
 use ochre_extension::{Access, Description, Parameter as P, Permission};
+use ochre_wire::admin::find::FoundRecords;
 use serde_json::{Map, Value as Json_, json};
 
 use super::served::Served;
@@ -32,7 +33,7 @@ pub(super) fn operations() -> Vec<Served> {
 
 async fn find_records(
     State(app): State<App>, named: CollectionRef, RawQuery(query): RawQuery,
-) -> Result<Json<Json_>, ApiError> {
+) -> Result<Json<FoundRecords>, ApiError> {
     let mut given = Map::new();
     for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         if given.insert(name.to_string(), value.as_ref().into()).is_some() {

@@ -3,6 +3,7 @@
 //! Times are RFC 3339, in UTC, or seconds where the name says so.
 
 pub mod explain;
+pub mod find;
 pub mod indexes;
 pub mod jobs;
 pub mod keys;
