@@ -239,7 +239,7 @@ fn show_suggestions(SuggestionList { suggestions }: &SuggestionList, output: &mu
         output.status("nothing to suggest: no filter that was asked often and finds little scans columns");
     }
     for Suggestion { kind, collection, reason, request, .. } in suggestions {
-        output.data(&format!("{kind} {}: {reason}", collection.as_deref().unwrap_or_default()))?;
+        output.data(&format!("{kind} {}: {reason}", collection.as_deref().unwrap_or("-")))?;
         output.data(&format!("    {}", serde_json::to_string(request)?))?;
     }
     Ok(())

@@ -193,7 +193,7 @@ fn show(job: &JobAnswer, output: &mut Output) -> anyhow::Result<()> {
     }
     output.data("  settings")?;
     for (name, Setting { value, description }) in settings {
-        let description = description.as_deref().unwrap_or_default();
+        let description = description.as_deref().unwrap_or("-");
         output.data(&format!("    {name:16} {:12} {description}", text(value)))?;
     }
     Ok(())

@@ -85,7 +85,8 @@ impl Output {
         let _ = writeln!(self.status, "{line}");
     }
 }
-/// Rows under a head, in columns as wide as need be.
+
+/// Rows under a head, in columns as wide as need be. Cells with nothing in them show it.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]], output: &mut Output) -> anyhow::Result<()> {
     let width =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(head[column].len());
@@ -95,7 +96,12 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]], outpu
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     output.data(&line(&head))?;
-    rows.iter().try_for_each(|row| output.data(&line(&row.iter().map(String::as_str).collect::<Vec<_>>())))
+    rows.iter().try_for_each(|row| output.data(&line(&row.iter().map(|cell| shown(cell)).collect::<Vec<_>>())))
+}
+
+/// A cell of a table, or what stands for none.
+fn shown(cell: &str) -> &str {
+    if cell.is_empty() { "-" } else { cell }
 }
 
 /// A JSON value as a cell of a table.

@@ -67,7 +67,9 @@ impl CacheDir {
         &self, path: &Path, write: impl FnOnce(&mut BufWriter<DiskWriter>) -> std::io::Result<()>,
     ) -> std::io::Result<()> {
         let folder = path.parent().expect("a derived file lies in its collection's folder");
-        self.disk.create_dir(folder)?;
+        if !folder.is_dir() {
+            self.disk.create_dir(folder)?;
+        }
         if ochre_store::free_bytes(folder).is_some_and(|free| free < FREE_TO_WRITE_MIN) {
             let text = "less than 4 MiB of the disk are free, which is kept for deleting records";
             return Err(std::io::Error::new(ErrorKind::StorageFull, text));

@@ -14,6 +14,9 @@ pub enum Error {
     /// Never succeeds as written: fix the request.
     #[error(transparent)]
     Invalid(Invalid),
+    /// The definition of a metadata index never comes to an index as written: fix it.
+    #[error(transparent)]
+    InvalidIndex(Invalid),
     /// There is nothing of this name: the text says what and where.
     #[error("{0}")]
     NotFound(String),
@@ -112,6 +115,11 @@ impl Error {
     /// A member of the request is not what it should be.
     pub fn invalid_field(field: &'static str, reason: impl Into<String>) -> Self {
         Self::Invalid(Invalid { field: Some(field), reason: reason.into() })
+    }
+
+    /// A member of the definition of a metadata index is not what it should be.
+    pub(crate) fn invalid_index(field: &'static str, reason: impl Into<String>) -> Self {
+        Self::InvalidIndex(Invalid { field: Some(field), reason: reason.into() })
     }
 
     pub(crate) fn no_collection(name: impl std::fmt::Display) -> Self {

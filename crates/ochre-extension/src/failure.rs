@@ -3,7 +3,7 @@
 use http::StatusCode;
 use ochre_engine::model::budget::Exceeded;
 use ochre_engine::scheduler::Error as ScheduleError;
-use ochre_engine::{Error, StoreError, Violations};
+use ochre_engine::{Error, IndexDefinition, Invalid, StoreError, UnindexedFilter, UnindexedRemedy, Violations};
 use serde_json::{Map, Value, json};
 
 /// An answer that is an error: `{"error": name, "message": text}`.
@@ -47,12 +47,6 @@ impl Failure {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
     }
 
-    /// The same in other words.
-    #[must_use]
-    pub fn with_message(self, message: impl Into<String>) -> Self {
-        Self { message: message.into(), ..self }
-    }
-
     /// The HTTP status.
     pub const fn status(&self) -> StatusCode {
         self.status
@@ -87,9 +81,10 @@ impl std::fmt::Display for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         use StatusCode as S;
-        let message = error.to_string();
+        let message = message(&error);
         let (status, name) = match &error {
             Error::Invalid(_)
+            | Error::InvalidIndex(_)
             | Error::NotFilterable(_)
             | Error::Unindexed(_)
             | Error::Violations(_)
@@ -146,6 +141,33 @@ impl From<Error> for Failure {
         };
         Self { status, name, message, details }
     }
+}
+
+/// In Chroma's words: what is wrong with a member of a request, or with records, is a "Validation error".
+fn message(error: &Error) -> String {
+    match error {
+        Error::Invalid(Invalid { field: Some(_), .. }) | Error::Violations(_) => format!("Validation error: {error}"),
+        Error::Unindexed(found) => unindexed_text(found),
+        _ => error.to_string(),
+    }
+}
+
+/// The body of the request that declares an index: `POST /_admin/metadata_indexes`.
+pub fn declaring(definition: &IndexDefinition) -> Value {
+    json!({
+        "index_name": definition.index_name, "tenant": definition.tenant, "database": definition.database,
+        "collection": definition.collection, "columns": definition.columns,
+    })
+}
+
+/// That no index answers a filter, with the request that helps.
+pub fn unindexed_text(found: &UnindexedFilter) -> String {
+    let UnindexedRemedy::Declare(definition) = &found.remedy else { return found.to_string() };
+    format!(
+        "where: no metadata index answers this filter, and the collection has {} records; declare one: POST /_admin/metadata_indexes {}",
+        found.records,
+        declaring(definition)
+    )
 }
 
 fn exceeded_status(exceeded: &Exceeded) -> (StatusCode, &'static str) {

@@ -42,7 +42,7 @@ use serde_json::{Map, Value};
 
 pub use access::Caller;
 pub use call::{Answer, Call, find_collection, parse_json, parse_object, parse_query};
-pub use failure::{Failure, violation_members};
+pub use failure::{Failure, declaring, unindexed_text, violation_members};
 pub use http::StatusCode;
 pub use ochre_auth::{OwnPermission, Permission, Target};
 pub use operation::{Access, Body, Description, Handler, Kind, Method, Operation, Parameter, Serve, Streamed, Work};

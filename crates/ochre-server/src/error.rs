@@ -3,11 +3,9 @@
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use ochre_engine::scheduler::Error as ScheduleError;
-use ochre_engine::{Error, Invalid};
+use ochre_engine::Error;
 use ochre_extension::Failure;
 use ochre_wire::Refused;
-
-use crate::remedies::unindexed_text;
 
 /// An answer that is an error: `{"error": name, "message": text}`.
 #[derive(Clone, Debug)]
@@ -63,19 +61,9 @@ impl From<Failure> for ApiError {
     }
 }
 
-/// In Chroma's words: what is wrong with a member of a request, or with records, is a "Validation error".
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        let is_validation = matches!(&error, Error::Invalid(Invalid { field: Some(_), .. }) | Error::Violations(_));
-        if let Error::Unindexed(found) = &error {
-            return Self::invalid(unindexed_text(found));
-        }
-        let failure = Failure::from(error);
-        if !is_validation {
-            return Self(failure);
-        }
-        let message = format!("Validation error: {}", failure.message());
-        Self(failure.with_message(message))
+        Self(error.into())
     }
 }
 

@@ -21,7 +21,6 @@ mod openapi;
 mod operations;
 mod parameters;
 mod paths;
-mod remedies;
 mod requests;
 mod routes;
 mod s3;

@@ -59,8 +59,10 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
+        // One that is there may be so since a crash, before it was synced.
+        let missing = path.ancestors().skip(1).take_while(|level| !is_folder(level)).count();
         std::fs::create_dir_all(path)?;
-        path.parent().map_or(Ok(()), |parent| self.sync_dir(parent))
+        path.ancestors().skip(1).take(1 + missing).try_for_each(|parent| self.sync_dir(parent))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
@@ -87,6 +89,11 @@ impl Disk for RealDisk {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         File::open(path)?.sync_all()
     }
+}
+
+/// Whether a folder is there; the empty path is the working folder.
+fn is_folder(path: &Path) -> bool {
+    path.as_os_str().is_empty() || path.is_dir()
 }
 
 impl DiskFile for File {

@@ -9,6 +9,7 @@
 //! Not here: the catalog rows (`sqlite`), the bytes of a file (`segment`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -370,7 +371,7 @@ impl Segments {
 
     /// All blocks of a collection, as they are now; to be loaded.
     pub(crate) fn find_blocks(&self, collection: CollectionNumber) -> Vec<WantedBlock> {
-        self.wanted(collection, |_| true)
+        self.wanted(collection, |blocks| 0..blocks.len())
     }
 
     /// These blocks of a collection. What of them was moved meanwhile is read from where it was.
@@ -387,22 +388,25 @@ impl Segments {
 
     /// Whether the vector of this id has exactly these bits; `None` if it cannot be read.
     pub(crate) fn vector_equals(&self, collection: CollectionNumber, id: u64, vector: &[f32]) -> Option<bool> {
-        let may_have = |entry: &BlockEntry| entry.first_id <= id && id <= entry.last_id;
-        for wanted in self.wanted(collection, may_have).iter().rev() {
-            let block = self.load(collection, wanted).ok()?;
-            if let Ok(index) = block.ids().binary_search(&id) {
-                let row = block.row(index).ok()?;
-                let same = row.iter().zip(vector).all(|(a, b)| a.to_bits() == b.to_bits());
-                return Some(row.len() == vector.len() && same);
-            }
-        }
-        None
+        // Blocks hold ranges of ids that do not overlap.
+        let holder = |blocks: &[Located]| {
+            let end = blocks.partition_point(|located| located.entry.first_id <= id);
+            end.saturating_sub(1)..end
+        };
+        let wanted = self.wanted(collection, holder).pop()?;
+        let block = self.load(collection, &wanted).ok()?;
+        let row = block.row(block.ids().binary_search(&id).ok()?).ok()?;
+        let same = row.iter().zip(vector).all(|(a, b)| a.to_bits() == b.to_bits());
+        Some(row.len() == vector.len() && same)
     }
 
-    /// The blocks of a collection that are of interest, as they are now, with what it takes to load them.
-    fn wanted(&self, collection: CollectionNumber, is_wanted: impl Fn(&BlockEntry) -> bool) -> Vec<WantedBlock> {
+    /// Blocks of a collection as they are now, with what it takes to load them: those in a range of all of them, which
+    /// are sorted by first id.
+    fn wanted(
+        &self, collection: CollectionNumber, range: impl FnOnce(&[Located]) -> Range<usize>,
+    ) -> Vec<WantedBlock> {
         let state = self.state.read();
-        let blocks = state.blocks.get(&collection).into_iter().flatten();
+        let Some(blocks) = state.blocks.get(&collection) else { return Vec::new() };
         let of = |located: &Located| {
             let file = state.files.get(&located.segment)?;
             Some(WantedBlock {
@@ -413,7 +417,7 @@ impl Segments {
                 cached: located.cached.upgrade(),
             })
         };
-        blocks.filter(|located| is_wanted(&located.entry)).filter_map(of).collect()
+        blocks[range(blocks)].iter().filter_map(of).collect()
     }
 
     /// Loads a block, if nobody has it. No lock is held while it is read and verified.
@@ -423,11 +427,16 @@ impl Segments {
         }
         let block = Arc::new(wanted.segment.load_block(&wanted.entry, wanted.committed_bytes)?);
         let mut state = self.state.write();
-        let is_it = |located: &&mut Located| {
-            located.segment == wanted.number && located.entry.first_id == wanted.entry.first_id
-        };
+        let State { files, blocks, .. } = &mut *state;
+        // The file may have been sealed meanwhile: then it is mapped, and this block lies on the heap.
+        let is_same_file =
+            files.get(&wanted.number).is_some_and(|file| Arc::ptr_eq(&file.segment, &wanted.segment));
+        let Some(blocks) = blocks.get_mut(&collection).filter(|_| is_same_file) else { return Ok(block) };
+        let first_id = wanted.entry.first_id;
+        let start = blocks.partition_point(|located| located.entry.first_id < first_id);
+        let same_start = blocks[start..].iter_mut().take_while(|located| located.entry.first_id == first_id);
         // It may have been moved, or loaded by somebody else.
-        if let Some(located) = state.blocks.get_mut(&collection).into_iter().flatten().find(is_it) {
+        if let Some(located) = { same_start }.find(|located| located.segment == wanted.number) {
             if let Some(theirs) = located.cached.upgrade() {
                 return Ok(theirs);
             }

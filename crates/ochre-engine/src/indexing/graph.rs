@@ -235,7 +235,13 @@ impl Indexing {
     ) -> Result<f64, Failure> {
         let Some(loaded) = self.collections.get(number) else { return Ok(1.0) };
         let (Some(view), Ok(row)) = (loaded.view(), self.collections.catalog.row(loaded.id)) else { return Ok(1.0) };
-        let Some(nodes) = view.graph().map(|graph| graph.linked().len()) else { return Ok(1.0) };
+        let Some(graph) = view.graph() else { return Ok(1.0) };
+        let nodes = graph.linked().len();
+        if !graph.is_searchable() {
+            // All codes are scanned: another graph would find no more.
+            self.dirty.update_index_state(number, |remembered| remembered.sampled = nodes);
+            return Ok(1.0);
+        }
         let (live, ef_search) = (view.live(), row.schema.hnsw().ef_search);
         let offsets: Vec<u32> = live.iter().collect();
         let queries: Vec<u32> =
@@ -303,7 +309,12 @@ impl Indexing {
                 return Ok(());
             }
         }
+        self.next_step(nodes_done(&graph, offsets.len()), context)?;
+        // Searches go by it from their first on.
+        graph.calibrate();
+        let calibrated = graph.len();
         self.publish_graph(&loaded, graph);
+        self.dirty.update_index_state(number, |remembered| remembered.calibrated = calibrated);
         self.collections.note_freed();
         // What changed meanwhile is among the unindexed vectors.
         self.index_pending(&loaded, hnsw, context)?;

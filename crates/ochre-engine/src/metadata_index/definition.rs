@@ -99,10 +99,11 @@ impl TryFrom<Json> for ColumnDefinition {
         match json {
             Json::String(key) => Ok(Self::key(key)),
             Json::Object(mut members) => {
-                let Some(Json::String(key)) = members.remove("key") else {
+                let Some(key) = members.get("key").and_then(Json::as_str).map(str::to_owned) else {
                     let column = Json::Object(members);
                     return refused(format!("{column} names no key; write {{\"key\": \"year\", \"type\": \"int\"}}"));
                 };
+                members.remove("key");
                 let ty = match members.remove("type") {
                     None => None,
                     Some(Json::String(ty)) => Some(ty),

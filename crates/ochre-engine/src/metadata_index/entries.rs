@@ -100,7 +100,7 @@ impl MetadataIndexes {
                 || "write a record with it first, or declare it in the schema".to_owned(),
                 |near| format!("did you mean {near:?}?"),
             );
-            return Err(Error::invalid_field(
+            return Err(Error::invalid_index(
                 "columns",
                 format!("no record of collection '{}' has the key {key:?}; {hint}", row.name),
             ));

@@ -20,14 +20,14 @@ const EVERY: [(&str, ValueType); 4] = [
     ("bool_value", ValueType::Bool),
 ];
 fn invalid<T>(field: &'static str, reason: impl Into<String>) -> Result<T, Error> {
-    Err(Error::invalid_field(field, reason))
+    Err(Error::invalid_index(field, reason))
 }
 
 impl IndexDefinition {
     /// Reads a definition as a request gives it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] names the member and what it should be.
+    /// [`Error::InvalidIndex`] names the member and what it should be.
     pub fn from_json(json: Json) -> Result<Self, Error> {
         if !json.is_object() {
             return Err(Error::invalid(
@@ -38,7 +38,7 @@ impl IndexDefinition {
             let text = error.to_string();
             for field in ["columns", "where"] {
                 if let Some(reason) = text.strip_prefix(field).and_then(|rest| rest.strip_prefix(": ")) {
-                    return Error::invalid_field(field, reason);
+                    return Error::invalid_index(field, reason);
                 }
             }
             let text = ochre_scheduler::unknown_member(&text).unwrap_or(text);
@@ -121,7 +121,7 @@ impl ColumnDefinition {
         if let Some((_, ty)) = EVERY.iter().find(|(every, _)| *every == key && !self.is_object) {
             return Ok(IndexColumn::Every(*ty));
         }
-        check_key(key).map_err(|error| Error::invalid_field("columns", format!("{key:?}: {error}")))?;
+        check_key(key).map_err(|error| Error::invalid_index("columns", format!("{key:?}: {error}")))?;
         if key.starts_with(HIDDEN_PREFIX) {
             return invalid("columns", format!("{key:?}: keys that begin with {HIDDEN_PREFIX} are reserved"));
         }

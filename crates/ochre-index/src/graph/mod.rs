@@ -27,7 +27,7 @@ mod search;
 mod snapshot;
 
 use std::cmp::Ordering as Order;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use ochre_kernels::{Arena, prefetch};
 use ochre_model::{HnswConfiguration, Space};
@@ -139,6 +139,8 @@ pub struct Graph {
     /// How distances grow with rank, as the bits of an `f32`; 0 while nothing is known, and negative where they grow by
     /// no power of it: then it is how many times more candidates searches keep.
     distance_growth: AtomicU32,
+    /// Searches find too little of what a scan of all codes finds, so all codes are scanned.
+    is_scanned: AtomicBool,
     /// Level and number of the node that searches begin at.
     entry: AtomicU64,
     entry_lock: Mutex<()>,
@@ -193,6 +195,7 @@ impl Graph {
             lowest: Links::over(take(Links::bytes(capacity, lowest))?, lowest),
             upper: Links::over(take(Links::bytes(upper_lists, upper))?, upper),
             distance_growth: AtomicU32::new(0),
+            is_scanned: AtomicBool::new(false),
             entry: AtomicU64::new(NO_ENTRY),
             entry_lock: Mutex::new(()),
             reached: Mutex::default(),
@@ -216,7 +219,7 @@ impl Graph {
                 table.set(list, links.filter_map(|link| Some(Link { node: numbering.renamed(link.node)?, ..link })));
             }
         }
-        copy.distance_growth.store(self.distance_growth.load(Ordering::Relaxed), Ordering::Relaxed);
+        copy.set_calibration(self.calibration());
         copy.linked.store(self.linked.load(Ordering::Acquire), Ordering::Release);
         copy.entry.store(numbering.renamed_entry(self.entry.load(Ordering::Acquire)), Ordering::Release);
         copy.set_reached(self.reached.lock().renamed(&numbering));

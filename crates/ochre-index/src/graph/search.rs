@@ -1,6 +1,7 @@
 //! Searching the graph: from the entry point towards a query, level by level.
 
 use std::cmp::Ordering;
+use std::sync::atomic;
 
 use super::codes::Query;
 use super::{Graph, Near};
@@ -38,7 +39,7 @@ const SEARCHABLE_MIN: f32 = 0.9;
 const SCANNED_MAX: usize = 1_000_000;
 /// Codes that are measured at once.
 const SCANNED_AT_ONCE: usize = 1024;
-/// What is kept in place of how distances grow if searches do not find the nearest.
+/// What snapshots have in place of how distances grow if searches do not find the nearest.
 const UNSEARCHABLE: f32 = f32::NEG_INFINITY;
 
 /// A node that a search came across.
@@ -316,14 +317,27 @@ impl Graph {
             }
         }
         // Among vectors in random directions of many dimensions all are about as far: there is no way to the nearest.
-        if linked <= SCANNED_MAX && self.scanned_recall() < SEARCHABLE_MIN {
-            self.set_distance_growth(UNSEARCHABLE);
+        let is_scanned = linked <= SCANNED_MAX && self.scanned_recall() < SEARCHABLE_MIN;
+        if self.is_scanned.swap(is_scanned, atomic::Ordering::Relaxed) && !is_scanned {
+            // While all codes were scanned nobody looked at what searches miss.
+            self.search_all_again();
         }
     }
 
-    /// Whether searches find about what a scan of all codes finds, as far as [`Graph::calibrate`] has tried.
-    pub(crate) fn is_searchable(&self) -> bool {
-        self.stored_growth() != UNSEARCHABLE
+    /// What [`Graph::calibrate`] found out, as snapshots have it.
+    pub(super) fn calibration(&self) -> f32 {
+        if self.is_searchable() { self.stored_growth() } else { UNSEARCHABLE }
+    }
+
+    pub(super) fn set_calibration(&self, calibration: f32) {
+        self.is_scanned.store(calibration == UNSEARCHABLE, atomic::Ordering::Relaxed);
+        self.set_distance_growth(if calibration == UNSEARCHABLE { 0.0 } else { calibration });
+    }
+
+    /// Whether searches find about what a scan of all codes finds, as far as [`Graph::calibrate`] has tried. If not,
+    /// all codes are scanned.
+    pub fn is_searchable(&self) -> bool {
+        !self.is_scanned.load(atomic::Ordering::Relaxed)
     }
 
     /// Which part of the nearest neighbours that a scan of all codes finds, searches at default parameters find.
@@ -376,7 +390,7 @@ impl Graph {
     }
 
     fn set_distance_growth(&self, distance_growth: f32) {
-        self.distance_growth.store(distance_growth.to_bits(), std::sync::atomic::Ordering::Relaxed);
+        self.distance_growth.store(distance_growth.to_bits(), atomic::Ordering::Relaxed);
     }
 
     /// The power of the ratio of two ranks by which their distances differ, as far as searches go by it.
@@ -390,7 +404,7 @@ impl Graph {
     }
 
     fn stored_growth(&self) -> f32 {
-        f32::from_bits(self.distance_growth.load(std::sync::atomic::Ordering::Relaxed))
+        f32::from_bits(self.distance_growth.load(atomic::Ordering::Relaxed))
     }
 
     /// A node with its distance from the query.

@@ -190,7 +190,7 @@ impl Graph {
         }
         head.extend(kind.to_le_bytes());
         head.extend(error_stddev.to_le_bytes());
-        head.extend(self.distance_growth.load(Ordering::Relaxed).to_le_bytes());
+        head.extend(self.calibration().to_le_bytes());
         head.extend(to_u32(lost.len()).to_le_bytes());
         for number in
             [count as u64, capacity as u64, upper_lists as u64, numbering.renamed_entry(self.entry_below(count))]
@@ -270,7 +270,7 @@ impl Graph {
             max_neighbors: head.u32() as usize,
             ef_construction: head.u32() as usize,
         };
-        let (kind, error_stddev, distance_growth, lost) = (head.u32(), head.f32(), head.u32(), head.u32() as usize);
+        let (kind, error_stddev, calibration, lost) = (head.u32(), head.f32(), head.f32(), head.u32() as usize);
         let (count, capacity, upper_lists, entry) = (head.u64(), head.u64(), head.u64(), head.u64());
         if own_epoch != epoch || own_collection != collection {
             return Err(Unusable("it is of another epoch or collection"));
@@ -312,7 +312,7 @@ impl Graph {
         {
             return Err(Unusable("its nodes do not match their checksum"));
         }
-        graph.distance_growth.store(distance_growth, Ordering::Relaxed);
+        graph.set_calibration(calibration);
         graph.entry.store(entry, Ordering::Release);
         let entry_fits = graph.entry().is_none_or(|(level, node)| {
             u64::from(node) < count && level <= LEVEL_MAX && level_of(node as usize, parameters.max_neighbors) == level

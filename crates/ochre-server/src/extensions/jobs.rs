@@ -231,13 +231,16 @@ const RENAMED: [(&str, &str); 5] = [
     ("scheduled_at", "nominal"),
 ];
 
-/// Adds the names that members had before, at every depth.
+/// What a user-made job was given, which is its user's own.
+const ARGUMENTS: &str = "arguments";
+
+/// Adds the names that members had before, at every depth but in what users gave.
 fn with_old_names(json: Json) -> Json {
     match json {
         Json::Object(members) => {
             let mut all = Map::new();
             for (name, value) in members {
-                let value = with_old_names(value);
+                let value = if name == ARGUMENTS { value } else { with_old_names(value) };
                 if let Some((_, old)) = RENAMED.iter().find(|(new, _)| *new == name) {
                     all.insert((*old).to_owned(), value.clone());
                 }

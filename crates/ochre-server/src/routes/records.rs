@@ -11,7 +11,7 @@ use ochre_engine::{
     Collection, Database, DeleteRequest, Error, FilterWarnings, GetRequest, GetResults, Hints, Include as Parts,
     IndexDefinition, NewRecords, Outcome, Query as Search, QueryHit, QueryRequest, Record, Strategy, Violations,
 };
-use ochre_extension::{Access, Description, Parameter as P, Permission, violation_members};
+use ochre_extension::{Access, Description, Parameter as P, Permission, unindexed_text, violation_members};
 use ochre_wire::{
     AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, GetRequestPayload, Include, IncludeList,
     QueryRequestPayload, Row, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload, get_response,
@@ -26,7 +26,6 @@ use crate::auth::Caller;
 use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
 use crate::paths::{CollectionPath, collection, collection_in_memory, not_found_as};
-use crate::remedies::unindexed_text;
 use crate::sending::charged;
 
 /// How many rules of the schema a write breaks that was accepted.

@@ -30,13 +30,20 @@ async fn a_bad_definition_is_refused_with_what_was_meant() {
         (json!({"index_name": "x", "collection": "notes", "columns": ["knd"]}), "kind"),
         (json!({"index_name": "x", "collection": "nots", "columns": ["kind"]}), "nots"),
         (json!({"index_name": "x", "collection": "notes", "colums": ["kind"]}), "columns"),
-        (json!({"index_name": "x", "collection": "notes", "columns": []}), "columns"),
+        (json!({"index_name": "x", "collection": "notes", "columns": []}), "columns: "),
+        (json!({"index_name": "x", "collection": "notes", "columns": [{"key": 5}]}), r#"columns: {"key":5}"#),
     ] {
         let answer = server.post(INDEXES, body.clone()).await;
         assert!([400, 404].contains(&answer.status.as_u16()), "{body}: {}", answer.status);
         let text = answer.body["message"].as_str().unwrap_or_default().to_owned();
-        assert!(text.contains(words), "{body}: {text}");
+        assert!(text.contains(words) && !text.starts_with("Validation error"), "{body}: {text}");
     }
+    let asked = "/api/v2/tenants/default_tenant/databases/default_database/collections";
+    let id = server.get(&format!("{asked}/notes")).await.ok()["id"].as_str().unwrap_or_default().to_owned();
+    let hypothetical = form_urlencoded::byte_serialize(br#"[{"columns": ["a", "a"]}]"#).collect::<String>();
+    let path = format!("{asked}/{id}/get?explain=true&hypothetical_indexes={hypothetical}");
+    let text = server.post(&path, json!({"where": {"kind": "a"}})).await.refused(400);
+    assert!(text.starts_with("columns: "), "{text}");
     assert_eq!(server.get(INDEXES).await.ok().as_array().map(Vec::len).unwrap_or_default(), 0);
 }
 

@@ -112,7 +112,7 @@ pub struct InCollection {
     /// When it was last compared with the records.
     #[serde(default)]
     pub verified_at: Option<String>,
-    /// What it comes to; absent for a collection that was created just now.
+    /// What it comes to; null for a collection that was created just now.
     #[serde(default)]
     pub statistics: Option<Statistics>,
 }

@@ -24,7 +24,7 @@ pub struct JobSummary {
     pub name: String,
     /// What it does.
     pub description: String,
-    /// `idle`, `running`, `held`, `paused`, `broken`, `off` …
+    /// `scheduled`, `running`, `held`, `paused`, `broken`, `off` …
     pub state: String,
     /// When it is due, in words.
     pub trigger: String,
@@ -157,7 +157,7 @@ pub struct Setting {
 pub struct Run {
     /// Its scheduled time.
     pub scheduled_at: String,
-    /// What asked for it: `scheduled`, `manual`, `signalled`, `retry` …
+    /// What asked for it: `scheduled`, `manual`, `signalled` or `once`.
     pub kind: String,
     /// Which attempt it is, from 1.
     pub attempt: u32,

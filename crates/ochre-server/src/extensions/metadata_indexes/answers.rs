@@ -5,10 +5,9 @@ use ochre_engine::{
     CollectionIndex, ColumnDefinition, IndexChange, IndexDefinition, IndexEstimate, IndexProgress, IndexStatistics,
     IndexUsage, IndexVerification, MetadataIndex, MissingIndex, Suggestion, SuggestionKind,
 };
+use ochre_extension::declaring;
 use ochre_wire::admin::indexes as wire;
 use serde_json::{Value as Json, json};
-
-use crate::remedies::declaring;
 
 /// A declared index.
 pub(super) fn index(index: MetadataIndex) -> wire::IndexAnswer {
@@ -125,7 +124,11 @@ pub(super) fn suggestion(suggestion: Suggestion) -> wire::Suggestion {
         SuggestionKind::Unused => ("unused", None),
     };
     let request = match &definition {
-        Some(definition) => declaring(definition),
+        Some(definition) => wire::ReadyRequest {
+            method: "POST".into(),
+            path: "/_admin/metadata_indexes".into(),
+            body: Some(declaring(definition)),
+        },
         None => wire::ReadyRequest {
             method: "DELETE".into(),
             path: format!("/_admin/metadata_index/{index_name}?tenant={tenant}&database={database}"),
