@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
-import { AdminClient, ChromaClient } from "chromadb";
+import { AdminClient, ChromaClient, GroupBy, K, Knn, MinK, Rrf, Search } from "chromadb";
 
 const where = { host: "127.0.0.1", port: Number(process.env.OCHRE_PORT), ssl: false };
 const client = new ChromaClient(where);
@@ -63,6 +63,21 @@ test("queries find the nearest, filtered and not", async () => {
   assert.ok(Math.abs(found.distances[0][0] - 0.01) < 1e-6);
   const filtered = await collection.query({ queryEmbeddings: [[1, 0, 0]], nResults: 5, where: { n: { $gte: 2 } } });
   assert.deepEqual(filtered.ids[0].toSorted(), ["b", "c"]);
+});
+
+test("searches score, fuse, group and select", async () => {
+  const collection = await notes();
+  const near = Knn({ query: [1, 0.1, 0], limit: 3 });
+  const ranked = { query: [1, 0.1, 0], limit: 3, returnRank: true };
+  const found = await collection.search([
+    new Search().rank(near).limit(2).select(K.SCORE, K.DOCUMENT),
+    new Search().where(K.ID.isIn(["b", "c"])),
+    new Search().rank(Rrf({ ranks: [Knn(ranked), Knn(ranked)] })).limit(1).select(K.SCORE),
+    new Search().rank(near).groupBy(new GroupBy([K("s")], new MinK([K.SCORE], 1))),
+  ]);
+  assert.deepEqual(found.ids, [["a", "b"], ["b", "c"], ["a"], ["a", "b"]]);
+  assert.deepEqual(found.documents[0], ["the red apple", "a green pear"]);
+  assert.ok(Math.abs(found.scores[2][0] + 2 / 60) < 1e-6);
 });
 
 test("a wrong dimension is refused as a bad request", async () => {

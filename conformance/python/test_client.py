@@ -224,13 +224,31 @@ def test_renaming_to_a_taken_name_is_a_conflict(client):
         two.modify(name="one")
 
 
-@covers("Collection.search", "Collection.fork", "Collection.fork_count", "Collection.attach_function",
+@covers("Collection.search")
+@differs("search")
+def test_searches_score_filter_group_and_select(notes):
+    from chromadb import K, Knn, Rrf, Search
+
+    near = Knn(query=[1.0, 0.0, 0.0], limit=3)
+    found = notes.search([
+        Search().rank(near).limit(2).select(K.SCORE, K.DOCUMENT),
+        Search().where(K.ID.is_in(["a", "b"])).select_all(),
+        Search().rank(Rrf([Knn(query=[1.0, 0.0, 0.0], return_rank=True)])).limit(1).select(K.SCORE),
+        Search().rank((near * 2 + 1).max(0.5)).limit(1).select(K.SCORE),
+    ])
+    best = notes.query(query_embeddings=[[1.0, 0.0, 0.0]], n_results=2)
+    assert found["ids"][0] == best["ids"][0] and found["scores"][0] == best["distances"][0]
+    assert found["documents"][0] == best["documents"][0]
+    assert found["ids"][1] == ["a", "b"] and found["embeddings"][1] is not None
+    assert found["scores"][2] == [pytest.approx(-1 / 60)]
+    assert found["scores"][3] == [pytest.approx(best["distances"][0][0] * 2 + 1)]
+    assert [row["id"] for row in found.rows()[0]] == found["ids"][0]
+
+
+@covers("Collection.fork", "Collection.fork_count", "Collection.attach_function",
         "Collection.detach_function", "Collection.get_attached_function")
 def test_what_a_single_node_does_not_serve_says_so(notes):
-    from chromadb import K, Knn, Search
-
     for call in (
-        lambda: notes.search(Search().rank(Knn(query=[1.0, 0.0, 0.0])).select(K.SCORE)),
         lambda: notes.fork("copy"),
         lambda: notes.fork_count(),
         lambda: notes.attach_function(name="f", function=_function("statistics"), output_collection="out"),

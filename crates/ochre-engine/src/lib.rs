@@ -64,6 +64,7 @@ pub use metadata_index::unindexed::{UnindexedFilter, UnindexedRemedy};
 pub use options::Options;
 pub use query::explain::Explain;
 pub use query::request::{FilterWarnings, GetRequest, GetResults, Query, QueryHit, QueryRequest, QueryResults};
+pub use query::search_request::{Search, SearchHit, SearchRequest, SearchResults, Select};
 pub use query::text::TextHit;
 pub use settings::UnindexedFilters;
 pub use violations::{RecordViolation, ViolationCount, ViolationOutcome, Violations};

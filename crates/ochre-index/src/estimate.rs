@@ -57,6 +57,7 @@ impl View {
                 if test.is_negative() { 1.0 - share } else { share }
             }
             Filter::Ids(ids) => ids.len() as f64 / records,
+            Filter::NotIds(ids) => 1.0 - ids.len() as f64 / records,
         }
     }
 }

@@ -139,6 +139,7 @@ impl<R: Rows> Evaluation<'_, R> {
             Filter::Key { .. } => self.pass_all(&[filter], candidates, is_whole),
             Filter::Document(test) => self.documents(test, candidates, is_whole),
             Filter::Ids(ids) => Ok(candidates.and(&self.rows.offsets(ids)?)),
+            Filter::NotIds(ids) => Ok(candidates.and_not(&self.rows.offsets(ids)?)),
         }
     }
 

@@ -17,6 +17,7 @@ mod evaluate;
 mod graph;
 mod planner;
 mod records;
+mod scores;
 mod text;
 mod view;
 
@@ -33,5 +34,6 @@ pub use graph::{
 };
 pub use planner::{Hit, Nearest, Plan, Strategy, nearest};
 pub use records::{RECORDS_VERSION, RecordPlace, StoredRecords};
+pub use scores::{Scores, evaluate_rank, order_scores};
 pub use text::{TEXT_VERSION, TextBuilder, TextHeader, TextSegment};
 pub use view::{Damaged, Memory, VectorBlock, View};

@@ -159,6 +159,11 @@ impl View {
         self.column(key).map_or_else(TypeCounts::default, |column| column.counts_within(within))
     }
 
+    /// The value of a record under a key.
+    pub fn value(&self, key: &str, offset: u32) -> Option<Value> {
+        self.column(key)?.value(offset)
+    }
+
     /// Gives the values under a key, of the records in `within`, to `values`.
     ///
     /// # Errors

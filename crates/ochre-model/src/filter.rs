@@ -30,6 +30,8 @@ pub enum Filter {
     Document(DocumentTest),
     /// The record's id is one of these.
     Ids(HashSet<String>),
+    /// The record's id is none of these.
+    NotIds(HashSet<String>),
 }
 
 /// A test on one metadata value.
@@ -210,6 +212,7 @@ impl Filter {
             Self::Key { key, test } => test.matches(metadata.and_then(|metadata| metadata.get(key))),
             Self::Document(test) => test.matches(document),
             Self::Ids(ids) => ids.contains(id),
+            Self::NotIds(ids) => !ids.contains(id),
         }
     }
 
@@ -233,7 +236,7 @@ impl Filter {
         match self {
             Self::All(parts) => parts.iter().all(Self::is_without_conditions),
             Self::Any(parts) => parts.iter().any(Self::is_without_conditions),
-            Self::Key { .. } | Self::Document(_) | Self::Ids(_) => false,
+            Self::Key { .. } | Self::Document(_) | Self::Ids(_) | Self::NotIds(_) => false,
         }
     }
 

@@ -11,6 +11,7 @@ mod declaration;
 mod filter;
 mod name;
 mod number;
+mod rank;
 mod schema;
 mod space;
 mod value;
@@ -23,6 +24,7 @@ pub use declaration::{
 pub use filter::{DocumentTest, Filter, Scalar, Test};
 pub use name::{InvalidName, check_collection_name, check_database_name, check_tenant_name};
 pub use number::compare_int_float;
+pub use rank::{GroupBy, GroupOrder, Knn, Rank};
 pub use schema::{HnswConfiguration, IndexSchema, InvalidSchema};
 pub use space::Space;
 pub use value::{InvalidMetadata, Metadata, MetadataPatch, NotAValue, Value, ValueType, check_key};

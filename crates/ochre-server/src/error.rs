@@ -2,8 +2,8 @@
 
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use ochre_engine::scheduler::Error as ScheduleError;
 use ochre_engine::Error;
+use ochre_engine::scheduler::Error as ScheduleError;
 use ochre_extension::Failure;
 use ochre_wire::Refused;
 

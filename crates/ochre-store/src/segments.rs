@@ -402,9 +402,7 @@ impl Segments {
 
     /// Blocks of a collection as they are now, with what it takes to load them: those in a range of all of them, which
     /// are sorted by first id.
-    fn wanted(
-        &self, collection: CollectionNumber, range: impl FnOnce(&[Located]) -> Range<usize>,
-    ) -> Vec<WantedBlock> {
+    fn wanted(&self, collection: CollectionNumber, range: impl FnOnce(&[Located]) -> Range<usize>) -> Vec<WantedBlock> {
         let state = self.state.read();
         let Some(blocks) = state.blocks.get(&collection) else { return Vec::new() };
         let of = |located: &Located| {
@@ -429,8 +427,7 @@ impl Segments {
         let mut state = self.state.write();
         let State { files, blocks, .. } = &mut *state;
         // The file may have been sealed meanwhile: then it is mapped, and this block lies on the heap.
-        let is_same_file =
-            files.get(&wanted.number).is_some_and(|file| Arc::ptr_eq(&file.segment, &wanted.segment));
+        let is_same_file = files.get(&wanted.number).is_some_and(|file| Arc::ptr_eq(&file.segment, &wanted.segment));
         let Some(blocks) = blocks.get_mut(&collection).filter(|_| is_same_file) else { return Ok(block) };
         let first_id = wanted.entry.first_id;
         let start = blocks.partition_point(|located| located.entry.first_id < first_id);

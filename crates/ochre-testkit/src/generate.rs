@@ -145,7 +145,10 @@ impl Generator {
             }
             6 | 7 => Filter::All((0..self.rng.usize(0..4)).map(|_| self.filter(depth - 1)).collect()),
             8 => Filter::Any((0..self.rng.usize(0..4)).map(|_| self.filter(depth - 1)).collect()),
-            _ => Filter::Ids((0..self.rng.usize(0..30)).map(|_| self.id()).collect()),
+            _ => {
+                let ids = (0..self.rng.usize(0..30)).map(|_| self.id()).collect();
+                if self.rng.u8(0..4) == 0 { Filter::NotIds(ids) } else { Filter::Ids(ids) }
+            }
         }
     }
 

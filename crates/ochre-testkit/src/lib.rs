@@ -6,9 +6,11 @@
 mod generate;
 mod oracle;
 mod recording;
+mod search;
 mod shapes;
 
 pub use generate::{Generator, Operation};
 pub use oracle::{Oracle, OracleRecord, filter_matches};
 pub use recording::{CrashImage, Recorder};
+pub use search::{NaiveSearch, random_rank};
 pub use shapes::{Shape, shapes};

@@ -99,7 +99,7 @@ impl Oracle {
     }
 }
 
-fn distance(space: Space, a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn distance(space: Space, a: &[f32], b: &[f32]) -> f64 {
     let pairs = || a.iter().zip(b).map(|(x, y)| (f64::from(*x), f64::from(*y)));
     let dot: f64 = pairs().map(|(x, y)| x * y).sum();
     let norm = |v: &[f32]| v.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
@@ -117,6 +117,7 @@ pub fn filter_matches(filter: &Filter, record: &OracleRecord) -> bool {
         Filter::All(parts) => parts.iter().all(|part| filter_matches(part, record)),
         Filter::Any(parts) => parts.iter().any(|part| filter_matches(part, record)),
         Filter::Ids(ids) => ids.contains(&record.id),
+        Filter::NotIds(ids) => !ids.contains(&record.id),
         Filter::Key { key, test } => {
             test_matches(test, record.metadata.as_ref().and_then(|metadata| metadata.get(key)))
         }

@@ -17,6 +17,7 @@ use crate::introspect::validate::Validation;
 use crate::maintenance::Maintenance;
 use crate::metadata_index::definition::IndexDefinition;
 use crate::query::request::{FilterWarnings, GetRequest, GetResults, QueryRequest, QueryResults};
+use crate::query::search_request::{SearchRequest, SearchResults};
 use crate::query::text::TextHit;
 use crate::violations::Violations;
 use crate::write::request::{DeleteRequest, NewRecords};
@@ -179,6 +180,16 @@ impl Collection {
     /// [`Error::NotFilterable`], [`Error::Damaged`].
     pub fn query(&self, request: &QueryRequest) -> Result<QueryResults, Error> {
         self.inner.queries.query(&*self.info()?, request)
+    }
+
+    /// For each search the records that pass its filter, scored by its rank expression, best first: all from one
+    /// committed state.
+    ///
+    /// # Errors
+    /// [`Error::Store`] for an embedding of a wrong dimension, [`Error::Invalid`] for a NaN or infinity, a limit of 0
+    /// or a group that cannot be made, [`Error::NotFilterable`], [`Error::Unindexed`], [`Error::Damaged`].
+    pub fn search(&self, request: &SearchRequest) -> Result<SearchResults, Error> {
+        self.inner.queries.search(&*self.info()?, request)
     }
 
     /// The names of the metadata indexes declared for it.

@@ -34,6 +34,13 @@ impl StoredMetadata {
         &self.0
     }
 
+    /// Only what is under these keys; `None` if nothing is.
+    pub(crate) fn only(&self, keys: &[String]) -> Option<Self> {
+        let metadata = self.parse().ok()?;
+        let kept: Metadata = keys.iter().filter_map(|key| Some((key.as_str(), metadata.get(key)?.clone()))).collect();
+        (!kept.is_empty()).then(|| Self(kept.to_text()))
+    }
+
     /// The values.
     ///
     /// # Errors

@@ -18,9 +18,9 @@ use crate::query::request::{FilterWarnings, GetRequest, GetResults, QueryHit, Qu
 /// Of a request with many query embeddings so many searches are logged.
 const LOGGED_PLANS: usize = 3;
 /// One answer holds at most this many hits over all its query embeddings.
-const HITS_MAX: usize = 10_000_000;
+pub(super) const HITS_MAX: usize = 10_000_000;
 /// What a hit takes beside its record, in bytes.
-const HIT_BYTES: usize = 100;
+pub(super) const HIT_BYTES: usize = 100;
 
 impl Queries {
     pub(crate) fn count(&self, row: &CollectionRow) -> Result<u64, Error> {
@@ -211,7 +211,7 @@ fn check_embeddings(embeddings: &[Vec<f32>], dimension: usize) -> Result<(), Err
 }
 
 /// The hits of each query embedding with their records, each of which is read once.
-fn with_records(
+pub(super) fn with_records(
     snapshot: &ReadSnapshot<'_>, found: &[Vec<Hit>], include: Include,
 ) -> Result<Vec<Vec<QueryHit>>, Error> {
     let mut offsets: Vec<u32> = found.iter().flatten().map(|hit| hit.offset).collect();
@@ -238,7 +238,7 @@ fn with_records(
 }
 
 /// For support: how a request was answered, and why indexes were used or not.
-fn log_decision(row: &CollectionRow, trace: &Trace, has_filter: bool, matched: usize, plans: &[Plan]) {
+pub(super) fn log_decision(row: &CollectionRow, trace: &Trace, has_filter: bool, matched: usize, plans: &[Plan]) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;
     }

@@ -3,7 +3,10 @@
 pub(crate) mod execute;
 pub(crate) mod explain;
 pub(crate) mod filter;
+mod group;
 pub(crate) mod request;
+pub(crate) mod search;
+pub(crate) mod search_request;
 pub(crate) mod text;
 
 use std::sync::Arc;

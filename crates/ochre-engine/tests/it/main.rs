@@ -17,6 +17,7 @@ mod metadata_indexes;
 mod model;
 mod records;
 mod schemas;
+mod search;
 mod shapes;
 mod space;
 mod support;

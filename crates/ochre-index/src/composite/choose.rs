@@ -216,12 +216,13 @@ fn is_narrowed(filter: &Filter, view: &View, hints: &Hints) -> bool {
             let mut parts = Vec::new();
             flatten(filter, &mut parts);
             // A test of documents is cheap only where something else leaves few of them.
-            let others = || parts.iter().filter(|part| matches!(part, Filter::Any(_) | Filter::Ids(_)));
+            let others =
+                || parts.iter().filter(|part| matches!(part, Filter::Any(_) | Filter::Ids(_) | Filter::NotIds(_)));
             parts.is_empty() || by_index(&parts) || others().any(|part| is_narrowed(part, view, hints))
         }
         Filter::Any(parts) => parts.iter().all(|part| is_answerable(part, view, hints)),
         Filter::Key { .. } => by_index(&[filter]),
-        Filter::Document(_) | Filter::Ids(_) => true,
+        Filter::Document(_) | Filter::Ids(_) | Filter::NotIds(_) => true,
     }
 }
 

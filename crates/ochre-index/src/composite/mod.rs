@@ -13,7 +13,7 @@ mod segment;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ochre_model::{Filter, Value, ValueType};
+use ochre_model::{Filter, ValueType};
 
 pub(crate) use self::choose::Choice;
 pub use self::choose::{Considered, Reason, is_answerable};
@@ -192,10 +192,6 @@ impl View {
         }
     }
 
-    fn value(&self, key: &str, offset: u32) -> Option<Value> {
-        self.column(key)?.value(offset)
-    }
-
     /// The keys that a record has in an index; `None` if those are too many.
     fn index_keys(&self, shape: &IndexShape, offset: u32) -> Option<Vec<Vec<u8>>> {
         if !shape.partial.iter().all(|test| self.passes(test, offset)) {
@@ -271,7 +267,7 @@ impl View {
             Filter::Key { key, test } => test.matches(self.value(key, offset).as_ref()),
             Filter::All(parts) => parts.iter().all(|part| self.passes(part, offset)),
             Filter::Any(parts) => parts.iter().any(|part| self.passes(part, offset)),
-            Filter::Document(_) | Filter::Ids(_) => false,
+            Filter::Document(_) | Filter::Ids(_) | Filter::NotIds(_) => false,
         }
     }
 

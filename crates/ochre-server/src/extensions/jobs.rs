@@ -344,3 +344,16 @@ fn run(run: &Run) -> wire::Run {
         coalesced: run.coalesced,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_names_are_added_everywhere_but_in_what_users_gave() {
+        let given = json!({"settings": {"a": {"description": "x"}}, "arguments": {"where": {"description": "old"}}});
+        let shown = with_old_names(given.clone());
+        assert_eq!(shown["knobs"]["a"]["about"], "x");
+        assert_eq!(shown["arguments"], given["arguments"]);
+    }
+}

@@ -4,11 +4,21 @@ use ochre_engine::{Considered, Explain, Plan, Reason, Strategy};
 use ochre_wire::admin::explain as wire;
 
 /// Puts the explanation beside what was found.
-pub(super) fn explained(mut body: Vec<u8>, explain: Option<&Explain>) -> Vec<u8> {
+pub(super) fn explained(body: Vec<u8>, explain: Option<&Explain>) -> Vec<u8> {
+    with_member(body, explain.map(shown))
+}
+
+/// Puts the explanation of each search beside what they found.
+pub(super) fn explained_each(body: Vec<u8>, explain: Option<&[Explain]>) -> Vec<u8> {
+    with_member(body, explain.map(|all| all.iter().map(shown).collect::<Vec<_>>()))
+}
+
+/// Puts a last member into an object that has others.
+fn with_member(mut body: Vec<u8>, explain: Option<impl serde::Serialize>) -> Vec<u8> {
     if let Some(explain) = explain {
         body.pop();
         body.extend(b",\"explain\":");
-        body.extend(serde_json::to_vec(&shown(explain)).unwrap_or_else(|_| b"null".to_vec()));
+        body.extend(serde_json::to_vec(&explain).unwrap_or_else(|_| b"null".to_vec()));
         body.push(b'}');
     }
     body

@@ -12,8 +12,10 @@ pub(crate) mod find;
 mod keys;
 mod legacy;
 mod metrics;
+mod planning;
 mod records;
 mod schemas;
+mod search;
 pub(crate) mod served;
 mod system;
 mod tenants;
@@ -34,6 +36,7 @@ fn operations() -> impl Iterator<Item = Served> {
         databases::operations(),
         collections::operations(),
         records::operations(),
+        search::operations(),
         schemas::operations(),
         find::operations(),
         admin::operations(),

@@ -4,52 +4,33 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use ochre_engine::model::{Filter, WriteKind};
 use ochre_engine::{
-    Collection, Database, DeleteRequest, Error, FilterWarnings, GetRequest, GetResults, Hints, Include as Parts,
-    IndexDefinition, NewRecords, Outcome, Query as Search, QueryHit, QueryRequest, Record, Strategy, Violations,
+    Collection, Database, DeleteRequest, Error, GetRequest, GetResults, Include as Parts, NewRecords, Outcome,
+    Query as Search, QueryHit, QueryRequest, Violations,
 };
-use ochre_extension::{Access, Description, Parameter as P, Permission, unindexed_text, violation_members};
+use ochre_extension::{Access, Description, Parameter as P, Permission, violation_members};
 use ochre_wire::{
     AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, GetRequestPayload, Include, IncludeList,
-    QueryRequestPayload, Row, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload, get_response,
-    query_response,
+    QueryRequestPayload, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload, get_response, query_response,
 };
 use serde_json::{Value as Json_, json};
 
 use super::explain::explained;
+use super::planning::{PLANNING, Planning, RowView, is_short, json_bytes, with_warnings};
 use super::served::Served;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::body::{JsonBytes, Query};
 use crate::error::ApiError;
 use crate::paths::{CollectionPath, collection, collection_in_memory, not_found_as};
-use crate::sending::charged;
 
 /// How many rules of the schema a write breaks that was accepted.
 const VIOLATIONS_HEADER: HeaderName = HeaderName::from_static("x-schema-violations");
-/// What in a filter can never match what the schema declares.
-const WARNINGS_HEADER: HeaderName = HeaderName::from_static("x-schema-warnings");
-/// That no declared index answers a filter, if that is to be told.
-const INDEXES_HEADER: HeaderName = HeaderName::from_static("x-index-warnings");
-/// Such a header is cut to so many characters.
-const WARNING_CHARACTERS_MAX: usize = 1000;
-/// A read that is started on the thread that took the request returns at most this many records.
-const RETURNED_IN_PLACE_MAX: usize = 300;
 /// The body of an accepted write shows so many violations.
 const WARNINGS_MAX: usize = 10;
-
-/// How a query may be answered and explained; the last is about vectors, and not for get.
-const PLANNING: &[P] = &[
-    P::flag("explain"),
-    P::flag("analyze"),
-    P::text("use_index"),
-    P::text("ignore_index"),
-    P::text("hypothetical_indexes"),
-    P::one_of("strategy", &["auto", "exact", "scan", "graph"]),
-];
 
 pub(super) fn operations() -> Vec<Served> {
     vec![
@@ -293,22 +274,6 @@ fn with_rounded(mut response: Response, rounded: Option<String>) -> Response {
     response
 }
 
-/// Tells beside an answer what in the filter can never match, and that no index answers it.
-fn with_warnings(mut response: Response, warnings: &FilterWarnings) -> Response {
-    let never_match = Some(warnings.never_match.join("; ")).filter(|text| !text.is_empty());
-    for (header, found) in
-        [(WARNINGS_HEADER, never_match), (INDEXES_HEADER, warnings.unindexed.as_ref().map(unindexed_text))]
-    {
-        let Some(found) = found else { continue };
-        let text: String = found.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
-        let text: String = text.chars().take(WARNING_CHARACTERS_MAX).collect();
-        if let Ok(text) = HeaderValue::from_str(&text) {
-            response.headers_mut().insert(header, text);
-        }
-    }
-    response
-}
-
 async fn delete(
     State(app): State<App>, Path(path): Path<CollectionPath>, body: JsonBytes,
 ) -> Result<Response, ApiError> {
@@ -325,71 +290,6 @@ async fn delete(
         Ok(with_warnings(Json(json!({"deleted": outcome.deleted})).into_response(), &warnings))
     })
     .await
-}
-
-/// How a read is to be planned and whether it is to be explained: parts of the query string.
-#[derive(Clone, Debug, Default, serde::Deserialize)]
-struct Planning {
-    #[serde(default)]
-    explain: bool,
-    #[serde(default)]
-    analyze: bool,
-    use_index: Option<String>,
-    ignore_index: Option<String>,
-    hypothetical_indexes: Option<String>,
-    strategy: Option<String>,
-}
-
-impl Planning {
-    fn is_explained(&self) -> bool {
-        self.explain || self.analyze
-    }
-
-    fn hints(&self, collection: &Collection) -> Result<Hints, ApiError> {
-        let ignored = self.ignore_index.iter().flat_map(|names| names.split(',')).map(str::to_owned).collect();
-        let mut hints = Hints { use_index: self.use_index.clone(), ignore_indexes: ignored, ..Hints::default() };
-        let named = hints.use_index.iter().map(|name| ("use_index", name));
-        let ignored = hints.ignore_indexes.iter().filter(|name| *name != "*").map(|name| ("ignore_index", name));
-        for (parameter, name) in named.chain(ignored) {
-            check_index_name(collection, parameter, name)?;
-        }
-        if let Some(text) = &self.hypothetical_indexes {
-            let list: Vec<Json_> = serde_json::from_str(text).map_err(|error| {
-                ApiError::invalid(format!("hypothetical_indexes: expected a list of indexes as JSON: {error}"))
-            })?;
-            for mut definition in list {
-                if let Some(members) = definition.as_object_mut() {
-                    members.entry("index_name").or_insert_with(|| "hypothetical".into());
-                }
-                hints.hypothetical.push(collection.hypothetical_index(&IndexDefinition::from_json(definition)?)?);
-            }
-        }
-        Ok(hints)
-    }
-
-    fn strategy(&self) -> Result<Option<Strategy>, ApiError> {
-        Ok(match self.strategy.as_deref() {
-            None | Some("auto") => None,
-            Some("exact") => Some(Strategy::Exact),
-            Some("scan") => Some(Strategy::Scan),
-            Some("graph") => Some(Strategy::Graph),
-            Some(other) => {
-                return Err(ApiError::invalid(format!(
-                    "strategy: there is no {other:?}; there are auto, exact, scan and graph"
-                )));
-            }
-        })
-    }
-}
-
-/// Whoever names an index means one that there is.
-fn check_index_name(collection: &Collection, parameter: &str, name: &str) -> Result<(), ApiError> {
-    let names = collection.metadata_index_names()?;
-    if names.iter().any(|known| known == name) {
-        return Ok(());
-    }
-    let known = if names.is_empty() { "has none".to_owned() } else { format!("has {}", names.join(", ")) };
-    Err(ApiError::invalid(format!("{parameter}: the collection has no metadata index '{name}'; it {known}")))
 }
 
 async fn fetch(
@@ -459,16 +359,6 @@ async fn query(
     if is_short { app.run_short_read(work).await } else { app.run_read(work).await }
 }
 
-/// Whether a read probably takes at most some milliseconds: the collection is in memory, few records are returned,
-/// `each` for each of the `searches`, and no pattern is matched, since nothing bounds what one step of that takes.
-fn is_short(collection: Option<&Collection>, filter: Option<&Filter>, searches: usize, each: usize) -> bool {
-    if filter.is_some_and(Filter::has_pattern) {
-        return false;
-    }
-    let Some(records) = collection.and_then(Collection::loaded_records) else { return false };
-    searches <= RETURNED_IN_PLACE_MAX && searches.saturating_mul(each.min(records)) <= RETURNED_IN_PLACE_MAX
-}
-
 fn execute_query(
     collection: &Collection, path: &CollectionPath, payload: QueryRequestPayload, filter: Option<Filter>,
     planning: &Planning,
@@ -492,20 +382,10 @@ fn execute_query(
     Ok(with_warnings(json_bytes(body), &answer.warnings))
 }
 
-/// Every read is of the newest state, so the levels differ in nothing but their names.
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[expect(clippy::enum_variant_names, reason = "Chroma's names, which its error text lists")]
-enum ReadLevel {
-    IndexAndWal,
-    IndexOnly,
-    IndexAndBoundedWal,
-}
-
 #[derive(serde::Deserialize)]
 struct CountQuery {
     #[serde(default, rename = "read_level")]
-    _read_level: Option<ReadLevel>,
+    _read_level: Option<ochre_wire::ReadLevel>,
 }
 
 async fn count(
@@ -520,41 +400,5 @@ fn parts(include: &IncludeList) -> Parts {
         documents: include.has(Include::Documents),
         metadatas: include.has(Include::Metadatas),
         uris: include.has(Include::Uris),
-    }
-}
-
-fn json_bytes(bytes: Vec<u8>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], charged(bytes)).into_response()
-}
-
-/// A record in an answer.
-struct RowView {
-    record: Record,
-    distance: Option<f32>,
-}
-
-impl Row for RowView {
-    fn id(&self) -> &str {
-        &self.record.id
-    }
-
-    fn embedding(&self) -> Option<&[f32]> {
-        self.record.embedding.as_deref()
-    }
-
-    fn document(&self) -> Option<&str> {
-        self.record.document.as_deref()
-    }
-
-    fn metadata(&self) -> Option<&str> {
-        self.record.metadata.as_ref().map(ochre_engine::StoredMetadata::as_json)
-    }
-
-    fn uri(&self) -> Option<&str> {
-        self.record.uri.as_deref()
-    }
-
-    fn distance(&self) -> Option<f32> {
-        self.distance
     }
 }

@@ -4,7 +4,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use ochre_extension::{Access, Description, Permission};
-use ochre_wire::{ForkCollectionPayload, SearchRequestPayload};
+use ochre_wire::ForkCollectionPayload;
 use serde_json::{Value as Json_, json};
 
 use super::served::Served;
@@ -15,13 +15,6 @@ use crate::paths::{CollectionPath, collection};
 
 pub(super) fn operations() -> Vec<Served> {
     vec![
-        Served::new(Description::post(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/search",
-        "Hybrid search; not implemented yet",
-        Access::Scope(Permission::RecordRead),
-    )
-    .takes("SearchRequestPayload")
-    .answers(501, "object"), search),
         Served::new(Description::post(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork",
         "Fork a collection; not implemented yet",
@@ -58,13 +51,6 @@ pub(super) fn operations() -> Vec<Served> {
     )
     .answers(501, "object"), functions),
     ]
-}
-
-async fn search(body: JsonBytes) -> Result<Json<Json_>, ApiError> {
-    body.parse::<SearchRequestPayload>()?;
-    Err(ApiError::unimplemented(
-        "search is not served by this version: use query() with where and where_document, or get() with limit and offset",
-    ))
 }
 
 async fn fork(body: JsonBytes) -> Result<Json<Json_>, ApiError> {

@@ -6,5 +6,6 @@ mod indexes;
 mod jobs;
 mod records;
 mod schemas;
+mod search;
 mod security;
 mod support;

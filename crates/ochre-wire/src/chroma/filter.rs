@@ -9,6 +9,8 @@ use crate::Refused;
 
 /// The key that means the document inside `where`.
 const DOCUMENT: &str = "#document";
+/// The key that means the id in the filter of a search.
+const ID: &str = "#id";
 
 fn bad_where() -> Refused {
     Refused::Invalid("Invalid where clause".into())
@@ -39,6 +41,36 @@ pub fn metadata_filter(json: &Json) -> Result<Filter, Refused> {
         DOCUMENT_KEY => stored_document_filter(value),
         key => Ok(Filter::Key { key: key.to_owned(), test: test(value)? }),
     }
+}
+
+/// The filter that the `filter` of a search stands for: a `where` in which `#id` is the record's id.
+///
+/// # Errors
+/// As [`metadata_filter`]; also for a test of ids that is no equality of strings.
+pub fn search_filter(json: &Json) -> Result<Filter, Refused> {
+    let (key, value) = only_entry(json).ok_or_else(bad_where)?;
+    match key {
+        "$and" => parts(value, search_filter, bad_where).map(Filter::All),
+        "$or" => parts(value, search_filter, bad_where).map(Filter::Any),
+        ID => id_filter(value),
+        _ => metadata_filter(json),
+    }
+}
+
+fn id_filter(value: &Json) -> Result<Filter, Refused> {
+    let id = |operand: &Scalar| match operand {
+        Scalar::Str(id) => Ok(id.clone()),
+        _ => Err(Refused::Invalid(format!("Invalid where clause: {ID} is compared with strings"))),
+    };
+    Ok(match test(value)? {
+        Test::Eq(operand) => Filter::Ids([id(&operand)?].into()),
+        Test::Ne(operand) => Filter::NotIds([id(&operand)?].into()),
+        Test::In(list) => Filter::Ids(list.iter().map(id).collect::<Result<_, _>>()?),
+        Test::NotIn(list) => Filter::NotIds(list.iter().map(id).collect::<Result<_, _>>()?),
+        Test::Compare(..) | Test::Contains(_) | Test::NotContains(_) => {
+            return Err(Refused::Invalid(format!("Invalid where clause: {ID} takes $eq, $ne, $in and $nin")));
+        }
+    })
 }
 
 /// The filter that a `where_document` object stands for.

@@ -44,7 +44,7 @@ pub struct SparseVector {
 }
 
 impl SparseVector {
-    fn is_valid(&self) -> bool {
+    pub(super) fn is_valid(&self) -> bool {
         self.indices.len() == self.values.len()
             && self.indices.windows(2).all(|pair| pair[0] < pair[1])
             && self.values.iter().all(|value| value.is_finite())

@@ -8,17 +8,18 @@ mod filter;
 mod metadata;
 mod records;
 mod response;
+mod search;
 
 pub use collection::{
     Collection, CollectionConfiguration, CreateCollectionPayload, CreateDatabasePayload, CreateOptions,
     CreateTenantPayload, Database, UpdateCollectionPayload, UpdateTenantPayload, create_options, shown_metadata,
 };
 pub use embeddings::{EmbeddingsPayload, QueryNumber, UpdateEmbeddingsPayload};
-pub use filter::{document_filter, metadata_filter};
+pub use filter::{document_filter, metadata_filter, search_filter};
 pub use metadata::{MetadataPayload, MetadataValue, SparseVector, UpdateMetadataValue};
 pub use records::{
     AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, ForkCollectionPayload, GetRequestPayload, Include,
-    IncludeList, QueryRequestPayload, SearchRequestPayload, UpdateCollectionRecordsPayload,
-    UpsertCollectionRecordsPayload,
+    IncludeList, QueryRequestPayload, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload,
 };
-pub use response::{Row, get_response, query_response};
+pub use response::{Row, get_response, query_response, search_response};
+pub use search::{ReadLevel, SearchPayload, SearchRequestPayload, Selected};

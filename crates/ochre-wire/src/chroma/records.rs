@@ -160,14 +160,6 @@ pub struct QueryRequestPayload {
     pub include: IncludeList,
 }
 
-/// Body of search, which is not served yet.
-#[derive(Debug, Deserialize, ToSchema)]
-pub struct SearchRequestPayload {
-    /// The searches.
-    #[schema(value_type = Vec<Object>)]
-    pub searches: Vec<Json>,
-}
-
 /// Body of fork, which is not served yet.
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct ForkCollectionPayload {

@@ -5,6 +5,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::records::{Include, IncludeList};
+use super::search::Selected;
 
 /// A record's columns as an answer shows them; metadata is JSON text.
 pub trait Row {
@@ -54,6 +55,35 @@ pub fn query_response<R: Row>(results: &[Vec<R>], include: &IncludeList) -> Vec<
         });
     }
     finish(out, include)
+}
+
+/// The body of a search answer: for each search its rows, and what was selected of them.
+pub fn search_response<R: Row>(results: &[(Selected, Vec<R>)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + results.len() * 1024);
+    out.push(b'{');
+    column(&mut out, "ids", Some(()), |out| {
+        list(out, results, |out, (_, rows)| list(out, rows, |out, row| json(out, row.id())));
+    });
+    for (name, include, is_selected) in [
+        ("documents", Include::Documents, (|selected| selected.document) as fn(&Selected) -> bool),
+        ("embeddings", Include::Embeddings, |selected| selected.embedding),
+        ("metadatas", Include::Metadatas, |selected| selected.metadata || !selected.metadata_keys.is_empty()),
+        ("scores", Include::Distances, |selected| selected.score),
+    ] {
+        column(&mut out, name, Some(()), |out| {
+            list(out, results, |out, (selected, rows)| {
+                if is_selected(selected) {
+                    list(out, rows, |out, row| cell(out, row, include));
+                } else {
+                    out.extend_from_slice(b"null");
+                }
+            });
+        });
+    }
+    out.extend_from_slice(b"\"select\":");
+    list(&mut out, results, |out, (selected, _)| list(out, &selected.keys, json));
+    out.push(b'}');
+    out
 }
 
 fn finish(mut out: Vec<u8>, include: &IncludeList) -> Vec<u8> {

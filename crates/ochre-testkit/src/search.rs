@@ -1,0 +1,191 @@
+//! Searches evaluated the naive way: one record at a time, from the definition of a rank expression.
+
+use std::cmp::Ordering;
+
+use ochre_model::{Filter, GroupBy, GroupOrder, Knn, Rank, Space, Value};
+
+use crate::generate::Generator;
+use crate::oracle::{Oracle, OracleRecord, distance};
+
+/// A search over the records of an oracle.
+#[derive(Clone, Debug)]
+pub struct NaiveSearch {
+    /// What restricts it.
+    pub filter: Option<Filter>,
+    /// What records are scored by.
+    pub rank: Option<Rank>,
+    /// What they are grouped by.
+    pub group_by: Option<GroupBy>,
+    /// At most this many.
+    pub limit: Option<u32>,
+    /// Skip this many.
+    pub offset: u32,
+}
+
+impl NaiveSearch {
+    /// The ids of what is found, in order, each with its score.
+    pub fn run(&self, oracle: &Oracle, space: Space) -> Vec<(String, Option<f32>)> {
+        let matching = oracle.matching(None, self.filter.as_ref());
+        let scored: Vec<(usize, Option<f32>)> = match &self.rank {
+            None => matching.iter().map(|index| (*index, None)).collect(),
+            Some(rank) => self.scored(rank, oracle, space, &matching),
+        };
+        let page = scored.into_iter().skip(self.offset as usize).take(self.limit.map_or(usize::MAX, |l| l as usize));
+        page.map(|(index, score)| (oracle.records[index].id.clone(), score)).collect()
+    }
+
+    fn scored(&self, rank: &Rank, oracle: &Oracle, space: Space, matching: &[usize]) -> Vec<(usize, Option<f32>)> {
+        let mut knns: Vec<(&Knn, Vec<(usize, f64)>)> = Vec::new();
+        rank.for_each_knn(&mut |knn| {
+            let all =
+                matching.iter().map(|index| (*index, distance(space, &knn.query, &oracle.records[*index].embedding)));
+            let mut all: Vec<(usize, f64)> = all.collect();
+            all.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+            all.truncate(knn.limit as usize);
+            knns.push((knn, all));
+        });
+        let is_found =
+            |index| knns.is_empty() || knns.iter().any(|(_, found)| found.iter().any(|(at, _)| *at == index));
+        let mut scored = Vec::new();
+        for index in matching.iter().copied().filter(|index| is_found(*index)) {
+            let mut of_knns = knns.iter().map(|(knn, found)| {
+                let place = found.iter().position(|(at, _)| *at == index);
+                #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "scores are f32")]
+                place.map(|place| if knn.return_rank { place as f32 } else { found[place].1 as f32 }).or(knn.default)
+            });
+            if let Some(score) = value(rank, &mut of_knns) {
+                scored.push((index, score));
+            }
+        }
+        scored.sort_by(|a, b| by_score(a.1, b.1).then(a.0.cmp(&b.0)));
+        if let Some(group_by) = &self.group_by {
+            scored = kept(group_by, &scored, &oracle.records);
+        }
+        scored.into_iter().map(|(index, score)| (index, Some(score))).collect()
+    }
+}
+
+fn by_score(a: f32, b: f32) -> Ordering {
+    match (a.is_nan(), b.is_nan()) {
+        (false, false) => a.partial_cmp(&b).expect("both are numbers"),
+        (a, b) => a.cmp(&b),
+    }
+}
+
+/// The value of an expression for one record, whose values of the queries come in order.
+fn value(rank: &Rank, knns: &mut impl Iterator<Item = Option<f32>>) -> Option<f32> {
+    // All parts are asked, so that every query is taken from the list where it belongs.
+    let mut all = |parts: &[Rank]| -> Option<Vec<f32>> {
+        let values: Vec<Option<f32>> = parts.iter().map(|part| value(part, knns)).collect();
+        values.into_iter().collect()
+    };
+    Some(match rank {
+        Rank::Value(value) => *value,
+        Rank::Knn(_) => return knns.next().expect("one for each query"),
+        Rank::Sum(parts) => all(parts)?.into_iter().reduce(|a, b| a + b)?,
+        Rank::Product(parts) => all(parts)?.into_iter().reduce(|a, b| a * b)?,
+        Rank::Max(parts) => all(parts)?.into_iter().reduce(f32::max)?,
+        Rank::Min(parts) => all(parts)?.into_iter().reduce(f32::min)?,
+        Rank::Difference(parts) => all(&**parts).map(|values| values[0] - values[1])?,
+        Rank::Quotient(parts) => all(&**parts).map(|values| values[0] / values[1])?,
+        Rank::Abs(part) => value(part, knns)?.abs(),
+        Rank::Exp(part) => value(part, knns)?.exp(),
+        Rank::Log(part) => value(part, knns)?.ln(),
+    })
+}
+
+/// A value that is compared: nothing, then booleans, numbers and strings. Numbers of the tests fit `f64`.
+#[derive(Clone, PartialEq)]
+enum Key {
+    Missing,
+    Bool(bool),
+    Number(f64),
+    Text(String),
+}
+
+impl Key {
+    fn of(record: &OracleRecord, key: &str) -> Self {
+        match record.metadata.as_ref().and_then(|metadata| metadata.get(key)) {
+            None => Self::Missing,
+            Some(Value::Bool(b)) => Self::Bool(*b),
+            #[expect(clippy::cast_precision_loss, reason = "small in the tests")]
+            Some(Value::Int(int)) => Self::Number(*int as f64),
+            Some(Value::Float(float)) => Self::Number(*float),
+            Some(Value::Str(text)) => Self::Text(text.clone()),
+            Some(list) => panic!("no test groups by a list: {list:?}"),
+        }
+    }
+
+    fn order(&self, other: &Self) -> Ordering {
+        let class = |key: &Self| match key {
+            Self::Missing => 0,
+            Self::Bool(_) => 1,
+            Self::Number(_) => 2,
+            Self::Text(_) => 3,
+        };
+        match (self, other) {
+            (Self::Bool(a), Self::Bool(b)) => a.cmp(b),
+            (Self::Number(a), Self::Number(b)) => match (a.is_nan(), b.is_nan()) {
+                (false, false) => a.partial_cmp(b).expect("both are numbers"),
+                (a, b) => a.cmp(&b),
+            },
+            (Self::Text(a), Self::Text(b)) => a.cmp(b),
+            (a, b) => class(a).cmp(&class(b)),
+        }
+    }
+}
+
+/// Of scored records, best first, those that so few others of their group come before that they are kept.
+fn kept(group_by: &GroupBy, scored: &[(usize, f32)], records: &[OracleRecord]) -> Vec<(usize, f32)> {
+    let group = |index: usize| -> Vec<Key> { group_by.keys.iter().map(|key| Key::of(&records[index], key)).collect() };
+    let comes_before = |a: (usize, f32), b: (usize, f32)| {
+        for order in &group_by.order_by {
+            let key = |record: (usize, f32)| match order {
+                GroupOrder::Score => Key::Number(f64::from(record.1)),
+                GroupOrder::Key(key) => Key::of(&records[record.0], key),
+            };
+            let order = key(a).order(&key(b));
+            if order.is_ne() {
+                return if group_by.keeps_largest { order.is_gt() } else { order.is_lt() };
+            }
+        }
+        by_score(a.1, b.1).then(a.0.cmp(&b.0)).is_lt()
+    };
+    let is_kept = |record: &(usize, f32)| {
+        let of_group = scored.iter().filter(|other| {
+            group(other.0).iter().zip(group(record.0)).all(|(a, b)| a.order(&b).is_eq())
+                && comes_before(**other, *record)
+        });
+        of_group.count() < group_by.k as usize
+    };
+    scored.iter().copied().filter(is_kept).collect()
+}
+
+/// A random expression of up to this depth, over queries that `query` makes.
+pub fn random_rank(generator: &mut Generator, depth: u32, query: &dyn Fn(&mut Generator) -> Vec<f32>) -> Rank {
+    let list = |generator: &mut Generator| -> Vec<Rank> {
+        (0..generator.rng.usize(1..4)).map(|_| random_rank(generator, depth - 1, query)).collect()
+    };
+    let one = |generator: &mut Generator| Box::new(random_rank(generator, depth - 1, query));
+    let two = |generator: &mut Generator| {
+        Box::new([random_rank(generator, depth - 1, query), random_rank(generator, depth - 1, query)])
+    };
+    match generator.rng.u8(0..if depth == 0 { 4 } else { 13 }) {
+        0 => Rank::Value(*generator.rng.choice(&[0.0, 1.0, -1.0, 0.5, 60.0]).expect("not empty")),
+        1..=3 => Rank::Knn(Knn {
+            query: query(generator),
+            limit: generator.rng.u32(1..40),
+            default: generator.rng.bool().then(|| *generator.rng.choice(&[0.0, 3.0, 1000.0]).expect("not empty")),
+            return_rank: generator.rng.bool(),
+        }),
+        4 => Rank::Product(list(generator)),
+        5 => Rank::Max(list(generator)),
+        6 => Rank::Min(list(generator)),
+        7 => Rank::Difference(two(generator)),
+        8 => Rank::Quotient(two(generator)),
+        9 => Rank::Abs(one(generator)),
+        10 => Rank::Exp(one(generator)),
+        11 => Rank::Log(one(generator)),
+        _ => Rank::Sum(list(generator)),
+    }
+}
