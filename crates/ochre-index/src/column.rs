@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use ochre_model::budget::{self, Exceeded};
@@ -20,6 +20,7 @@ use ochre_model::{Value, ValueType};
 use parking_lot::RwLock;
 
 use crate::bitmap::{Bitmap, Bits, CHUNK, WORDS, Words};
+use crate::sparse::Postings;
 
 /// Strings given between two questions whether the request may go on.
 const STRINGS_AT_ONCE: usize = 1024;
@@ -50,7 +51,7 @@ pub trait Values {
     fn float(&mut self, value: f64);
     /// A string, in so many records; each string once.
     fn strings(&mut self, value: &str, records: u64);
-    /// A list.
+    /// A list. Sparse vectors are not given.
     fn list(&mut self, value: &Value);
 }
 
@@ -61,7 +62,10 @@ pub(crate) struct Chunk {
     pub(crate) ints: Lane<i64>,
     pub(crate) floats: Lane<f64>,
     pub(crate) strings: Lane<u32>,
+    /// Lists and, without their tokens, sparse vectors.
     pub(crate) lists: BTreeMap<u16, Arc<Value>>,
+    /// The sparse vectors by their indices, made when they are first searched.
+    postings: OnceLock<Arc<Postings>>,
 }
 
 /// The values of one type in a chunk.
@@ -146,6 +150,10 @@ impl Column {
             Some(Value::Int(i)) => chunk.ints.set(local, *i),
             Some(Value::Float(f)) => chunk.floats.set(local, *f),
             Some(Value::Str(s)) => chunk.strings.set(local, self.dictionary.code(s)),
+            Some(Value::Sparse(vector)) => {
+                chunk.postings.take();
+                chunk.lists.insert(local, Arc::new(Value::Sparse(vector.without_tokens())));
+            }
             Some(list) => {
                 chunk.lists.insert(local, Arc::new(list.clone()));
             }
@@ -209,9 +217,8 @@ impl Column {
             chunk.ints.for_each(within, |_, value| values.int(value));
             chunk.floats.for_each(within, |_, value| values.float(value));
             chunk.strings.for_each(within, |_, code| strings[code as usize] += 1);
-            for (_, list) in chunk.lists.iter().filter(|(local, _)| has(within, **local)) {
-                values.list(list);
-            }
+            let lists = chunk.lists.iter().filter(|(local, _)| has(within, **local)).map(|(_, list)| list);
+            lists.filter(|list| list.value_type() != ValueType::Sparse).for_each(|list| values.list(list));
         }
         for (value, records) in [(false, bools[0]), (true, bools[1])].into_iter().filter(|(_, records)| *records > 0) {
             values.bools(value, records);
@@ -294,14 +301,34 @@ impl Chunk {
         } else if self.strings.unset(local) {
             Some(ValueType::Str)
         } else {
-            self.lists.remove(&local).map(|list| list.value_type())
+            let ty = self.lists.remove(&local)?.value_type();
+            if ty == ValueType::Sparse {
+                self.postings.take();
+            }
+            Some(ty)
         }
+    }
+
+    /// The sparse vectors by their indices.
+    pub(crate) fn postings(&self) -> &Postings {
+        self.postings.get_or_init(|| {
+            let vectors = self.lists.iter().filter_map(|(local, value)| match &**value {
+                Value::Sparse(vector) => Some((*local, vector)),
+                _ => None,
+            });
+            Arc::new(Postings::of(vectors))
+        })
     }
 
     fn heap_bytes(&self) -> usize {
         let lanes =
             self.bools.heap_bytes() + self.ints.heap_bytes() + self.floats.heap_bytes() + self.strings.heap_bytes();
-        size_of::<Self>() + lanes + self.lists.len() * 64
+        let vectors = self.lists.values().map(|value| match &**value {
+            Value::Sparse(vector) => vector.len() * 8,
+            _ => 0,
+        });
+        let postings = self.postings.get().map_or(0, |postings| postings.heap_bytes());
+        size_of::<Self>() + lanes + self.lists.len() * 64 + vectors.sum::<usize>() + postings
     }
 }
 

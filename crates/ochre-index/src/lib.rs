@@ -18,6 +18,7 @@ mod graph;
 mod planner;
 mod records;
 mod scores;
+mod sparse;
 mod text;
 mod view;
 
@@ -35,5 +36,6 @@ pub use graph::{
 pub use planner::{Hit, Nearest, Plan, Strategy, nearest};
 pub use records::{RECORDS_VERSION, RecordPlace, StoredRecords};
 pub use scores::{Scores, evaluate_rank, order_scores};
+pub use sparse::NearestSparse;
 pub use text::{TEXT_VERSION, TextBuilder, TextHeader, TextSegment};
 pub use view::{Damaged, Memory, VectorBlock, View};

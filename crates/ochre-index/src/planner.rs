@@ -61,6 +61,8 @@ pub enum Strategy {
     Graph,
     /// The graph was searched, found too few or took too long, and codes were scanned after all.
     GraphThenScan,
+    /// The sparse vectors that share an index with the query were found by their indices.
+    Postings,
 }
 
 impl Strategy {
@@ -72,6 +74,7 @@ impl Strategy {
             Self::Scan => "scan",
             Self::Graph => "graph",
             Self::GraphThenScan => "graph-then-scan",
+            Self::Postings => "postings",
         }
     }
 }
@@ -83,7 +86,7 @@ pub struct Plan {
     pub strategy: Strategy,
     /// Nodes of the graph that a search measured by code.
     pub visited: usize,
-    /// Codes that a scan measured.
+    /// Codes that a scan measured; of sparse vectors the postings that were read.
     pub scanned: usize,
     /// Vectors that were compared exactly.
     pub reranked: usize,
@@ -96,6 +99,13 @@ pub struct Plan {
     pub unreachable: usize,
 }
 
+impl Plan {
+    /// Of a search that has not begun.
+    pub(crate) fn of(strategy: Strategy, matches: usize) -> Self {
+        Self { strategy, visited: 0, scanned: 0, reranked: 0, matches, unindexed: 0, unreachable: 0 }
+    }
+}
+
 /// The `k` matches nearest to the query, nearest first, ties by offset; exactly min(k, matches) of them.
 /// Distances are exact; which records are found is approximate when the graph was searched.
 ///
@@ -103,15 +113,7 @@ pub struct Plan {
 /// [`Damaged`] if a vector that had to be measured cannot be read.
 pub fn nearest(view: &View, wanted: Nearest<'_>) -> Result<(Vec<Hit>, Plan), Damaged> {
     let matches = wanted.matches.unwrap_or_else(|| view.live());
-    let mut plan = Plan {
-        strategy: Strategy::Empty,
-        visited: 0,
-        scanned: 0,
-        reranked: 0,
-        matches: matches.len(),
-        unindexed: 0,
-        unreachable: view.unreachable_len(),
-    };
+    let mut plan = Plan { unreachable: view.unreachable_len(), ..Plan::of(Strategy::Empty, matches.len()) };
     if wanted.k == 0 || matches.is_empty() {
         return Ok((Vec::new(), plan));
     }
@@ -257,18 +259,18 @@ impl Ord for Hit {
 }
 
 /// The `k` best hits so far.
-struct Best {
+pub(crate) struct Best {
     k: usize,
     hits: BinaryHeap<Hit>,
 }
 
 impl Best {
-    fn new(k: usize) -> Self {
+    pub(crate) fn new(k: usize) -> Self {
         // `k` may be far beyond what there is to find.
         Self { k, hits: BinaryHeap::with_capacity(k.min(1024) + 1) }
     }
 
-    fn offer(&mut self, hit: Hit) {
+    pub(crate) fn offer(&mut self, hit: Hit) {
         if self.hits.len() < self.k {
             self.hits.push(hit);
         } else if self.hits.peek().is_some_and(|worst| hit < *worst) {
@@ -278,11 +280,11 @@ impl Best {
     }
 
     /// The worst of the best, once there are `k`.
-    fn worst(&self) -> Option<&Hit> {
+    pub(crate) fn worst(&self) -> Option<&Hit> {
         self.hits.peek().filter(|_| self.hits.len() == self.k)
     }
 
-    fn into_sorted(self) -> Vec<Hit> {
+    pub(crate) fn into_sorted(self) -> Vec<Hit> {
         self.hits.into_sorted_vec()
     }
 }

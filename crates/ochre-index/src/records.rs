@@ -132,14 +132,14 @@ fn unzigzag(number: u64, before: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use ochre_model::{Metadata, Value};
+    use ochre_model::{Metadata, SparseVector, Value};
 
     use super::*;
 
     const HEADER: SnapshotHeader = SnapshotHeader { epoch: 3, collection: [9; 16], position: 77 };
 
     fn value(rng: &mut fastrand::Rng) -> Value {
-        match rng.u8(0..8) {
+        match rng.u8(0..9) {
             0 => Value::Bool(rng.bool()),
             1 => Value::Int(rng.i64(..)),
             2 => Value::Float(rng.f64()),
@@ -147,6 +147,7 @@ mod tests {
             4 => Value::Strs(vec!["a".into(), "ä\0".into()]),
             5 => Value::Bools(vec![true]),
             6 => Value::Floats(vec![0.5, -1e300]),
+            7 => Value::Sparse(SparseVector::new(vec![0, rng.u32(1..)], vec![0.5, -1e30], None).unwrap()),
             _ => Value::Str(format!("text {}", rng.u8(0..50))),
         }
     }

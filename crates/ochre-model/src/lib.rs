@@ -14,6 +14,7 @@ mod number;
 mod rank;
 mod schema;
 mod space;
+mod sparse;
 mod value;
 
 pub use batch::{Embeddings, RecordBatch, WriteKind, norm};
@@ -24,9 +25,10 @@ pub use declaration::{
 pub use filter::{DocumentTest, Filter, Scalar, Test};
 pub use name::{InvalidName, check_collection_name, check_database_name, check_tenant_name};
 pub use number::compare_int_float;
-pub use rank::{GroupBy, GroupOrder, Knn, Rank};
-pub use schema::{HnswConfiguration, IndexSchema, InvalidSchema};
+pub use rank::{GroupBy, GroupOrder, Knn, KnnQuery, Rank};
+pub use schema::{HnswConfiguration, IndexSchema, InvalidSchema, SparseIndex};
 pub use space::Space;
+pub use sparse::{InvalidSparseVector, SparseVector};
 pub use value::{InvalidMetadata, Metadata, MetadataPatch, NotAValue, Value, ValueType, check_key};
 
 /// The metadata key that stands for a record's document when a client writes or filters by it.

@@ -1,5 +1,7 @@
 //! What a search scores records by, and how it groups them. Lower scores are better, as for distances.
 
+use crate::sparse::SparseVector;
+
 /// An expression whose value is the score of a record.
 ///
 /// Arithmetic is that of `f32`. A record has no value where one of the parts has none for it.
@@ -32,8 +34,8 @@ pub enum Rank {
 /// The records nearest to a query, as a part of a [`Rank`]: those have their distance or their rank as their value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Knn {
-    /// What they are compared with: an embedding of the collection's dimension.
-    pub query: Vec<f32>,
+    /// What they are compared with.
+    pub query: KnnQuery,
     /// How many are found, at least 1; of the records that pass the filter.
     pub limit: u32,
     /// The value of every other record that another part of the expression finds; without one, those have no score.
@@ -42,10 +44,34 @@ pub struct Knn {
     pub return_rank: bool,
 }
 
+/// What a [`Knn`] compares records with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KnnQuery {
+    /// Their embeddings with this one, of the collection's dimension, in its space.
+    Embedding(Vec<f32>),
+    /// Their sparse vectors under a metadata key with this one: the distance is 1 less the inner product. Records that
+    /// share no index with it are not found.
+    Sparse {
+        /// The key, which has an index of sparse vectors.
+        key: String,
+        /// The query.
+        vector: SparseVector,
+    },
+}
+
 impl Knn {
     /// The 16 nearest, by their distances; no other record has a value.
     pub fn new(query: impl Into<Vec<f32>>) -> Self {
-        Self { query: query.into(), limit: 16, default: None, return_rank: false }
+        Self::of(KnnQuery::Embedding(query.into()))
+    }
+
+    /// The 16 nearest by their sparse vectors under a key.
+    pub fn sparse(key: impl Into<String>, vector: SparseVector) -> Self {
+        Self::of(KnnQuery::Sparse { key: key.into(), vector })
+    }
+
+    fn of(query: KnnQuery) -> Self {
+        Self { query, limit: 16, default: None, return_rank: false }
     }
 
     /// How many are found.

@@ -71,6 +71,14 @@ pub struct IndexSchema {
     is_text_searchable: bool,
 }
 
+/// How sparse vectors under a key are indexed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SparseIndex {
+    /// The values of queries are multiplied by how rare their indices are among the records, as BM25 has it; those of
+    /// records hold the rest of BM25.
+    pub is_bm25: bool,
+}
+
 /// JSON pointer to the configuration of the embedding's index.
 const EMBEDDING: &str = "/keys/#embedding/float_list/vector_index/config";
 /// JSON pointer to the default configuration of vector indexes.
@@ -118,6 +126,7 @@ impl IndexSchema {
         refuse_contradictions(given)?;
         let mut document = Arc::unwrap_or_clone(Self::new(&HnswConfiguration::default(), None).document);
         merge(&mut document, given);
+        complete_sparse_indexes(&mut document);
         let mut schema = Self::of(document);
         let hnsw = schema.hnsw.clone();
         schema.set_hnsw(&hnsw);
@@ -206,6 +215,19 @@ impl IndexSchema {
         enabled(self.document["keys"].get(key)).or_else(|| enabled(self.document.get("defaults"))).unwrap_or(true)
     }
 
+    /// The index of sparse vectors under a key, if it has one.
+    pub fn sparse_index(&self, key: &str) -> Option<SparseIndex> {
+        let index = self.document["keys"].get(key)?.get("sparse_vector")?.get("sparse_vector_index")?;
+        let is_bm25 = index["config"]["bm25"].as_bool().unwrap_or(false);
+        index["enabled"].as_bool().unwrap_or(false).then_some(SparseIndex { is_bm25 })
+    }
+
+    /// The keys whose sparse vectors are indexed.
+    pub fn sparse_keys(&self) -> Vec<&str> {
+        let keys = self.document["keys"].as_object().into_iter().flat_map(|keys| keys.keys());
+        keys.map(String::as_str).filter(|key| self.sparse_index(key).is_some()).collect()
+    }
+
     /// Whether documents may be searched.
     pub const fn is_text_searchable(&self) -> bool {
         self.is_text_searchable
@@ -259,13 +281,14 @@ fn in_order(space: Space, function: Option<Json>, source_key: Option<Json>, hnsw
     members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
-/// The names under which a scalar type's index stands in the document.
+/// The names under which a type's index stands in the document.
 const fn index_of(ty: ValueType) -> Option<(&'static str, &'static str)> {
     match ty {
         ValueType::Str => Some(("string", "string_inverted_index")),
         ValueType::Int => Some(("int", "int_inverted_index")),
         ValueType::Float => Some(("float", "float_inverted_index")),
         ValueType::Bool => Some(("bool", "bool_inverted_index")),
+        ValueType::Sparse => Some(("sparse_vector", "sparse_vector_index")),
         _ => None,
     }
 }
@@ -286,6 +309,17 @@ fn merge(base: &mut Json, over: &Json) {
             }
         }
         (base, over) => *base = over.clone(),
+    }
+}
+
+/// Completes the indexes of sparse vectors that keys have with the defaults of their configuration.
+fn complete_sparse_indexes(document: &mut Json) {
+    let default = document["defaults"]["sparse_vector"]["sparse_vector_index"]["config"].clone();
+    let keys = document["keys"].as_object_mut().into_iter().flat_map(|keys| keys.values_mut());
+    for index in keys.filter_map(|types| types.get_mut("sparse_vector")?.get_mut("sparse_vector_index")) {
+        let mut config = default.clone();
+        merge(&mut config, &index["config"]);
+        index["config"] = config;
     }
 }
 
@@ -350,11 +384,10 @@ fn refuse_contradictions(given: &Json) -> Result<(), InvalidSchema> {
         if !vector["hnsw"].is_null() && !vector["spann"].is_null() {
             return invalid("hnsw and spann cannot both be set.");
         }
-        if enabled(&types["sparse_vector"]["sparse_vector_index"]) {
-            return Err(InvalidSchema(
-                "Failed to reconcile schema: Invalid schema input: Sparse vector indexing is not enabled in local"
-                    .into(),
-            ));
+        let sparse = &types["sparse_vector"]["sparse_vector_index"]["config"];
+        let has_function = !matches!(sparse["embedding_function"]["type"].as_str(), None | Some("unknown"));
+        if !sparse["source_key"].is_null() && !has_function {
+            return invalid("source_key can only be set together with an embedding function.");
         }
     }
     Ok(())
@@ -389,7 +422,8 @@ mod tests {
         let on = json!({"enabled": true, "config": {}});
         for given in [
             json!({"defaults": {"float_list": {"vector_index": on}}, "keys": {}}),
-            json!({"defaults": {}, "keys": {"sp": {"sparse_vector": {"sparse_vector_index": on}}}}),
+            json!({"defaults": {}, "keys": {"sp": {"sparse_vector": {"sparse_vector_index":
+                {"enabled": true, "config": {"source_key": "text"}}}}}}),
             json!({"defaults": {}, "keys": {"#x": {}}}),
             json!({"defaults": {}, "keys": {"a": {"string": {"fts_index": on}}}}),
         ] {

@@ -4,8 +4,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
+
+use crate::sparse::SparseVector;
 
 /// One metadata value. Lists are homogeneous and never empty.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +29,8 @@ pub enum Value {
     Floats(Vec<f64>),
     /// A list of strings.
     Strs(Vec<String>),
+    /// A sparse vector, for searches; no filter looks inside.
+    Sparse(SparseVector),
 }
 
 /// The type of a [`Value`].
@@ -40,12 +45,22 @@ pub enum ValueType {
     Ints,
     Floats,
     Strs,
+    Sparse,
 }
 
 impl ValueType {
     /// Every type, in a fixed order.
-    pub const ALL: [Self; 8] =
-        [Self::Bool, Self::Int, Self::Float, Self::Str, Self::Bools, Self::Ints, Self::Floats, Self::Strs];
+    pub const ALL: [Self; 9] = [
+        Self::Bool,
+        Self::Int,
+        Self::Float,
+        Self::Str,
+        Self::Bools,
+        Self::Ints,
+        Self::Floats,
+        Self::Strs,
+        Self::Sparse,
+    ];
 
     /// The type's name, as reports and stored catalogues spell it.
     pub const fn name(self) -> &'static str {
@@ -58,6 +73,7 @@ impl ValueType {
             Self::Ints => "int_list",
             Self::Floats => "float_list",
             Self::Strs => "string_list",
+            Self::Sparse => "sparse_vector",
         }
     }
 
@@ -79,6 +95,7 @@ impl Value {
             Self::Ints(_) => ValueType::Ints,
             Self::Floats(_) => ValueType::Floats,
             Self::Strs(_) => ValueType::Strs,
+            Self::Sparse(_) => ValueType::Sparse,
         }
     }
 
@@ -93,15 +110,16 @@ impl Value {
             Self::Ints(list) => list.clone().into(),
             Self::Floats(list) => list.clone().into(),
             Self::Strs(list) => list.clone().into(),
+            Self::Sparse(vector) => serde_json::to_value(vector).unwrap_or_default(),
         }
     }
 
     /// The value that `json` stands for: `Ok(None)` for an empty list, which is stored as nothing; an
-    /// error for null, objects and mixed lists. Integers outside `i64` become floats; a list that mixes
+    /// error for null, objects that are no sparse vectors, and mixed lists. Integers outside `i64` become floats; a list that mixes
     /// integers and floats becomes a float list.
     ///
     /// # Errors
-    /// [`NotAValue`] for null, objects, nested and mixed lists.
+    /// [`NotAValue`] for null, other objects, nested and mixed lists.
     pub fn from_json(json: serde_json::Value) -> Result<Option<Self>, NotAValue> {
         use serde_json::Value as Json;
         Ok(Some(match json {
@@ -112,7 +130,8 @@ impl Value {
             },
             Json::String(s) => Self::Str(s),
             Json::Array(list) => return Self::from_list(list),
-            Json::Null | Json::Object(_) => return Err(NotAValue),
+            Json::Object(_) => Self::Sparse(serde_json::from_value(json).map_err(|_| NotAValue)?),
+            Json::Null => return Err(NotAValue),
         }))
     }
 
@@ -139,7 +158,7 @@ impl Value {
     }
 }
 
-/// JSON that is no metadata value: null, an object, a nested or a mixed list.
+/// JSON that is no metadata value: null, an object that is no sparse vector, a nested or a mixed list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAValue;
 
@@ -267,6 +286,7 @@ impl Serialize for Written<'_> {
             Value::Ints(list) => to.collect_seq(list),
             Value::Floats(list) => to.collect_seq(list),
             Value::Strs(list) => to.collect_seq(list),
+            Value::Sparse(vector) => vector.serialize(to),
         }
     }
 }
@@ -327,7 +347,7 @@ impl<'de> Deserialize<'de> for StoredValue {
             type Value = Option<Value>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a boolean, number, string or list")
+                f.write_str("a boolean, number, string, list or sparse vector")
             }
 
             fn visit_bool<E>(self, value: bool) -> Result<Option<Value>, E> {
@@ -357,6 +377,10 @@ impl<'de> Deserialize<'de> for StoredValue {
                     items.push(item);
                 }
                 Value::from_list(items).map_err(|NotAValue| serde::de::Error::custom("a list is mixed or nested"))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Option<Value>, A::Error> {
+                SparseVector::deserialize(MapAccessDeserializer::new(map)).map(|vector| Some(Value::Sparse(vector)))
             }
         }
         impl ValueVisitor {
@@ -449,6 +473,13 @@ mod tests {
             ("il", Value::Ints(vec![i64::MIN, 2])),
             ("sl", Value::Strs(vec!["x".into()])),
             ("bl", Value::Bools(vec![true, false])),
+            (
+                "sv",
+                Value::Sparse(
+                    SparseVector::new(vec![0, 9], vec![0.1, -2.5], Some(vec!["a".into(), "b".into()])).unwrap(),
+                ),
+            ),
+            ("sn", Value::Sparse(SparseVector::default())),
         ]
         .into_iter()
         .collect();

@@ -73,6 +73,9 @@ impl Fields {
             let field = Field { name: name.clone(), types: vec![ValueType::Str], ..Field::default() };
             merge(field, Some(property))
         }));
+        // Nothing is filtered by sparse vectors.
+        fields.retain(|field| field.types != [ValueType::Sparse]);
+        fields.iter_mut().for_each(|field| field.types.retain(|ty| *ty != ValueType::Sparse));
         let is_hidden = |field: &Field| field.property.as_ref().is_some_and(|property| property.sensitive);
         let all = fields.len();
         fields.retain(|field| !is_hidden(field));

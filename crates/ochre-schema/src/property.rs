@@ -158,6 +158,7 @@ pub const fn type_name(ty: ValueType) -> &'static str {
         ValueType::Ints => "list[int]",
         ValueType::Floats => "list[float]",
         ValueType::Strs => "list[string]",
+        ValueType::Sparse => "sparse_vector",
     }
 }
 

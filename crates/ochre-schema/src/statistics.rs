@@ -471,7 +471,7 @@ pub(crate) fn wilson(part: u64, whole: u64) -> f64 {
 
 impl KeyReport {
     /// A report of the counts alone: `counts` by the order of [`ValueType::ALL`], of `records` records.
-    pub fn of_counts(name: &str, counts: &[u64; 8], records: u64) -> Self {
+    pub fn of_counts(name: &str, counts: &[u64; ValueType::ALL.len()], records: u64) -> Self {
         let of =
             |ty: ValueType| counts[ValueType::ALL.iter().position(|other| *other == ty).expect("all types are there")];
         let count = counts.iter().sum();
@@ -486,6 +486,7 @@ impl KeyReport {
             ValueType::Floats,
             ValueType::Bools,
             ValueType::Strs,
+            ValueType::Sparse,
         ];
         let weight = |ty: ValueType| match ty {
             // Integers and floats together are numbers, and called floats.

@@ -1,10 +1,9 @@
 //! From what was found in data to a schema that accepts it, to indexes, and to names that look alike.
 
-use std::collections::BTreeMap;
-
 use ochre_model::ValueType;
 use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
+use std::collections::BTreeMap;
 
 use crate::format::Format;
 use crate::property::{Property, type_name};
@@ -59,7 +58,10 @@ pub fn suggest_schema(
         let types: Vec<&str> =
             types.iter().copied().filter(|name| *name != "list[int]" || !types.contains(&"list[float]")).collect();
         let mut property = Map::new();
-        property.insert("type".into(), if let [one] = types[..] { one.into() } else { json!(types) });
+        // No type that is declared stands for sparse vectors.
+        if !types.contains(&type_name(ValueType::Sparse)) {
+            property.insert("type".into(), if let [one] = types[..] { one.into() } else { json!(types) });
+        }
         // A name with `*` in it is a pattern, which cannot be required.
         if key.count == records && records >= SURE_RECORDS && !key.name.contains('*') {
             property.insert("required".into(), true.into());

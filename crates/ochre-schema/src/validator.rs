@@ -353,6 +353,8 @@ fn to_cel(value: &Value) -> cel::Value {
         Value::Ints(list) => list.iter().map(|i| cel::Value::from(*i)).collect::<Vec<_>>().into(),
         Value::Floats(list) => list.iter().map(|f| cel::Value::from(*f)).collect::<Vec<_>>().into(),
         Value::Strs(list) => list.iter().map(|s| cel::Value::from(s.as_str())).collect::<Vec<_>>().into(),
+        // Rules are about what people read.
+        Value::Sparse(_) => cel::Value::Null,
     }
 }
 

@@ -1,7 +1,9 @@
 //! Seeded generators of records, filters and operations, with collisions made likely.
 
 use fastrand::Rng;
-use ochre_model::{DocumentTest, Embeddings, Filter, MetadataPatch, RecordBatch, Scalar, Test, Value, WriteKind};
+use ochre_model::{
+    DocumentTest, Embeddings, Filter, MetadataPatch, RecordBatch, Scalar, SparseVector, Test, Value, WriteKind,
+};
 use regex::Regex;
 
 /// One step of a random workload.
@@ -66,13 +68,18 @@ impl Generator {
     }
 
     fn value(&mut self) -> Value {
-        match self.rng.u8(0..9) {
+        match self.rng.u8(0..10) {
             0 => Value::Bool(self.rng.bool()),
             1 | 2 => Value::Int(self.int()),
             3 | 4 => Value::Float(self.float()),
             5 => Value::Ints(vec![self.int(), self.int()]),
             6 => Value::Strs(vec![self.text()]),
             7 => Value::Floats(vec![self.float()]),
+            8 => {
+                let tokens = self.rng.bool().then(|| vec![self.text(), self.text()]);
+                let vector = SparseVector::new(vec![self.rng.u32(0..9), u32::MAX], vec![0.1, -2.0], tokens);
+                Value::Sparse(vector.expect("is well-formed"))
+            }
             _ => Value::Str(self.text()),
         }
     }

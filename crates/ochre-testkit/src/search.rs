@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use ochre_model::{Filter, GroupBy, GroupOrder, Knn, Rank, Space, Value};
+use ochre_model::{Filter, GroupBy, GroupOrder, Knn, KnnQuery, Rank, Space, SparseVector, Value};
 
 use crate::generate::Generator;
 use crate::oracle::{Oracle, OracleRecord, distance};
@@ -20,6 +20,8 @@ pub struct NaiveSearch {
     pub limit: Option<u32>,
     /// Skip this many.
     pub offset: u32,
+    /// The keys whose sparse vectors are weighted as BM25 has it.
+    pub bm25_keys: Vec<String>,
 }
 
 impl NaiveSearch {
@@ -34,12 +36,33 @@ impl NaiveSearch {
         page.map(|(index, score)| (oracle.records[index].id.clone(), score)).collect()
     }
 
+    /// The values of a sparse query, times how rare their indices are if the key is weighted.
+    fn weights(&self, key: &str, query: &SparseVector, records: &[OracleRecord]) -> Vec<(u32, f32)> {
+        let rarity = |wanted: u32| {
+            let has =
+                |record: &&OracleRecord| sparse(record, key).is_some_and(|vector| vector.indices().contains(&wanted));
+            let (all, having) = (records.len() as f32, records.iter().filter(has).count() as f32);
+            ((all - having + 0.5) / (having + 0.5)).ln_1p()
+        };
+        let is_weighted = self.bm25_keys.iter().any(|own| own == key);
+        query.iter().map(|(index, value)| (index, if is_weighted { rarity(index) * value } else { value })).collect()
+    }
+
     fn scored(&self, rank: &Rank, oracle: &Oracle, space: Space, matching: &[usize]) -> Vec<(usize, Option<f32>)> {
         let mut knns: Vec<(&Knn, Vec<(usize, f64)>)> = Vec::new();
         rank.for_each_knn(&mut |knn| {
-            let all =
-                matching.iter().map(|index| (*index, distance(space, &knn.query, &oracle.records[*index].embedding)));
-            let mut all: Vec<(usize, f64)> = all.collect();
+            let records = matching.iter().map(|index| (*index, &oracle.records[*index]));
+            let mut all: Vec<(usize, f64)> = match &knn.query {
+                KnnQuery::Embedding(query) => {
+                    records.map(|(index, record)| (index, distance(space, query, &record.embedding))).collect()
+                }
+                KnnQuery::Sparse { key, vector } => {
+                    let weights = self.weights(key, vector, &oracle.records);
+                    let distances =
+                        records.map(|(index, record)| (index, sparse_distance(&weights, sparse(record, key))));
+                    distances.filter_map(|(index, distance)| Some((index, distance?))).collect()
+                }
+            };
             all.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
             all.truncate(knn.limit as usize);
             knns.push((knn, all));
@@ -63,6 +86,20 @@ impl NaiveSearch {
         }
         scored.into_iter().map(|(index, score)| (index, Some(score))).collect()
     }
+}
+
+fn sparse<'r>(record: &'r OracleRecord, key: &str) -> Option<&'r SparseVector> {
+    match record.metadata.as_ref()?.get(key)? {
+        Value::Sparse(vector) => Some(vector),
+        _ => None,
+    }
+}
+
+/// One less the inner product; nothing if no index is shared.
+fn sparse_distance(query: &[(u32, f32)], vector: Option<&SparseVector>) -> Option<f64> {
+    let of = |wanted: u32| vector?.iter().find(|(index, _)| *index == wanted).map(|(_, value)| value);
+    let shared: Vec<f32> = query.iter().filter_map(|(index, weight)| Some(weight * of(*index)?)).collect();
+    (!shared.is_empty()).then(|| f64::from(1.0 - shared.iter().fold(0.0, |sum, part| sum + part)))
 }
 
 fn by_score(a: f32, b: f32) -> Ordering {
@@ -162,7 +199,7 @@ fn kept(group_by: &GroupBy, scored: &[(usize, f32)], records: &[OracleRecord]) -
 }
 
 /// A random expression of up to this depth, over queries that `query` makes.
-pub fn random_rank(generator: &mut Generator, depth: u32, query: &dyn Fn(&mut Generator) -> Vec<f32>) -> Rank {
+pub fn random_rank(generator: &mut Generator, depth: u32, query: &dyn Fn(&mut Generator) -> KnnQuery) -> Rank {
     let list = |generator: &mut Generator| -> Vec<Rank> {
         (0..generator.rng.usize(1..4)).map(|_| random_rank(generator, depth - 1, query)).collect()
     };

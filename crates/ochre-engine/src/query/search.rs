@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use ochre_index::{Hit, Nearest, Plan, Scores, Trace, evaluate_rank, nearest};
-use ochre_model::{Knn, budget};
+use ochre_index::{Hit, Nearest, NearestSparse, Plan, Scores, Trace, evaluate_rank, nearest};
+use ochre_model::{IndexSchema, Knn, KnnQuery, SparseIndex, budget};
 use ochre_store::{CollectionRow, Error as StoreError};
 
 use super::execute::{HIT_BYTES, HITS_MAX, log_decision, with_records};
@@ -111,22 +111,25 @@ impl Queries {
         let mut number = 0;
         let mut find = |knn: &Knn| {
             number += 1;
-            check_query(&knn.query, row.dimension, number)?;
-            if row.dimension.is_none() {
-                return Ok(Scores::new([], knn.default));
-            }
             budget::check()?;
-            let (hits, plan) = nearest(
-                &snapshot.view,
-                Nearest {
-                    query: &knn.query,
-                    k: knn.limit as usize,
-                    ef_search: row.schema.hnsw().ef_search,
-                    exact_max: self.settings.exact_records_max,
-                    matches: matches.as_ref(),
-                    hint: request.hint,
-                },
-            )?;
+            let (hits, plan) = match &knn.query {
+                KnnQuery::Embedding(query) => {
+                    check_query(query, row.dimension, number)?;
+                    if row.dimension.is_none() {
+                        return Ok(Scores::new([], knn.default));
+                    }
+                    let (ef_search, exact_max) = (row.schema.hnsw().ef_search, self.settings.exact_records_max);
+                    let (k, matches, hint) = (knn.limit as usize, matches.as_ref(), request.hint);
+                    nearest(&snapshot.view, Nearest { query, k, ef_search, exact_max, matches, hint })?
+                }
+                KnnQuery::Sparse { key, vector } => {
+                    let Some(SparseIndex { is_bm25 }) = row.schema.sparse_index(key) else {
+                        return Err(not_indexed(key, &row.schema, number));
+                    };
+                    let (k, matches) = (knn.limit as usize, matches.as_ref());
+                    snapshot.view.nearest_sparse(&NearestSparse { key, query: vector, is_bm25, k, matches })?
+                }
+            };
             plans.push(plan);
             #[expect(clippy::cast_precision_loss, reason = "places are shown as floats, as Chroma does")]
             let score =
@@ -219,4 +222,17 @@ fn check_query(query: &[f32], dimension: Option<usize>, number: usize) -> Result
         Some(expected) if expected != query.len() => Err(StoreError::Dimension { expected, got: query.len() }.into()),
         _ => Ok(()),
     }
+}
+
+/// What is told of a key without an index of sparse vectors.
+fn not_indexed(key: &str, schema: &IndexSchema, number: usize) -> Error {
+    let keys = schema.sparse_keys();
+    let has =
+        if keys.is_empty() { "no key has one".to_owned() } else { format!("there is one of {}", keys.join(", ")) };
+    Error::invalid_field(
+        "rank",
+        format!(
+            "$knn number {number} searches '{key}', which has no enabled index of sparse vectors ({has}): declare it in the schema with which the collection is created"
+        ),
+    )
 }

@@ -2,15 +2,20 @@
 //! what of a search is refused.
 
 use ochre_engine::model::{
-    Embeddings, GroupBy, GroupOrder, Knn, MetadataPatch, Rank, RecordBatch, Space, Value, WriteKind,
+    Embeddings, GroupBy, GroupOrder, IndexSchema, Knn, KnnQuery, MetadataPatch, Rank, RecordBatch, Space, SparseVector,
+    Value, WriteKind,
 };
-use ochre_engine::{Collection, Error, Include, Search, SearchRequest, Select, Strategy};
+use ochre_engine::{Collection, CollectionOptions, Database, Error, Include, Search, SearchRequest, Select, Strategy};
 use ochre_testkit::{Generator, NaiveSearch, Operation, Oracle, random_rank};
 
-use crate::support::{collection, open, step};
+use serde_json::json;
+
+use crate::support::{open, step};
 
 const DIMENSION: usize = 6;
 const KEYS: [&str; 3] = ["group", "order", "other"];
+/// The second is weighted as BM25 has it.
+const SPARSE_KEYS: [&str; 2] = ["sparse", "words"];
 
 /// Embeddings of small integers: distances are exact, and many are equal.
 fn embedding(generator: &mut Generator) -> Vec<f32> {
@@ -29,7 +34,32 @@ fn metadata(generator: &mut Generator) -> MetadataPatch {
         };
         pairs.push((key.to_owned(), Some(value)));
     }
+    for key in SPARSE_KEYS {
+        if generator.rng.u8(0..4) > 0 {
+            pairs.push((key.to_owned(), Some(Value::Sparse(sparse(generator)))));
+        } else if generator.rng.bool() {
+            pairs.push((key.to_owned(), Some(Value::Int(1))));
+        }
+    }
     MetadataPatch::parse(pairs).unwrap()
+}
+
+/// A sparse vector of few indices out of few, some of them large, with values of both signs.
+fn sparse(generator: &mut Generator) -> SparseVector {
+    let mut indices: Vec<u32> = (0..generator.rng.usize(0..6)).map(|_| generator.rng.u32(0..12)).collect();
+    indices.extend(generator.rng.bool().then_some(u32::MAX));
+    indices.sort_unstable();
+    indices.dedup();
+    let value = |_: &u32| *generator.rng.choice(&[0.5, 1.0, 2.0, 0.1, -1.0, 3.7]).unwrap();
+    let values = indices.iter().map(value).collect();
+    SparseVector::new(indices, values, None).unwrap()
+}
+
+fn query(generator: &mut Generator) -> KnnQuery {
+    match generator.rng.u8(0..4) {
+        0 | 1 => KnnQuery::Embedding(embedding(generator)),
+        _ => KnnQuery::Sparse { key: (*generator.rng.choice(&SPARSE_KEYS).unwrap()).into(), vector: sparse(generator) },
+    }
 }
 
 fn operation(generator: &mut Generator) -> Operation {
@@ -45,7 +75,7 @@ fn operation(generator: &mut Generator) -> Operation {
 }
 
 fn search(generator: &mut Generator) -> NaiveSearch {
-    let rank = (generator.rng.u8(0..8) > 0).then(|| random_rank(generator, 3, &embedding));
+    let rank = (generator.rng.u8(0..8) > 0).then(|| random_rank(generator, 3, &query));
     let key = |generator: &mut Generator| (*generator.rng.choice(&KEYS).unwrap()).to_owned();
     let group_by = (rank.is_some() && generator.rng.bool()).then(|| GroupBy {
         keys: (0..generator.rng.usize(1..3)).map(|_| key(generator)).collect(),
@@ -61,6 +91,7 @@ fn search(generator: &mut Generator) -> NaiveSearch {
         group_by,
         limit: generator.rng.bool().then(|| generator.rng.u32(0..20)),
         offset: generator.rng.u32(0..4),
+        bm25_keys: vec!["words".into()],
     }
 }
 
@@ -70,7 +101,7 @@ fn same(tests: &Collection, oracle: &Oracle, generator: &mut Generator) -> usize
         searches: searches
             .iter()
             .cloned()
-            .map(|NaiveSearch { filter, rank, group_by, limit, offset }| Search {
+            .map(|NaiveSearch { filter, rank, group_by, limit, offset, .. }| Search {
                 filter,
                 rank,
                 group_by,
@@ -101,6 +132,17 @@ fn same(tests: &Collection, oracle: &Oracle, generator: &mut Generator) -> usize
     answer.results.iter().map(Vec::len).sum()
 }
 
+fn searched(database: &Database) -> Collection {
+    let index =
+        |bm25: bool| json!({"sparse_vector": {"sparse_vector_index": {"enabled": true, "config": {"bm25": bm25}}}});
+    let hnsw = json!({"ef_search": 10, "sync_threshold": 20, "batch_size": 7});
+    let embedding = json!({"float_list": {"vector_index": {"enabled": true, "config": {"hnsw": hnsw}}}});
+    let keys = json!({"sparse": index(false), "words": index(true), "#embedding": embedding});
+    let schema = IndexSchema::complete(&json!({"defaults": {}, "keys": keys})).unwrap();
+    let options = CollectionOptions { schema: Some(schema), get_or_create: true, ..CollectionOptions::default() };
+    database.create_collection_in("default_tenant", "default_database", "searched", options).unwrap()
+}
+
 #[test]
 fn searches_find_what_the_naive_evaluator_finds() {
     let folder = tempfile::tempdir().unwrap();
@@ -109,7 +151,7 @@ fn searches_find_what_the_naive_evaluator_finds() {
     let mut database = open(folder.path());
     let mut found = 0;
     for _ in 0..150 {
-        let tests = collection(&database, Space::L2);
+        let tests = searched(&database);
         let operation = operation(&mut generator);
         step(&tests, &mut oracle, operation);
         for _ in 0..6 {
@@ -129,7 +171,7 @@ fn searches_find_what_the_naive_evaluator_finds() {
 }
 
 /// Three records at distances 0, 1 and 4 from the origin.
-fn three(database: &ochre_engine::Database) -> Collection {
+fn three(database: &Database) -> Collection {
     let tests = database.create_collection("tests").unwrap();
     let metadata =
         |pairs: &[(&str, Value)]| pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
@@ -146,7 +188,7 @@ fn three(database: &ochre_engine::Database) -> Collection {
 
 #[test]
 fn only_what_is_selected_comes_back() {
-    let database = ochre_engine::Database::ephemeral().unwrap();
+    let database = Database::ephemeral().unwrap();
     let tests = three(&database);
     let mut by_n = Search::by(Knn::new([0.0, 0.0]));
     by_n.select = Select { include: Include::NONE, keys: vec!["n".into(), "absent".into()] };
@@ -162,7 +204,7 @@ fn only_what_is_selected_comes_back() {
 
 #[test]
 fn what_cannot_be_searched_is_refused_with_its_place() {
-    let database = ochre_engine::Database::ephemeral().unwrap();
+    let database = Database::ephemeral().unwrap();
     let tests = three(&database);
     let refused = |search: Search, text: &str| {
         let error =
@@ -174,6 +216,8 @@ fn what_cannot_be_searched_is_refused_with_its_place() {
         );
     };
     let near = || Knn::new([0.0, 0.0]);
+    let words = SparseVector::new(vec![1], vec![1.0], None).unwrap();
+    refused(Search::by(Knn::sparse("words", words)), "no enabled index of sparse vectors (no key has one)");
     refused(Search::by(Knn::new([0.0])), "dimension of 2, got 1");
     refused(Search::by(Knn::new([f32::NAN, 0.0])), "searches[1].rank: the query of $knn number 1");
     refused(Search::by(Knn::new(Vec::new())), "searches[1].rank");

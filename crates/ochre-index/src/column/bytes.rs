@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use ochre_model::{Value, ValueType};
+use ochre_model::{SparseVector, Value, ValueType};
 
 use super::{Chunk, Column, Dictionary, Lane, TypeCounts};
 use crate::bitmap::{CHUNK, WORDS};
@@ -197,7 +197,12 @@ fn write_list(list: &Value, out: &mut Sink<'_>) -> io::Result<()> {
             out.number(items.len() as u64)?;
             return items.iter().try_for_each(|item| out.text(item));
         }
-        _ => unreachable!("only lists stand among the lists"),
+        Value::Sparse(vector) => {
+            vector.indices().iter().for_each(|index| index.put(&mut bytes));
+            vector.values().iter().for_each(|value| value.to_bits().put(&mut bytes));
+            vector.len()
+        }
+        _ => unreachable!("only lists and sparse vectors stand among the lists"),
     };
     out.number(count as u64)?;
     out.bytes(&bytes)
@@ -216,6 +221,11 @@ fn read_list(from: &mut Source<'_>) -> Option<Value> {
         ValueType::Floats => items(from, count).map(Value::Floats),
         ValueType::Strs => {
             (0..count).map(|_| from.text().map(str::to_owned)).collect::<Option<Vec<_>>>().map(Value::Strs)
+        }
+        ValueType::Sparse => {
+            let indices = items(from, count)?;
+            let values = items::<u32>(from, count)?.into_iter().map(f32::from_bits).collect();
+            SparseVector::new(indices, values, None).ok().map(Value::Sparse)
         }
         _ => None,
     }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 
 use ochre_model::{
-    Declaration, DeclarationChange, Metadata, MetadataPatch, SCHEMA_KEY, VALIDATING_PARTY_KEY, VALIDATION_TYPE_KEY,
-    ValidatingParty, ValidationType, Value,
+    Declaration, DeclarationChange, InvalidSparseVector, Metadata, MetadataPatch, SCHEMA_KEY, VALIDATING_PARTY_KEY,
+    VALIDATION_TYPE_KEY, ValidatingParty, ValidationType, Value,
 };
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -31,7 +31,7 @@ pub enum UpdateMetadataValue {
     Value(MetadataValue),
 }
 
-/// A sparse vector: parsed and checked, not served yet.
+/// A sparse vector, not checked yet.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct SparseVector {
     /// Strictly ascending.
@@ -44,11 +44,9 @@ pub struct SparseVector {
 }
 
 impl SparseVector {
-    pub(super) fn is_valid(&self) -> bool {
-        self.indices.len() == self.values.len()
-            && self.indices.windows(2).all(|pair| pair[0] < pair[1])
-            && self.values.iter().all(|value| value.is_finite())
-            && self.tokens.as_ref().is_none_or(|tokens| tokens.len() == self.indices.len())
+    /// The vector.
+    pub(super) fn into_vector(self) -> Result<ochre_model::SparseVector, InvalidSparseVector> {
+        ochre_model::SparseVector::new(self.indices, self.values, self.tokens)
     }
 }
 
@@ -87,7 +85,6 @@ impl From<MetadataValue> for UpdateMetadataValue {
 pub(crate) fn patches<V: Into<UpdateMetadataValue>>(
     metadatas: Vec<Option<HashMap<String, V>>>,
 ) -> Result<Vec<Option<MetadataPatch>>, Refused> {
-    let mut sparse = None;
     let patches = metadatas.into_iter().enumerate().map(|(index, metadata)| {
         let invalid = || Refused::Invalid(format!("Validation error: metadatas: Invalid metadata at index {index}"));
         let Some(metadata) = metadata else { return Ok(None) };
@@ -100,19 +97,19 @@ pub(crate) fn patches<V: Into<UpdateMetadataValue>>(
                 UpdateMetadataValue::Value(MetadataValue::Plain(None)) => {
                     pairs.push((key, Some(Value::Ints(Vec::new()))))
                 }
-                UpdateMetadataValue::Value(MetadataValue::Sparse(vector)) if vector.is_valid() => sparse = Some(key),
-                UpdateMetadataValue::Value(MetadataValue::Sparse(_)) => return Err(invalid()),
+                UpdateMetadataValue::Value(MetadataValue::Sparse(vector)) => {
+                    let vector = vector.into_vector().map_err(|error| {
+                        Refused::Invalid(format!(
+                            "Validation error: metadatas: Invalid metadata at index {index}: {key}: {error}"
+                        ))
+                    })?;
+                    pairs.push((key, Some(Value::Sparse(vector))));
+                }
             }
         }
         MetadataPatch::parse(pairs).map(Some).map_err(|_| invalid())
     });
-    let patches = patches.collect::<Result<Vec<_>, _>>()?;
-    match sparse {
-        Some(key) => Err(Refused::Unimplemented(format!(
-            "Unimplemented: Sparse vector is not supported for local chroma: {key}. Until sparse vectors are served, use a dense embedding and a where_document filter"
-        ))),
-        None => Ok(patches),
-    }
+    patches.collect()
 }
 
 /// A collection's metadata as clients send it: the keys that declare a schema may hold any JSON.

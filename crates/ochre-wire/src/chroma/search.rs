@@ -1,12 +1,13 @@
 //! Bodies of search: filters, rank expressions, groups and selections, as Chroma's `Search` builders write them.
 
-use ochre_model::{Filter, GroupBy, GroupOrder, Knn, Rank};
+use ochre_model::{Filter, GroupBy, GroupOrder, Knn, KnnQuery, Rank};
 use serde::Deserialize;
 use serde_json::Value as Json;
 use utoipa::ToSchema;
 
 use super::embeddings::QueryNumber;
 use super::filter::search_filter;
+use super::metadata::SparseVector;
 use crate::Refused;
 
 /// The key that means a record's embedding.
@@ -117,7 +118,7 @@ enum RankExpr {
 enum QueryVector {
     Dense(Vec<QueryNumber>),
     Text(String),
-    Sparse(super::metadata::SparseVector),
+    Sparse(SparseVector),
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -298,13 +299,25 @@ impl RankExpr {
             Self::Knn { query, key, limit, default, return_rank } => {
                 let key = key.as_deref().unwrap_or(EMBEDDING);
                 let query = match query {
-                    QueryVector::Dense(query) => query,
-                    QueryVector::Sparse(vector) if !vector.is_valid() => {
-                        return refused(".$knn.query: Invalid sparse vector in KNN query".into());
+                    QueryVector::Dense(query) if key == EMBEDDING => {
+                        KnnQuery::Embedding(query.iter().map(|number| number.0).collect())
                     }
-                    QueryVector::Sparse(_) => {
-                        return refused(format!(".$knn.key: no sparse vectors are indexed under '{key}'"));
+                    QueryVector::Dense(_) => {
+                        return refused(format!(
+                            ".$knn.key: '{key}' has no index of embeddings; those of records are searched under {EMBEDDING}"
+                        ));
                     }
+                    QueryVector::Sparse(_) if key.starts_with('#') => {
+                        return refused(format!(
+                            ".$knn.key: '{key}' is no metadata key, which sparse vectors are under"
+                        ));
+                    }
+                    QueryVector::Sparse(vector) => match vector.clone().into_vector() {
+                        Ok(vector) => KnnQuery::Sparse { key: key.to_owned(), vector },
+                        Err(error) => {
+                            return refused(format!(".$knn.query: Invalid sparse vector in KNN query: {error}"));
+                        }
+                    },
                     QueryVector::Text(text) => {
                         let shown: String = text.chars().take(SHOWN_CHARACTERS_MAX).collect();
                         return refused(format!(
@@ -312,13 +325,8 @@ impl RankExpr {
                         ));
                     }
                 };
-                if key != EMBEDDING {
-                    return refused(format!(
-                        ".$knn.key: '{key}' has no index of embeddings; those of records are searched under {EMBEDDING}"
-                    ));
-                }
                 Rank::Knn(Knn {
-                    query: query.iter().map(|number| number.0).collect(),
+                    query,
                     limit: limit.unwrap_or(KNN_LIMIT),
                     default: default.as_ref().map(|number| finite(number, "$knn.default")).transpose()?,
                     return_rank: return_rank.unwrap_or(false),
