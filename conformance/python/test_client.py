@@ -245,6 +245,28 @@ def test_searches_score_filter_group_and_select(notes):
     assert [row["id"] for row in found.rows()[0]] == found["ids"][0]
 
 
+@differs("search")
+def test_sparse_vectors_are_stored_returned_and_searched(client):
+    from chromadb import K, Knn, Rrf, Schema, Search, SparseVector, SparseVectorIndexConfig
+
+    schema = Schema().create_index(key="words", config=SparseVectorIndexConfig())
+    notes = client.create_collection("sparse", schema=schema, embedding_function=None)
+    vectors = [SparseVector(indices=[1, 5], values=[1.0, 2.0]), SparseVector(indices=[5], values=[0.5]),
+               SparseVector(indices=[9], values=[1.0], labels=["nine"])]
+    notes.add(ids=["a", "b", "c"], embeddings=[[1, 0], [0, 1], [1, 1]], metadatas=[{"words": v} for v in vectors])
+    assert [m["words"] for m in notes.get()["metadatas"]] == vectors
+    by_words = Knn(query=SparseVector(indices=[5], values=[2.0]), key="words")
+    found = notes.search(Search().rank(by_words).select(K.SCORE))
+    assert (found["ids"][0], found["scores"][0]) == (["a", "b"], [-3.0, 0.0])
+    ranks = [Knn(query=[0.0, 1.0], return_rank=True, limit=2), by_words.__class__(**{**vars(by_words), "return_rank": True, "default": 9.0})]
+    assert notes.search(Search().rank(Rrf(ranks)).limit(1))["ids"][0] == ["b"]
+    with pytest.raises(InvalidArgumentError, match="other"):
+        notes.search(Search().rank(Knn(query=SparseVector(indices=[5], values=[2.0]), key="other")))
+    notes.update(ids=["a"], metadatas=[{"words": None}])
+    notes.delete(ids=["b"])
+    assert notes.search(Search().rank(by_words))["ids"] == [[]]
+
+
 @covers("Collection.fork", "Collection.fork_count", "Collection.attach_function",
         "Collection.detach_function", "Collection.get_attached_function")
 def test_what_a_single_node_does_not_serve_says_so(notes):

@@ -11,18 +11,28 @@ use uuid::Uuid;
 use crate::body::Query;
 use crate::error::ApiError;
 
-/// The collection that a data route names: by UUID, within the tenant and database of the path.
+/// The collection that a data route names, within the tenant and database of the path: by UUID, or by name where
+/// the path has none.
 pub(crate) fn collection(database: &Database, path: &CollectionPath) -> Result<Collection, ApiError> {
-    match database.collection_by_id(path.uuid()?) {
-        Ok(collection) => within(collection, path),
-        Err(error) if error.not_found().is_some() => Err(path.missing()),
-        Err(error) => Err(error.into()),
+    match path.uuid() {
+        Ok(id) => match database.collection_by_id(id) {
+            Ok(collection) => within(collection, path),
+            Err(error) if error.not_found().is_some() => Err(path.missing()),
+            Err(error) => Err(error.into()),
+        },
+        Err(no_uuid) => match database.collection_in(&path.tenant, &path.database, &path.collection) {
+            Ok(collection) => Ok(collection),
+            // As Chroma answers, which takes nothing but UUIDs here.
+            Err(error) if error.not_found().is_some() => Err(no_uuid),
+            Err(error) => Err(error.into()),
+        },
     }
 }
 
-/// As [`collection`], if the catalog has it in memory: nothing is read from disk, so it may be called on any thread.
+/// As [`collection`], if it is named by its UUID and the catalog has it in memory: nothing is read from disk, so it may
+/// be called on any thread.
 pub(crate) fn collection_in_memory(database: &Database, path: &CollectionPath) -> Result<Option<Collection>, ApiError> {
-    let found = database.collection_in_memory(path.uuid()?);
+    let found = path.uuid().ok().and_then(|id| database.collection_in_memory(id));
     found.map(|collection| within(collection, path)).transpose()
 }
 

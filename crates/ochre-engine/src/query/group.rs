@@ -16,10 +16,14 @@ pub(super) fn grouped(view: &View, scored: Vec<(u32, f32)>, group_by: &GroupBy) 
         order: Vec<Option<Value>>,
     }
     let single = |field, key: &str, offset| match view.value(key, offset) {
-        Some(Value::Bools(_) | Value::Ints(_) | Value::Floats(_) | Value::Strs(_)) => Err(Error::invalid_field(
-            field,
-            format!("records have lists under '{key}', which are in no order: use a key with single values"),
-        )),
+        Some(Value::Bools(_) | Value::Ints(_) | Value::Floats(_) | Value::Strs(_) | Value::Sparse(_)) => {
+            Err(Error::invalid_field(
+                field,
+                format!(
+                    "records have lists or sparse vectors under '{key}', which are in no order: use a key with single values"
+                ),
+            ))
+        }
         value => Ok(value),
     };
     let mut members = Vec::with_capacity(scored.len());

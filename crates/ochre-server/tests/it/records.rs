@@ -56,6 +56,28 @@ async fn a_read_looks_its_collection_up_once() {
 }
 
 #[tokio::test]
+async fn records_are_reached_by_the_name_of_their_collection() {
+    let server = TestServer::start();
+    let notes = server.filled("notes", 3).await;
+    let by_name = format!("{}/notes", notes.rsplit_once('/').unwrap().0);
+    let record = json!({"ids": ["new"], "embeddings": [[9, 1]]});
+    server.post(&format!("{by_name}/add"), record).await;
+    assert_eq!(server.get(&format!("{notes}/count")).await.ok(), 4);
+    let found =
+        server.post(&format!("{by_name}/query"), json!({"query_embeddings": [[9, 1]], "n_results": 1})).await.ok();
+    assert_eq!(found["ids"], json!([["new"]]));
+    let text = server.get(&format!("{by_name}-unknown/count")).await.refused(400);
+    assert!(text.contains("not a valid UUID"), "{text}");
+    // A collection that is named like the id of another is reached by its own id.
+    let id = notes.rsplit('/').next().unwrap();
+    let namesake = server.collection(id).await;
+    assert_eq!(server.get(&format!("{notes}/count")).await.ok(), 4);
+    assert_eq!(server.get(&format!("{namesake}/count")).await.ok(), 0);
+    server.ask("DELETE", &format!("{by_name}"), None).await.ok();
+    server.get(&format!("{notes}/count")).await.refused(404);
+}
+
+#[tokio::test]
 async fn a_deleted_collection_is_not_found_by_any_route() {
     let server = TestServer::start();
     let notes = server.filled("notes", 3).await;

@@ -290,6 +290,10 @@ fn index_schema(payload: CreateCollectionPayload, metadata: Option<&Metadata>) -
     if let Some(space) = configuration.spann.as_ref().and_then(|spann| spann.space) {
         hnsw.space = space.into();
     }
+    let mut legacy = HnswConfiguration::default();
+    if let Some(metadata) = metadata {
+        legacy_parameters(metadata, &mut legacy)?;
+    }
     let mut function = configuration.embedding_function.as_ref().map(to_json);
     if let Some(given) = payload.schema {
         let given = serde_json::to_value(json!({
@@ -297,30 +301,28 @@ fn index_schema(payload: CreateCollectionPayload, metadata: Option<&Metadata>) -
             "source_attached_function_id": given.source_attached_function_id,
         }))
         .unwrap_or_default();
-        let mut schema = IndexSchema::complete(&given).map_err(|error| Refused::Invalid(error.to_string()))?;
+        let schema = IndexSchema::complete(&given).map_err(|error| Refused::Invalid(error.to_string()))?;
         if !schema.is_default() {
-            if hnsw != HnswConfiguration::default() {
+            let default = HnswConfiguration::default();
+            if (&hnsw, &legacy) != (&default, &default) || !function.as_ref().is_none_or(is_always_sent) {
                 return Err(Refused::Invalid(
                     "Failed to reconcile schema: Cannot set both collection config and schema simultaneously".into(),
                 ));
-            }
-            // Clients describe their embedding function in the configuration even when they send a schema.
-            if schema.embedding_function().is_none() && function.is_some() {
-                schema.set_embedding_function(function.as_ref());
             }
             return Ok(schema);
         }
         function = function.or_else(|| schema.embedding_function().cloned());
     }
-    if let Some(metadata) = metadata {
-        let mut legacy = HnswConfiguration::default();
-        legacy_parameters(metadata, &mut legacy)?;
-        // Who configured anything beyond the defaults knows the configuration: it is used alone.
-        if hnsw == HnswConfiguration::default() && configuration.spann.is_none_or(|spann| spann.space.is_none()) {
-            hnsw = legacy;
-        }
+    // Who configured anything beyond the defaults knows the configuration: it is used alone.
+    if hnsw == HnswConfiguration::default() && configuration.spann.is_none_or(|spann| spann.space.is_none()) {
+        hnsw = legacy;
     }
     Ok(IndexSchema::new(&hnsw, function.as_ref()))
+}
+
+/// Whether a description of an embedding function is one that clients send whatever is configured.
+fn is_always_sent(function: &Json) -> bool {
+    function["type"] == "unknown" || function["type"] == "known" && function["name"] == "default"
 }
 
 fn to_json(function: &EmbeddingFunction) -> Json {

@@ -5,8 +5,8 @@ use ochre_model::{Filter, Scalar, Test, Value};
 use ochre_wire::admin::explain::Explain;
 use ochre_wire::admin::indexes::{IndexEstimate, IndexList, IndexVerification, SuggestionList};
 use ochre_wire::{
-    AddCollectionRecordsPayload, IncludeList, Row, UpdateCollectionRecordsPayload, document_filter, get_response,
-    metadata_filter, query_response,
+    AddCollectionRecordsPayload, IncludeList, Row, UpdateCollectionRecordsPayload, create_options, document_filter,
+    get_response, metadata_filter, query_response,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -186,4 +186,42 @@ fn answers_of_administration_are_read_as_they_were_written() {
             "fell_back": false, "measured": 3, "tail": 4}],
         "text": "t",
     }));
+}
+
+#[test]
+fn a_schema_and_another_configuration_are_refused_together() {
+    let cosine = json!({"vector_index": {"enabled": true, "config": {"space": "cosine"}}});
+    let own = json!({"defaults": {}, "keys": {"#embedding": {"float_list": cosine}}});
+    let function =
+        |name: &str| json!({"configuration": {"embedding_function": {"type": "known", "name": name, "config": {}}}});
+    let cases = [
+        (json!({}), true),
+        (function("default"), true),
+        (json!({"configuration": {"embedding_function": {"type": "unknown"}}}), true),
+        (json!({"configuration": {"hnsw": {"space": "l2"}}, "metadata": {"hnsw:space": "l2"}}), true),
+        (json!({"configuration": {"spann": {"search_nprobe": 3}}}), true),
+        (function("openai"), false),
+        (json!({"configuration": {"embedding_function": {"type": "legacy"}}}), false),
+        (json!({"configuration": {"hnsw": {"space": "cosine"}}}), false),
+        (json!({"configuration": {"spann": {"space": "ip"}}}), false),
+        (json!({"metadata": {"hnsw:space": "cosine"}}), false),
+        (json!({"metadata": {"hnsw:M": 40}}), false),
+    ];
+    for (more, is_accepted) in cases {
+        let mut body = json!({"name": "notes", "schema": own, "metadata": null});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let made = create_options(parsed(&body));
+        match made {
+            Ok(options) => {
+                assert!(is_accepted, "{body}");
+                assert_eq!((options.schema.hnsw().space.name(), options.schema.embedding_function()), ("cosine", None));
+            }
+            Err(refused) => {
+                assert!(!is_accepted && refused.to_string().contains("Cannot set both"), "{refused}: {body}")
+            }
+        }
+        // With a schema that says nothing the configuration counts.
+        body["schema"] = json!({"defaults": {}, "keys": {}});
+        assert!(create_options(parsed(&body)).is_ok(), "{body}");
+    }
 }
