@@ -233,19 +233,25 @@ impl IndexSchema {
         self.is_text_searchable
     }
 
-    /// Adds a key that was seen in records, with the index its type has by default; `true` if that
-    /// changed anything.
+    /// Adds a key that was seen in records, with the indexes its type has by default, a list with those of its
+    /// elements; `true` if that changed anything.
     pub fn learn(&mut self, key: &str, ty: ValueType) -> bool {
-        let Some((kind, index)) = index_of(ty) else { return false };
+        let kind = match ty {
+            ValueType::Bool | ValueType::Bools => "bool",
+            ValueType::Int | ValueType::Ints => "int",
+            ValueType::Float | ValueType::Floats => "float",
+            ValueType::Str | ValueType::Strs => "string",
+            ValueType::Sparse => "sparse_vector",
+        };
         if self.document["keys"].get(key).is_some_and(|types| types.get(kind).is_some()) {
             return false;
         }
         let document = Arc::make_mut(&mut self.document);
-        let default = document["defaults"][kind][index].clone();
+        let default = document["defaults"][kind].clone();
         if !document["keys"][key].is_object() {
             document["keys"][key] = json!({});
         }
-        document["keys"][key][kind] = json!({ index: default });
+        document["keys"][key][kind] = default;
         true
     }
 }
@@ -281,14 +287,13 @@ fn in_order(space: Space, function: Option<Json>, source_key: Option<Json>, hnsw
     members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
-/// The names under which a type's index stands in the document.
+/// The names under which a scalar type's index stands in the document.
 const fn index_of(ty: ValueType) -> Option<(&'static str, &'static str)> {
     match ty {
         ValueType::Str => Some(("string", "string_inverted_index")),
         ValueType::Int => Some(("int", "int_inverted_index")),
         ValueType::Float => Some(("float", "float_inverted_index")),
         ValueType::Bool => Some(("bool", "bool_inverted_index")),
-        ValueType::Sparse => Some(("sparse_vector", "sparse_vector_index")),
         _ => None,
     }
 }
@@ -412,6 +417,10 @@ mod tests {
         assert!(schema.learn("a", ValueType::Str));
         assert!(!schema.learn("a", ValueType::Str));
         assert!(schema.learn("a", ValueType::Int));
+        assert!(!schema.learn("a", ValueType::Ints));
+        assert!(schema.learn("tags", ValueType::Strs));
+        let off = json!({"enabled": false, "config": {}});
+        assert_eq!(schema.as_json()["keys"]["tags"], json!({"string": {"fts_index": off, "string_inverted_index": off}}));
         assert!(!schema.is_filterable("a", ValueType::Str));
         assert!(schema.is_filterable("a", ValueType::Int));
         assert!(!schema.is_filterable("unseen", ValueType::Str));

@@ -91,7 +91,7 @@ fn no_index_changes_an_answer_whatever_it_covers_and_whatever_changed_since() {
             view.set_metadata(to as u32, metadata.as_ref().unwrap_or(&Metadata::default()));
             oracle.records[to].metadata = metadata;
         }
-        for number in 0..250 {
+        for number in 0..400 {
             let mut filter = generator.filter(3);
             if number % 2 == 0 {
                 // Conjunctions of what is there, so that something is found.
