@@ -20,7 +20,7 @@ use ochre_model::{Value, ValueType};
 use parking_lot::RwLock;
 
 use crate::bitmap::{Bitmap, Bits, CHUNK, WORDS, Words};
-use crate::sparse::Postings;
+use crate::postings::Postings;
 
 /// Strings given between two questions whether the request may go on.
 const STRINGS_AT_ONCE: usize = 1024;

@@ -16,6 +16,7 @@ mod estimate;
 mod evaluate;
 mod graph;
 mod planner;
+mod postings;
 mod records;
 mod scores;
 mod sparse;

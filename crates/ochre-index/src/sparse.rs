@@ -9,70 +9,8 @@ use ochre_model::budget::{self, Exceeded};
 
 use crate::bitmap::{Bitmap, CHUNK};
 use crate::planner::{Best, Hit, Plan, Strategy};
+use crate::postings::Postings;
 use crate::view::View;
-
-/// The sparse vectors of a chunk, by their indices.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Postings {
-    /// The indices that any of them has, ascending.
-    indices: Vec<u32>,
-    /// Where the postings of each begin, and where the last end.
-    starts: Vec<u32>,
-    /// The smallest and the largest value under each.
-    bounds: Vec<(f32, f32)>,
-    /// The offsets in the chunk, ascending for each index …
-    locals: Vec<u16>,
-    /// … and the values.
-    values: Vec<f32>,
-}
-
-impl Postings {
-    /// Those of some vectors, by ascending offset.
-    pub(crate) fn of<'v>(vectors: impl Iterator<Item = (u16, &'v SparseVector)>) -> Self {
-        let mut all: Vec<(u32, u16, f32)> = vectors
-            .flat_map(|(local, vector)| vector.iter().map(move |(index, value)| (index, local, value)))
-            .collect();
-        all.sort_unstable_by_key(|(index, local, _)| (*index, *local));
-        let mut postings =
-            Self { locals: Vec::with_capacity(all.len()), values: Vec::with_capacity(all.len()), ..Self::default() };
-        for (index, local, value) in all {
-            match (postings.indices.last(), postings.bounds.last_mut()) {
-                (Some(last), Some((low, high))) if *last == index => (*low, *high) = (low.min(value), high.max(value)),
-                _ => {
-                    postings.indices.push(index);
-                    postings.starts.push(to_u32(postings.locals.len()));
-                    postings.bounds.push((value, value));
-                }
-            }
-            postings.locals.push(local);
-            postings.values.push(value);
-        }
-        postings.starts.push(to_u32(postings.locals.len()));
-        postings
-    }
-
-    fn place(&self, index: u32) -> Option<usize> {
-        self.indices.binary_search(&index).ok()
-    }
-
-    fn len(&self, place: usize) -> usize {
-        (self.starts[place + 1] - self.starts[place]) as usize
-    }
-
-    /// The offsets and values under an index, by its place.
-    fn get(&self, place: usize) -> impl Iterator<Item = (u16, f32)> {
-        let range = self.starts[place] as usize..self.starts[place + 1] as usize;
-        self.locals[range.clone()].iter().copied().zip(self.values[range].iter().copied())
-    }
-
-    pub(crate) fn heap_bytes(&self) -> usize {
-        self.indices.len() * 16 + self.locals.len() * 6
-    }
-}
-
-fn to_u32(count: usize) -> u32 {
-    u32::try_from(count).expect("a chunk has fewer than 2³² postings")
-}
 
 /// A query for sparse vectors.
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +74,9 @@ impl View {
                 is_found[at] = false;
                 if within[at / 64] >> (at % 64) & 1 == 1 {
                     plan.reranked += 1;
-                    best.offer(Hit { offset: first + u32::from(local), distance: 1.0 - sum });
+                    // Products that are too large for a number in both directions add up to none: those come last.
+                    let distance = if sum.is_nan() { f32::INFINITY } else { 1.0 - sum };
+                    best.offer(Hit { offset: first + u32::from(local), distance });
                 }
             }
         }
@@ -164,7 +104,7 @@ impl View {
 /// A distance that no vector of a chunk is below.
 fn nearest_possible(postings: &Postings, terms: &[(usize, f32)]) -> f32 {
     let most = terms.iter().map(|(place, weight)| {
-        let (low, high) = postings.bounds[*place];
+        let (low, high) = postings.bounds(*place);
         f64::from((weight * low).max(weight * high).max(0.0))
     });
     // The sums are rounded: by less than this share of what is added up.
@@ -173,4 +113,54 @@ fn nearest_possible(postings: &Postings, terms: &[(usize, f32)]) -> f32 {
     #[expect(clippy::cast_possible_truncation, reason = "a bound, with a margin")]
     let nearest = (1.0 - most - margin) as f32;
     nearest - nearest.abs() * f32::EPSILON
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ochre_model::{Space, Value};
+
+    fn vector(pairs: &[(u32, f32)]) -> SparseVector {
+        SparseVector::new(pairs.iter().map(|pair| pair.0).collect(), pairs.iter().map(|pair| pair.1).collect(), None)
+            .expect("is well-formed")
+    }
+
+    fn found(view: &View, query: &SparseVector, k: usize) -> Vec<(u32, f32)> {
+        let wanted = NearestSparse { key: "words", query, is_bm25: false, k, matches: None };
+        let (hits, _) = view.nearest_sparse(&wanted).expect("may go on");
+        hits.iter().map(|hit| (hit.offset, hit.distance)).collect()
+    }
+
+    #[test]
+    fn changed_and_removed_vectors_are_found_as_they_are_now() {
+        let mut view = View::new(Space::L2);
+        for offset in 0..3 {
+            view.set_vector(offset, u64::from(offset) + 1, None);
+            view.set_value(offset, "words", &Value::Sparse(vector(&[(1, 1.0)])));
+        }
+        let query = vector(&[(1, 2.0), (7, 1.0)]);
+        assert_eq!(found(&view, &query, 9), [(0, -1.0), (1, -1.0), (2, -1.0)]);
+        let before = view.clone();
+        view.set_value(1, "words", &Value::Sparse(vector(&[(7, 9.0)])));
+        view.set_value(2, "words", &Value::Int(1));
+        view.remove(0);
+        assert_eq!(found(&view, &query, 9), [(1, -8.0)]);
+        assert_eq!(found(&before, &query, 2), [(0, -1.0), (1, -1.0)]);
+    }
+
+    #[test]
+    fn blocks_that_hold_none_of_the_best_are_passed_over_and_sums_beyond_all_numbers_come_last() {
+        let mut view = View::new(Space::L2);
+        let far = u32::try_from(3 * CHUNK).expect("is small");
+        for (offset, value) in [(0, f32::MAX), (1, 2.0), (far, 1.0)] {
+            view.set_vector(offset, u64::from(offset) + 1, None);
+            let pairs = [(1, value), (2, if value == f32::MAX { -value } else { value })];
+            view.set_value(offset, "words", &Value::Sparse(vector(&pairs)));
+        }
+        let query = vector(&[(1, 8.0), (2, 8.0)]);
+        assert_eq!(found(&view, &query, 9), [(1, -31.0), (far, -15.0), (0, f32::INFINITY)]);
+        let wanted = NearestSparse { key: "words", query: &query, is_bm25: false, k: 1, matches: None };
+        let (hits, plan) = view.nearest_sparse(&wanted).expect("may go on");
+        assert_eq!((hits[0].offset, plan.scanned), (1, 4));
+    }
 }

@@ -420,7 +420,10 @@ mod tests {
         assert!(!schema.learn("a", ValueType::Ints));
         assert!(schema.learn("tags", ValueType::Strs));
         let off = json!({"enabled": false, "config": {}});
-        assert_eq!(schema.as_json()["keys"]["tags"], json!({"string": {"fts_index": off, "string_inverted_index": off}}));
+        assert_eq!(
+            schema.as_json()["keys"]["tags"],
+            json!({"string": {"fts_index": off, "string_inverted_index": off}})
+        );
         assert!(!schema.is_filterable("a", ValueType::Str));
         assert!(schema.is_filterable("a", ValueType::Int));
         assert!(!schema.is_filterable("unseen", ValueType::Str));

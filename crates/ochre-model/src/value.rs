@@ -114,8 +114,8 @@ impl Value {
         }
     }
 
-    /// The value that `json` stands for: `Ok(None)` for an empty list, which is stored as nothing; an
-    /// error for null, objects that are no sparse vectors, and mixed lists. Integers outside `i64` become floats; a list that mixes
+    /// The value that `json` stands for: `Ok(None)` for an empty list, which is stored as nothing; an error for null,
+    /// objects that are no sparse vectors, and mixed lists. Integers outside `i64` become floats; a list that mixes
     /// integers and floats becomes a float list.
     ///
     /// # Errors
