@@ -158,7 +158,7 @@ fn searches_find_what_the_naive_evaluator_finds() {
             found += same(&tests, &oracle, &mut generator);
         }
         match generator.rng.u8(0..12) {
-            0 => drop(database.maintain().unwrap()),
+            0 => database.maintain().unwrap(),
             1 => {
                 drop(tests);
                 database.close();

@@ -73,7 +73,7 @@ async fn records_are_reached_by_the_name_of_their_collection() {
     let namesake = server.collection(id).await;
     assert_eq!(server.get(&format!("{notes}/count")).await.ok(), 4);
     assert_eq!(server.get(&format!("{namesake}/count")).await.ok(), 0);
-    server.ask("DELETE", &format!("{by_name}"), None).await.ok();
+    server.ask("DELETE", &by_name, None).await.ok();
     server.get(&format!("{notes}/count")).await.refused(404);
 }
 

@@ -32,7 +32,7 @@ pub struct SearchRequestPayload {
 /// How current an answer has to be: here all are of the newest state.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, clippy::enum_variant_names, reason = "Chroma's names, which its error text lists")]
+#[expect(missing_docs, reason = "the names say it")]
 pub enum ReadLevel {
     IndexAndWal,
     IndexOnly,
