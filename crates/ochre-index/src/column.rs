@@ -16,12 +16,14 @@ use std::sync::{Arc, OnceLock};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use ochre_model::budget::{self, Exceeded};
-use ochre_model::{Value, ValueType};
+use ochre_model::{SparseVector, Value, ValueType};
 use parking_lot::RwLock;
 
 use crate::bitmap::{Bitmap, Bits, CHUNK, WORDS, Words};
 use crate::postings::Postings;
 
+/// Memory that making postings takes for each value of a sparse vector, in bytes: while they are sorted, and after.
+const POSTING_BYTES: usize = 12 + 6;
 /// Strings given between two questions whether the request may go on.
 const STRINGS_AT_ONCE: usize = 1024;
 
@@ -152,7 +154,7 @@ impl Column {
             Some(Value::Str(s)) => chunk.strings.set(local, self.dictionary.code(s)),
             Some(Value::Sparse(vector)) => {
                 chunk.postings.take();
-                chunk.lists.insert(local, Arc::new(Value::Sparse(vector.without_tokens())));
+                chunk.lists.insert(local, Arc::new(Value::Sparse(Box::new(vector.without_tokens()))));
             }
             Some(list) => {
                 chunk.lists.insert(local, Arc::new(list.clone()));
@@ -310,23 +312,28 @@ impl Chunk {
     }
 
     /// The sparse vectors by their indices.
-    pub(crate) fn postings(&self) -> &Postings {
-        self.postings.get_or_init(|| {
-            let vectors = self.lists.iter().filter_map(|(local, value)| match &**value {
-                Value::Sparse(vector) => Some((*local, vector)),
-                _ => None,
-            });
-            Arc::new(Postings::of(vectors))
+    ///
+    /// # Errors
+    /// [`Exceeded`]: the request may not have the memory that making them takes.
+    pub(crate) fn postings(&self) -> Result<&Postings, Exceeded> {
+        if self.postings.get().is_none() {
+            let values: usize = self.sparse_vectors().map(|(_, vector)| vector.len()).sum();
+            budget::charge(values.saturating_mul(POSTING_BYTES))?;
+        }
+        Ok(self.postings.get_or_init(|| Arc::new(Postings::of(self.sparse_vectors()))))
+    }
+
+    fn sparse_vectors(&self) -> impl Iterator<Item = (u16, &SparseVector)> {
+        self.lists.iter().filter_map(|(local, value)| match &**value {
+            Value::Sparse(vector) => Some((*local, &**vector)),
+            _ => None,
         })
     }
 
     fn heap_bytes(&self) -> usize {
         let lanes =
             self.bools.heap_bytes() + self.ints.heap_bytes() + self.floats.heap_bytes() + self.strings.heap_bytes();
-        let vectors = self.lists.values().map(|value| match &**value {
-            Value::Sparse(vector) => vector.len() * 8,
-            _ => 0,
-        });
+        let vectors = self.sparse_vectors().map(|(_, vector)| size_of::<SparseVector>() + vector.len() * 8);
         let postings = self.postings.get().map_or(0, |postings| postings.heap_bytes());
         size_of::<Self>() + lanes + self.lists.len() * 64 + vectors.sum::<usize>() + postings
     }

@@ -37,7 +37,7 @@ impl View {
                 let Some(column) = self.column(key) else { return if test.negated().is_some() { 1.0 } else { 0.0 } };
                 let counts = column.counts();
                 let scalars: u64 = counts[..4].iter().sum();
-                let lists: u64 = counts[4..].iter().sum();
+                let lists: u64 = counts[4..8].iter().sum();
                 let (scalars, lists) = (scalars as f64 / records, lists as f64 / records);
                 let strings = counts[ValueType::Str as usize];
                 let distinct = if strings > 0 { column.dictionary().len().max(1) } else { 10 };
@@ -57,7 +57,7 @@ impl View {
                 if test.is_negative() { 1.0 - share } else { share }
             }
             Filter::Ids(ids) => ids.len() as f64 / records,
-            Filter::NotIds(ids) => 1.0 - ids.len() as f64 / records,
+            Filter::NotIds(ids) => (1.0 - ids.len() as f64 / records).max(0.0),
         }
     }
 }

@@ -100,6 +100,18 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What was done, in a phrase.
+    pub fn phrase(&self) -> String {
+        let Self { strategy, visited, scanned, reranked, .. } = self;
+        let name = strategy.name();
+        match strategy {
+            Strategy::Postings => format!("{name}: {scanned} postings read, {reranked} sparse vectors compared"),
+            _ => format!(
+                "{name}: {visited} nodes visited, {scanned} quantized vectors scanned, {reranked} vectors reranked"
+            ),
+        }
+    }
+
     /// Of a search that has not begun.
     pub(crate) fn of(strategy: Strategy, matches: usize) -> Self {
         Self { strategy, visited: 0, scanned: 0, reranked: 0, matches, unindexed: 0, unreachable: 0 }

@@ -147,7 +147,7 @@ mod tests {
             4 => Value::Strs(vec!["a".into(), "ä\0".into()]),
             5 => Value::Bools(vec![true]),
             6 => Value::Floats(vec![0.5, -1e300]),
-            7 => Value::Sparse(SparseVector::new(vec![0, rng.u32(1..)], vec![0.5, -1e30], None).unwrap()),
+            7 => Value::Sparse(Box::new(SparseVector::new(vec![0, rng.u32(1..)], vec![0.5, -1e30], None).unwrap())),
             _ => Value::Str(format!("text {}", rng.u8(0..50))),
         }
     }

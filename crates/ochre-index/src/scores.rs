@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use ochre_model::budget::{self, Exceeded};
 use ochre_model::{Knn, Rank};
 
 /// The scores of records.
@@ -33,7 +34,12 @@ impl Scores {
     }
 
     /// Both combined; a record that one of them has no score for has none.
-    fn combine(self, other: &Self, op: fn(f32, f32) -> f32) -> Self {
+    fn combine(mut self, other: &Self, op: fn(f32, f32) -> f32) -> Self {
+        if let (true, Some(constant)) = (other.scored.is_empty(), other.default) {
+            self.scored.iter_mut().for_each(|(_, score)| *score = op(*score, constant));
+            self.default = self.default.map(|score| op(score, constant));
+            return self;
+        }
         let mut scored = Vec::with_capacity(self.scored.len().max(other.scored.len()));
         let (mut left, mut right) = (self.scored.iter().peekable(), other.scored.iter().peekable());
         loop {
@@ -87,8 +93,11 @@ pub fn order_scores(a: f32, b: f32) -> Ordering {
 /// The scores that an expression gives, asking `find` for what each [`Knn`] finds, in the order they are written in.
 ///
 /// # Errors
-/// Whatever `find` fails with.
-pub fn evaluate_rank<E>(rank: &Rank, find: &mut impl FnMut(&Knn) -> Result<Scores, E>) -> Result<Scores, E> {
+/// Whatever `find` fails with; [`Exceeded`] if the request may not go on.
+pub fn evaluate_rank<E: From<Exceeded>>(
+    rank: &Rank, find: &mut impl FnMut(&Knn) -> Result<Scores, E>,
+) -> Result<Scores, E> {
+    budget::check()?;
     match rank {
         Rank::Value(value) => Ok(Scores::constant(*value)),
         Rank::Knn(knn) => find(knn),
@@ -104,7 +113,7 @@ pub fn evaluate_rank<E>(rank: &Rank, find: &mut impl FnMut(&Knn) -> Result<Score
     }
 }
 
-fn fold<E>(
+fn fold<E: From<Exceeded>>(
     parts: &[Rank], op: fn(f32, f32) -> f32, find: &mut impl FnMut(&Knn) -> Result<Scores, E>,
 ) -> Result<Scores, E> {
     let mut all: Option<Scores> = None;

@@ -49,7 +49,7 @@ impl View {
         for index in 0..matches.chunk_count() {
             budget::check()?;
             let (Some(within), Some(chunk)) = (matches.chunk(index), column.chunk(index)) else { continue };
-            let postings = chunk.postings();
+            let postings = chunk.postings()?;
             let terms: Vec<(usize, f32)> =
                 query.iter().filter_map(|(index, weight)| Some((postings.place(*index)?, *weight))).collect();
             if terms.is_empty() || best.worst().is_some_and(|worst| nearest_possible(postings, &terms) > worst.distance)
@@ -91,7 +91,7 @@ impl View {
         for index in 0..self.live().chunk_count() {
             budget::check()?;
             let Some(chunk) = column.and_then(|column| column.chunk(index)) else { continue };
-            let postings = chunk.postings();
+            let postings = chunk.postings()?;
             for (having, index) in having.iter_mut().zip(query.indices()) {
                 *having += postings.place(*index).map_or(0, |place| postings.len(place));
             }
@@ -125,6 +125,10 @@ mod tests {
             .expect("is well-formed")
     }
 
+    fn value(pairs: &[(u32, f32)]) -> Value {
+        Value::Sparse(Box::new(vector(pairs)))
+    }
+
     fn found(view: &View, query: &SparseVector, k: usize) -> Vec<(u32, f32)> {
         let wanted = NearestSparse { key: "words", query, is_bm25: false, k, matches: None };
         let (hits, _) = view.nearest_sparse(&wanted).expect("may go on");
@@ -136,12 +140,12 @@ mod tests {
         let mut view = View::new(Space::L2);
         for offset in 0..3 {
             view.set_vector(offset, u64::from(offset) + 1, None);
-            view.set_value(offset, "words", &Value::Sparse(vector(&[(1, 1.0)])));
+            view.set_value(offset, "words", &value(&[(1, 1.0)]));
         }
         let query = vector(&[(1, 2.0), (7, 1.0)]);
         assert_eq!(found(&view, &query, 9), [(0, -1.0), (1, -1.0), (2, -1.0)]);
         let before = view.clone();
-        view.set_value(1, "words", &Value::Sparse(vector(&[(7, 9.0)])));
+        view.set_value(1, "words", &value(&[(7, 9.0)]));
         view.set_value(2, "words", &Value::Int(1));
         view.remove(0);
         assert_eq!(found(&view, &query, 9), [(1, -8.0)]);
@@ -152,10 +156,10 @@ mod tests {
     fn blocks_that_hold_none_of_the_best_are_passed_over_and_sums_beyond_all_numbers_come_last() {
         let mut view = View::new(Space::L2);
         let far = u32::try_from(3 * CHUNK).expect("is small");
-        for (offset, value) in [(0, f32::MAX), (1, 2.0), (far, 1.0)] {
+        for (offset, weight) in [(0, f32::MAX), (1, 2.0), (far, 1.0)] {
             view.set_vector(offset, u64::from(offset) + 1, None);
-            let pairs = [(1, value), (2, if value == f32::MAX { -value } else { value })];
-            view.set_value(offset, "words", &Value::Sparse(vector(&pairs)));
+            let pairs = [(1, weight), (2, if weight == f32::MAX { -weight } else { weight })];
+            view.set_value(offset, "words", &value(&pairs));
         }
         let query = vector(&[(1, 8.0), (2, 8.0)]);
         assert_eq!(found(&view, &query, 9), [(1, -31.0), (far, -15.0), (0, f32::INFINITY)]);

@@ -322,9 +322,10 @@ fn complete_sparse_indexes(document: &mut Json) {
     let default = document["defaults"]["sparse_vector"]["sparse_vector_index"]["config"].clone();
     let keys = document["keys"].as_object_mut().into_iter().flat_map(|keys| keys.values_mut());
     for index in keys.filter_map(|types| types.get_mut("sparse_vector")?.get_mut("sparse_vector_index")) {
+        let Some(index) = index.as_object_mut() else { continue };
         let mut config = default.clone();
-        merge(&mut config, &index["config"]);
-        index["config"] = config;
+        merge(&mut config, index.get("config").unwrap_or(&Json::Null));
+        index.insert("config".to_owned(), config);
     }
 }
 
@@ -441,6 +442,8 @@ mod tests {
         ] {
             assert!(IndexSchema::complete(&given).is_err(), "{given}");
         }
+        let no_switch = json!({"defaults": {}, "keys": {"a": {"sparse_vector": {"sparse_vector_index": 5}}}});
+        assert!(IndexSchema::complete(&no_switch).is_ok_and(|schema| schema.sparse_index("a").is_none()));
     }
 
     #[test]

@@ -41,7 +41,9 @@ impl SparseVector {
     ///
     /// # Errors
     /// [`InvalidSparseVector`] if indices do not ascend strictly, lengths differ, or a value is not finite.
-    pub fn new(indices: Vec<u32>, values: Vec<f32>, tokens: Option<Vec<String>>) -> Result<Self, InvalidSparseVector> {
+    pub fn new(
+        indices: Vec<u32>, mut values: Vec<f32>, tokens: Option<Vec<String>>,
+    ) -> Result<Self, InvalidSparseVector> {
         let lengths = (values.len(), tokens.as_ref().map_or(values.len(), Vec::len));
         if lengths != (indices.len(), indices.len()) {
             let (indices, values, tokens) = (indices.len(), values.len(), tokens.map(|tokens| tokens.len()));
@@ -53,6 +55,8 @@ impl SparseVector {
         if let Some(place) = values.iter().position(|value| !value.is_finite()) {
             return Err(InvalidSparseVector::NotFinite(indices[place]));
         }
+        // One zero, so that equal vectors have equal text.
+        values.iter_mut().for_each(|value| *value += 0.0);
         Ok(Self { indices, values, tokens })
     }
 
@@ -131,5 +135,6 @@ mod tests {
         assert_eq!(vector(&[1, 1], &[1.0, 2.0]), Err(InvalidSparseVector::Order(1, 1)));
         assert_eq!(vector(&[1, 7], &[1.0, f32::NAN]), Err(InvalidSparseVector::NotFinite(7)));
         assert!(SparseVector::new(vec![1], vec![1.0], Some(Vec::new())).is_err());
+        assert!(vector(&[1], &[-0.0]).is_ok_and(|vector| vector.values()[0].is_sign_positive()));
     }
 }

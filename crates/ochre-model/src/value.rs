@@ -30,7 +30,7 @@ pub enum Value {
     /// A list of strings.
     Strs(Vec<String>),
     /// A sparse vector, for searches; no filter looks inside.
-    Sparse(SparseVector),
+    Sparse(Box<SparseVector>),
 }
 
 /// The type of a [`Value`].
@@ -380,7 +380,8 @@ impl<'de> Deserialize<'de> for StoredValue {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Option<Value>, A::Error> {
-                SparseVector::deserialize(MapAccessDeserializer::new(map)).map(|vector| Some(Value::Sparse(vector)))
+                SparseVector::deserialize(MapAccessDeserializer::new(map))
+                    .map(|vector| Some(Value::Sparse(Box::new(vector))))
             }
         }
         impl ValueVisitor {
@@ -475,11 +476,11 @@ mod tests {
             ("bl", Value::Bools(vec![true, false])),
             (
                 "sv",
-                Value::Sparse(
+                Value::Sparse(Box::new(
                     SparseVector::new(vec![0, 9], vec![0.1, -2.5], Some(vec!["a".into(), "b".into()])).unwrap(),
-                ),
+                )),
             ),
-            ("sn", Value::Sparse(SparseVector::default())),
+            ("sn", Value::Sparse(Box::default())),
         ]
         .into_iter()
         .collect();

@@ -1,9 +1,10 @@
 //! From what was found in data to a schema that accepts it, to indexes, and to names that look alike.
 
+use std::collections::BTreeMap;
+
 use ochre_model::ValueType;
 use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
-use std::collections::BTreeMap;
 
 use crate::format::Format;
 use crate::property::{Property, type_name};

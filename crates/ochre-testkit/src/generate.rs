@@ -78,7 +78,7 @@ impl Generator {
             8 => {
                 let tokens = self.rng.bool().then(|| vec![self.text(), self.text()]);
                 let vector = SparseVector::new(vec![self.rng.u32(0..9), u32::MAX], vec![0.1, -2.0], tokens);
-                Value::Sparse(vector.expect("is well-formed"))
+                Value::Sparse(Box::new(vector.expect("is well-formed")))
             }
             _ => Value::Str(self.text()),
         }

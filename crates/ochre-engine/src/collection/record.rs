@@ -1,5 +1,7 @@
 //! A record as it is read, and which parts of it are wanted.
 
+use std::collections::HashSet;
+
 use ochre_model::{HIDDEN_PREFIX, InvalidMetadata, Metadata};
 
 /// What a record takes beside its texts, in bytes: as itself, and as JSON.
@@ -35,10 +37,14 @@ impl StoredMetadata {
     }
 
     /// Only what is under these keys; `None` if nothing is.
-    pub(crate) fn only(&self, keys: &[String]) -> Option<Self> {
-        let metadata = self.parse().ok()?;
-        let kept: Metadata = keys.iter().filter_map(|key| Some((key.as_str(), metadata.get(key)?.clone()))).collect();
-        (!kept.is_empty()).then(|| Self(kept.to_text()))
+    ///
+    /// # Errors
+    /// As [`StoredMetadata::parse`].
+    pub(crate) fn only(&self, keys: &HashSet<&str>) -> Result<Option<Self>, InvalidMetadata> {
+        let metadata = self.parse()?;
+        let kept = metadata.iter().filter(|(key, _)| keys.contains(key)).map(|(key, value)| (key, value.clone()));
+        let kept: Metadata = kept.collect();
+        Ok((!kept.is_empty()).then(|| Self(kept.to_text())))
     }
 
     /// The values.

@@ -247,14 +247,7 @@ pub(super) fn log_decision(row: &CollectionRow, trace: &Trace, has_filter: bool,
         .iter()
         .map(|considered| format!("{}: {}", considered.index, considered.reason.text()))
         .collect();
-    let search: Vec<String> = plans
-        .iter()
-        .take(LOGGED_PLANS)
-        .map(|plan| {
-            let Plan { strategy, visited, scanned, reranked, .. } = plan;
-            format!("{strategy:?}: {visited} nodes visited, {scanned} quantized vectors scanned, {reranked} vectors reranked")
-        })
-        .collect();
+    let search: Vec<String> = plans.iter().take(LOGGED_PLANS).map(Plan::phrase).collect();
     tracing::debug!(
         collection = row.name,
         has_filter,

@@ -28,7 +28,7 @@ pub struct Explain {
     pub filter_micros: u64,
     /// How long searching vectors took, in microseconds; 0 for a get.
     pub search_micros: u64,
-    /// Of each query embedding, how many nodes were visited, quantized vectors scanned and vectors reranked.
+    /// How each query embedding or sparse query was answered, in order.
     pub plans: Vec<Plan>,
     /// All of it in a sentence.
     pub text: String,
@@ -105,14 +105,6 @@ fn sentence(measurements: &Measurements<'_>, used: &[&str], estimated: usize) ->
         Some(_) if ways.is_empty() => "the filter looked records up".to_owned(),
         Some(_) => format!("the filter {}", ways.join(", ")),
     };
-    let search = plans.first().map_or(String::new(), |plan| {
-        format!(
-            "; the search was {}: {} nodes visited, {} quantized vectors scanned, {} vectors reranked",
-            plan.strategy.name(),
-            plan.visited,
-            plan.scanned,
-            plan.reranked
-        )
-    });
+    let search = plans.first().map_or(String::new(), |plan| format!("; the search was {}", plan.phrase()));
     format!("{by}: {matched} of {records} records pass ({estimated} estimated), {} looked at{search}", trace.examined)
 }

@@ -1,6 +1,7 @@
 //! Searches by rank expressions: the filter becomes a bitmap, each query of the expression a scored set of what passes
 //! it, and the expression is evaluated over those sets.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use ochre_index::{Hit, Nearest, NearestSparse, Plan, Scores, Trace, evaluate_rank, nearest};
@@ -16,6 +17,9 @@ use super::search_request::{Search, SearchHit, SearchRequest, SearchResults};
 use crate::collection::snapshot::ReadSnapshot;
 use crate::error::{Error, Invalid};
 use crate::query::Queries;
+
+/// Groups are made by at most this many keys, and ordered by at most this many.
+const GROUP_KEYS_MAX: usize = 16;
 
 /// What passes a filter.
 type Matches = Option<ochre_index::Bitmap>;
@@ -37,7 +41,9 @@ impl Queries {
             }
             answer.warnings.unindexed = answer.warnings.unindexed.take().or(unindexed);
             answer.results.push(answered.hits);
-            answer.explain.iter_mut().for_each(|all| all.extend(answered.explain.clone()));
+            if let Some(all) = &mut answer.explain {
+                all.extend(answered.explain);
+            }
         }
         Ok(answer)
     }
@@ -131,7 +137,7 @@ impl Queries {
                 }
             };
             plans.push(plan);
-            #[expect(clippy::cast_precision_loss, reason = "places are shown as floats, as Chroma does")]
+            #[expect(clippy::cast_precision_loss, reason = "places are scores, which are floats")]
             let score =
                 |(place, hit): (usize, Hit)| (hit.offset, if knn.return_rank { place as f32 } else { hit.distance });
             Ok::<_, Error>(Scores::new(hits.into_iter().enumerate().map(score), knn.default))
@@ -139,6 +145,9 @@ impl Queries {
         let scores = evaluate_rank(rank, &mut find)?;
         let scored = match scores.default_score().filter(|_| knns == 0) {
             // Nothing of the expression looks at records: it is the same for all.
+            Some(score) if search.group_by.is_none() => {
+                return Ok(page(&mut passing.iter().map(|offset| (offset, score))));
+            }
             Some(score) => {
                 budget::charge(passing.len().saturating_mul(HIT_BYTES))?;
                 passing.iter().map(|offset| (offset, score)).collect()
@@ -166,13 +175,17 @@ fn with_selected(snapshot: &ReadSnapshot<'_>, found: Vec<Hit>, search: &Search) 
     let is_partial = !include.metadatas && !keys.is_empty();
     include.metadatas |= is_partial;
     let hits = with_records(snapshot, &[found], include)?.pop().unwrap_or_default();
+    let keys: HashSet<&str> = keys.iter().map(String::as_str).collect();
     let selected = hits.into_iter().map(|mut hit| {
-        if is_partial {
-            hit.record.metadata = hit.record.metadata.and_then(|metadata| metadata.only(keys));
+        if is_partial && let Some(metadata) = hit.record.metadata.take() {
+            budget::check()?;
+            hit.record.metadata = metadata.only(&keys).map_err(|error| {
+                Error::Damaged(format!("the metadata of record '{}' cannot be read: {error}", hit.record.id))
+            })?;
         }
-        SearchHit { record: hit.record, score: search.rank.is_some().then_some(hit.distance) }
+        Ok(SearchHit { record: hit.record, score: search.rank.is_some().then_some(hit.distance) })
     });
-    Ok(selected.collect())
+    selected.collect()
 }
 
 /// Says of which search of a request a member is wrong.
@@ -202,6 +215,12 @@ fn check(search: &Search) -> Result<(), Error> {
     if group_by.order_by.is_empty() {
         return invalid("group_by.aggregate", "give at least one key, such as #score");
     }
+    for (field, count) in [("group_by.keys", group_by.keys.len()), ("group_by.aggregate", group_by.order_by.len())] {
+        if count > GROUP_KEYS_MAX {
+            let text = format!("{count} keys are more than the limit of {GROUP_KEYS_MAX}: name fewer");
+            return Err(Error::invalid_field(field, text));
+        }
+    }
     if group_by.k == 0 {
         return invalid("group_by.aggregate", "k must be at least 1");
     }
@@ -224,7 +243,7 @@ fn check_query(query: &[f32], dimension: Option<usize>, number: usize) -> Result
     }
 }
 
-/// What is told of a key without an index of sparse vectors.
+/// The error for a key without an index of sparse vectors.
 fn not_indexed(key: &str, schema: &IndexSchema, number: usize) -> Error {
     let keys = schema.sparse_keys();
     let has =

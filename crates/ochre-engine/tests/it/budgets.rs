@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ochre_engine::model::budget::{self, Budget, Exceeded, RequestMemory};
-use ochre_engine::model::{Filter, Metadata, Scalar, Test, Value};
+use ochre_engine::model::{Filter, GroupBy, GroupOrder, Knn, Metadata, Rank, Scalar, Test, Value};
 use ochre_engine::{
     Candidate, Collection, Database, Error, GetRequest, IndexDefinition, IntrospectMode, IntrospectRequest, NewRecords,
-    QueryRequest, Validation,
+    QueryRequest, Search, Validation,
 };
 use serde_json::json;
 
@@ -25,10 +25,24 @@ fn validation() -> Validation {
     Validation { schema: Some(json!({"year": "int"})), ..Validation::default() }
 }
 
-const READS: [(&str, Read); 8] = [
+/// Searches of which one part takes long: many parts over many records, and many groups.
+fn search(films: &Collection, rank: Rank, group_by: Option<GroupBy>) -> Result<(), Error> {
+    films.search(&Search { rank: Some(rank), group_by, ..Search::default() }.into()).map(drop)
+}
+
+const READS: [(&str, Read); 10] = [
     ("get", |_, films| films.get(&GetRequest::default()).map(drop)),
     ("get with a filter", |_, films| films.get(&GetRequest { filter: filter(), ..GetRequest::default() }).map(drop)),
     ("query", |_, films| films.query(&QueryRequest::nearest_to([1.0, 1.0])).map(drop)),
+    ("search", |_, films| search(films, Rank::Sum(vec![Rank::Value(1.0); 100]), None)),
+    ("search in groups", |_, films| {
+        let (keys, order_by) = (vec!["year".into()], vec![GroupOrder::Score]);
+        search(
+            films,
+            Knn::new([1.0, 1.0]).limit(9).into(),
+            Some(GroupBy { keys, order_by, keeps_largest: false, k: 1 }),
+        )
+    }),
     ("introspect", |_, films| introspect(films, &IntrospectRequest::default())),
     ("introspect a sample", |_, films| {
         let request =
@@ -72,4 +86,26 @@ fn no_read_goes_on_after_its_client_left_or_its_time_is_over() {
             drop(within);
         }
     }
+}
+
+#[test]
+fn groups_take_no_more_memory_than_a_request_may() {
+    let database = Database::ephemeral().unwrap();
+    let films = database.create_collection("films").unwrap();
+    let metadata = (0..2000).map(|n| Metadata::from_iter([("year", Value::Str(format!("{n:1000}")))]));
+    let records = NewRecords::new((0..2000).map(|n| n.to_string()), (0..2000).map(|n| [n as f32, 1.0]));
+    films.add(records.metadatas(metadata)).unwrap();
+    let group_by = |keys: usize| {
+        let (keys, order_by) = (vec!["year".into(); keys], vec![GroupOrder::Score]);
+        Some(GroupBy { keys, order_by, keeps_largest: false, k: 1 })
+    };
+    let knn = || Rank::from(Knn::new([1.0, 1.0]).limit(2000));
+    let within = budget::enter(Budget::new(2 << 20, RequestMemory::new(u64::MAX), Duration::ZERO));
+    search(&films, knn(), None).unwrap();
+    let ended = search(&films, knn(), group_by(16));
+    assert!(matches!(ended, Err(Error::Exceeded(Exceeded::Memory { .. }))), "{ended:?}");
+    drop(within);
+    search(&films, knn(), group_by(16)).unwrap();
+    let text = search(&films, knn(), group_by(17)).unwrap_err().to_string();
+    assert!(text.contains("group_by.keys: 17 keys are more than the limit of 16"), "{text}");
 }

@@ -36,7 +36,7 @@ fn metadata(generator: &mut Generator) -> MetadataPatch {
     }
     for key in SPARSE_KEYS {
         if generator.rng.u8(0..4) > 0 {
-            pairs.push((key.to_owned(), Some(Value::Sparse(sparse(generator)))));
+            pairs.push((key.to_owned(), Some(Value::Sparse(Box::new(sparse(generator))))));
         } else if generator.rng.bool() {
             pairs.push((key.to_owned(), Some(Value::Int(1))));
         }

@@ -225,7 +225,7 @@ fn read_list(from: &mut Source<'_>) -> Option<Value> {
         ValueType::Sparse => {
             let indices = items(from, count)?;
             let values = items::<u32>(from, count)?.into_iter().map(f32::from_bits).collect();
-            SparseVector::new(indices, values, None).ok().map(Value::Sparse)
+            SparseVector::new(indices, values, None).ok().map(|vector| Value::Sparse(Box::new(vector)))
         }
         _ => None,
     }

@@ -215,9 +215,8 @@ fn is_narrowed(filter: &Filter, view: &View, hints: &Hints) -> bool {
         Filter::All(_) => {
             let mut parts = Vec::new();
             flatten(filter, &mut parts);
-            // A test of documents is cheap only where something else leaves few of them.
-            let others =
-                || parts.iter().filter(|part| matches!(part, Filter::Any(_) | Filter::Ids(_) | Filter::NotIds(_)));
+            // A test of documents is cheap only where something else leaves few of them; to leave ids out leaves many.
+            let others = || parts.iter().filter(|part| matches!(part, Filter::Any(_) | Filter::Ids(_)));
             parts.is_empty() || by_index(&parts) || others().any(|part| is_narrowed(part, view, hints))
         }
         Filter::Any(parts) => parts.iter().all(|part| is_answerable(part, view, hints)),

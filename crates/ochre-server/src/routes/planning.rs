@@ -1,5 +1,5 @@
-//! How a read is planned and answered: what the query string says of it, whether it is short, what is told beside its
-//! records.
+//! How a read is planned and answered: its parameters in the query string, whether it is short, and the headers
+//! and rows of its answer.
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -14,9 +14,9 @@ use crate::sending::charged;
 
 /// What in a filter can never match what the schema declares.
 const WARNINGS_HEADER: HeaderName = HeaderName::from_static("x-schema-warnings");
-/// That no declared index answers a filter, if that is to be told.
+/// That no declared index answers a filter.
 const INDEXES_HEADER: HeaderName = HeaderName::from_static("x-index-warnings");
-/// Such a header is cut to so many characters.
+/// The longest value of such a header, in characters.
 const WARNING_CHARACTERS_MAX: usize = 1000;
 /// A read that is started on the thread that took the request returns at most this many records.
 const RETURNED_IN_PLACE_MAX: usize = 300;

@@ -2,7 +2,7 @@
 
 use axum::extract::{Path, State};
 use axum::response::Response;
-use ochre_engine::model::Filter;
+use ochre_engine::model::{Filter, KnnQuery};
 use ochre_engine::{Collection, Database, Include, Search, SearchHit, SearchRequest, Select};
 use ochre_extension::{Access, Description, Permission};
 use ochre_wire::{SearchPayload, SearchRequestPayload, Selected, search_response};
@@ -53,11 +53,13 @@ async fn search(
 
 /// How many queries a search has, and how many records each of them finds at most, or the search without any.
 fn extent(search: &Search) -> (usize, usize) {
-    let (mut knns, mut most) = (0, 0);
+    let (mut knns, mut most) = (0, 0_usize);
     search.rank.iter().for_each(|rank| {
         rank.for_each_knn(&mut |knn| {
             knns += 1;
-            most = most.max(knn.limit as usize);
+            // Postings of sparse vectors may have to be made first.
+            let is_sparse = matches!(knn.query, KnnQuery::Sparse { .. });
+            most = most.max(if is_sparse { usize::MAX } else { knn.limit as usize });
         });
     });
     // Searching vectors takes time, however few records are found.

@@ -47,14 +47,14 @@ pub struct ConsideredIndex {
     pub reason: String,
 }
 
-/// How vectors were searched for one query embedding.
+/// How vectors were searched for one query embedding or sparse query.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SearchPlan {
-    /// `exact`, `scan`, `graph`, `graph-then-scan` or `empty`.
+    /// `exact`, `scan`, `graph`, `graph-then-scan`, `postings` (of sparse vectors) or `empty`.
     pub strategy: String,
     /// Nodes of the graph that were measured by their quantized vectors.
     pub visited: usize,
-    /// Quantized vectors that were scanned.
+    /// Quantized vectors that were scanned; of sparse vectors the postings that were read.
     pub scanned: usize,
     /// Vectors that were compared exactly.
     pub reranked: usize,

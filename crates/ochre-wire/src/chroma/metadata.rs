@@ -103,7 +103,7 @@ pub(crate) fn patches<V: Into<UpdateMetadataValue>>(
                             "Validation error: metadatas: Invalid metadata at index {index}: {key}: {error}"
                         ))
                     })?;
-                    pairs.push((key, Some(Value::Sparse(vector))));
+                    pairs.push((key, Some(Value::Sparse(Box::new(vector)))));
                 }
             }
         }

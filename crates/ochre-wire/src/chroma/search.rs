@@ -1,5 +1,7 @@
 //! Bodies of search: filters, rank expressions, groups and selections, as Chroma's `Search` builders write them.
 
+use std::collections::HashSet;
+
 use ochre_model::{Filter, GroupBy, GroupOrder, Knn, KnnQuery, Rank};
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -16,7 +18,7 @@ const EMBEDDING: &str = "#embedding";
 const SCORE: &str = "#score";
 /// How many records a `$knn` finds that does not say.
 const KNN_LIMIT: u32 = 16;
-/// Errors show so many characters of a text.
+/// The longest excerpt of a text in an error, in characters.
 const SHOWN_CHARACTERS_MAX: usize = 60;
 
 /// Body of search.
@@ -220,20 +222,8 @@ impl SearchPayload {
         if let Some(key) = order.iter().find(|key| key.starts_with('#') && *key != SCORE) {
             return refused(&format!("aggregate: '{key}' is neither a metadata key nor {SCORE}"));
         }
-        let order = |key: &String| if key == SCORE { GroupOrder::Score } else { GroupOrder::Key(key.clone()) };
-        Ok(Some(GroupBy {
-            keys: keys.clone(),
-            order_by: self.order_keys().iter().map(order).collect(),
-            keeps_largest,
-            k,
-        }))
-    }
-
-    fn order_keys(&self) -> &[String] {
-        match self.group_by.as_ref().and_then(|group_by| group_by.aggregate.as_ref()) {
-            Some(AggregatePayload::MinK { keys, .. } | AggregatePayload::MaxK { keys, .. }) => keys,
-            None => &[],
-        }
+        let by = |key: &String| if key == SCORE { GroupOrder::Score } else { GroupOrder::Key(key.clone()) };
+        Ok(Some(GroupBy { keys: keys.clone(), order_by: order.iter().map(by).collect(), keeps_largest, k }))
     }
 
     /// At most how many records to return.
@@ -248,9 +238,9 @@ impl SearchPayload {
 
     /// What to return of each record.
     pub fn selected(&self) -> Selected {
-        let mut selected = Selected::default();
+        let (mut selected, mut seen) = (Selected::default(), HashSet::new());
         for key in self.select.iter().flat_map(|select| &select.keys) {
-            if selected.keys.contains(key) {
+            if !seen.insert(key) {
                 continue;
             }
             selected.keys.push(key.clone());
