@@ -511,21 +511,15 @@ fn schedules_that_were_changed_are_restored_from_any_backup() {
     }
 }
 
-/// A target that holds up each piece until it is told to go on.
-struct Slow {
+/// A directory in front of which something happens before each object is put.
+struct Watched<F> {
     inner: DirectoryTarget,
-    is_held: Arc<AtomicBool>,
-    puts: Arc<std::sync::atomic::AtomicUsize>,
+    before_put: F,
 }
 
-impl ochre_engine::BackupTarget for Slow {
+impl<F: Fn(&str) -> Result<(), Error> + Send + Sync> ochre_engine::BackupTarget for Watched<F> {
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        if name.starts_with("chunks/") {
-            self.puts.fetch_add(1, Ordering::SeqCst);
-            while self.is_held.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        }
+        (self.before_put)(name)?;
         self.inner.put(name, bytes)
     }
 
@@ -546,18 +540,29 @@ impl ochre_engine::BackupTarget for Slow {
     }
 }
 
+/// The options of a scene whose backups go to a directory through this.
+fn watched(scene: &Scene, before_put: impl Fn(&str) -> Result<(), Error> + Clone + Send + Sync + 'static) -> Options {
+    let (target, mut targets) = (scene.target(), ochre_engine::BackupTargets::default());
+    targets.register("watched", move |_| {
+        Ok(Arc::new(Watched { inner: DirectoryTarget::new(&target), before_put: before_put.clone() }))
+    });
+    Options { backup_targets: Arc::new(targets), backup_target: Some("watched://x".into()), ..scene.options() }
+}
+
 #[test]
 fn compaction_goes_on_while_a_backup_is_uploaded_and_the_backup_is_whole() {
     let scene = Scene::new();
-    let (is_held, puts) = (Arc::new(AtomicBool::new(true)), Arc::default());
-    let (held, counted, target) = (Arc::clone(&is_held), Arc::clone(&puts), scene.target());
-    let mut targets = ochre_engine::BackupTargets::default();
-    targets.register("slow", move |_| {
-        let (is_held, puts) = (Arc::clone(&held), Arc::clone(&counted));
-        Ok(Arc::new(Slow { inner: DirectoryTarget::new(&target), is_held, puts }))
+    let (is_held, puts) = (Arc::new(AtomicBool::new(true)), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+    let (held, counted) = (Arc::clone(&is_held), Arc::clone(&puts));
+    let options = watched(&scene, move |name| {
+        if name.starts_with("chunks/") {
+            counted.fetch_add(1, Ordering::SeqCst);
+            while held.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        Ok(())
     });
-    let options =
-        Options { backup_targets: Arc::new(targets), backup_target: Some("slow://x".into()), ..scene.options() };
     let database = Database::open_with(scene.home(), options).unwrap();
     let tests = collection(&database, Space::L2);
     let ids = |from: usize| (from..from + 2000).map(|n| format!("r{n}")).collect::<Vec<_>>();
@@ -585,49 +590,19 @@ fn compaction_goes_on_while_a_backup_is_uploaded_and_the_backup_is_whole() {
     assert_eq!((restored.collection("tests").unwrap().count().unwrap(), tests.count().unwrap()), (8000, 2000));
 }
 
-/// A target that refuses everything once so many objects were put: what a crash, a full disk or a broken connection
-/// leaves of a backup at any point.
-struct Ending {
-    inner: DirectoryTarget,
-    puts_left: Arc<std::sync::atomic::AtomicI64>,
-}
-
-impl ochre_engine::BackupTarget for Ending {
-    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        if self.puts_left.fetch_sub(1, Ordering::SeqCst) <= 0 {
-            return Err(Error::Backup(format!("{name}: the target is gone")));
-        }
-        self.inner.put(name, bytes)
-    }
-
-    fn get(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
-        self.inner.get(name, limit)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, Error> {
-        self.inner.list(prefix)
-    }
-
-    fn delete(&self, name: &str) -> Result<(), Error> {
-        self.inner.delete(name)
-    }
-
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-}
-
+/// What a crash, a full disk or a broken connection leaves of a backup at any point: after some objects the target takes
+/// no more.
 #[test]
 fn a_backup_that_ends_at_any_object_harms_no_other_and_the_next_is_whole() {
     let scene = Scene::new();
     let puts_left = Arc::new(std::sync::atomic::AtomicI64::new(i64::MAX));
-    let (left, target) = (Arc::clone(&puts_left), scene.target());
-    let mut targets = ochre_engine::BackupTargets::default();
-    targets.register("ending", move |_| {
-        Ok(Arc::new(Ending { inner: DirectoryTarget::new(&target), puts_left: Arc::clone(&left) }))
+    let left = Arc::clone(&puts_left);
+    let options = watched(&scene, move |name| {
+        if left.fetch_sub(1, Ordering::SeqCst) <= 0 {
+            return Err(Error::Backup(format!("{name}: the target is gone")));
+        }
+        Ok(())
     });
-    let options =
-        Options { backup_targets: Arc::new(targets), backup_target: Some("ending://x".into()), ..scene.options() };
     let database = Database::open_with(scene.home(), options).unwrap();
     let tests = collection(&database, Space::L2);
     let add = |number: usize| tests.add(NewRecords::new([format!("r{number}")], [[number as f32, 1.0]])).unwrap();
