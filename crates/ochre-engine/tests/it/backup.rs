@@ -590,8 +590,8 @@ fn compaction_goes_on_while_a_backup_is_uploaded_and_the_backup_is_whole() {
     assert_eq!((restored.collection("tests").unwrap().count().unwrap(), tests.count().unwrap()), (8000, 2000));
 }
 
-/// What a crash, a full disk or a broken connection leaves of a backup at any point: after some objects the target takes
-/// no more.
+/// What a crash, a full disk or a broken connection leaves of a backup at any point: after some objects the target
+/// takes no more.
 #[test]
 fn a_backup_that_ends_at_any_object_harms_no_other_and_the_next_is_whole() {
     let scene = Scene::new();
