@@ -1,5 +1,5 @@
-//! Read structures over the truth: typed columns, declared indexes, views, the graph, the trigrams of documents, and
-//! the planner that picks between exact search, scans of codes and the graph.
+//! Read structures over the truth: typed columns, declared indexes, views, the graph, the trigrams and terms of
+//! documents, and the planner that picks between exact search, scans of codes and the graph.
 //!
 //! Everything here is derived and may be thrown away at any moment. No I/O of its own: what has to be
 //! read while a filter is evaluated is asked for through [`Rows`], snapshots go to any `Write`.
@@ -38,5 +38,5 @@ pub use planner::{Hit, Nearest, Plan, Strategy, nearest};
 pub use records::{RECORDS_VERSION, RecordPlace, StoredRecords};
 pub use scores::{Scores, evaluate_rank, order_scores};
 pub use sparse::NearestSparse;
-pub use text::{TEXT_VERSION, TextBuilder, TextHeader, TextSegment};
+pub use text::{Analyzer, NearestText, RecentDocuments, TEXT_VERSION, TextBuilder, TextHeader, TextSegment};
 pub use view::{Damaged, Memory, VectorBlock, View};

@@ -63,6 +63,8 @@ pub enum Strategy {
     GraphThenScan,
     /// The sparse vectors that share an index with the query were found by their indices.
     Postings,
+    /// The documents that share a word with the query were found by their words.
+    Terms,
 }
 
 impl Strategy {
@@ -75,6 +77,7 @@ impl Strategy {
             Self::Graph => "graph",
             Self::GraphThenScan => "graph-then-scan",
             Self::Postings => "postings",
+            Self::Terms => "terms",
         }
     }
 }
@@ -86,9 +89,9 @@ pub struct Plan {
     pub strategy: Strategy,
     /// Nodes of the graph that a search measured by code.
     pub visited: usize,
-    /// Codes that a scan measured; of sparse vectors the postings that were read.
+    /// Codes that a scan measured; of sparse vectors and documents the postings that were read.
     pub scanned: usize,
-    /// Vectors that were compared exactly.
+    /// Vectors that were compared exactly; documents whose scores were completed.
     pub reranked: usize,
     /// Records the filter left, the whole collection without one.
     pub matches: usize,
@@ -106,6 +109,7 @@ impl Plan {
         let name = strategy.name();
         match strategy {
             Strategy::Postings => format!("{name}: {scanned} postings read, {reranked} sparse vectors compared"),
+            Strategy::Terms => format!("{name}: {scanned} postings read, {reranked} documents scored"),
             _ => format!(
                 "{name}: {visited} nodes visited, {scanned} quantized vectors scanned, {reranked} vectors reranked"
             ),

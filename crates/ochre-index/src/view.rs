@@ -22,7 +22,7 @@ use crate::column::{Column, TypeCounts, Values};
 use crate::composite::CompositeIndex;
 use crate::coverage::Coverage;
 use crate::graph::{Graph, Node};
-use crate::text::{Needs, TextSegment};
+use crate::text::{Needs, TextCache, TextSegment};
 
 /// Vectors that cannot be read; the text says which file, where and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +83,10 @@ pub struct View {
     graph: Option<Arc<Graph>>,
     in_graph: Bitmap,
     nodes: Vec<Arc<Vec<u32>>>,
-    /// The trigrams of documents.
-    text: Coverage<TextSegment>,
+    /// The trigrams and the terms of documents.
+    pub(crate) text: Coverage<TextSegment>,
+    /// What was made of them for searches.
+    pub(crate) text_cache: TextCache,
     /// Declared indexes of metadata.
     pub(crate) indexes: Vec<CompositeIndex>,
 }
@@ -104,6 +106,7 @@ impl View {
             in_graph: Bitmap::new(),
             nodes: Vec::new(),
             text: Coverage::default(),
+            text_cache: TextCache::default(),
             indexes: Vec::new(),
         }
     }
@@ -345,6 +348,7 @@ impl View {
         }
         if changed {
             self.text.change(offset);
+            self.text_cache.change(offset);
         }
     }
 
@@ -372,7 +376,11 @@ impl View {
     /// Puts new segments, read after [`View::begin_text`], in place of those that are `gone`; `false`, and
     /// nothing done, if the view was reloaded since, or is older than they are.
     pub fn replace_text(&mut self, token: u64, gone: &[Arc<TextSegment>], new: &[Arc<TextSegment>]) -> bool {
-        self.text.replace(token, self.position, gone, new, &self.with_document)
+        let is_replaced = self.text.replace(token, self.position, gone, new, &self.with_document);
+        if is_replaced {
+            self.text_cache = TextCache::default();
+        }
+        is_replaced
     }
 
     /// Uses segments that were found when the collection was loaded, each with the offsets whose document is
@@ -482,7 +490,7 @@ impl View {
     pub fn heap_bytes(&self) -> usize {
         let Memory { columns, vectors, locations, quantized, links, text: _, indexes: _ } = self.memory();
         let files = self.graph.as_ref().map_or(0, |graph| graph.file_bytes());
-        columns + vectors + locations + quantized + links - files
+        columns + vectors + locations + quantized + links - files + self.text_cache.heap_bytes()
     }
 
     /// Bytes of memory by part. What the view shares with others counts in full.
@@ -491,11 +499,12 @@ impl View {
             chunks.iter().map(|chunk| chunk.capacity() * size_of::<T>()).sum()
         }
         let graph = self.graph.as_ref();
+        let text_cache = self.text_cache.heap_bytes();
         Memory {
             columns: self.columns.values().map(|column| column.heap_bytes()).sum(),
             vectors: self.blocks.iter().flat_map(|chunk| chunk.iter()).map(|block| block.heap_bytes()).sum(),
             locations: held(&self.slots) + held(&self.nodes),
-            text: self.text.segments().iter().map(|(segment, _)| segment.bytes()).sum(),
+            text: self.text.segments().iter().map(|(segment, _)| segment.bytes()).sum::<usize>() + text_cache,
             indexes: self.indexes.iter().map(CompositeIndex::bytes).sum(),
             quantized: graph.map_or(0, |graph| graph.codes_bytes()),
             links: graph.map_or(0, |graph| graph.links_bytes()),
@@ -512,7 +521,7 @@ pub struct Memory {
     pub vectors: usize,
     /// Where the vector and the node of each record are.
     pub locations: usize,
-    /// Trigrams of documents; mapped files if the database is on disk.
+    /// Trigrams and terms of documents; mapped files if the database is on disk, but for what was made for searches.
     pub text: usize,
     /// Declared indexes of metadata; mapped files if the database is on disk.
     pub indexes: usize,

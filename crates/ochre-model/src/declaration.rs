@@ -1,9 +1,12 @@
-//! What a collection declares about its records, as it was written: `chroma:schema` and the two keys beside it.
+//! What a collection declares about its records, as it was written: `chroma:schema` and the two keys beside it, and the
+//! analyzer of its documents.
 //!
 //! Not here: what a schema means (`ochre-schema`).
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
+
+use crate::text_analyzer::{TEXT_ANALYZER_KEY, TextAnalyzer};
 
 /// The collection-metadata key under which a schema is declared.
 pub const SCHEMA_KEY: &str = "chroma:schema";
@@ -73,7 +76,7 @@ impl ValidatingParty {
     }
 }
 
-/// The three keys, each as it was written if it was.
+/// The keys, each as it was written if it was.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Declaration {
     /// A JSON object, or a string that holds one.
@@ -85,6 +88,9 @@ pub struct Declaration {
     /// `server` unless it says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validating_party: Option<ValidatingParty>,
+    /// How documents are split into terms; words are only folded unless it says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_analyzer: Option<TextAnalyzer>,
 }
 
 impl Declaration {
@@ -106,6 +112,7 @@ impl Declaration {
             (SCHEMA_KEY, self.schema.as_ref().map(|schema| text(schema).into())),
             (VALIDATION_TYPE_KEY, self.validation_type.map(|mode| mode.name().into())),
             (VALIDATING_PARTY_KEY, self.validating_party.map(|party| party.name().into())),
+            (TEXT_ANALYZER_KEY, self.text_analyzer.as_ref().map(|analyzer| analyzer.to_text().into())),
         ];
         keys.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
     }
@@ -118,6 +125,7 @@ pub struct DeclarationChange {
     pub schema: Option<Option<Json>>,
     pub validation_type: Option<Option<ValidationType>>,
     pub validating_party: Option<Option<ValidatingParty>>,
+    pub text_analyzer: Option<Option<TextAnalyzer>>,
 }
 
 impl DeclarationChange {
@@ -133,6 +141,7 @@ impl DeclarationChange {
             schema: self.schema.clone().unwrap_or_else(|| declaration.schema.clone()),
             validation_type: self.validation_type.unwrap_or(declaration.validation_type),
             validating_party: self.validating_party.unwrap_or(declaration.validating_party),
+            text_analyzer: self.text_analyzer.clone().unwrap_or_else(|| declaration.text_analyzer.clone()),
         }
     }
 }

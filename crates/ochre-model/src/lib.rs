@@ -15,6 +15,7 @@ mod rank;
 mod schema;
 mod space;
 mod sparse;
+mod text_analyzer;
 mod value;
 
 pub use batch::{Embeddings, RecordBatch, WriteKind, norm};
@@ -29,6 +30,7 @@ pub use rank::{GroupBy, GroupOrder, Knn, KnnQuery, Rank};
 pub use schema::{HnswConfiguration, IndexSchema, InvalidSchema, SparseIndex};
 pub use space::Space;
 pub use sparse::{InvalidSparseVector, SparseVector};
+pub use text_analyzer::{InvalidTextAnalyzer, Language, StopWords, TEXT_ANALYZER_KEY, TextAnalyzer};
 pub use value::{InvalidMetadata, Metadata, MetadataPatch, NotAValue, Value, ValueType, check_key};
 
 /// The metadata key that stands for a record's document when a client writes or filters by it.

@@ -57,6 +57,9 @@ pub enum KnnQuery {
         /// The query.
         vector: SparseVector,
     },
+    /// Their documents with the words of this text: the distance is 1 less the score of BM25. Documents that share no
+    /// word with it are not found.
+    Text(String),
 }
 
 impl Knn {
@@ -68,6 +71,11 @@ impl Knn {
     /// The 16 nearest by their sparse vectors under a key.
     pub fn sparse(key: impl Into<String>, vector: SparseVector) -> Self {
         Self::of(KnnQuery::Sparse { key: key.into(), vector })
+    }
+
+    /// The 16 whose documents fit a text best, by its words.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::of(KnnQuery::Text(text.into()))
     }
 
     fn of(query: KnnQuery) -> Self {

@@ -194,7 +194,7 @@ fn execute_find(
         }
         (Some(text), None) => {
             let hits = collection.search_text(&text, search.filter.as_ref(), wanted, SHOWN)?;
-            let found = |hit: TextHit| Found { record: hit.record, rank: Some(hit.score) };
+            let found = |hit: TextHit| Found { record: hit.record, rank: Some(f64::from(hit.score)) };
             (Ranking::Words, hits.into_iter().map(found).collect())
         }
         (None, _) => {

@@ -12,5 +12,5 @@ mod shapes;
 pub use generate::{Generator, Operation};
 pub use oracle::{Oracle, OracleRecord, filter_matches};
 pub use recording::{CrashImage, Recorder};
-pub use search::{NaiveSearch, random_rank};
+pub use search::{NaiveSearch, bm25_distances, random_rank};
 pub use shapes::{Shape, shapes};

@@ -1,6 +1,7 @@
 //! Searches evaluated the naive way: one record at a time, from the definition of a rank expression.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use ochre_model::{Filter, GroupBy, GroupOrder, Knn, KnnQuery, Rank, Space, SparseVector, Value};
 
@@ -62,6 +63,11 @@ impl NaiveSearch {
                         records.map(|(index, record)| (index, sparse_distance(&weights, sparse(record, key))));
                     distances.filter_map(|(index, distance)| Some((index, distance?))).collect()
                 }
+                KnnQuery::Text(text) => {
+                    let documents = oracle.records.iter().map(|record| record.document.as_deref());
+                    let distances = bm25_distances(text, &documents.collect::<Vec<_>>());
+                    records.filter_map(|(index, _)| Some((index, distances[index]?))).collect()
+                }
             };
             all.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
             all.truncate(knn.limit as usize);
@@ -100,6 +106,39 @@ fn sparse_distance(query: &[(u32, f32)], vector: Option<&SparseVector>) -> Optio
     let of = |wanted: u32| vector?.iter().find(|(index, _)| *index == wanted).map(|(_, value)| value);
     let shared: Vec<f32> = query.iter().filter_map(|(index, weight)| Some(weight * of(*index)?)).collect();
     (!shared.is_empty()).then(|| f64::from(1.0 - shared.iter().fold(0.0, |sum, part| sum + part)))
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_lowercase).collect()
+}
+
+/// One less the score of each document by BM25, in steps of 2⁻¹⁸; nothing for those that share no word with the text.
+/// Words are letters of English divided by spaces.
+#[expect(clippy::cast_precision_loss, reason = "scores are floats")]
+pub fn bm25_distances(text: &str, documents: &[Option<&str>]) -> Vec<Option<f64>> {
+    let documents: Vec<Option<Vec<String>>> = documents.iter().map(|document| document.map(words)).collect();
+    let known: Vec<&Vec<String>> = documents.iter().flatten().collect();
+    let mean = known.iter().map(|words| words.len()).sum::<usize>() as f32 / known.len() as f32;
+    let times = |words: &[String], wanted: &str| words.iter().filter(|word| *word == wanted).count();
+    let queried = words(text);
+    let different: BTreeSet<&String> = queried.iter().collect();
+    let weight = |word: &&String| {
+        let having = known.iter().filter(|words| words.contains(word)).count() as f32;
+        let rarity = ((known.len() as f32 - having + 0.5) / (having + 0.5)).ln_1p();
+        rarity * times(&queried, word) as f32 * (1.2_f32 + 1.0) * 262_144.0
+    };
+    let weights: Vec<f32> = different.iter().map(weight).collect();
+    let score = |document: &Vec<String>| {
+        let weighted = different.iter().zip(&weights).filter(|(word, _)| document.contains(word));
+        let parts: Vec<f64> = weighted
+            .map(|(word, weight)| {
+                let norm = 1.2 * (1.0 - 0.75) + 1.2 * 0.75 / mean * document.len() as f32;
+                f64::from((weight / (1.0 + norm / times(document, word) as f32) + 0.5).floor().max(1.0))
+            })
+            .collect();
+        (!parts.is_empty()).then(|| 1.0 - parts.iter().sum::<f64>() / 262_144.0)
+    };
+    documents.iter().map(|document| document.as_ref().and_then(score)).collect()
 }
 
 fn by_score(a: f32, b: f32) -> Ordering {

@@ -15,7 +15,8 @@ pub(crate) mod state;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ochre_index::View;
+use ochre_index::{Analyzer, View};
+use ochre_model::TextAnalyzer;
 use ochre_store::{CollectionNumber, CollectionRow, Error as StoreError, Store};
 use parking_lot::RwLock;
 use uuid::Uuid;
@@ -32,6 +33,12 @@ use crate::settings::Settings;
 
 /// How often a read starts over because its snapshot was too old for any view that is kept.
 const RETRIES_MAX: usize = 100;
+
+/// What splits the documents of a collection into terms.
+pub(crate) fn analyzer_of(row: &CollectionRow) -> Analyzer {
+    let declared = row.declaration.as_ref().and_then(|declaration| declaration.text_analyzer.as_ref());
+    declared.map_or_else(|| Analyzer::new(&TextAnalyzer::default()), Analyzer::new)
+}
 
 /// The collections that are in memory.
 pub(crate) struct Collections {

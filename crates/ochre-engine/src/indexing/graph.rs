@@ -14,6 +14,7 @@ use ochre_model::HnswConfiguration;
 use ochre_scheduler::{Context, Failure, Progress, TaskSettings};
 use ochre_store::{CollectionNumber, CollectionRow};
 
+use crate::collection::analyzer_of;
 use crate::collection::state::CollectionState;
 use crate::error::Error;
 use crate::indexing::Indexing;
@@ -75,8 +76,16 @@ impl Indexing {
         let name = &row.name;
         let (waiting, records) = (view.pending_len(), view.live().len());
         let outside_text = view.outside_text().len();
-        let is_text_due = row.schema.is_text_searchable() && outside_text > self.settings.text_unindexed_max;
-        let text = || Pending::Now(format!("{outside_text} documents of '{name}' are in no text segment"));
+        let has_other_terms = !view.text().is_empty() && view.has_other_terms(&analyzer_of(&row));
+        let is_text_due =
+            row.schema.is_text_searchable() && (outside_text > self.settings.text_unindexed_max || has_other_terms);
+        let text = || {
+            Pending::Now(if has_other_terms {
+                format!("documents of '{name}' were split into terms by another analyzer")
+            } else {
+                format!("{outside_text} documents of '{name}' are in no text segment")
+            })
+        };
         if records < self.settings.graph_records_min {
             let has_surplus = view.graph().is_some() && records < self.settings.graph_records_min / 2;
             return if is_text_due {

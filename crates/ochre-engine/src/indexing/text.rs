@@ -1,4 +1,4 @@
-//! Indexing the text of documents: segments of trigrams, built from what no segment has yet.
+//! Indexing the text of documents: segments of trigrams and terms, built from what no segment has yet.
 //!
 //! Whoever does it holds the lock `graphs`. Killed at any point it leaves what there was: documents outside
 //! any segment are read when one is looked for.
@@ -7,9 +7,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ochre_index::{Bitmap, TextBuilder, TextHeader, TextSegment, View};
+use ochre_index::{Analyzer, Bitmap, TextBuilder, TextHeader, TextSegment, View};
 use ochre_store::{CollectionRow, Parts};
 
+use crate::collection::analyzer_of;
 use crate::collection::state::CollectionState;
 use crate::error::Error;
 use crate::indexing::Indexing;
@@ -33,10 +34,12 @@ impl Indexing {
         let outside = view.outside_text().len();
         let enough = self.settings.text_unindexed_max;
         let is_large = view.with_document().len() > enough;
-        if outside == 0 || !is_large || !row.schema.is_text_searchable() || (outside <= enough && !all) {
+        let analyzer = analyzer_of(&row);
+        let is_due = outside > enough || outside > 0 && all || view.has_other_terms(&analyzer);
+        if !is_large || !row.schema.is_text_searchable() || !is_due {
             return Ok(());
         }
-        let gone = worn(&view, outside);
+        let gone = worn(&view, outside, &analyzer);
         self.replace_text(&loaded, &row, &gone)
     }
 
@@ -100,10 +103,12 @@ impl Indexing {
         let Some(head) = reader.head(row.number)? else { return Ok(false) };
         let (epoch, collection) = (self.store.epoch(), row.id.into_bytes());
         let header = TextHeader { epoch, collection, position: head.position };
-        let mut builder = TextBuilder::default();
+        let analyzer = Arc::new(analyzer_of(row));
+        let mut builder = TextBuilder::new(Arc::clone(&analyzer));
         let mut finish = |builder: &mut TextBuilder| {
             let first = builder.first().unwrap_or(0);
-            let bytes = std::mem::take(builder).finish(&header);
+            let full = std::mem::replace(builder, TextBuilder::new(Arc::clone(&analyzer)));
+            let bytes = full.finish(&header);
             self.cache.write_text(&header, first, bytes).map(|segment| segments.push(Arc::new(segment)))
         };
         let offsets: Vec<u32> = offsets.iter().collect();
@@ -139,11 +144,12 @@ impl Indexing {
     }
 }
 
-/// Segments to be rebuilt along with so many documents: small ones, and those that are mostly out of date.
-fn worn(view: &View, outside: usize) -> Vec<Arc<TextSegment>> {
+/// Segments to be rebuilt along with so many documents: small ones, those that are mostly out of date, and those with the
+/// terms of another analyzer.
+fn worn(view: &View, outside: usize, analyzer: &Analyzer) -> Vec<Arc<TextSegment>> {
     let is_worn = |segment: &TextSegment, current: &Bitmap| {
         let is_small = segment.len() <= outside.saturating_mul(MERGE_RATIO).min(FULL_DOCUMENTS / 2);
-        is_small || current.len() < segment.len() / 2
+        is_small || current.len() < segment.len() / 2 || segment.analyzer() != analyzer.fingerprint()
     };
     let worn = view.text().iter().filter(|(segment, current)| is_worn(segment, current));
     worn.map(|(segment, _)| Arc::clone(segment)).collect()

@@ -82,7 +82,8 @@ impl ReadSnapshot<'_> {
     }
 }
 
-struct ReaderRows<'a, 'b>(&'a ReadSnapshot<'b>);
+/// What evaluation asks of the store, from the state that the view shows.
+pub(super) struct ReaderRows<'a, 'b>(pub(super) &'a ReadSnapshot<'b>);
 
 impl Rows for ReaderRows<'_, '_> {
     type Error = Error;

@@ -14,6 +14,7 @@ use super::filter::Restriction;
 use super::group::grouped;
 use super::request::FilterWarnings;
 use super::search_request::{Search, SearchHit, SearchRequest, SearchResults};
+use super::text::{NOT_SEARCHABLE, nearest_documents};
 use crate::collection::snapshot::ReadSnapshot;
 use crate::error::{Error, Invalid};
 use crate::query::Queries;
@@ -134,6 +135,13 @@ impl Queries {
                     };
                     let (k, matches) = (knn.limit as usize, matches.as_ref());
                     snapshot.view.nearest_sparse(&NearestSparse { key, query: vector, is_bm25, k, matches })?
+                }
+                KnnQuery::Text(text) => {
+                    if !row.schema.is_text_searchable() {
+                        let text = format!("$knn number {number} searches documents: {NOT_SEARCHABLE}");
+                        return Err(Error::invalid_field("rank", text));
+                    }
+                    nearest_documents(row, snapshot, text, knn.limit as usize, matches.as_ref())?
                 }
             };
             plans.push(plan);

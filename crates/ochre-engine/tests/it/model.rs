@@ -27,7 +27,7 @@ impl Ways {
             }
             Strategy::Scan | Strategy::GraphThenScan => self.scan += 1,
             Strategy::Exact => self.exact += 1,
-            Strategy::Empty | Strategy::Postings => {}
+            Strategy::Empty | Strategy::Postings | Strategy::Terms => {}
         }
     }
 }

@@ -131,7 +131,7 @@ fn declare(collection: &Collection, schema: &Json, mode: ValidationType) -> Resu
     let declaration = DeclarationChange {
         schema: Some(Some(schema.clone())),
         validation_type: Some(Some(mode)),
-        validating_party: None,
+        ..DeclarationChange::default()
     };
     collection.alter(Alteration { declaration, ..Alteration::default() }).map(drop)
 }

@@ -55,9 +55,18 @@ fn sparse(generator: &mut Generator) -> SparseVector {
     SparseVector::new(indices, values, None).unwrap()
 }
 
+/// A text of words that are rare and frequent, with some that no document has.
+fn text(generator: &mut Generator, words_max: usize) -> String {
+    const WORDS: [&str; 12] =
+        ["apple", "Apple", "a", "a", "a", "pear", "Bear", "bear", "zebra", "rare", "apples", "quince"];
+    let count = generator.rng.usize(0..words_max);
+    (0..count).map(|_| *generator.rng.choice(&WORDS).unwrap()).collect::<Vec<_>>().join(" ")
+}
+
 fn query(generator: &mut Generator) -> KnnQuery {
-    match generator.rng.u8(0..4) {
+    match generator.rng.u8(0..7) {
         0 | 1 => KnnQuery::Embedding(embedding(generator)),
+        2..=4 => KnnQuery::Text(text(generator, 6)),
         _ => KnnQuery::Sparse { key: (*generator.rng.choice(&SPARSE_KEYS).unwrap()).into(), vector: sparse(generator) },
     }
 }
@@ -69,7 +78,7 @@ fn operation(generator: &mut Generator) -> Operation {
     }
     let values = ids.iter().flat_map(|_| embedding(generator)).collect();
     let metadatas = Some(ids.iter().map(|_| generator.rng.u8(0..9).gt(&0).then(|| metadata(generator))).collect());
-    let documents = Some(ids.iter().map(|_| generator.rng.bool().then(|| "apple Bear".to_owned())).collect());
+    let documents = Some(ids.iter().map(|_| (generator.rng.u8(0..4) > 0).then(|| text(generator, 30))).collect());
     let embeddings = Some(Embeddings::from_rows(DIMENSION, values));
     Operation::Write(WriteKind::Upsert, RecordBatch { ids, embeddings, metadatas, documents, uris: None })
 }

@@ -1,4 +1,5 @@
-//! Which documents may contain a text or match a pattern, without reading them: an index of trigrams.
+//! The documents of a collection, indexed twice. By trigrams: which documents may contain a text or match a pattern,
+//! without reading them. By terms: which documents fit the words of a query best, as BM25 has it.
 //!
 //! A document is indexed under every three consecutive bytes of it, with two bytes that UTF-8 never uses
 //! ([`END`]) put behind its end: so a text of one or two bytes is a prefix of some trigrams, in any
@@ -7,10 +8,20 @@
 //!
 //! Source: Russ Cox, Regular Expression Matching with a Trigram Index, 2012.
 
+mod analyzer;
+mod cache;
+mod document;
 mod needs;
+mod ranked;
+mod recent;
 mod segment;
+mod terms;
 
+pub use analyzer::Analyzer;
+pub(crate) use cache::TextCache;
 pub(crate) use needs::Needs;
+pub use ranked::NearestText;
+pub use recent::RecentDocuments;
 pub use segment::{TEXT_VERSION, TextBuilder, TextHeader, TextSegment};
 
 /// Stands behind the end of a document; no byte of UTF-8.

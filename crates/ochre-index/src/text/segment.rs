@@ -1,15 +1,18 @@
-//! An immutable index of the trigrams of some documents, as bytes: `docs/formats/snapshots.md`.
+//! An immutable index of the trigrams and the terms of some documents, as bytes: `docs/formats/snapshots.md`.
 
 use std::sync::Arc;
 
+use super::analyzer::Analyzer;
+use super::document::AnalyzedDocument;
+use super::terms::{Terms, TermsBuilder};
 use super::{END, Needs, key};
 use crate::bitmap::Bitmap;
 
 /// The version of the format.
-pub const TEXT_VERSION: u32 = 1;
+pub const TEXT_VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"OCHRETXT";
 /// Bytes before the documents.
-const HEAD: usize = 48;
+const HEAD: usize = 60;
 /// A trigram with so many more documents than are left already tells less than reading those would.
 const TELLING_MAX: usize = 16;
 
@@ -25,8 +28,9 @@ pub struct TextHeader {
 }
 
 /// Collects documents for a segment.
-#[derive(Default)]
 pub struct TextBuilder {
+    analyzer: Arc<Analyzer>,
+    terms: TermsBuilder,
     documents: Vec<u32>,
     /// Trigram in the high half, number of the document in the low one.
     pairs: Vec<u64>,
@@ -34,10 +38,22 @@ pub struct TextBuilder {
 }
 
 impl TextBuilder {
+    /// Of no documents yet, whose terms this analyzer finds.
+    pub fn new(analyzer: Arc<Analyzer>) -> Self {
+        Self {
+            analyzer,
+            terms: TermsBuilder::default(),
+            documents: Vec::new(),
+            pairs: Vec::new(),
+            trigrams: Vec::new(),
+        }
+    }
+
     /// Adds a document; offsets come in ascending order.
     pub fn add(&mut self, offset: u32, document: &str) {
         let number = self.documents.len() as u64;
         self.documents.push(offset);
+        self.terms.add(&AnalyzedDocument::new(&self.analyzer, document));
         let bytes = document.as_bytes();
         let at = |index: usize| bytes.get(index).copied().unwrap_or(END);
         self.trigrams.clear();
@@ -64,7 +80,7 @@ impl TextBuilder {
 
     /// Bytes of the heap it holds, about.
     pub fn heap_bytes(&self) -> usize {
-        self.pairs.len() * 8 + self.documents.len() * 4
+        self.pairs.len() * 8 + self.documents.len() * 4 + self.terms.heap_bytes()
     }
 
     /// The segment as bytes.
@@ -90,19 +106,23 @@ impl TextBuilder {
             postings.push(gap.to_le_bytes()[0]);
             *ends.last_mut().expect("a key was pushed") = u32::try_from(postings.len()).expect("segments are small");
         }
-        let mut bytes = Vec::with_capacity(HEAD + (self.documents.len() + 2 * keys.len()) * 4 + postings.len() + 4);
+        let terms = self.terms.finish();
+        let trigrams = (self.documents.len() + 2 * keys.len()) * 4 + postings.len();
+        let mut bytes = Vec::with_capacity(HEAD + trigrams + terms.len() + 4);
         bytes.extend(MAGIC);
         bytes.extend(TEXT_VERSION.to_le_bytes());
         bytes.extend(u32::try_from(self.documents.len()).expect("offsets are u32").to_le_bytes());
         bytes.extend(header.epoch.to_le_bytes());
         bytes.extend(header.collection);
         bytes.extend(header.position.to_le_bytes());
+        bytes.extend(self.analyzer.fingerprint().to_le_bytes());
+        bytes.extend(u32::try_from(keys.len()).expect("trigrams are 24 bits").to_le_bytes());
         debug_assert_eq!(bytes.len(), HEAD, "the head has a fixed size");
         for number in self.documents.iter().chain(&keys).chain(&ends) {
             bytes.extend(number.to_le_bytes());
         }
         bytes.extend(&postings);
-        bytes.extend(u32::try_from(keys.len()).expect("trigrams are 24 bits").to_le_bytes());
+        bytes.extend(terms);
         bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
         bytes
     }
@@ -124,6 +144,9 @@ pub struct TextSegment {
     documents: usize,
     keys: usize,
     position: u64,
+    analyzer: u64,
+    /// Where its index of terms begins.
+    terms_at: usize,
 }
 
 impl TextSegment {
@@ -135,7 +158,7 @@ impl TextSegment {
         bytes: Arc<dyn AsRef<[u8]> + Send + Sync>, epoch: u64, collection: [u8; 16],
     ) -> Result<Self, &'static str> {
         let all = (*bytes).as_ref();
-        if all.len() < HEAD + 8 || all[..8] != MAGIC {
+        if all.len() < HEAD + 4 || all[..8] != MAGIC {
             return Err("it is no text segment");
         }
         let (body, checksum) = all.split_at(all.len() - 4);
@@ -149,11 +172,31 @@ impl TextSegment {
             return Err("it is of another epoch or collection");
         }
         let position = u64::from_le_bytes(all[40..48].try_into().map_err(|_| "it is cut off")?);
-        let (documents, keys) = (number(all, 12) as usize, number(all, all.len() - 8) as usize);
-        if HEAD + (documents + 2 * keys) * 4 + 8 > all.len() {
+        let analyzer = u64::from_le_bytes(all[48..56].try_into().map_err(|_| "it is cut off")?);
+        let (documents, keys) = (number(all, 12) as usize, number(all, 56) as usize);
+        let postings = HEAD + (documents + 2 * keys) * 4;
+        let postings_bytes = keys.checked_sub(1).map_or(0, |last| number(all, postings - keys * 4 + last * 4) as usize);
+        let terms_at = postings + postings_bytes;
+        if Terms::open(body.get(terms_at..).unwrap_or_default()).is_none_or(|terms| terms.documents() != documents) {
             return Err("it is cut off");
         }
-        Ok(Self { bytes, documents, keys, position })
+        Ok(Self { bytes, documents, keys, position, analyzer, terms_at })
+    }
+
+    /// The fingerprint of the analyzer that found its terms.
+    pub fn analyzer(&self) -> u64 {
+        self.analyzer
+    }
+
+    /// Its index of terms.
+    pub(crate) fn terms(&self) -> Terms<'_> {
+        let all = (*self.bytes).as_ref();
+        Terms::open(&all[self.terms_at..all.len() - 4]).expect("was looked at when it was opened")
+    }
+
+    /// The offsets of its documents, ascending, little-endian.
+    pub(crate) fn offset_bytes(&self) -> &[u8] {
+        &(*self.bytes).as_ref()[HEAD..HEAD + self.documents * 4]
     }
 
     /// The position that its documents were read at.
@@ -298,8 +341,12 @@ mod tests {
 
     const HEADER: TextHeader = TextHeader { epoch: 3, collection: [7; 16], position: 9 };
 
+    fn builder() -> TextBuilder {
+        TextBuilder::new(Arc::new(Analyzer::new(&ochre_model::TextAnalyzer::default())))
+    }
+
     fn segment(documents: &[String]) -> TextSegment {
-        let mut builder = TextBuilder::default();
+        let mut builder = builder();
         (0u32..).zip(documents).for_each(|(index, document)| builder.add(index * 3, document));
         TextSegment::open(Arc::new(builder.finish(&HEADER)), 3, [7; 16]).map_err(str::to_owned).unwrap()
     }
@@ -353,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_segment_fits_only_what_it_is_of_and_every_byte_counts() {
-        let mut builder = TextBuilder::default();
+        let mut builder = builder();
         builder.add(5, "hello");
         builder.add(9, "");
         let bytes = builder.finish(&HEADER);

@@ -1,6 +1,7 @@
 //! Columns against the meaning of filters for one record, and graphs read and written at once.
 
 mod composite;
+mod ranked;
 mod shapes;
 
 use std::collections::HashSet;
@@ -10,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ochre_index::{
-    Bitmap, BuildOptions, Damaged, Graph, GraphParameters, Nearest, Node, Rows, Strategy, TextBuilder, TextHeader,
-    TextSegment, VectorBlock, View, evaluate, nearest, verify_snapshot,
+    Analyzer, Bitmap, BuildOptions, Damaged, Graph, GraphParameters, Nearest, Node, Rows, Strategy, TextBuilder,
+    TextHeader, TextSegment, VectorBlock, View, evaluate, nearest, verify_snapshot,
 };
 use ochre_kernels::Region;
-use ochre_model::{DocumentTest, Filter, HnswConfiguration, Space, norm};
+use ochre_model::{DocumentTest, Filter, HnswConfiguration, Space, TextAnalyzer, norm};
 use ochre_testkit::{Generator, Oracle, OracleRecord, filter_matches};
 use regex::Regex;
 
@@ -94,7 +95,7 @@ impl Rows for Counted<'_> {
 #[test]
 fn text_segments_spare_reading_documents() {
     let documents: Vec<String> = (0..5000).map(|number| format!("entry {number} of the 日記")).collect();
-    let mut builder = TextBuilder::default();
+    let mut builder = TextBuilder::new(Arc::new(Analyzer::new(&TextAnalyzer::default())));
     (0u32..).zip(&documents).take(4000).for_each(|(offset, document)| builder.add(offset, document));
     let header = TextHeader { epoch: 1, collection: [0; 16], position: 1 };
     let segment = TextSegment::open(Arc::new(builder.finish(&header)), 1, [0; 16]).unwrap();

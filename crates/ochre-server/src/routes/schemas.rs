@@ -270,8 +270,12 @@ fn not_clean(found: &Compliance) -> ApiError {
 
 async fn remove(State(app): State<App>, named: CollectionRef) -> Result<Response, ApiError> {
     app.run_write(move |database| {
-        let declaration =
-            DeclarationChange { schema: Some(None), validation_type: Some(None), validating_party: Some(None) };
+        let declaration = DeclarationChange {
+            schema: Some(None),
+            validation_type: Some(None),
+            validating_party: Some(None),
+            ..DeclarationChange::default()
+        };
         let row = named.find(database)?.alter(Alteration { declaration, ..Alteration::default() })?;
         Ok(audited(&row, None))
     })

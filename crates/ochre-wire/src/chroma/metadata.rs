@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 
 use ochre_model::{
-    Declaration, DeclarationChange, InvalidSparseVector, Metadata, MetadataPatch, SCHEMA_KEY, VALIDATING_PARTY_KEY,
-    VALIDATION_TYPE_KEY, ValidatingParty, ValidationType, Value,
+    Declaration, DeclarationChange, InvalidSparseVector, Metadata, MetadataPatch, SCHEMA_KEY, TEXT_ANALYZER_KEY,
+    TextAnalyzer, VALIDATING_PARTY_KEY, VALIDATION_TYPE_KEY, ValidatingParty, ValidationType, Value,
 };
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -112,7 +112,7 @@ pub(crate) fn patches<V: Into<UpdateMetadataValue>>(
     patches.collect()
 }
 
-/// A collection's metadata as clients send it: the keys that declare a schema may hold any JSON.
+/// A collection's metadata as clients send it: the keys that declare a schema or an analyzer may hold any JSON.
 #[derive(Clone, Debug)]
 pub struct MetadataPayload<V> {
     values: HashMap<String, V>,
@@ -132,7 +132,7 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for MetadataPayload<V> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut payload = MetadataPayload { values: HashMap::new(), declared: Map::new() };
                 while let Some(key) = map.next_key::<String>()? {
-                    if key.starts_with(SCHEMA_KEY) {
+                    if key.starts_with(SCHEMA_KEY) || key == TEXT_ANALYZER_KEY {
                         payload.declared.insert(key, map.next_value()?);
                     } else {
                         payload.values.insert(key, map.next_value()?);
@@ -151,7 +151,7 @@ impl<V> MetadataPayload<V> {
         self.values.is_empty() && self.declared.is_empty()
     }
 
-    /// What the keys that declare a schema ask for.
+    /// What the keys that declare a schema or an analyzer ask for.
     pub(crate) fn declaration(&self, field: &str) -> Result<DeclarationChange, Refused> {
         let mut change = DeclarationChange::default();
         for (key, value) in &self.declared {
@@ -180,6 +180,15 @@ impl<V> MetadataPayload<V> {
                         return refused(format!("expected server or both, found {value}"));
                     }
                     change.validating_party = Some(party);
+                }
+                TEXT_ANALYZER_KEY => {
+                    change.text_analyzer = Some(match value {
+                        _ if is_removed => None,
+                        value => match TextAnalyzer::parse(value) {
+                            Ok(analyzer) => Some(analyzer),
+                            Err(error) => return refused(error.to_string()),
+                        },
+                    });
                 }
                 _ => {
                     return refused(format!(

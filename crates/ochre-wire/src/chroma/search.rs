@@ -14,6 +14,8 @@ use crate::Refused;
 
 /// The key that means a record's embedding.
 const EMBEDDING: &str = "#embedding";
+/// The key that means a record's document.
+const DOCUMENT: &str = "#document";
 /// The key that means a record's score.
 const SCORE: &str = "#score";
 /// How many records a `$knn` finds that does not say.
@@ -245,7 +247,7 @@ impl SearchPayload {
             }
             selected.keys.push(key.clone());
             match key.as_str() {
-                "#document" => selected.document = true,
+                DOCUMENT => selected.document = true,
                 EMBEDDING => selected.embedding = true,
                 "#metadata" => selected.metadata = true,
                 SCORE => selected.score = true,
@@ -308,10 +310,11 @@ impl RankExpr {
                             return refused(format!(".$knn.query: Invalid sparse vector in KNN query: {error}"));
                         }
                     },
+                    QueryVector::Text(text) if key == DOCUMENT => KnnQuery::Text(text.clone()),
                     QueryVector::Text(text) => {
                         let shown: String = text.chars().take(SHOWN_CHARACTERS_MAX).collect();
                         return refused(format!(
-                            ".$knn.query: {shown:?} is text, which the client has to turn into an embedding"
+                            ".$knn.query: {shown:?} is text, which the client has to turn into an embedding; the words of documents are searched under {DOCUMENT}"
                         ));
                     }
                 };

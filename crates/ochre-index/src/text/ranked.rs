@@ -1,0 +1,407 @@
+//! The documents that fit the words of a query best (BM25). The answer is exact.
+//!
+//! By blocks of documents, the postings of the query's terms are added up. Once the `k` best so far are known, terms
+//! that cannot bring a document among them by themselves are only looked up for documents that others found, and blocks
+//! that cannot hold one of the best are passed over.
+//!
+//! Sources: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009); Turtle and Flood,
+//! "Query evaluation: strategies and optimizations" (1995), for terms that are only looked up.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::Range;
+
+use ochre_model::budget::{self, Exceeded};
+
+use super::analyzer::Analyzer;
+use super::recent::{RecentDocuments, find_offset};
+use super::segment::TextSegment;
+use super::terms::{BLOCK, Terms};
+use crate::bitmap::{Bitmap, Bits};
+use crate::planner::{Hit, Plan, Strategy};
+use crate::view::View;
+
+/// How fast further occurrences of a term count less.
+const K1: f32 = 1.2;
+/// How much long documents are held back.
+const B: f32 = 0.75;
+/// Scores are sums of multiples of one part in so many: whatever order the terms are added up in, the sum is the same.
+/// The largest one, 256 terms of 50.4, fits 32 bits.
+const UNIT: f32 = 262_144.0;
+/// Looking up a term of one document costs as much as reading so many postings.
+const LOOK_UP_COST: usize = 16;
+
+/// A query for the documents that fit a text best.
+pub struct NearestText<'a> {
+    /// How texts are split into terms.
+    pub analyzer: &'a Analyzer,
+    /// What is looked for.
+    pub text: &'a str,
+    /// The documents that no segment has: [`View::recent_documents`].
+    pub recent: &'a RecentDocuments,
+    /// How many to find.
+    pub k: usize,
+    /// Only these offsets, if given; they must be live.
+    pub matches: Option<&'a Bitmap>,
+}
+
+/// Of the documents of a segment, those that are as they were when it was made.
+pub(crate) struct SegmentStatistics {
+    /// A bit for each; `None` if all are.
+    current: Option<Vec<u64>>,
+    /// How many words and characters they have.
+    tokens: u64,
+}
+
+impl SegmentStatistics {
+    pub(crate) fn new(segment: &TextSegment, current: &Bitmap) -> Self {
+        let terms = segment.terms();
+        if current.len() == segment.len() {
+            return Self { current: None, tokens: terms.tokens() };
+        }
+        let (mut bits, mut tokens) = (vec![0_u64; segment.len().div_ceil(64)], 0);
+        for (number, offset) in segment.offsets().enumerate() {
+            if current.contains(offset) {
+                bits[number / 64] |= 1 << (number % 64);
+                tokens += u64::from(terms.length(number));
+            }
+        }
+        Self { current: Some(bits), tokens }
+    }
+
+    /// Bytes of the heap it takes.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.current.as_ref().map_or(0, |bits| bits.len() * 8)
+    }
+}
+
+/// An index of terms, and which of its documents count.
+struct Source<'a> {
+    terms: Terms<'a>,
+    /// The offsets of its documents, little-endian.
+    offsets: &'a [u8],
+    current: Option<&'a [u64]>,
+    /// Of each term of the query, its blocks.
+    blocks: Vec<Range<usize>>,
+}
+
+impl<'a> Source<'a> {
+    fn new(terms: Terms<'a>, offsets: &'a [u8], current: Option<&'a [u64]>, query: &[(String, u32)]) -> Self {
+        let blocks = query.iter().map(|(term, _)| terms.find(term)).collect();
+        Self { terms, offsets, current, blocks }
+    }
+
+    fn is_current(&self, number: usize) -> bool {
+        self.current.is_none_or(|bits| bits[number / 64] >> (number % 64) & 1 == 1)
+    }
+
+    fn offset(&self, number: usize) -> u32 {
+        let bytes = &self.offsets[number * 4..number * 4 + 4];
+        u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    }
+
+    /// How many of its documents have a term of the query.
+    fn having(&self, term: usize) -> usize {
+        let blocks = &self.blocks[term];
+        if self.current.is_none() {
+            return self.terms.postings_len(blocks);
+        }
+        let blocks = blocks.clone().map(|index| self.terms.block(index));
+        let current = blocks.map(|block| {
+            let postings = self.terms.postings(block.postings.clone());
+            postings.filter(|(local, _)| self.is_current(block.number * BLOCK + usize::from(*local))).count()
+        });
+        current.sum()
+    }
+
+    /// The score of one document; 0 if it has no term of the query.
+    fn score(&self, number: usize, scoring: &Scoring) -> u32 {
+        let local = u16::try_from(number % BLOCK).expect("a block has fewer than 2¹⁶ documents");
+        let parts = self.blocks.iter().zip(&scoring.weights).filter_map(|(blocks, weight)| {
+            let (mut low, mut high) = (blocks.start, blocks.end);
+            while low < high {
+                let middle = usize::midpoint(low, high);
+                if self.terms.block(middle).number < number / BLOCK {
+                    low = middle + 1;
+                } else {
+                    high = middle;
+                }
+            }
+            let block = (low < blocks.end).then(|| self.terms.block(low)).filter(|b| b.number == number / BLOCK)?;
+            let posting = self.terms.seek(&block.postings, local);
+            let count = self.terms.count_at(&block.postings, posting, local)?;
+            Some(scoring.part(*weight, count, self.terms.length(number)))
+        });
+        parts.sum()
+    }
+}
+
+/// How scores are made of counts and lengths.
+struct Scoring {
+    /// Of each term of the query: how rare it is, times how often it is asked for.
+    weights: Vec<f32>,
+    base: f32,
+    slope: f32,
+}
+
+impl Scoring {
+    #[expect(clippy::cast_precision_loss, reason = "scores are floats")]
+    fn new(query: &[(String, u32)], having: &[usize], documents: usize, tokens: u64) -> Self {
+        let weight = |((_, times), having): (&(String, u32), &usize)| {
+            let (all, having) = (documents as f32, *having as f32);
+            let rarity = ((all - having + 0.5) / (having + 0.5)).ln_1p();
+            rarity * *times as f32 * (K1 + 1.0) * UNIT
+        };
+        let mean = tokens as f32 / documents as f32;
+        Self { weights: query.iter().zip(having).map(weight).collect(), base: K1 * (1.0 - B), slope: K1 * B / mean }
+    }
+
+    /// What a term adds to the score of a document, in units. The more often it is there and the shorter the document,
+    /// the more, whatever is rounded: every step is of one operand that changes.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "as defined"
+    )]
+    #[inline]
+    fn part(&self, weight: f32, count: u16, length: u32) -> u32 {
+        let norm = self.base + self.slope * length as f32;
+        (weight / (1.0 + norm / f32::from(count)) + 0.5).max(1.0) as u32
+    }
+}
+
+/// The `k` best so far: the highest scores, of equal ones those of the lowest offsets.
+struct BestScores {
+    k: usize,
+    kept: BinaryHeap<Reverse<(u32, Reverse<u32>)>>,
+}
+
+impl BestScores {
+    fn offer(&mut self, score: u32, offset: u32) {
+        let offered = Reverse((score, Reverse(offset)));
+        if self.kept.len() < self.k {
+            self.kept.push(offered);
+        } else if let Some(mut worst) = self.kept.peek_mut().filter(|worst| offered < **worst) {
+            *worst = offered;
+        }
+    }
+
+    /// What a score has to be at least to be among them.
+    fn least(&self) -> u32 {
+        if self.kept.len() < self.k { 0 } else { self.kept.peek().map_or(0, |Reverse((score, _))| *score) }
+    }
+}
+
+impl View {
+    /// The `k` matches whose documents have the highest scores, best first, ties by offset: exactly, of those that share
+    /// a term with the text. The distance is 1 less the score.
+    ///
+    /// A term that d of n documents have, that is `c` times in a document of `l` words and characters (on average `m`),
+    /// and `t` times in the query, adds ln(1 + (n − d + 0.5) / (d + 0.5)) · t · 2.2 / (1 + 1.2 · (0.25 + 0.75 · l / m) / c),
+    /// calculated in `f32` and rounded to 2⁻¹⁸, which is also the least.
+    ///
+    /// # Errors
+    /// [`Exceeded`]: the request may not go on.
+    pub fn nearest_text(&self, wanted: &NearestText<'_>) -> Result<(Vec<Hit>, Plan), Exceeded> {
+        let matches = wanted.matches.map_or_else(|| self.with_document().len(), Bitmap::len);
+        let mut plan = Plan::of(Strategy::Terms, matches);
+        let query = wanted.analyzer.query_terms(wanted.text);
+        if query.is_empty() || wanted.k == 0 || matches == 0 {
+            return Ok((Vec::new(), plan));
+        }
+        let segments = self.text_statistics(wanted.analyzer);
+        let mut tokens = wanted.recent.tokens();
+        let mut sources = Vec::with_capacity(segments.len() + 1);
+        for (segment, statistics) in &segments {
+            tokens += statistics.tokens;
+            let current = statistics.current.as_deref();
+            sources.push(Source::new(segment.terms(), segment.offset_bytes(), current, &query));
+        }
+        if let Some((index, current)) = wanted.recent.indexed()
+            && let Some(terms) = Terms::open(&index.terms)
+        {
+            sources.push(Source::new(terms, &index.offsets, Some(current), &query));
+        }
+        let having = |term: usize| {
+            let loose = wanted.recent.loose().filter(|(_, document)| document.count(&query[term].0).is_some());
+            sources.iter().map(|source| source.having(term)).sum::<usize>() + loose.count()
+        };
+        let having: Vec<usize> = (0..query.len()).map(having).collect();
+        let scoring = Scoring::new(&query, &having, self.with_document().len(), tokens);
+        let mut best = BestScores { k: wanted.k, kept: BinaryHeap::with_capacity(wanted.k.min(1024) + 1) };
+        for (offset, document) in wanted.recent.loose() {
+            if wanted.matches.is_none_or(|matches| matches.contains(offset)) {
+                let terms = query.iter().zip(&scoring.weights);
+                let parts = terms.filter_map(|((term, _), weight)| {
+                    Some(scoring.part(*weight, document.count(term)?, document.length()))
+                });
+                let score: u32 = parts.sum();
+                plan.reranked += 1;
+                if score > 0 {
+                    best.offer(score, offset);
+                }
+            }
+        }
+        let postings: usize = having.iter().sum();
+        match wanted.matches {
+            Some(few) if few.len().saturating_mul(query.len() * LOOK_UP_COST) < postings => {
+                look_up(&sources, few, &scoring, &mut best, &mut plan)?;
+            }
+            _ => {
+                let mut search = BlockSearch::new(&scoring, wanted.matches, &mut best, &mut plan);
+                sources.iter().try_for_each(|source| search.run(source))?;
+            }
+        }
+        let kept = best.kept.into_sorted_vec();
+        #[expect(clippy::cast_possible_truncation, reason = "distances are f32")]
+        let distance = |score: u32| (1.0 - f64::from(score) / f64::from(UNIT)) as f32;
+        let hits = kept.into_iter().map(|Reverse((score, Reverse(offset)))| Hit { offset, distance: distance(score) });
+        Ok((hits.collect(), plan))
+    }
+}
+
+/// Scores a few documents one by one.
+fn look_up(
+    sources: &[Source<'_>], few: &Bitmap, scoring: &Scoring, best: &mut BestScores, plan: &mut Plan,
+) -> Result<(), Exceeded> {
+    for (done, offset) in few.iter().enumerate() {
+        if done % BLOCK == 0 {
+            budget::check()?;
+        }
+        for source in sources {
+            let number = find_offset(source.offsets, offset).filter(|number| source.is_current(*number));
+            if let Some(number) = number {
+                plan.reranked += 1;
+                let score = source.score(number, scoring);
+                if score > 0 {
+                    best.offer(score, offset);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A term of the query in the block that is searched.
+struct Active {
+    term: usize,
+    postings: Range<usize>,
+    /// It adds so much at most.
+    bound: u32,
+}
+
+/// A search of one source after the other.
+struct BlockSearch<'a> {
+    scoring: &'a Scoring,
+    matches: Option<&'a Bitmap>,
+    best: &'a mut BestScores,
+    plan: &'a mut Plan,
+    /// The scores of the documents of a block so far …
+    sums: Vec<u32>,
+    /// … and a bit for each that has one.
+    found: [u64; BLOCK / 64],
+    active: Vec<Active>,
+    /// What the terms up to each add together at most.
+    bounds: Vec<u32>,
+}
+
+impl<'a> BlockSearch<'a> {
+    fn new(scoring: &'a Scoring, matches: Option<&'a Bitmap>, best: &'a mut BestScores, plan: &'a mut Plan) -> Self {
+        Self {
+            scoring,
+            matches,
+            best,
+            plan,
+            sums: vec![0; BLOCK],
+            found: [0; BLOCK / 64],
+            active: Vec::new(),
+            bounds: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, source: &Source<'_>) -> Result<(), Exceeded> {
+        let mut next: Vec<usize> = source.blocks.iter().map(|blocks| blocks.start).collect();
+        for block in 0..source.terms.documents().div_ceil(BLOCK) {
+            budget::check()?;
+            self.active.clear();
+            for (term, blocks) in source.blocks.iter().enumerate() {
+                if next[term] >= blocks.end {
+                    continue;
+                }
+                let found = source.terms.block(next[term]);
+                if found.number == block {
+                    next[term] += 1;
+                    let bound = self.scoring.part(self.scoring.weights[term], found.count_max, found.length_min);
+                    self.active.push(Active { term, postings: found.postings, bound });
+                }
+            }
+            self.search(source, block);
+        }
+        Ok(())
+    }
+
+    fn search(&mut self, source: &Source<'_>, block: usize) {
+        self.active.sort_unstable_by_key(|active| active.bound);
+        self.bounds.clear();
+        let mut sum = 0;
+        for active in &self.active {
+            sum += active.bound;
+            self.bounds.push(sum);
+        }
+        // Documents that have only terms before this one are not among the best.
+        let least = self.best.least();
+        let first = self.bounds.iter().take_while(|bound| **bound < least).count();
+        if first == self.active.len() {
+            return;
+        }
+        let lengths = source.terms.block_lengths(block);
+        for active in &self.active[first..] {
+            let weight = self.scoring.weights[active.term];
+            self.plan.scanned += active.postings.len();
+            for (local, count) in source.terms.postings(active.postings.clone()) {
+                let at = usize::from(local);
+                let length = lengths
+                    .get(at * 4..at * 4 + 4)
+                    .map_or(0, |bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+                self.sums[at % BLOCK] += self.scoring.part(weight, count, length);
+                self.found[at % BLOCK / 64] |= 1 << (at % 64);
+            }
+        }
+        self.offer_found(source, block, first);
+    }
+
+    /// Completes the scores of the documents that were found, as far as they may be among the best.
+    fn offer_found(&mut self, source: &Source<'_>, block: usize, first: usize) {
+        let rest = first.checked_sub(1).map_or(0, |last| self.bounds[last]);
+        for word in 0..self.found.len() {
+            for bit in Bits(std::mem::take(&mut self.found[word])) {
+                let at = word * 64 + bit as usize;
+                let mut score = std::mem::take(&mut self.sums[at]);
+                let number = block * BLOCK + at;
+                if score + rest < self.best.least() || !source.is_current(number) {
+                    continue;
+                }
+                let offset = source.offset(number);
+                if self.matches.is_some_and(|matches| !matches.contains(offset)) {
+                    continue;
+                }
+                let local = u16::try_from(at).expect("a block has fewer than 2¹⁶ documents");
+                for term in (0..first).rev() {
+                    if score + self.bounds[term] < self.best.least() {
+                        break;
+                    }
+                    let active = &mut self.active[term];
+                    // Documents come in ascending order: what is before this one is not needed again.
+                    active.postings.start = source.terms.seek(&active.postings, local);
+                    if let Some(count) = source.terms.count_at(&active.postings, active.postings.start, local) {
+                        let weight = self.scoring.weights[active.term];
+                        score += self.scoring.part(weight, count, source.terms.length(number));
+                    }
+                }
+                self.plan.reranked += 1;
+                self.best.offer(score, offset);
+            }
+        }
+    }
+}

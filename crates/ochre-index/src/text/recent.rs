@@ -1,0 +1,136 @@
+//! Documents that are in no segment yet, analyzed when they are first searched: most of them in an index of terms that is
+//! only in memory, the latest one by one.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::analyzer::Analyzer;
+use super::document::AnalyzedDocument;
+use super::terms::TermsBuilder;
+use crate::bitmap::Bitmap;
+
+/// So many are searched one by one before all are indexed again, or a share of all of them if that is more.
+const LOOSE_MAX: usize = 64;
+const LOOSE_SHARE: usize = 8;
+
+/// The documents of a view that are in none of its segments, ready to be searched.
+#[derive(Clone, Default)]
+pub struct RecentDocuments {
+    /// By which analyzer.
+    fingerprint: u64,
+    documents: HashMap<u32, Arc<AnalyzedDocument>>,
+    /// Words and characters of all of them.
+    tokens: u64,
+    /// Those that are not in the index.
+    loose: BTreeSet<u32>,
+    index: Option<Arc<RecentIndex>>,
+    /// A bit for each document of the index that is still as it was.
+    current: Vec<u64>,
+}
+
+/// An index of terms in memory.
+pub(super) struct RecentIndex {
+    /// The offsets of its documents, ascending, little-endian.
+    pub(super) offsets: Vec<u8>,
+    pub(super) terms: Vec<u8>,
+}
+
+impl RecentDocuments {
+    /// None yet, by this analyzer.
+    pub(crate) fn new(fingerprint: u64) -> Self {
+        Self { fingerprint, ..Self::default() }
+    }
+
+    pub(crate) fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// Of these documents those that are missing.
+    pub(crate) fn missing(&self, offsets: &Bitmap) -> Bitmap {
+        offsets.iter().filter(|offset| !self.documents.contains_key(offset)).collect()
+    }
+
+    pub(crate) fn has(&self, offset: u32) -> bool {
+        self.documents.contains_key(&offset)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.documents.len()
+    }
+
+    pub(crate) fn add(&mut self, analyzer: &Analyzer, offset: u32, text: &str) {
+        self.remove(offset);
+        let document = AnalyzedDocument::new(analyzer, text);
+        self.tokens += u64::from(document.length());
+        self.documents.insert(offset, Arc::new(document));
+        self.loose.insert(offset);
+    }
+
+    /// A document changed, is gone, or is in a segment now.
+    pub(crate) fn remove(&mut self, offset: u32) {
+        let Some(document) = self.documents.remove(&offset) else { return };
+        self.tokens -= u64::from(document.length());
+        if self.loose.remove(&offset) {
+            return;
+        }
+        let number = self.index.as_ref().and_then(|index| find_offset(&index.offsets, offset));
+        if let Some(number) = number {
+            self.current[number / 64] &= !(1 << (number % 64));
+        }
+    }
+
+    /// Indexes all of them, if too many are not.
+    pub(crate) fn index(&mut self) {
+        if self.loose.len() <= LOOSE_MAX.max(self.documents.len() / LOOSE_SHARE) {
+            return;
+        }
+        let mut offsets: Vec<u32> = self.documents.keys().copied().collect();
+        offsets.sort_unstable();
+        let mut builder = TermsBuilder::default();
+        offsets.iter().for_each(|offset| builder.add(&self.documents[offset]));
+        self.current = vec![u64::MAX; offsets.len().div_ceil(64)];
+        let offsets = offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
+        self.index = Some(Arc::new(RecentIndex { offsets, terms: builder.finish() }));
+        self.loose.clear();
+    }
+
+    /// Words and characters of all of them.
+    pub(super) fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// The index, and a bit for each of its documents that is still as it was.
+    pub(super) fn indexed(&self) -> Option<(&RecentIndex, &[u64])> {
+        Some((self.index.as_deref()?, &self.current))
+    }
+
+    /// Those that are not in the index, by ascending offset.
+    pub(super) fn loose(&self) -> impl Iterator<Item = (u32, &AnalyzedDocument)> {
+        self.loose.iter().map(|offset| (*offset, &*self.documents[offset]))
+    }
+
+    /// Bytes of the heap they take.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let documents: usize = self.documents.values().map(|document| document.heap_bytes() + 48).sum();
+        documents + self.index.as_ref().map_or(0, |index| index.offsets.len() + index.terms.len())
+    }
+}
+
+/// The number of the document with an offset.
+pub(super) fn find_offset(offsets: &[u8], offset: u32) -> Option<usize> {
+    let at = |index: usize| {
+        offsets
+            .get(index * 4..index * 4 + 4)
+            .map_or(0, |bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+    };
+    let (mut low, mut high) = (0, offsets.len() / 4);
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        if at(middle) < offset {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    (low < offsets.len() / 4 && at(low) == offset).then_some(low)
+}
