@@ -95,6 +95,13 @@ def records(arguments):
     return [found[i] for i in base], vectors[base], vectors[queries]
 
 
+def documents(arguments):
+    """The texts of records, in a mixed order."""
+    found, _ = read(arguments.data) if arguments.data else invented(arguments.count)
+    order = np.random.default_rng(1).permutation(len(found))[: arguments.count]
+    return [found[i]["document"] or "" for i in order]
+
+
 def vectors(arguments):
     """Vectors to index, vectors to search for, and the space."""
     if arguments.synthetic:

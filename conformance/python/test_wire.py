@@ -44,7 +44,7 @@ def test_add_alone_answers_201(notes, raw):
     ("get", [["apple"]], 422, "ChromaError"),
     ("get", b'[["apple"', 400, "InvalidArgumentError"),
     ("get", {"where": {"n": {"$near": 1}}}, 400, "InvalidArgumentError"),
-    ("get", {"where": {"n": {"$gt": "x"}}}, 400, "InvalidArgumentError"),
+    ("get", {"where": {"n": {"$gt": True}}}, 400, "InvalidArgumentError"),
     ("get", {"where_document": {"$regex": "("}}, 400, "InvalidArgumentError"),
     ("get", {"include": ["everything"]}, 422, "ChromaError"),
     ("query", {"query_embeddings": [[1, 2]]}, 400, "InvalidArgumentError"),

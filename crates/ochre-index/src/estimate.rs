@@ -50,6 +50,10 @@ impl View {
                     Test::Compare(..) => scalars * RANGE_SHARE,
                     Test::Contains(_) => lists * TEXT_SHARE,
                     Test::NotContains(_) => 1.0 - lists * TEXT_SHARE,
+                    Test::Prefix(_) => scalars * TEXT_SHARE,
+                    Test::Size(_) => lists * RANGE_SHARE,
+                    Test::Exists => scalars + lists,
+                    Test::Missing => 1.0 - scalars - lists,
                 }
             }
             Filter::Document(test) => {

@@ -304,6 +304,8 @@ enum Scanner<'a> {
     Number { orders: &'static [Ordering], operand: &'a Scalar },
     Set { bools: [bool; 2], ints: HashSet<i64>, floats: HashSet<u64>, strings: CodeSet },
     ListContains(&'a Scalar),
+    ListSize(&'a Test),
+    Anything,
 }
 
 /// A set of codes of a dictionary: a bit for each, up to the largest.
@@ -331,19 +333,27 @@ impl<'a> Scanner<'a> {
             Test::Eq(Scalar::Str(s)) => column.dictionary().find(s).map_or(Self::Nothing, Self::String),
             Test::Eq(operand) => Self::Number { orders: &[Ordering::Equal], operand },
             Test::Compare(orders, Scalar::Str(operand)) => {
-                let mut strings = CodeSet::default();
-                column.dictionary().each_code(&mut |code, text| {
-                    if orders.contains(&text.cmp(operand)) {
-                        strings.insert(code);
-                    }
-                });
-                Self::Set { bools: [false; 2], ints: HashSet::new(), floats: HashSet::new(), strings }
+                Self::strings(column, |text| orders.contains(&text.cmp(operand)))
             }
+            Test::Prefix(prefix) => Self::strings(column, |text| text.starts_with(prefix)),
+            Test::Size(_) => Self::ListSize(test),
+            Test::Exists => Self::Anything,
             Test::Compare(orders, operand) => Self::Number { orders, operand },
             Test::In(list) => Self::set(column, list),
             Test::Contains(operand) => Self::ListContains(operand),
-            Test::Ne(_) | Test::NotIn(_) | Test::NotContains(_) => Self::Nothing,
+            Test::Ne(_) | Test::NotIn(_) | Test::NotContains(_) | Test::Missing => Self::Nothing,
         }
+    }
+
+    /// The strings that pass, each of which is looked at once, however many records have it.
+    fn strings(column: &Column, passes: impl Fn(&str) -> bool) -> Self {
+        let mut strings = CodeSet::default();
+        column.dictionary().each_code(&mut |code, text| {
+            if passes(text) {
+                strings.insert(code);
+            }
+        });
+        Self::Set { bools: [false; 2], ints: HashSet::new(), floats: HashSet::new(), strings }
     }
 
     fn set(column: &Column, list: &[Scalar]) -> Self {
@@ -395,6 +405,17 @@ impl<'a> Scanner<'a> {
                         words[*local as usize / 64] |= 1 << (local % 64);
                     }
                 }
+            }
+            Self::ListSize(test) => {
+                let passing = chunk.lists.iter().filter(|(_, list)| test.matches(Some(list)));
+                passing.for_each(|(local, _)| words[*local as usize / 64] |= 1 << (local % 64));
+            }
+            Self::Anything => {
+                chunk.bools.scan(words, |_| true);
+                chunk.ints.scan(words, |_| true);
+                chunk.floats.scan(words, |_| true);
+                chunk.strings.scan(words, |_| true);
+                chunk.lists.iter().for_each(|(local, _)| words[*local as usize / 64] |= 1 << (local % 64));
             }
         }
     }

@@ -52,6 +52,14 @@ pub enum Test {
     Contains(Scalar),
     /// Anything but a list that contains this; also when the key is missing.
     NotContains(Scalar),
+    /// A string that begins with this.
+    Prefix(String),
+    /// A list of so many elements.
+    Size(u64),
+    /// Any value.
+    Exists,
+    /// No value.
+    Missing,
 }
 
 impl Test {
@@ -64,26 +72,30 @@ impl Test {
     /// `$lte`
     pub const LESS_OR_EQUAL: &'static [Ordering] = &[Ordering::Less, Ordering::Equal];
 
-    /// The test that this one negates, for `Ne`, `NotIn` and `NotContains`.
+    /// The test that this one negates, for `Ne`, `NotIn`, `NotContains` and `Missing`.
     pub fn negated(&self) -> Option<Self> {
         match self {
             Self::Ne(operand) => Some(Self::Eq(operand.clone())),
             Self::NotIn(list) => Some(Self::In(list.clone())),
             Self::NotContains(operand) => Some(Self::Contains(operand.clone())),
+            Self::Missing => Some(Self::Exists),
             _ => None,
         }
     }
 
-    /// The type of what values are compared with; of a list, of its first element.
-    pub fn operand_type(&self) -> ValueType {
-        match self {
+    /// The type of what values are compared with; of a list, of its first element. `None` if values of any type are
+    /// looked at.
+    pub fn operand_type(&self) -> Option<ValueType> {
+        Some(match self {
             Self::Eq(operand)
             | Self::Ne(operand)
             | Self::Compare(_, operand)
             | Self::Contains(operand)
             | Self::NotContains(operand) => operand.value_type(),
             Self::In(list) | Self::NotIn(list) => list.first().map_or(ValueType::Str, Scalar::value_type),
-        }
+            Self::Prefix(_) => ValueType::Str,
+            Self::Size(_) | Self::Exists | Self::Missing => return None,
+        })
     }
 
     /// Whether a record whose value under the key is `value` passes.
@@ -98,6 +110,10 @@ impl Test {
             Self::Ne(operand) => !value.is_some_and(|value| operand.equals(value)),
             Self::NotIn(list) => !value.is_some_and(|value| list.iter().any(|operand| operand.equals(value))),
             Self::NotContains(operand) => !value.is_some_and(|value| operand.is_in(value)),
+            Self::Prefix(prefix) => matches!(value, Some(Value::Str(text)) if text.starts_with(prefix)),
+            Self::Size(size) => value.and_then(Value::list_len).is_some_and(|len| len as u64 == *size),
+            Self::Exists => value.is_some(),
+            Self::Missing => value.is_none(),
         }
     }
 }

@@ -114,6 +114,17 @@ impl Value {
         }
     }
 
+    /// How many elements it has; `None` if it is no list.
+    pub fn list_len(&self) -> Option<usize> {
+        match self {
+            Self::Bools(list) => Some(list.len()),
+            Self::Ints(list) => Some(list.len()),
+            Self::Floats(list) => Some(list.len()),
+            Self::Strs(list) => Some(list.len()),
+            _ => None,
+        }
+    }
+
     /// The value that `json` stands for: `Ok(None)` for an empty list, which is stored as nothing; an error for null,
     /// objects that are no sparse vectors, and mixed lists. Integers outside `i64` become floats; a list that mixes
     /// integers and floats becomes a float list.

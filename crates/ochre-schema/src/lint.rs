@@ -50,6 +50,16 @@ fn lint_test(schema: &MetadataSchema, mode: ValidationType, key: &str, test: &Te
     let operands: &[Scalar] = match test {
         Test::Eq(operand) | Test::Ne(operand) | Test::Compare(_, operand) => std::slice::from_ref(operand),
         Test::In(list) | Test::NotIn(list) => list,
+        Test::Exists | Test::Missing => return None,
+        Test::Prefix(_) => {
+            let is_string = property.types.is_empty() || property.types.contains(&ValueType::Str);
+            return (!is_string)
+                .then(|| format!("key {key:?} is declared as {types}: only strings have a beginning ($prefix)"));
+        }
+        Test::Size(_) => {
+            let is_list = property.types.is_empty() || property.types.iter().any(|ty| element_of(*ty).is_some());
+            return (!is_list).then(|| format!("key {key:?} is declared as {types}: only lists have a $size"));
+        }
         Test::Contains(operand) | Test::NotContains(operand) => {
             let elements: Vec<ValueType> = property.types.iter().filter_map(|ty| element_of(*ty)).collect();
             let ty = operand.value_type();

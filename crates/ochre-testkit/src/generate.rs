@@ -119,7 +119,7 @@ impl Generator {
     }
 
     fn test(&mut self) -> Test {
-        match self.rng.u8(0..10) {
+        match self.rng.u8(0..14) {
             0 => Test::Eq(self.scalar()),
             1 => Test::Ne(self.scalar()),
             2 => Test::Compare(Test::GREATER, self.bound()),
@@ -129,7 +129,15 @@ impl Generator {
             6 => Test::In(vec![self.scalar(), self.number(), self.number()]),
             7 => Test::NotIn(vec![self.scalar(), self.scalar()]),
             8 => Test::Contains(self.scalar()),
-            _ => Test::NotContains(self.scalar()),
+            9 => Test::NotContains(self.scalar()),
+            10 => {
+                let text = self.text();
+                let kept = self.rng.usize(0..3);
+                Test::Prefix(text.chars().take(kept).collect())
+            }
+            11 => Test::Size(self.rng.u64(0..4)),
+            12 => Test::Exists,
+            _ => Test::Missing,
         }
     }
 

@@ -148,6 +148,19 @@ fn test_matches(test: &Test, value: Option<&Value>) -> bool {
         }
         Test::Contains(operand) => contains(value, operand),
         Test::NotContains(operand) => !contains(value, operand),
+        Test::Prefix(prefix) => match value {
+            Some(Value::Str(text)) => text.as_bytes().get(..prefix.len()) == Some(prefix.as_bytes()),
+            _ => false,
+        },
+        Test::Size(size) => match value {
+            Some(Value::Bools(list)) => list.len() as u64 == *size,
+            Some(Value::Ints(list)) => list.len() as u64 == *size,
+            Some(Value::Floats(list)) => list.len() as u64 == *size,
+            Some(Value::Strs(list)) => list.len() as u64 == *size,
+            _ => false,
+        },
+        Test::Exists => value.is_some(),
+        Test::Missing => value.is_none(),
     }
 }
 

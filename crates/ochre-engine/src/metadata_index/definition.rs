@@ -232,9 +232,14 @@ fn test(operator: &str, operand: &Json) -> Result<Test, Refusal> {
             Json::Array(list) if !list.is_empty() => Test::In(list.iter().map(scalar).collect::<Result<_, _>>()?),
             _ => return refused(format!("$in takes a list of values, found {operand}")),
         },
+        "$exists" => match operand {
+            Json::Bool(true) => Test::Exists,
+            Json::Bool(false) => Test::Missing,
+            _ => return refused(format!("$exists takes true or false, found {operand}")),
+        },
         other => {
             return refused(format!(
-                "the filter of an index knows no {other}; there are $eq, $gt, $gte, $lt, $lte and $in"
+                "the filter of an index knows no {other}; there are $eq, $gt, $gte, $lt, $lte, $in and $exists"
             ));
         }
     })

@@ -165,8 +165,7 @@ impl Queries {
         let mut refused = None;
         filter.for_each_leaf(&mut |leaf| match leaf {
             Filter::Key { key, test } => {
-                let ty = test.operand_type();
-                if !row.schema.is_filterable(key, ty) {
+                if let Some(ty) = test.operand_type().filter(|ty| !row.schema.is_filterable(key, *ty)) {
                     let ty = match ty {
                         ValueType::Str => "Str",
                         ValueType::Int => "Int",

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ochre_model::{Filter, Scalar, Test, ValueType};
 
-use super::key::{beginning_with, number_range, push_element, push_name, push_operand};
+use super::key::{any_value, beginning_with, number_range, push_element, push_missing, push_name, push_operand};
 use super::{CompositeIndex, CompositeSegment, IndexColumn, IndexShape};
 use crate::bitmap::Bitmap;
 use crate::evaluate::{Hints, flatten};
@@ -266,7 +266,7 @@ impl Fit {
         let mut fit = Self { answered: Vec::new(), columns: Vec::new(), ranges: Vec::new() };
         let mut prefixes = vec![Vec::new()];
         let mut ranges = None;
-        for column in &shape.columns {
+        for (place, column) in shape.columns.iter().enumerate() {
             let fitting = || tests().filter(|(_, key, test)| names(column, key, test, view));
             // Equality first: it lets the next column be used as well.
             let equal = fitting().find_map(|(number, key, test)| {
@@ -280,6 +280,14 @@ impl Fit {
                 prefixes = next;
                 continue;
             }
+            // Records without a value under the first column are not in the index.
+            let mut missing = fitting().filter(|(_, _, test)| place > 0 && matches!(test, Test::Missing));
+            if let Some((number, key, _)) = missing.next() {
+                fit.answered.push(number);
+                fit.columns.push(key.to_owned());
+                prefixes.iter_mut().for_each(push_missing);
+                continue;
+            }
             let mut compared: Vec<(usize, &str, &Test)> =
                 fitting().filter(|(_, _, test)| matches!(test, Test::Compare(..))).collect();
             if let Some((_, first, _)) = compared.first().copied() {
@@ -289,6 +297,10 @@ impl Fit {
                     fit.answered.extend(compared.iter().map(|(number, _, _)| *number));
                     fit.columns.push(format!("{first} (range)"));
                 }
+            } else if let Some((number, key, _)) = fitting().find(|(_, _, test)| matches!(test, Test::Exists)) {
+                ranges = Some(prefixes.iter().map(|prefix| any_value(prefix)).collect());
+                fit.answered.push(number);
+                fit.columns.push(format!("{key} (any value)"));
             }
             break;
         }

@@ -97,6 +97,16 @@ pub(super) fn push_operand(key: &mut Vec<u8>, operand: &Scalar) -> bool {
     true
 }
 
+/// Appends that there is no value.
+pub(super) fn push_missing(key: &mut Vec<u8>) {
+    key.push(MISSING);
+}
+
+/// The keys that begin with `prefix` and go on with a value, whatever it is.
+pub(super) fn any_value(prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    ([prefix, &[OPAQUE]].concat(), [prefix, &[u8::MAX]].concat())
+}
+
 /// The keys that begin with `prefix` and go on with a number that is ordered so against the operand: from the first,
 /// to before the second.
 pub(super) fn number_range(prefix: &[u8], orders: &[Ordering], operand: &Scalar) -> Option<(Vec<u8>, Vec<u8>)> {

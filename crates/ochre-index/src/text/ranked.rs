@@ -28,6 +28,10 @@ const B: f32 = 0.75;
 /// Scores are sums of multiples of one part in so many: whatever order the terms are added up in, the sum is the same.
 /// The largest one, 256 terms of 50.4, fits 32 bits.
 const UNIT: f32 = 262_144.0;
+/// Of a term in so many documents, what it adds where it is there once is calculated ahead …
+const FREQUENT: usize = 512;
+/// … for documents of fewer words and characters than this.
+const SHORT: usize = 128;
 /// Looking up a term of one document costs as much as reading so many postings.
 const LOOK_UP_COST: usize = 16;
 
@@ -117,7 +121,7 @@ impl<'a> Source<'a> {
     /// The score of one document; 0 if it has no term of the query.
     fn score(&self, number: usize, scoring: &Scoring) -> u32 {
         let local = u16::try_from(number % BLOCK).expect("a block has fewer than 2¹⁶ documents");
-        let parts = self.blocks.iter().zip(&scoring.weights).filter_map(|(blocks, weight)| {
+        let parts = self.blocks.iter().zip(&scoring.terms).filter_map(|(blocks, term)| {
             let (mut low, mut high) = (blocks.start, blocks.end);
             while low < high {
                 let middle = usize::midpoint(low, high);
@@ -130,7 +134,7 @@ impl<'a> Source<'a> {
             let block = (low < blocks.end).then(|| self.terms.block(low)).filter(|b| b.number == number / BLOCK)?;
             let posting = self.terms.seek(&block.postings, local);
             let count = self.terms.count_at(&block.postings, posting, local)?;
-            Some(scoring.part(*weight, count, self.terms.length(number)))
+            Some(scoring.part(term, count, self.terms.length(number)))
         });
         parts.sum()
     }
@@ -138,26 +142,47 @@ impl<'a> Source<'a> {
 
 /// How scores are made of counts and lengths.
 struct Scoring {
-    /// Of each term of the query: how rare it is, times how often it is asked for.
-    weights: Vec<f32>,
+    terms: Vec<TermScoring>,
     base: f32,
     slope: f32,
+}
+
+/// What a term of the query is worth.
+struct TermScoring {
+    /// How rare it is, times how often it is asked for.
+    weight: f32,
+    /// What it adds where it is there once, by the length of the document, as far as that was calculated ahead.
+    once: Vec<u32>,
 }
 
 impl Scoring {
     #[expect(clippy::cast_precision_loss, reason = "scores are floats")]
     fn new(query: &[(String, u32)], having: &[usize], documents: usize, tokens: u64) -> Self {
-        let weight = |((_, times), having): (&(String, u32), &usize)| {
+        let mean = tokens as f32 / documents as f32;
+        let mut scoring = Self { terms: Vec::with_capacity(query.len()), base: K1 * (1.0 - B), slope: K1 * B / mean };
+        for ((_, times), having) in query.iter().zip(having) {
+            let is_frequent = *having >= FREQUENT;
             let (all, having) = (documents as f32, *having as f32);
             let rarity = ((all - having + 0.5) / (having + 0.5)).ln_1p();
-            rarity * *times as f32 * (K1 + 1.0) * UNIT
-        };
-        let mean = tokens as f32 / documents as f32;
-        Self { weights: query.iter().zip(having).map(weight).collect(), base: K1 * (1.0 - B), slope: K1 * B / mean }
+            let weight = rarity * *times as f32 * (K1 + 1.0) * UNIT;
+            let lengths = 0..if is_frequent { SHORT as u32 } else { 0 };
+            let once = lengths.map(|length| scoring.calculate(weight, 1, length)).collect();
+            scoring.terms.push(TermScoring { weight, once });
+        }
+        scoring
     }
 
-    /// What a term adds to the score of a document, in units. The more often it is there and the shorter the document,
-    /// the more, whatever is rounded: every step is of one operand that changes.
+    /// What a term adds to the score of a document, in units.
+    #[inline]
+    fn part(&self, term: &TermScoring, count: u16, length: u32) -> u32 {
+        match term.once.get(length as usize) {
+            Some(part) if count == 1 => *part,
+            _ => self.calculate(term.weight, count, length),
+        }
+    }
+
+    /// The more often a term is there and the shorter the document, the more, whatever is rounded: every step is of one
+    /// operand that changes.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -165,7 +190,7 @@ impl Scoring {
         reason = "as defined"
     )]
     #[inline]
-    fn part(&self, weight: f32, count: u16, length: u32) -> u32 {
+    fn calculate(&self, weight: f32, count: u16, length: u32) -> u32 {
         let norm = self.base + self.slope * length as f32;
         (weight / (1.0 + norm / f32::from(count)) + 0.5).max(1.0) as u32
     }
@@ -187,18 +212,26 @@ impl BestScores {
         }
     }
 
-    /// What a score has to be at least to be among them.
-    fn least(&self) -> u32 {
-        if self.kept.len() < self.k { 0 } else { self.kept.peek().map_or(0, |Reverse((score, _))| *score) }
+    /// What the score of a document at this offset or a later one has to be at least to be among them.
+    fn least(&self, offset: u32) -> u32 {
+        match self.kept.peek() {
+            Some(Reverse((score, Reverse(worst)))) if self.kept.len() == self.k => score + u32::from(offset > *worst),
+            _ => 0,
+        }
     }
 }
 
 impl View {
-    /// The `k` matches whose documents have the highest scores, best first, ties by offset: exactly, of those that share
-    /// a term with the text. The distance is 1 less the score.
+    /// The `k` matches whose documents have the highest scores, best first, ties by offset: exactly, of those that
+    /// share a term with the text. The distance is 1 less the score.
     ///
-    /// A term that d of n documents have, that is `c` times in a document of `l` words and characters (on average `m`),
-    /// and `t` times in the query, adds ln(1 + (n − d + 0.5) / (d + 0.5)) · t · 2.2 / (1 + 1.2 · (0.25 + 0.75 · l / m) / c),
+    /// A term that d of n documents have, that is `c` times in a document of `l` words and characters (`m` on average),
+    /// and `t` times in the query, adds
+    ///
+    /// ```text
+    /// ln(1 + (n − d + 0.5) / (d + 0.5)) · t · 2.2 / (1 + 1.2 · (0.25 + 0.75 · l / m) / c),
+    /// ```
+    ///
     /// calculated in `f32` and rounded to 2⁻¹⁸, which is also the least.
     ///
     /// # Errors
@@ -232,9 +265,9 @@ impl View {
         let mut best = BestScores { k: wanted.k, kept: BinaryHeap::with_capacity(wanted.k.min(1024) + 1) };
         for (offset, document) in wanted.recent.loose() {
             if wanted.matches.is_none_or(|matches| matches.contains(offset)) {
-                let terms = query.iter().zip(&scoring.weights);
-                let parts = terms.filter_map(|((term, _), weight)| {
-                    Some(scoring.part(*weight, document.count(term)?, document.length()))
+                let terms = query.iter().zip(&scoring.terms);
+                let parts = terms.filter_map(|((term, _), scored)| {
+                    Some(scoring.part(scored, document.count(term)?, document.length()))
                 });
                 let score: u32 = parts.sum();
                 plan.reranked += 1;
@@ -332,7 +365,7 @@ impl<'a> BlockSearch<'a> {
                 let found = source.terms.block(next[term]);
                 if found.number == block {
                     next[term] += 1;
-                    let bound = self.scoring.part(self.scoring.weights[term], found.count_max, found.length_min);
+                    let bound = self.scoring.part(&self.scoring.terms[term], found.count_max, found.length_min);
                     self.active.push(Active { term, postings: found.postings, bound });
                 }
             }
@@ -350,58 +383,73 @@ impl<'a> BlockSearch<'a> {
             self.bounds.push(sum);
         }
         // Documents that have only terms before this one are not among the best.
-        let least = self.best.least();
+        let least = self.best.least(source.offset(block * BLOCK));
         let first = self.bounds.iter().take_while(|bound| **bound < least).count();
         if first == self.active.len() {
             return;
         }
         let lengths = source.terms.block_lengths(block);
-        for active in &self.active[first..] {
-            let weight = self.scoring.weights[active.term];
+        let length = |at: usize| {
+            let bytes = lengths.get(at * 4..at * 4 + 4);
+            bytes.map_or(0, |bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        };
+        let rest = first.checked_sub(1).map_or(0, |last| self.bounds[last]);
+        if let [active] = &self.active[first..] {
+            // Nothing is to be added up: most documents are passed over at once.
+            let term = &self.scoring.terms[active.term];
             self.plan.scanned += active.postings.len();
+            let mut least = least;
             for (local, count) in source.terms.postings(active.postings.clone()) {
                 let at = usize::from(local);
-                let length = lengths
-                    .get(at * 4..at * 4 + 4)
-                    .map_or(0, |bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
-                self.sums[at % BLOCK] += self.scoring.part(weight, count, length);
-                self.found[at % BLOCK / 64] |= 1 << (at % 64);
+                let score = self.scoring.part(term, count, length(at));
+                if score + rest >= least {
+                    self.complete(source, block * BLOCK + at, score, first);
+                    least = self.best.least(source.offset(block * BLOCK + at));
+                }
+            }
+            return;
+        }
+        for active in &self.active[first..] {
+            let term = &self.scoring.terms[active.term];
+            self.plan.scanned += active.postings.len();
+            for (local, count) in source.terms.postings(active.postings.clone()) {
+                let at = usize::from(local) % BLOCK;
+                self.sums[at] += self.scoring.part(term, count, length(at));
+                self.found[at / 64] |= 1 << (at % 64);
             }
         }
-        self.offer_found(source, block, first);
-    }
-
-    /// Completes the scores of the documents that were found, as far as they may be among the best.
-    fn offer_found(&mut self, source: &Source<'_>, block: usize, first: usize) {
-        let rest = first.checked_sub(1).map_or(0, |last| self.bounds[last]);
         for word in 0..self.found.len() {
             for bit in Bits(std::mem::take(&mut self.found[word])) {
                 let at = word * 64 + bit as usize;
-                let mut score = std::mem::take(&mut self.sums[at]);
+                let score = std::mem::take(&mut self.sums[at]);
                 let number = block * BLOCK + at;
-                if score + rest < self.best.least() || !source.is_current(number) {
-                    continue;
+                if score + rest >= self.best.least(source.offset(number)) {
+                    self.complete(source, number, score, first);
                 }
-                let offset = source.offset(number);
-                if self.matches.is_some_and(|matches| !matches.contains(offset)) {
-                    continue;
-                }
-                let local = u16::try_from(at).expect("a block has fewer than 2¹⁶ documents");
-                for term in (0..first).rev() {
-                    if score + self.bounds[term] < self.best.least() {
-                        break;
-                    }
-                    let active = &mut self.active[term];
-                    // Documents come in ascending order: what is before this one is not needed again.
-                    active.postings.start = source.terms.seek(&active.postings, local);
-                    if let Some(count) = source.terms.count_at(&active.postings, active.postings.start, local) {
-                        let weight = self.scoring.weights[active.term];
-                        score += self.scoring.part(weight, count, source.terms.length(number));
-                    }
-                }
-                self.plan.reranked += 1;
-                self.best.offer(score, offset);
             }
         }
+    }
+
+    /// Adds to the score of a document what the terms before `first` bring, as far as it may be among the best.
+    fn complete(&mut self, source: &Source<'_>, number: usize, mut score: u32, first: usize) {
+        let offset = source.offset(number);
+        if !source.is_current(number) || self.matches.is_some_and(|matches| !matches.contains(offset)) {
+            return;
+        }
+        let local = u16::try_from(number % BLOCK).expect("a block has fewer than 2¹⁶ documents");
+        for index in (0..first).rev() {
+            if score + self.bounds[index] < self.best.least(offset) {
+                return;
+            }
+            let active = &mut self.active[index];
+            // Documents come in ascending order: what is before this one is not needed again.
+            active.postings.start = source.terms.seek(&active.postings, local);
+            if let Some(count) = source.terms.count_at(&active.postings, active.postings.start, local) {
+                let term = &self.scoring.terms[active.term];
+                score += self.scoring.part(term, count, source.terms.length(number));
+            }
+        }
+        self.plan.reranked += 1;
+        self.best.offer(score, offset);
     }
 }

@@ -1,5 +1,5 @@
-//! Documents that are in no segment yet, analyzed when they are first searched: most of them in an index of terms that is
-//! only in memory, the latest one by one.
+//! Documents that are in no segment yet, analyzed when they are first searched: most of them in an index of terms that
+//! is only in memory, the latest one by one.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::document::AnalyzedDocument;
 
 /// Documents whose postings are one block.
-pub(crate) const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 1024;
 /// Bytes before the lengths of the documents.
 const HEAD: usize = 32;
 /// Bytes of a block: its number, the largest count in it, where its postings begin, the shortest document in it.

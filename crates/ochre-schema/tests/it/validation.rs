@@ -284,6 +284,8 @@ fn filters_past_the_rules_of_a_property_are_told() {
         ("genre", Test::Eq(text("dramma")), "one of drama, comedy"),
         ("genre", Test::In(vec![text("a"), text("b")]), "every operand"),
         ("secret", Test::Eq(text("y")), "one of …"),
+        ("year", Test::Prefix("19".into()), "only strings have a beginning"),
+        ("year", Test::Size(2), "only lists have a $size"),
     ] {
         let found = told(key, test);
         assert!(found.contains(words), "{key}: {found:?}");
@@ -292,6 +294,8 @@ fn filters_past_the_rules_of_a_property_are_told() {
         ("year", Test::Compare(Test::GREATER_OR_EQUAL, Scalar::Int(2100))),
         ("year", Test::Compare(Test::LESS_OR_EQUAL, Scalar::Int(1900))),
         ("year", Test::Ne(Scalar::Int(1800))),
+        ("year", Test::Missing),
+        ("genre", Test::Prefix("dra".into())),
         ("genre", Test::In(vec![text("a"), text("drama")])),
     ] {
         assert_eq!(told(key, test), "");

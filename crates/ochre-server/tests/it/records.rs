@@ -105,3 +105,38 @@ async fn integers_beyond_64_bits_are_told_beside_the_answer() {
     let answer = server.post(&format!("{notes}/add"), body).await;
     assert_eq!(answer.status.as_u16(), 201, "{}", answer.body);
 }
+
+#[tokio::test]
+async fn filters_that_chroma_does_not_have_are_answered() {
+    let server = TestServer::start();
+    let notes = server.collection("notes").await;
+    let added = json!({
+        "ids": ["a", "b", "c"], "embeddings": [[0, 1], [1, 1], [2, 1]], "documents": ["Été", null, "hiver"],
+        "metadatas": [{"day": "2026-11-28", "tags": ["x", "y"]}, {"day": "2027-01-01", "tags": ["y"]}, {"n": 1.5}],
+    });
+    server.post(&format!("{notes}/add"), added).await.ok();
+    for (filter, expected) in [
+        (json!({"day": {"$gte": "2027"}}), json!(["b"])),
+        (json!({"day": {"$prefix": "2026-"}}), json!(["a"])),
+        (json!({"tags": {"$all": ["y", "x"]}}), json!(["a"])),
+        (json!({"tags": {"$any": ["y", "z"]}}), json!(["a", "b"])),
+        (json!({"tags": {"$size": 1}}), json!(["b"])),
+        (json!({"day": {"$exists": false}}), json!(["c"])),
+        (json!({"n": {"$exists": true}}), json!(["c"])),
+        (json!({"#document": {"$exists": false}}), json!(["b"])),
+        (json!({"#document": {"$icontains": "éTÉ"}}), json!(["a"])),
+        (json!({"#document": {"$not_icontains": "HIVER"}}), json!(["a", "b"])),
+    ] {
+        let found = server.post(&format!("{notes}/get"), json!({"where": filter})).await.ok();
+        assert_eq!(found["ids"], expected, "{filter}");
+        let query = json!({"query_embeddings": [[0, 1]], "where": filter});
+        assert_eq!(server.post(&format!("{notes}/query"), query).await.ok()["ids"], json!([expected]), "{filter}");
+        let search = json!({"searches": [{"filter": filter}]});
+        assert_eq!(server.post(&format!("{notes}/search"), search).await.ok()["ids"], json!([expected]), "{filter}");
+    }
+    for bad in [json!({"day": {"$size": "2"}}), json!({"tags": {"$any": []}}), json!({"n": {"$exists": "yes"}})] {
+        server.post(&format!("{notes}/get"), json!({"where": bad})).await.refused(400);
+    }
+    let deleted = server.post(&format!("{notes}/delete"), json!({"where": {"day": {"$lt": "2027"}}})).await.ok();
+    assert_eq!(deleted["deleted"], 1);
+}

@@ -64,6 +64,55 @@ async fn a_search_is_explained_and_its_filter_looked_at() {
 }
 
 #[tokio::test]
+async fn documents_are_searched_by_their_words() {
+    let server = TestServer::start();
+    let notes = server.filled("notes", 6).await;
+    let words = |query: &str, limit| json!({"$knn": {"key": "#document", "query": query, "limit": limit}});
+    let search = json!({"searches": [
+        {"rank": words("NUMBER 4", 2), "select": {"keys": ["#document", "#score"]}},
+        {"rank": words("nümber", 9), "filter": {"kind": "even"}},
+        {"rank": words("absent", 9)},
+        {"rank": {"$sum": [words("4", 9), {"$knn": {"query": [4, 1], "limit": 6}}]}, "limit": {"limit": 1}},
+    ]});
+    let found = server.post(&format!("{notes}/search?explain=true"), search).await.ok();
+    assert_eq!(found["ids"], json!([["r4", "r0"], ["r0", "r2", "r4"], [], ["r4"]]));
+    let scores = found["scores"][0].as_array().unwrap();
+    assert!(scores[0].as_f64() < scores[1].as_f64() && scores[1].as_f64() < Some(1.0), "{scores:?}");
+    assert_eq!(found["documents"][0][0], "document number 4");
+    assert_eq!(found["explain"][0]["strategy"], "terms");
+    let refused = json!({"searches": [{"rank": {"$knn": {"query": "words"}}}]});
+    let text = server.post(&format!("{notes}/search"), refused).await.refused(400);
+    assert!(text.contains("searches[0].rank.$knn.query") && text.contains("#document"), "{text}");
+    let schema =
+        json!({"defaults": {}, "keys": {"#document": {"string": {"fts_index": {"enabled": false, "config": {}}}}}});
+    let collections = notes.rsplit_once('/').unwrap().0.to_owned();
+    let hidden = server.post(&collections, json!({"name": "hidden", "schema": schema})).await.ok();
+    let route = format!("{collections}/{}/search", hidden["id"].as_str().unwrap());
+    let text = server.post(&route, json!({"searches": [{"rank": words("a", 1)}]})).await.refused(400);
+    assert!(text.contains("searches[0].rank") && text.contains("FTS indexing is disabled"), "{text}");
+}
+
+#[tokio::test]
+async fn an_analyzer_is_declared_shown_changed_and_refused() {
+    let server = TestServer::start();
+    let notes = server.collection("notes").await;
+    let (collections, id) = notes.rsplit_once('/').unwrap();
+    let modify = |value: Value| json!({"new_metadata": {"ochre:text_analyzer": value, "own": 1}});
+    let shown = async || server.get(&format!("{collections}/notes")).await.ok()["metadata"].clone();
+    let change = async |value: Value| server.ask("PUT", &format!("{collections}/{id}"), Some(modify(value))).await;
+    change(json!("English")).await.ok();
+    assert_eq!(shown().await, json!({"own": 1, "ochre:text_analyzer": "english"}));
+    change(json!({"stop_words": ["x"]})).await.ok();
+    assert_eq!(shown().await, json!({"own": 1, "ochre:text_analyzer": r#"{"stop_words":["x"]}"#}));
+    let text = change(json!("klingon")).await.refused(400);
+    assert!(text.contains("ochre:text_analyzer: there is no language 'klingon'; there are arabic"), "{text}");
+    change(json!("")).await.ok();
+    assert_eq!(shown().await, json!({"own": 1}));
+    let created = json!({"name": "created", "metadata": {"ochre:text_analyzer": "german"}});
+    assert_eq!(server.post(collections, created).await.ok()["metadata"], json!({"ochre:text_analyzer": "german"}));
+}
+
+#[tokio::test]
 async fn what_is_no_search_is_refused() {
     let server = TestServer::start();
     let notes = server.filled("notes", 2).await;

@@ -39,7 +39,26 @@ pub fn metadata_filter(json: &Json) -> Result<Filter, Refused> {
             _ => Err(not_searchable_by_value()),
         },
         DOCUMENT_KEY => stored_document_filter(value),
-        key => Ok(Filter::Key { key: key.to_owned(), test: test(value)? }),
+        key => key_filter(key, value),
+    }
+}
+
+fn key_filter(key: &str, value: &Json) -> Result<Filter, Refused> {
+    let of = |test| Filter::Key { key: key.to_owned(), test };
+    let elements = |operands: &Json| {
+        // Elements equal only what is of their own type.
+        let is_float = matches!(scalars(operands)?.first(), Some(Scalar::Float(_)));
+        let exact = |operand| match operand {
+            #[expect(clippy::cast_precision_loss, reason = "as the first element asks for")]
+            Scalar::Int(int) if is_float => Scalar::Float(int as f64),
+            operand => operand,
+        };
+        Ok::<_, Refused>(scalars(operands)?.into_iter().map(|operand| of(Test::Contains(exact(operand)))).collect())
+    };
+    match only_entry(value) {
+        Some(("$all", operands)) => elements(operands).map(Filter::All),
+        Some(("$any", operands)) => elements(operands).map(Filter::Any),
+        _ => test(value).map(of),
     }
 }
 
@@ -67,7 +86,7 @@ fn id_filter(value: &Json) -> Result<Filter, Refused> {
         Test::Ne(operand) => Filter::NotIds([id(&operand)?].into()),
         Test::In(list) => Filter::Ids(list.iter().map(id).collect::<Result<_, _>>()?),
         Test::NotIn(list) => Filter::NotIds(list.iter().map(id).collect::<Result<_, _>>()?),
-        Test::Compare(..) | Test::Contains(_) | Test::NotContains(_) => {
+        _ => {
             return Err(Refused::Invalid(format!("Invalid where clause: {ID} takes $eq, $ne, $in and $nin")));
         }
     })
@@ -85,13 +104,19 @@ pub fn document_filter(json: &Json) -> Result<Filter, Refused> {
     if key == "$or" {
         return parts(value, document_filter, bad_document).map(Filter::Any);
     }
+    if key == "$exists" {
+        return value.as_bool().map(has_document).ok_or_else(bad_document);
+    }
     let text = value.as_str().ok_or_else(bad_document)?;
     let regex = || compile(text);
+    let in_any_case = || compile(&format!("(?i){}", regex::escape(text)));
     Ok(Filter::Document(match key {
         "$contains" => DocumentTest::Contains(text.to_owned()),
         "$not_contains" => DocumentTest::NotContains(text.to_owned()),
         "$regex" => DocumentTest::Matches(regex()?),
         "$not_regex" => DocumentTest::NotMatches(regex()?),
+        "$icontains" => DocumentTest::Matches(in_any_case()?),
+        "$not_icontains" => DocumentTest::NotMatches(in_any_case()?),
         _ => return Err(bad_document()),
     }))
 }
@@ -121,6 +146,12 @@ fn compile(text: &str) -> Result<Regex, Refused> {
     )))
 }
 
+/// Records that have a document, or that have none: every document contains the empty text.
+fn has_document(wanted: bool) -> Filter {
+    let any = String::new();
+    Filter::Document(if wanted { DocumentTest::Contains(any) } else { DocumentTest::NotContains(any) })
+}
+
 fn not_searchable_by_value() -> Refused {
     Refused::Invalid(format!(
         "Cannot filter using metadata key '{DOCUMENT}' with type 'Str' because indexing is disabled"
@@ -144,7 +175,15 @@ fn stored_document_filter(value: &Json) -> Result<Filter, Refused> {
         Test::In(list) => Filter::Any(list.iter().map(is).collect()),
         Test::NotIn(list) => Filter::All(list.iter().map(is_not).collect()),
         Test::NotContains(_) => Filter::All(Vec::new()),
-        Test::Compare(..) | Test::Contains(_) => Filter::Any(Vec::new()),
+        Test::Compare(_, Scalar::Str(_)) | Test::Prefix(_) => {
+            return Err(Refused::Invalid(format!(
+                "Invalid where clause: {DOCUMENT_KEY} takes $eq, $ne, $in, $nin and $exists"
+            )));
+        }
+        // A document is a string: no number, and no list.
+        Test::Compare(..) | Test::Contains(_) | Test::Size(_) => Filter::Any(Vec::new()),
+        Test::Exists => has_document(true),
+        Test::Missing => has_document(false),
     })
 }
 
@@ -153,21 +192,27 @@ fn test(value: &Json) -> Result<Test, Refused> {
         return scalar(value).map(Test::Eq);
     }
     let (operator, operand) = only_entry(value).ok_or_else(bad_where)?;
-    let number = || match scalar(operand)? {
-        number @ (Scalar::Int(_) | Scalar::Float(_)) => Ok(number),
-        Scalar::Bool(_) | Scalar::Str(_) => Err(bad_where()),
+    let bound = || match scalar(operand)? {
+        Scalar::Bool(_) => Err(bad_where()),
+        bound => Ok(bound),
     };
     Ok(match operator {
         "$eq" => Test::Eq(scalar(operand)?),
         "$ne" => Test::Ne(scalar(operand)?),
-        "$gt" => Test::Compare(Test::GREATER, number()?),
-        "$gte" => Test::Compare(Test::GREATER_OR_EQUAL, number()?),
-        "$lt" => Test::Compare(Test::LESS, number()?),
-        "$lte" => Test::Compare(Test::LESS_OR_EQUAL, number()?),
+        "$gt" => Test::Compare(Test::GREATER, bound()?),
+        "$gte" => Test::Compare(Test::GREATER_OR_EQUAL, bound()?),
+        "$lt" => Test::Compare(Test::LESS, bound()?),
+        "$lte" => Test::Compare(Test::LESS_OR_EQUAL, bound()?),
         "$in" => Test::In(scalars(operand)?),
         "$nin" => Test::NotIn(scalars(operand)?),
         "$contains" => Test::Contains(scalar(operand)?),
         "$not_contains" => Test::NotContains(scalar(operand)?),
+        "$prefix" => Test::Prefix(operand.as_str().ok_or_else(bad_where)?.to_owned()),
+        "$size" => Test::Size(operand.as_u64().ok_or_else(bad_where)?),
+        "$exists" => match operand.as_bool().ok_or_else(bad_where)? {
+            true => Test::Exists,
+            false => Test::Missing,
+        },
         _ => return Err(bad_where()),
     })
 }
@@ -226,6 +271,27 @@ mod tests {
     }
 
     #[test]
+    fn what_chroma_does_not_have_is_read() {
+        let key = |test| format!("{:?}", Filter::Key { key: "a".into(), test });
+        let read = |json: Json| metadata_filter(&json).map(|filter| format!("{filter:?}"));
+        for (json, test) in [
+            (json!({"$gt": "x"}), Test::Compare(Test::GREATER, Scalar::Str("x".into()))),
+            (json!({"$prefix": "x"}), Test::Prefix("x".into())),
+            (json!({"$size": 2}), Test::Size(2)),
+            (json!({"$exists": true}), Test::Exists),
+            (json!({"$exists": false}), Test::Missing),
+        ] {
+            assert_eq!(read(json!({"a": json})), Ok(key(test)));
+        }
+        let two = [1.5, 2.0].map(|x| key(Test::Contains(Scalar::Float(x)))).join(", ");
+        assert_eq!(read(json!({"a": {"$all": [1.5, 2]}})), Ok(format!("All([{two}])")));
+        assert_eq!(read(json!({"a": {"$any": [1.5, 2]}})), Ok(format!("Any([{two}])")));
+        assert_eq!(read(json!({"chroma:document": {"$exists": true}})), read(json!({"#document": {"$exists": true}})));
+        let icontains = document_filter(&json!({"$icontains": "É.x"})).expect("is well-formed");
+        assert!(icontains.matches("", None, Some("aé.Xb")) && !icontains.matches("", None, Some("éxx")));
+    }
+
+    #[test]
     fn what_chroma_refuses_is_refused() {
         for bad in [
             json!({}),
@@ -234,8 +300,14 @@ mod tests {
             json!({"a": null}),
             json!({"a": {}}),
             json!({"a": {"$eq": null}}),
-            json!({"a": {"$gt": "x"}}),
             json!({"a": {"$lt": true}}),
+            json!({"a": {"$all": []}}),
+            json!({"a": {"$any": [1, "x"]}}),
+            json!({"a": {"$prefix": 1}}),
+            json!({"a": {"$size": -1}}),
+            json!({"a": {"$exists": 1}}),
+            json!({"chroma:document": {"$prefix": "x"}}),
+            json!({"#document": {"$exists": "x"}}),
             json!({"a": {"$in": []}}),
             json!({"a": {"$in": [1, 1.5]}}),
             json!({"a": {"$in": [1, "x"]}}),
