@@ -11,6 +11,7 @@ mod declaration;
 mod filter;
 mod name;
 mod number;
+mod order;
 mod rank;
 mod schema;
 mod space;
@@ -26,6 +27,7 @@ pub use declaration::{
 pub use filter::{DocumentTest, Filter, Scalar, Test};
 pub use name::{InvalidName, check_collection_name, check_database_name, check_tenant_name};
 pub use number::compare_int_float;
+pub use order::{Cursor, OrderBy, OrderKey, order_value, order_values};
 pub use rank::{GroupBy, GroupOrder, Knn, KnnQuery, Rank};
 pub use schema::{HnswConfiguration, IndexSchema, InvalidSchema, SparseIndex};
 pub use space::Space;

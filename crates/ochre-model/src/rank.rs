@@ -42,6 +42,8 @@ pub struct Knn {
     pub default: Option<f32>,
     /// The value is the place among those found, from 0, instead of the distance.
     pub return_rank: bool,
+    /// None that are farther are found.
+    pub max_distance: Option<f32>,
 }
 
 /// What a [`Knn`] compares records with.
@@ -79,7 +81,7 @@ impl Knn {
     }
 
     fn of(query: KnnQuery) -> Self {
-        Self { query, limit: 16, default: None, return_rank: false }
+        Self { query, limit: 16, default: None, return_rank: false, max_distance: None }
     }
 
     /// How many are found.
@@ -93,6 +95,13 @@ impl Knn {
     #[must_use]
     pub fn default(mut self, default: f32) -> Self {
         self.default = Some(default);
+        self
+    }
+
+    /// None that are farther are found.
+    #[must_use]
+    pub fn max_distance(mut self, max_distance: f32) -> Self {
+        self.max_distance = Some(max_distance);
         self
     }
 

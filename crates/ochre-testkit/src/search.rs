@@ -69,6 +69,8 @@ impl NaiveSearch {
                     records.filter_map(|(index, _)| Some((index, distances[index]?))).collect()
                 }
             };
+            #[expect(clippy::cast_possible_truncation, reason = "distances are f32")]
+            all.retain(|(_, distance)| knn.max_distance.is_none_or(|max| *distance as f32 <= max));
             all.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
             all.truncate(knn.limit as usize);
             knns.push((knn, all));
@@ -253,6 +255,8 @@ pub fn random_rank(generator: &mut Generator, depth: u32, query: &dyn Fn(&mut Ge
             limit: generator.rng.u32(1..40),
             default: generator.rng.bool().then(|| *generator.rng.choice(&[0.0, 3.0, 1000.0]).expect("not empty")),
             return_rank: generator.rng.bool(),
+            max_distance: (generator.rng.u8(0..4) == 0)
+                .then(|| *generator.rng.choice(&[-1.0, 0.5, 1.0, 6.0, 20.0]).expect("not empty")),
         }),
         4 => Rank::Product(list(generator)),
         5 => Rank::Max(list(generator)),

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::query::Queries;
 use crate::query::explain::{Explain, Measurements};
 use crate::query::filter::Restriction;
+use crate::query::order::page;
 use crate::query::request::{FilterWarnings, GetRequest, GetResults, QueryHit, QueryRequest, QueryResults};
 
 /// Of a request with many query embeddings so many searches are logged.
@@ -44,21 +45,33 @@ impl Queries {
             warnings.unindexed = self.check_indexed(row, &snapshot.view, filter, &hints)?;
         }
         let lookup = Restriction { ids: request.ids.as_deref(), filter: request.filter.as_ref(), hints: &hints };
-        // To be explained all that pass are needed.
-        let enough = if explained { usize::MAX } else { enough };
+        let is_sorted = !request.order_by.is_empty() || request.after.is_some();
+        // To be sorted or explained all that pass are needed.
+        let enough = if explained || is_sorted { usize::MAX } else { enough };
         let matches = snapshot.first_matches(&lookup, enough, &mut trace)?;
         let filter_time = began.elapsed();
-        let offsets = matches.as_ref().unwrap_or_else(|| snapshot.view.live()).iter();
-        let offsets: Vec<u32> = offsets.skip(request.offset as usize).take(limit).collect();
-        let mut records = Vec::with_capacity(offsets.len());
-        snapshot.fetch(&offsets, request.include, &mut |_, record| records.push(record))?;
-        let matched = matches.as_ref().unwrap_or_else(|| snapshot.view.live()).len();
+        let passing = matches.as_ref().unwrap_or_else(|| snapshot.view.live());
+        let (mut records, mut next) = (Vec::new(), None);
+        if is_sorted {
+            let page = page(&snapshot.view, passing, request)?;
+            let mut sorted = page.offsets.clone();
+            sorted.sort_unstable();
+            let mut found = HashMap::with_capacity(sorted.len());
+            snapshot.fetch(&sorted, request.include, &mut |offset, record| drop(found.insert(offset, record)))?;
+            records.extend(page.offsets.iter().filter_map(|offset| found.remove(offset)));
+            next = page.next;
+        } else {
+            let offsets: Vec<u32> = passing.iter().skip(request.offset as usize).take(limit).collect();
+            records.reserve(offsets.len());
+            snapshot.fetch(&offsets, request.include, &mut |_, record| records.push(record))?;
+        }
+        let matched = passing.len();
         log_decision(row, &trace, request.filter.is_some(), matched, &[]);
         let (view, filter, search_time) = (&*snapshot.view, request.filter.as_ref(), Duration::ZERO);
         let explain = explained.then(|| {
             Explain::new(&Measurements { view, filter, trace: &trace, matched, filter_time, search_time, plans: &[] })
         });
-        Ok(GetResults { records, warnings, explain })
+        Ok(GetResults { records, next, warnings, explain })
     }
 
     /// What is to be looked at in a filter; an error if it can be answered in no way.
@@ -110,7 +123,10 @@ impl Queries {
                 matches: matches.as_ref(),
                 hint: request.hint,
             };
-            let (hits, plan) = nearest(&snapshot.view, wanted)?;
+            let (mut hits, plan) = nearest(&snapshot.view, wanted)?;
+            if let Some(max_distance) = request.max_distance {
+                hits.retain(|hit| hit.distance <= max_distance);
+            }
             found.push(hits);
             answer.plans.push(plan);
         }

@@ -1,10 +1,8 @@
 //! Groups of scored records, by the values in columns.
 
-use std::cmp::Ordering;
-
 use ochre_index::View;
 use ochre_model::budget;
-use ochre_model::{GroupBy, GroupOrder, Value, compare_int_float};
+use ochre_model::{GroupBy, GroupOrder, Value, order_values};
 
 use crate::error::Error;
 
@@ -52,39 +50,12 @@ pub(super) fn grouped(view: &View, scored: Vec<(u32, f32)>, group_by: &GroupBy) 
     }
     budget::check()?;
     members.sort_by(|a, b| {
-        let order = order_all(&a.order, &b.order);
+        let order = order_values(&a.order, &b.order);
         let order = if group_by.keeps_largest { order.reverse() } else { order };
-        order_all(&a.group, &b.group).then(order).then(a.place.cmp(&b.place))
+        order_values(&a.group, &b.group).then(order).then(a.place.cmp(&b.place))
     });
-    let groups = members.chunk_by(|a, b| order_all(&a.group, &b.group).is_eq());
+    let groups = members.chunk_by(|a, b| order_values(&a.group, &b.group).is_eq());
     let mut kept: Vec<&Member> = groups.flat_map(|group| group.iter().take(group_by.k as usize)).collect();
     kept.sort_unstable_by_key(|member| member.place);
     Ok(kept.into_iter().map(|member| member.record).collect())
-}
-
-fn order_all(a: &[Option<Value>], b: &[Option<Value>]) -> Ordering {
-    let mut orders = a.iter().zip(b).map(|(a, b)| match (a, b) {
-        (Some(a), Some(b)) => order(a, b),
-        (a, b) => a.is_some().cmp(&b.is_some()),
-    });
-    orders.find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
-}
-
-/// Booleans, then numbers by their value, then strings byte by byte.
-fn order(a: &Value, b: &Value) -> Ordering {
-    let class = |value: &Value| match value {
-        Value::Bool(_) => 0,
-        Value::Int(_) | Value::Float(_) => 1,
-        _ => 2,
-    };
-    match (a, b) {
-        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
-        (Value::Int(a), Value::Int(b)) => a.cmp(b),
-        (Value::Str(a), Value::Str(b)) => a.cmp(b),
-        // A score may be what is not a number.
-        (Value::Float(a), Value::Float(b)) => a.partial_cmp(b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan())),
-        (Value::Int(a), Value::Float(b)) => compare_int_float(*a, *b).unwrap_or(Ordering::Less),
-        (Value::Float(a), Value::Int(b)) => compare_int_float(*b, *a).map_or(Ordering::Greater, Ordering::reverse),
-        (a, b) => class(a).cmp(&class(b)),
-    }
 }

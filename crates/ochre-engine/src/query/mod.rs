@@ -4,6 +4,7 @@ pub(crate) mod execute;
 pub(crate) mod explain;
 pub(crate) mod filter;
 mod group;
+mod order;
 pub(crate) mod request;
 pub(crate) mod search;
 pub(crate) mod search_request;

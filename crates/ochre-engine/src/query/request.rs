@@ -1,13 +1,14 @@
 //! What get and query are asked, and what they answer.
 
 use ochre_index::{Hints, Plan, Strategy};
-use ochre_model::Filter;
+use ochre_model::{Cursor, Filter, OrderBy};
 
 use crate::collection::record::{Include, Record};
 use crate::metadata_index::unindexed::UnindexedFilter;
 use crate::query::explain::Explain;
 
-/// Which records to get: all that satisfy everything given, in the order they were first inserted.
+/// Which records to get: all that satisfy everything given, in the order they were first inserted unless another is
+/// given.
 #[derive(Clone, Debug, Default)]
 pub struct GetRequest {
     /// Only these ids; unknown ones are skipped.
@@ -18,6 +19,10 @@ pub struct GetRequest {
     pub limit: Option<u32>,
     /// Skip this many first.
     pub offset: u32,
+    /// What they are sorted by: the first that differs decides.
+    pub order_by: Vec<OrderBy>,
+    /// Only those that come after this.
+    pub after: Option<Cursor>,
     /// What to return of each.
     pub include: Include,
     /// How declared indexes may be used.
@@ -51,6 +56,8 @@ pub struct QueryRequest {
     pub ids: Option<Vec<String>>,
     /// Only what passes this.
     pub filter: Option<Filter>,
+    /// None that are farther; fewer than `k` may come back then.
+    pub max_distance: Option<f32>,
     /// What to return of each record found.
     pub include: Include,
     /// How to search, whatever it costs, as far as that is possible; the planner's choice if absent.
@@ -69,6 +76,7 @@ impl QueryRequest {
             query,
             ids: None,
             filter: None,
+            max_distance: None,
             include: Include::NONE,
             hint: None,
             hints: Hints::default(),
@@ -87,6 +95,13 @@ impl QueryRequest {
     #[must_use]
     pub fn filter(mut self, filter: Filter) -> Self {
         self.filter = Some(filter);
+        self
+    }
+
+    /// None that are farther.
+    #[must_use]
+    pub fn max_distance(mut self, max_distance: f32) -> Self {
+        self.max_distance = Some(max_distance);
         self
     }
 
@@ -110,8 +125,10 @@ pub struct FilterWarnings {
 /// The answer to a get.
 #[derive(Clone, Debug, Default)]
 pub struct GetResults {
-    /// The records, in the order they were first inserted.
+    /// The records, in the order that was asked for.
     pub records: Vec<Record>,
+    /// The place of the last of them, if they were sorted or a cursor was given, and others come after it.
+    pub next: Option<Cursor>,
     /// What the filter should be looked at for.
     pub warnings: FilterWarnings,
     /// How they were found, if that was asked for.

@@ -119,7 +119,7 @@ impl Queries {
         let mut find = |knn: &Knn| {
             number += 1;
             budget::check()?;
-            let (hits, plan) = match &knn.query {
+            let (mut hits, plan) = match &knn.query {
                 KnnQuery::Embedding(query) => {
                     check_query(query, row.dimension, number)?;
                     if row.dimension.is_none() {
@@ -144,6 +144,9 @@ impl Queries {
                     nearest_documents(row, snapshot, text, knn.limit as usize, matches.as_ref())?
                 }
             };
+            if let Some(max_distance) = knn.max_distance {
+                hits.retain(|hit| hit.distance <= max_distance);
+            }
             plans.push(plan);
             #[expect(clippy::cast_precision_loss, reason = "places are scores, which are floats")]
             let score =

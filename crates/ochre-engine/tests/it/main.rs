@@ -15,6 +15,7 @@ mod jobs;
 mod kills;
 mod metadata_indexes;
 mod model;
+mod ordering;
 mod records;
 mod schemas;
 mod search;

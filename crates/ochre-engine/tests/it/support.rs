@@ -126,7 +126,7 @@ pub(crate) fn same_answers(collection: &Collection, oracle: &Oracle, space: Spac
         offset,
         include: Include::NONE,
         hints: hints_,
-        explain: false,
+        ..GetRequest::default()
     };
     let got: Vec<String> = collection.get(&request).unwrap().into_iter().map(|record| record.id).collect();
     let page: Vec<&str> =

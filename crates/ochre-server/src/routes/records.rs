@@ -308,7 +308,8 @@ async fn fetch(
     let returned = payload.ids.as_ref().map_or(usize::MAX, Vec::len);
     let returned = returned.min(payload.limit.map_or(usize::MAX, |limit| limit as usize));
     let known = collection_in_memory(app.database(), &path)?;
-    let is_short = is_short(known.as_ref(), filter.as_ref(), 1, returned);
+    // Sorting takes time for each record that passes.
+    let is_short = !payload.is_paged() && is_short(known.as_ref(), filter.as_ref(), 1, returned);
     let work = move |database: &Database| {
         let collection = known.map_or_else(|| collection(database, &path), Ok)?;
         execute_get(&collection, &path, payload, filter, &planning)
@@ -317,22 +318,27 @@ async fn fetch(
 }
 
 fn execute_get(
-    collection: &Collection, path: &CollectionPath, payload: GetRequestPayload, filter: Option<Filter>,
+    collection: &Collection, path: &CollectionPath, mut payload: GetRequestPayload, filter: Option<Filter>,
     planning: &Planning,
 ) -> Result<Response, ApiError> {
-    let include = payload.include;
     let request = GetRequest {
-        ids: payload.ids,
+        // A cursor is of the ids, too.
+        ids: if payload.is_paged() { payload.ids.clone() } else { payload.ids.take() },
         filter,
         limit: payload.limit,
         offset: payload.offset.unwrap_or(0),
-        include: parts(&include),
+        order_by: payload.order_by()?,
+        after: payload.after()?,
+        include: parts(&payload.include),
         hints: planning.hints(collection)?,
         explain: planning.is_explained(),
     };
-    let GetResults { records, warnings, explain } = collection.get_results(&request).map_err(not_found_as(path))?;
+    let GetResults { records, next, warnings, explain } =
+        collection.get_results(&request).map_err(not_found_as(path))?;
     let rows: Vec<RowView> = records.into_iter().map(|record| RowView { record, distance: None }).collect();
-    Ok(with_warnings(json_bytes(explained(get_response(&rows, &include), explain.as_ref())), &warnings))
+    let next = next.map(|place| payload.cursor_after(&place));
+    let body = get_response(&rows, &payload.include, payload.is_paged().then_some(next.as_deref()));
+    Ok(with_warnings(json_bytes(explained(body, explain.as_ref())), &warnings))
 }
 
 async fn query(
@@ -369,6 +375,7 @@ fn execute_query(
         query: Search { embeddings, k: payload.n_results.unwrap_or(10) as usize },
         ids: payload.ids,
         filter,
+        max_distance: payload.max_distance.map(|distance| distance.0),
         include: parts(&include),
         hint: planning.strategy()?,
         hints: planning.hints(collection)?,

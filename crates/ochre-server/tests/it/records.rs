@@ -1,6 +1,6 @@
 //! Records: what goes in comes out, what is refused leaves nothing, and what a request looks up.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::TestServer;
 
@@ -139,4 +139,39 @@ async fn filters_that_chroma_does_not_have_are_answered() {
     }
     let deleted = server.post(&format!("{notes}/delete"), json!({"where": {"day": {"$lt": "2027"}}})).await.ok();
     assert_eq!(deleted["deleted"], 1);
+}
+
+#[tokio::test]
+async fn records_are_sorted_page_by_page_and_queries_end_at_a_distance() {
+    let server = TestServer::start();
+    let notes = server.filled("notes", 6).await;
+    let page = async |body: Value| server.post(&format!("{notes}/get"), body).await;
+    let order = json!(["kind", {"key": "n", "order": "desc"}]);
+    let first = page(json!({"order_by": order, "limit": 4})).await.ok();
+    // Those without a kind come first.
+    assert_eq!(first["ids"], json!(["r5", "r3", "r1", "r4"]), "{first}");
+    let cursor = &first["next_cursor"];
+    let last = page(json!({"order_by": order, "limit": 4, "cursor": cursor})).await.ok();
+    assert_eq!((&last["ids"], &last["next_cursor"]), (&json!(["r2", "r0"]), &Value::Null));
+    let newest = page(json!({"order_by": [{"key": "#inserted", "order": "desc"}], "limit": 2})).await.ok();
+    assert_eq!(newest["ids"], json!(["r5", "r4"]));
+    let plain = page(json!({"cursor": "", "limit": 5})).await.ok();
+    let rest = page(json!({"cursor": plain["next_cursor"], "limit": 5})).await.ok();
+    assert_eq!((&rest["ids"], &rest["next_cursor"]), (&json!(["r5"]), &Value::Null));
+    assert!(page(json!({"limit": 5})).await.ok().get("next_cursor").is_none());
+    for (bad, place) in [
+        (json!({"order_by": order, "cursor": plain["next_cursor"]}), "cursor: it is of a request with other"),
+        (json!({"order_by": order, "cursor": "x"}), "cursor: it is no next_cursor"),
+        (json!({"order_by": ["#document"]}), "order_by[0].key"),
+        (json!({"order_by": ["n", "n", "n", "n", "n"]}), "order_by: 5 keys"),
+    ] {
+        let text = page(bad).await.refused(400);
+        assert!(text.contains(place), "{text} for {place}");
+    }
+    page(json!({"order_by": [{"key": "n", "order": "up"}]})).await.refused(422);
+    let near = json!({"query_embeddings": [[2, 1]], "max_distance": 1.0});
+    assert_eq!(server.post(&format!("{notes}/query"), near).await.ok()["ids"], json!([["r2", "r1", "r3"]]));
+    let knn = json!({"$knn": {"query": [2, 1], "limit": 6, "max_distance": 0}});
+    let search = json!({"searches": [{"rank": knn}]});
+    assert_eq!(server.post(&format!("{notes}/search"), search).await.ok()["ids"], json!([["r2"]]));
 }

@@ -6,6 +6,7 @@ mod collection;
 mod embeddings;
 mod filter;
 mod metadata;
+mod order;
 mod records;
 mod response;
 mod search;
@@ -17,6 +18,7 @@ pub use collection::{
 pub use embeddings::{EmbeddingsPayload, QueryNumber, UpdateEmbeddingsPayload};
 pub use filter::{document_filter, metadata_filter, search_filter};
 pub use metadata::{MetadataPayload, MetadataValue, SparseVector, UpdateMetadataValue};
+pub use order::{Direction, OrderByPayload};
 pub use records::{
     AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, ForkCollectionPayload, GetRequestPayload, Include,
     IncludeList, QueryRequestPayload, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload,

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::embeddings::{EmbeddingsPayload, QueryNumber, UpdateEmbeddingsPayload};
 use super::filter::{document_filter, metadata_filter};
 use super::metadata::{MetadataValue, UpdateMetadataValue, patches};
+use super::order::OrderByPayload;
 use crate::Refused;
 
 /// Body of add: columns of one length.
@@ -131,6 +132,12 @@ pub struct GetRequestPayload {
     pub limit: Option<u32>,
     /// Skip this many.
     pub offset: Option<u32>,
+    /// What to sort by: metadata keys, `#inserted` for the order of insertion, or objects with `key` and `order` (`asc`
+    /// or `desc`).
+    #[schema(value_type = Option<Vec<Object>>)]
+    pub order_by: Option<Vec<OrderByPayload>>,
+    /// The `next_cursor` of the page before; empty for the first page.
+    pub cursor: Option<String>,
     /// Which columns to return.
     #[serde(default = "IncludeList::get_default")]
     #[schema(value_type = Vec<Include>)]
@@ -145,6 +152,9 @@ pub struct QueryRequestPayload {
     pub query_embeddings: Vec<Vec<QueryNumber>>,
     /// How many to find for each; 10 if absent.
     pub n_results: Option<u32>,
+    /// None that are farther.
+    #[schema(value_type = Option<f32>)]
+    pub max_distance: Option<QueryNumber>,
     /// Only these.
     pub ids: Option<Vec<String>>,
     /// Only what passes this filter on metadata.

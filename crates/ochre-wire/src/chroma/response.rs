@@ -25,8 +25,8 @@ pub trait Row {
     }
 }
 
-/// The body of a get answer.
-pub fn get_response<R: Row>(rows: &[R], include: &IncludeList) -> Vec<u8> {
+/// The body of a get answer; `next_cursor`, if given, is that of the next page, or that there is none.
+pub fn get_response<R: Row>(rows: &[R], include: &IncludeList, next_cursor: Option<Option<&str>>) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + rows.len() * 64);
     out.push(b'{');
     column(&mut out, "ids", Some(()), |out| list(out, rows, |out, row| json(out, row.id())));
@@ -35,6 +35,9 @@ pub fn get_response<R: Row>(rows: &[R], include: &IncludeList) -> Vec<u8> {
         column(&mut out, include_column.name(), wanted, |out| {
             list(out, rows, |out, row| cell(out, row, include_column))
         });
+    }
+    if let Some(next_cursor) = next_cursor {
+        column(&mut out, "next_cursor", Some(()), |out| json(out, &next_cursor));
     }
     finish(out, include)
 }

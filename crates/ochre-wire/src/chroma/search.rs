@@ -99,6 +99,8 @@ enum RankExpr {
         default: Option<QueryNumber>,
         #[serde(default)]
         return_rank: Option<bool>,
+        #[serde(default)]
+        max_distance: Option<QueryNumber>,
     },
     #[serde(rename = "$log")]
     Log(Box<RankExpr>),
@@ -288,7 +290,7 @@ impl RankExpr {
             Self::Mul(parts) => Rank::Product(all(parts, "$mul")?),
             Self::Sum(parts) => Rank::Sum(all(parts, "$sum")?),
             Self::Val(number) => Rank::Value(finite(number, "$val")?),
-            Self::Knn { query, key, limit, default, return_rank } => {
+            Self::Knn { query, key, limit, default, return_rank, max_distance } => {
                 let key = key.as_deref().unwrap_or(EMBEDDING);
                 let query = match query {
                     QueryVector::Dense(query) if key == EMBEDDING => {
@@ -323,6 +325,10 @@ impl RankExpr {
                     limit: limit.unwrap_or(KNN_LIMIT),
                     default: default.as_ref().map(|number| finite(number, "$knn.default")).transpose()?,
                     return_rank: return_rank.unwrap_or(false),
+                    max_distance: max_distance
+                        .as_ref()
+                        .map(|number| finite(number, "$knn.max_distance"))
+                        .transpose()?,
                 })
             }
         })

@@ -133,7 +133,7 @@ impl Row for Found {
 #[test]
 fn answers_have_what_was_asked_for_and_null_for_the_rest() {
     let include: IncludeList = parsed(&json!(["documents", "metadatas", "embeddings", "distances"]));
-    let body: Json = serde_json::from_slice(&get_response(&[Found("a")], &include)).unwrap();
+    let body: Json = serde_json::from_slice(&get_response(&[Found("a")], &include, None)).unwrap();
     assert_eq!(body["ids"], json!(["a"]));
     assert_eq!(body["documents"], json!(["a \"quoted\" line\n"]));
     assert_eq!(body["metadatas"], json!([{"year": 1999}]));
