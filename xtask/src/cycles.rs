@@ -70,8 +70,12 @@ fn paths(text: &str) -> Vec<Module> {
     let mut rest = String::new();
     let mut items = text.split_inclusive(';');
     for item in items.by_ref() {
-        let start =
-            item.rfind("use ").filter(|at| item[*at..].ends_with(';') && !item[..*at].ends_with(char::is_alphanumeric));
+        // An item begins a line; other words that end so stand in texts.
+        let is_item = |at: &usize| {
+            let line = item[..*at].rsplit('\n').next().unwrap_or_default().trim();
+            item[*at..].ends_with(';') && (line.is_empty() || line.starts_with("pub"))
+        };
+        let start = item.rfind("use ").filter(is_item);
         let Some(at) = start.filter(|at| item[at + 4..].trim_start().starts_with(['c', 's'])) else {
             rest += item;
             continue;

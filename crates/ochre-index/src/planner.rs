@@ -117,7 +117,7 @@ impl Plan {
     }
 
     /// Of a search that has not begun.
-    pub(crate) fn of(strategy: Strategy, matches: usize) -> Self {
+    pub fn of(strategy: Strategy, matches: usize) -> Self {
         Self { strategy, visited: 0, scanned: 0, reranked: 0, matches, unindexed: 0, unreachable: 0 }
     }
 }

@@ -45,7 +45,7 @@ impl Queries {
             warnings.unindexed = self.check_indexed(row, &snapshot.view, filter, &hints)?;
         }
         let lookup = Restriction { ids: request.ids.as_deref(), filter: request.filter.as_ref(), hints: &hints };
-        let is_sorted = !request.order_by.is_empty() || request.after.is_some();
+        let is_sorted = request.is_paged || !request.order_by.is_empty() || request.after.is_some();
         // To be sorted or explained all that pass are needed.
         let enough = if explained || is_sorted { usize::MAX } else { enough };
         let matches = snapshot.first_matches(&lookup, enough, &mut trace)?;

@@ -23,6 +23,8 @@ pub struct GetRequest {
     pub order_by: Vec<OrderBy>,
     /// Only those that come after this.
     pub after: Option<Cursor>,
+    /// Say where the next page begins, also where they are neither sorted nor after anything.
+    pub is_paged: bool,
     /// What to return of each.
     pub include: Include,
     /// How declared indexes may be used.
@@ -127,7 +129,7 @@ pub struct FilterWarnings {
 pub struct GetResults {
     /// The records, in the order that was asked for.
     pub records: Vec<Record>,
-    /// The place of the last of them, if they were sorted or a cursor was given, and others come after it.
+    /// The place of the last of them, if this is a page and others come after it.
     pub next: Option<Cursor>,
     /// What the filter should be looked at for.
     pub warnings: FilterWarnings,

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use ochre_index::{Hit, Nearest, NearestSparse, Plan, Scores, Trace, evaluate_rank, nearest};
+use ochre_index::{Hit, Nearest, NearestSparse, Plan, Scores, Strategy, Trace, evaluate_rank, nearest};
 use ochre_model::{IndexSchema, Knn, KnnQuery, SparseIndex, budget};
 use ochre_store::{CollectionRow, Error as StoreError};
 
@@ -119,31 +119,7 @@ impl Queries {
         let mut find = |knn: &Knn| {
             number += 1;
             budget::check()?;
-            let (mut hits, plan) = match &knn.query {
-                KnnQuery::Embedding(query) => {
-                    check_query(query, row.dimension, number)?;
-                    if row.dimension.is_none() {
-                        return Ok(Scores::new([], knn.default));
-                    }
-                    let (ef_search, exact_max) = (row.schema.hnsw().ef_search, self.settings.exact_records_max);
-                    let (k, matches, hint) = (knn.limit as usize, matches.as_ref(), request.hint);
-                    nearest(&snapshot.view, Nearest { query, k, ef_search, exact_max, matches, hint })?
-                }
-                KnnQuery::Sparse { key, vector } => {
-                    let Some(SparseIndex { is_bm25 }) = row.schema.sparse_index(key) else {
-                        return Err(not_indexed(key, &row.schema, number));
-                    };
-                    let (k, matches) = (knn.limit as usize, matches.as_ref());
-                    snapshot.view.nearest_sparse(&NearestSparse { key, query: vector, is_bm25, k, matches })?
-                }
-                KnnQuery::Text(text) => {
-                    if !row.schema.is_text_searchable() {
-                        let text = format!("$knn number {number} searches documents: {NOT_SEARCHABLE}");
-                        return Err(Error::invalid_field("rank", text));
-                    }
-                    nearest_documents(row, snapshot, text, knn.limit as usize, matches.as_ref())?
-                }
-            };
+            let (mut hits, plan) = self.nearest(row, snapshot, knn, number, matches.as_ref(), request.hint)?;
             if let Some(max_distance) = knn.max_distance {
                 hits.retain(|hit| hit.distance <= max_distance);
             }
@@ -170,6 +146,37 @@ impl Queries {
             None => scored,
         };
         Ok(page(&mut scored.into_iter()))
+    }
+
+    /// What a `$knn` finds among `matches`; `number` counts those of the expression from 1.
+    fn nearest(
+        &self, row: &CollectionRow, snapshot: &ReadSnapshot<'_>, knn: &Knn, number: usize,
+        matches: Option<&ochre_index::Bitmap>, hint: Option<Strategy>,
+    ) -> Result<(Vec<Hit>, Plan), Error> {
+        let k = knn.limit as usize;
+        match &knn.query {
+            KnnQuery::Embedding(query) => {
+                check_query(query, row.dimension, number)?;
+                if row.dimension.is_none() {
+                    return Ok((Vec::new(), Plan::of(Strategy::Empty, 0)));
+                }
+                let (ef_search, exact_max) = (row.schema.hnsw().ef_search, self.settings.exact_records_max);
+                Ok(nearest(&snapshot.view, Nearest { query, k, ef_search, exact_max, matches, hint })?)
+            }
+            KnnQuery::Sparse { key, vector } => {
+                let Some(SparseIndex { is_bm25 }) = row.schema.sparse_index(key) else {
+                    return Err(not_indexed(key, &row.schema, number));
+                };
+                Ok(snapshot.view.nearest_sparse(&NearestSparse { key, query: vector, is_bm25, k, matches })?)
+            }
+            KnnQuery::Text(text) => {
+                if !row.schema.is_text_searchable() {
+                    let text = format!("$knn number {number} searches documents: {NOT_SEARCHABLE}");
+                    return Err(Error::invalid_field("rank", text));
+                }
+                nearest_documents(row, snapshot, text, k, matches)
+            }
+        }
     }
 }
 

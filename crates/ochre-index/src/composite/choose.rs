@@ -305,25 +305,7 @@ impl Fit {
             break;
         }
         if fit.answered.is_empty() {
-            let names_column = |column: &IndexColumn| {
-                tests().any(
-                    |(_, key, _)| matches!(column, IndexColumn::Key(own) | IndexColumn::Elements(own) if own == key),
-                )
-            };
-            let first = shape.columns.first().is_some_and(names_column);
-            let has_many = |column: &IndexColumn| {
-                tests().any(|(_, key, test)| {
-                    names(column, key, test, view)
-                        && operands(column, test).is_some_and(|operands| operands.len() > RANGES_MAX)
-                })
-            };
-            return Err(if shape.columns.first().is_some_and(has_many) {
-                Reason::TooManyValues
-            } else if first {
-                Reason::NotByIndex
-            } else {
-                Reason::PrefixMissing(shape.columns.iter().any(names_column))
-            });
+            return Err(unfit(shape, parts, view));
         }
         // What the index is restricted to is answered by being in it.
         let implied = tests().filter(|(_, key, test)| {
@@ -337,6 +319,32 @@ impl Fit {
         fit.answered.dedup();
         fit.ranges = ranges.unwrap_or_else(|| prefixes.into_iter().map(beginning_with).collect());
         Ok(fit)
+    }
+}
+
+/// Why an index answers none of these tests.
+fn unfit(shape: &IndexShape, parts: &[&Filter], view: &View) -> Reason {
+    let tests = || {
+        parts.iter().filter_map(|part| match part {
+            Filter::Key { key, test } => Some((key.as_str(), test)),
+            _ => None,
+        })
+    };
+    let names_column = |column: &IndexColumn| {
+        tests().any(|(key, _)| matches!(column, IndexColumn::Key(own) | IndexColumn::Elements(own) if own == key))
+    };
+    let has_many = |column: &IndexColumn| {
+        tests().any(|(key, test)| {
+            names(column, key, test, view) && operands(column, test).is_some_and(|operands| operands.len() > RANGES_MAX)
+        })
+    };
+    let first = shape.columns.first();
+    if first.is_some_and(has_many) {
+        Reason::TooManyValues
+    } else if first.is_some_and(names_column) {
+        Reason::NotByIndex
+    } else {
+        Reason::PrefixMissing(shape.columns.iter().any(names_column))
     }
 }
 

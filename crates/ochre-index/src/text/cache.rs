@@ -1,4 +1,4 @@
-//! What searches of documents find out about a view, and the next ones use: documents that no segment has, analyzed, and
+//! What searches of documents find out about a view, for the next ones: documents that no segment has, analyzed, and
 //! which documents of the segments are as they were.
 
 use std::sync::Arc;

@@ -329,6 +329,7 @@ fn execute_get(
         offset: payload.offset.unwrap_or(0),
         order_by: payload.order_by()?,
         after: payload.after()?,
+        is_paged: payload.is_paged(),
         include: parts(&payload.include),
         hints: planning.hints(collection)?,
         explain: planning.is_explained(),
