@@ -25,7 +25,7 @@ const HELP: &str = "cargo xtask COMMAND
   check                      formatting of sources, lints, rules, documentation, generated files
   generate                   rewrite the generated references
   conformance WHAT [ARGS]    python | javascript | upstream | crash; see conformance/README.md
-  bench [serve|graph|shapes|growth|engines|text] [ARGS]
+  bench [serve|graph|shapes|growth|engines|text|relevance] [ARGS]
                              compare with Chroma, graph and text libraries, other engines; see bench/README.md";
 
 /// The workspace's root.
@@ -136,7 +136,7 @@ fn suite(python: &Path, what: &str, rest: &[&str]) -> Result<Command> {
 
 fn bench(arguments: &[String]) -> Result<()> {
     let (script, rest) = match arguments.split_first() {
-        Some((what, rest)) if ["serve", "graph", "shapes", "growth", "engines", "text"].contains(&what.as_str()) => {
+        Some((what, rest)) if ["serve", "graph", "shapes", "growth", "engines", "text", "relevance"].contains(&what.as_str()) => {
             (format!("{what}.py"), rest)
         }
         Some((what, _)) if !what.starts_with('-') => bail!("{HELP}"),
