@@ -136,7 +136,9 @@ fn suite(python: &Path, what: &str, rest: &[&str]) -> Result<Command> {
 
 fn bench(arguments: &[String]) -> Result<()> {
     let (script, rest) = match arguments.split_first() {
-        Some((what, rest)) if ["serve", "graph", "shapes", "growth", "engines", "text", "relevance"].contains(&what.as_str()) => {
+        Some((what, rest))
+            if ["serve", "graph", "shapes", "growth", "engines", "text", "relevance"].contains(&what.as_str()) =>
+        {
             (format!("{what}.py"), rest)
         }
         Some((what, _)) if !what.starts_with('-') => bail!("{HELP}"),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use ochre_index::{Analyzer, Bitmap, NearestText, RecentDocuments, Rows, TextBuilder, TextHeader, TextSegment, View};
+use ochre_index::{Analyzer, Bitmap, NearestText, Rows, TextBuilder, TextHeader, TextSegment, View};
 use ochre_model::{Space, TextAnalyzer};
 use tantivy::collector::TopDocs;
 use tantivy::query::{BooleanQuery, ConstScoreQuery, Occur, Query, TermQuery};
@@ -44,7 +44,6 @@ impl Rows for NoRows {
 struct Ochre {
     view: View,
     analyzer: Arc<Analyzer>,
-    recent: Arc<RecentDocuments>,
     filter: Bitmap,
 }
 
@@ -70,15 +69,14 @@ impl Ochre {
         }
         eprintln!("ochre: {} segments", segments.len());
         view.load_text(segments);
-        let Ok(recent) = view.recent_documents(&analyzer, &mut NoRows);
         let filter = (0..documents.len() as u32).filter(|offset| *offset as usize % FILTERED == 0).collect();
-        Ok(Self { view, analyzer, recent, filter })
+        Ok(Self { view, analyzer, filter })
     }
 
     fn search(&self, text: &str, is_filtered: bool) -> Result<Vec<(f32, u32)>> {
         let matches = is_filtered.then_some(&self.filter);
-        let wanted = NearestText { analyzer: &self.analyzer, text, recent: &self.recent, k: K, matches };
-        let (hits, _) = self.view.nearest_text(&wanted).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        let wanted = NearestText { analyzer: &self.analyzer, text, kept_bytes_max: 0, k: K, matches };
+        let Ok((hits, _)) = self.view.nearest_text(&wanted, &mut NoRows);
         Ok(hits.into_iter().map(|hit| (1.0 - hit.distance, hit.offset)).collect())
     }
 }

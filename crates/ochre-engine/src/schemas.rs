@@ -153,7 +153,8 @@ impl Schemas {
     pub(crate) fn audit(&self, row: &CollectionRow) -> Option<Audit> {
         let noted = self.noted.lock();
         let audit = noted.get(&row.number)?.audit.as_ref()?;
-        (Some(&audit.declaration) == row.declaration.as_ref()).then(|| audit.clone())
+        let is_same = row.declaration.as_ref().is_some_and(|declared| declared.has_same_schema(&audit.declaration));
+        is_same.then(|| audit.clone())
     }
 
     pub(crate) fn audited(&self, collection: CollectionNumber, audit: Audit) {

@@ -322,6 +322,14 @@ impl Chunk {
         Ok(self.postings.get_or_init(|| Arc::new(Postings::of(self.sparse_vectors()))))
     }
 
+    /// The sparse vector of a record, if its value is one.
+    pub(crate) fn sparse_vector(&self, local: u16) -> Option<&SparseVector> {
+        match &**self.lists.get(&local)? {
+            Value::Sparse(vector) => Some(vector),
+            _ => None,
+        }
+    }
+
     fn sparse_vectors(&self) -> impl Iterator<Item = (u16, &SparseVector)> {
         self.lists.iter().filter_map(|(local, value)| match &**value {
             Value::Sparse(vector) => Some((*local, &**vector)),

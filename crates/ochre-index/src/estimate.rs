@@ -50,10 +50,12 @@ impl View {
                     Test::Compare(..) => scalars * RANGE_SHARE,
                     Test::Contains(_) => lists * TEXT_SHARE,
                     Test::NotContains(_) => 1.0 - lists * TEXT_SHARE,
+                    Test::ContainsAll(_) => lists * TEXT_SHARE,
+                    Test::ContainsAny(list) => (lists * TEXT_SHARE * list.len() as f64).min(lists),
                     Test::Prefix(_) => scalars * TEXT_SHARE,
                     Test::Size(_) => lists * RANGE_SHARE,
-                    Test::Exists => scalars + lists,
-                    Test::Missing => 1.0 - scalars - lists,
+                    Test::Exists => counts.iter().sum::<u64>() as f64 / records,
+                    Test::Missing => 1.0 - counts.iter().sum::<u64>() as f64 / records,
                 }
             }
             Filter::Document(test) => {

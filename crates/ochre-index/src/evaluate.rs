@@ -32,6 +32,14 @@ pub trait Rows {
     fn check_budget(&mut self) -> Result<(), Self::Error> {
         Ok(())
     }
+    /// Takes memory for as long as the request lasts.
+    ///
+    /// # Errors
+    /// Why it cannot have more.
+    fn charge(&mut self, bytes: usize) -> Result<(), Self::Error> {
+        let _ = bytes;
+        Ok(())
+    }
     /// The offsets of these ids.
     ///
     /// # Errors
@@ -151,12 +159,13 @@ impl<R: Rows> Evaluation<'_, R> {
         } else {
             Choice::of(parts, view, candidates, self.hints, &mut self.trace.considered)
         };
-        let mut left = choice.as_ref().map(|choice| {
+        let mut left = None;
+        if let Some(choice) = &choice {
             if is_whole {
                 self.trace.expect(choice.estimated());
             }
-            self.look_up(choice, parts, candidates)
-        });
+            left = Some(self.look_up(choice, parts, candidates)?);
+        }
         let answered = choice.map(|choice| choice.answered).unwrap_or_default();
         let open = parts.iter().enumerate().filter(|(number, _)| !answered.contains(number)).map(|(_, part)| *part);
         let (cheap, dear): (Vec<_>, Vec<_>) = open.partition(|part| !part.reads_documents());
@@ -165,6 +174,7 @@ impl<R: Rows> Evaluation<'_, R> {
             if open.is_empty() {
                 break;
             }
+            self.rows.check_budget()?;
             left = Some(match part {
                 Filter::Key { key, test } => self.scan(key, test, open),
                 Filter::Document(test) => self.documents(test, open, is_whole)?,
@@ -175,7 +185,7 @@ impl<R: Rows> Evaluation<'_, R> {
     }
 
     /// What passes the parts that an index answers: as it says, and of what it does not show by the columns.
-    fn look_up(&mut self, choice: &Choice<'_>, parts: &[&Filter], candidates: &Bitmap) -> Bitmap {
+    fn look_up(&mut self, choice: &Choice<'_>, parts: &[&Filter], candidates: &Bitmap) -> Result<Bitmap, R::Error> {
         let (covered, live) = (choice.index.covered(), self.view.live());
         self.trace.coverage = Some(match self.trace.coverage {
             Some((least, of)) => (least.min(covered.len()), of),
@@ -184,15 +194,16 @@ impl<R: Rows> Evaluation<'_, R> {
         self.trace.examined += choice.entries() as u64;
         let found = choice.look_up(candidates);
         if covered.len() == live.len() {
-            return found;
+            return Ok(found);
         }
         let mut outside = candidates.and_not(covered);
         for number in &choice.answered {
+            self.rows.check_budget()?;
             if let Filter::Key { key, test } = parts[*number] {
                 outside = self.scan(key, test, &outside);
             }
         }
-        found.or(&outside)
+        Ok(found.or(&outside))
     }
 
     /// What passes a test, by the column.
@@ -279,7 +290,8 @@ const SPARSE: usize = 16;
 
 /// Tests the candidates' values in a column, with a positive test.
 fn scan(column: &Column, test: &Test, candidates: &Bitmap) -> Bitmap {
-    if candidates.len() < SPARSE * candidates.chunk_count() {
+    let has_set = matches!(test, Test::ContainsAll(_) | Test::ContainsAny(_));
+    if candidates.len() < SPARSE * candidates.chunk_count() && !has_set {
         let passes = |offset: &u32| test.matches(column.value(*offset).as_ref());
         return candidates.iter().filter(passes).collect();
     }
@@ -305,7 +317,65 @@ enum Scanner<'a> {
     Set { bools: [bool; 2], ints: HashSet<i64>, floats: HashSet<u64>, strings: CodeSet },
     ListContains(&'a Scalar),
     ListSize(&'a Test),
+    ListOf(ElementSet<'a>),
     Anything,
+}
+
+/// Elements that are looked for in lists, of one type.
+struct ElementSet<'a> {
+    bools: HashSet<bool>,
+    ints: HashSet<i64>,
+    floats: HashSet<u64>,
+    strings: HashSet<&'a str>,
+    /// So many of them have to be in a list.
+    wanted: usize,
+}
+
+impl<'a> ElementSet<'a> {
+    fn new(operands: &'a [Scalar], is_all: bool) -> Self {
+        let mut set = Self {
+            bools: HashSet::new(),
+            ints: HashSet::new(),
+            floats: HashSet::new(),
+            strings: HashSet::new(),
+            wanted: 1,
+        };
+        for operand in operands {
+            match operand {
+                Scalar::Bool(b) => drop(set.bools.insert(*b)),
+                Scalar::Int(int) => drop(set.ints.insert(*int)),
+                // 0.0 and −0.0 are one number.
+                Scalar::Float(float) => drop(set.floats.insert((float + 0.0).to_bits())),
+                Scalar::Str(text) => drop(set.strings.insert(text)),
+            }
+        }
+        if is_all {
+            set.wanted = set.bools.len() + set.ints.len() + set.floats.len() + set.strings.len();
+        }
+        set
+    }
+
+    /// Whether enough of them are in a list.
+    fn are_in(&self, list: &Value) -> bool {
+        fn has<T: std::hash::Hash + Eq>(set: &HashSet<T>, list: impl Iterator<Item = T>, wanted: usize) -> bool {
+            let mut found = list.filter(|element| set.contains(element));
+            if wanted == 1 { found.next().is_some() } else { found.collect::<HashSet<T>>().len() == wanted }
+        }
+        match list {
+            Value::Bools(list) => has(&self.bools, list.iter().copied(), self.wanted),
+            Value::Ints(list) => has(&self.ints, list.iter().copied(), self.wanted),
+            Value::Floats(list) => has(&self.floats, list.iter().map(|float| (float + 0.0).to_bits()), self.wanted),
+            Value::Strs(list) => {
+                let mut found = list.iter().filter(|element| self.strings.contains(element.as_str()));
+                if self.wanted == 1 {
+                    found.next().is_some()
+                } else {
+                    found.collect::<HashSet<_>>().len() == self.wanted
+                }
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A set of codes of a dictionary: a bit for each, up to the largest.
@@ -336,6 +406,8 @@ impl<'a> Scanner<'a> {
                 Self::strings(column, |text| orders.contains(&text.cmp(operand)))
             }
             Test::Prefix(prefix) => Self::strings(column, |text| text.starts_with(prefix)),
+            Test::ContainsAll(list) => Self::ListOf(ElementSet::new(list, true)),
+            Test::ContainsAny(list) => Self::ListOf(ElementSet::new(list, false)),
             Test::Size(_) => Self::ListSize(test),
             Test::Exists => Self::Anything,
             Test::Compare(orders, operand) => Self::Number { orders, operand },
@@ -408,6 +480,10 @@ impl<'a> Scanner<'a> {
             }
             Self::ListSize(test) => {
                 let passing = chunk.lists.iter().filter(|(_, list)| test.matches(Some(list)));
+                passing.for_each(|(local, _)| words[*local as usize / 64] |= 1 << (local % 64));
+            }
+            Self::ListOf(set) => {
+                let passing = chunk.lists.iter().filter(|(_, list)| set.are_in(list));
                 passing.for_each(|(local, _)| words[*local as usize / 64] |= 1 << (local % 64));
             }
             Self::Anything => {

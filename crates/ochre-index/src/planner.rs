@@ -286,6 +286,11 @@ impl Best {
         Self { k, hits: BinaryHeap::with_capacity(k.min(1024) + 1) }
     }
 
+    /// How many are kept, at least 1.
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+
     pub(crate) fn offer(&mut self, hit: Hit) {
         if self.hits.len() < self.k {
             self.hits.push(hit);

@@ -1,13 +1,14 @@
-//! Searches of sparse vectors: by chunk, the postings of the query's indices are added up, and chunks that cannot hold
-//! one of the best are passed over. The answer is exact.
+//! Searches of sparse vectors: by chunk, the postings of the query's indices are added up, but for those that cannot bring
+//! a record among the best by themselves; what may be among them is measured exactly. The answer is exact.
 //!
-//! Related: block-max pruning (Ding and Suel, "Faster Top-k Document Retrieval Using Block-Max Indexes", SIGIR 2011),
-//! with the chunks of columns as the blocks.
+//! Sources: Turtle and Flood, "Query evaluation: strategies and optimizations" (1995), for what is left out; Ding and
+//! Suel, "Faster Top-k Document Retrieval Using Block-Max Indexes" (SIGIR 2011), with the chunks of columns as blocks.
 
 use ochre_model::SparseVector;
 use ochre_model::budget::{self, Exceeded};
 
-use crate::bitmap::{Bitmap, CHUNK};
+use crate::bitmap::{Bitmap, Bits, CHUNK, WORDS, Words};
+use crate::column::Chunk;
 use crate::planner::{Best, Hit, Plan, Strategy};
 use crate::postings::Postings;
 use crate::view::View;
@@ -43,43 +44,14 @@ impl View {
         };
         let query =
             if wanted.is_bm25 { self.weighted(wanted.key, wanted.query)? } else { wanted.query.iter().collect() };
-        let mut best = Best::new(wanted.k);
-        let (mut sums, mut is_found) = (vec![0.0_f32; CHUNK], vec![false; CHUNK]);
-        let mut found: Vec<u16> = Vec::new();
+        let mut search = ChunkSearch::new(&query, wanted.k, &mut plan);
         for index in 0..matches.chunk_count() {
             budget::check()?;
-            let (Some(within), Some(chunk)) = (matches.chunk(index), column.chunk(index)) else { continue };
-            let postings = chunk.postings()?;
-            let terms: Vec<(usize, f32)> =
-                query.iter().filter_map(|(index, weight)| Some((postings.place(*index)?, *weight))).collect();
-            if terms.is_empty() || best.worst().is_some_and(|worst| nearest_possible(postings, &terms) > worst.distance)
-            {
-                continue;
-            }
-            for (place, weight) in &terms {
-                plan.scanned += postings.len(*place);
-                for (local, value) in postings.get(*place) {
-                    let at = usize::from(local);
-                    sums[at] += weight * value;
-                    if !is_found[at] {
-                        is_found[at] = true;
-                        found.push(local);
-                    }
-                }
-            }
-            let first = u32::try_from(index * CHUNK).expect("offsets are u32");
-            for local in found.drain(..) {
-                let at = usize::from(local);
-                let sum = std::mem::take(&mut sums[at]);
-                is_found[at] = false;
-                if within[at / 64] >> (at % 64) & 1 == 1 {
-                    plan.reranked += 1;
-                    // Products that are too large for a number in both directions add up to none: those come last.
-                    let distance = if sum.is_nan() { f32::INFINITY } else { 1.0 - sum };
-                    best.offer(Hit { offset: first + u32::from(local), distance });
-                }
+            if let (Some(within), Some(chunk)) = (matches.chunk(index), column.chunk(index)) {
+                search.run(chunk, index, within)?;
             }
         }
+        let best = search.best;
         Ok((best.into_sorted(), plan))
     }
 
@@ -101,18 +73,144 @@ impl View {
     }
 }
 
-/// A distance that no vector of a chunk is below.
-fn nearest_possible(postings: &Postings, terms: &[(usize, f32)]) -> f32 {
-    let most = terms.iter().map(|(place, weight)| {
-        let (low, high) = postings.bounds(*place);
-        f64::from((weight * low).max(weight * high).max(0.0))
-    });
-    // The sums are rounded: by less than this share of what is added up.
-    let most = most.sum::<f64>();
-    let margin = most * 1e-6 * (terms.len() + 2) as f64;
-    #[expect(clippy::cast_possible_truncation, reason = "a bound, with a margin")]
-    let nearest = (1.0 - most - margin) as f32;
-    nearest - nearest.abs() * f32::EPSILON
+/// Indices are left out that together bring at most this share of what a record needs to be among the best: the more
+/// are, the fewer postings are read, and the more records have to be measured.
+const LEFT_OUT_SHARE: f64 = 0.1;
+
+/// An index of the query in the chunk that is searched.
+struct Term {
+    /// Where its postings stand.
+    place: usize,
+    weight: f32,
+    /// It adds so much at most.
+    bound: f64,
+}
+
+/// A search of one chunk after the other.
+struct ChunkSearch<'a> {
+    /// By ascending index.
+    query: &'a [(u32, f32)],
+    best: Best,
+    plan: &'a mut Plan,
+    terms: Vec<Term>,
+    /// What was added up so far for each record, in any order.
+    sums: Box<[f32; CHUNK]>,
+}
+
+impl<'a> ChunkSearch<'a> {
+    fn new(query: &'a [(u32, f32)], k: usize, plan: &'a mut Plan) -> Self {
+        Self { query, best: Best::new(k), plan, terms: Vec::new(), sums: Box::new([0.0; CHUNK]) }
+    }
+
+    /// Searches a chunk: adds up the postings of the indices that can bring a record among the best by themselves, and
+    /// measures exactly what may be among them together with the others.
+    fn run(&mut self, chunk: &Chunk, number: usize, within: &Words) -> Result<(), Exceeded> {
+        let postings = chunk.postings()?;
+        self.terms.clear();
+        // How large what is added up may be: rounding errs by a small share of that.
+        let mut size = 0.0;
+        for (index, weight) in self.query {
+            let Some(place) = postings.place(*index) else { continue };
+            let (low, high) = postings.bounds(place);
+            let (low, high) = (f64::from(*weight) * f64::from(low), f64::from(*weight) * f64::from(high));
+            size += low.abs().max(high.abs());
+            self.terms.push(Term { place, weight: *weight, bound: low.max(high).max(0.0) });
+        }
+        let margin = size * 1e-6 * (self.terms.len() + 2) as f64 + f64::from(f32::EPSILON) * (1.0 + size);
+        self.terms.sort_by(|a, b| a.bound.total_cmp(&b.bound));
+        let (mut rest, mut first) = (0.0, 0);
+        let is_none = is_too_far(self.terms.iter().map(|term| term.bound).sum::<f64>() + margin, &self.best);
+        let left_out = self.best.worst().map_or(0.0, |worst| (1.0 - f64::from(worst.distance)) * LEFT_OUT_SHARE);
+        for term in &self.terms {
+            if !is_none && rest + term.bound > left_out {
+                break;
+            }
+            rest += term.bound;
+            first += 1;
+        }
+        // What a record has to bring by the others, to be worth measuring.
+        let least = self.best.worst().map(|worst| 1.0 - f64::from(worst.distance) - rest - margin);
+        let start = u32::try_from(number * CHUNK).expect("offsets are u32");
+        for term in &self.terms[first..] {
+            self.plan.scanned += postings.len(term.place);
+        }
+        match least.filter(|least| *least > 0.0) {
+            // Records without any of the indices bring nothing, so that it need not be noted which have some.
+            Some(least) => {
+                add_up(postings, &self.terms[first..], &mut self.sums, |_| {});
+                #[expect(clippy::cast_possible_truncation, reason = "rounded down")]
+                let least = (least as f32).next_down();
+                let chunks = self.sums.as_chunks_mut::<64>().0;
+                for ((word, sums), within) in chunks.iter_mut().enumerate().zip(within) {
+                    // What is not a number may be anything.
+                    let passes = |sum: f32| u64::from(sum >= least) | u64::from(sum.is_nan());
+                    let passing = sums.iter().enumerate().fold(0, |bits, (bit, sum)| bits | passes(*sum) << bit);
+                    *sums = [0.0; 64];
+                    let wanted = Bits(passing & within).map(|bit| word * 64 + bit as usize);
+                    wanted.for_each(|at| measure(chunk, start, at, self.query, &mut self.best, self.plan));
+                }
+            }
+            None => {
+                let mut found: Words = [0; WORDS];
+                add_up(postings, &self.terms[first..], &mut self.sums, |at| found[at / 64] |= 1 << (at % 64));
+                let wanted =
+                    found.iter().zip(within).enumerate().flat_map(|(word, (found, within))| {
+                        Bits(found & within).map(move |bit| word * 64 + bit as usize)
+                    });
+                let mut wanted: Vec<(f32, usize)> = wanted.map(|at| (self.sums[at], at)).collect();
+                self.sums.fill(0.0);
+                // Of these alone, those that may be among the best: both sums may be off by the margin.
+                let k = self.best.k();
+                let kth = (wanted.len() > k).then(|| {
+                    let (_, (kth, _), _) = wanted.select_nth_unstable_by(k - 1, |a, b| b.0.total_cmp(&a.0));
+                    f64::from(*kth) - 2.0 * margin
+                });
+                wanted.retain(|(sum, _)| {
+                    kth.is_none_or(|kth| f64::from(*sum) >= kth || !kth.is_finite() || sum.is_nan())
+                });
+                wanted.iter().for_each(|(_, at)| measure(chunk, start, *at, self.query, &mut self.best, self.plan));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds up what terms bring to the records of a chunk, and tells which have any.
+fn add_up(postings: &Postings, terms: &[Term], sums: &mut [f32; CHUNK], mut found: impl FnMut(usize)) {
+    for term in terms {
+        for (local, value) in postings.get(term.place) {
+            let at = usize::from(local) % CHUNK;
+            sums[at] += term.weight * value;
+            found(at);
+        }
+    }
+}
+
+/// Offers a record of a chunk with its exact distance.
+fn measure(chunk: &Chunk, start: u32, at: usize, query: &[(u32, f32)], best: &mut Best, plan: &mut Plan) {
+    let local = u16::try_from(at).expect("a chunk has fewer than 2¹⁶ records");
+    if let Some(vector) = chunk.sparse_vector(local) {
+        plan.reranked += 1;
+        best.offer(Hit { offset: start + u32::from(local), distance: distance(query, vector) });
+    }
+}
+
+/// Whether a record whose inner product is this at most comes after the worst of the best.
+fn is_too_far(product: f64, best: &Best) -> bool {
+    best.worst().is_some_and(|worst| 1.0 - product > f64::from(worst.distance))
+}
+
+/// 1 less the inner product, which is added up by ascending index.
+fn distance(query: &[(u32, f32)], vector: &SparseVector) -> f32 {
+    let (mut sum, mut values) = (0.0, vector.iter().peekable());
+    for (index, weight) in query {
+        while values.next_if(|(other, _)| other < index).is_some() {}
+        if let Some((_, value)) = values.next_if(|(other, _)| other == index) {
+            sum += weight * value;
+        }
+    }
+    // Products that are too large for a number in both directions add up to none: those come last.
+    if sum.is_nan() { f32::INFINITY } else { 1.0 - sum }
 }
 
 #[cfg(test)]

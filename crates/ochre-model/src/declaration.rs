@@ -99,6 +99,12 @@ impl Declaration {
         *self == Self::default()
     }
 
+    /// Whether both say the same of records.
+    pub fn has_same_schema(&self, other: &Self) -> bool {
+        (&self.schema, self.validation_type, self.validating_party)
+            == (&other.schema, other.validation_type, other.validating_party)
+    }
+
     /// How records are validated: not at all without a schema.
     pub fn mode(&self) -> ValidationType {
         if self.schema.is_some() { self.validation_type.unwrap_or_default() } else { ValidationType::None }

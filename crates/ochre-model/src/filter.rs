@@ -52,6 +52,10 @@ pub enum Test {
     Contains(Scalar),
     /// Anything but a list that contains this; also when the key is missing.
     NotContains(Scalar),
+    /// A list that contains all of these, which are of one type and different.
+    ContainsAll(Vec<Scalar>),
+    /// A list that contains at least one of these, which are of one type and different.
+    ContainsAny(Vec<Scalar>),
     /// A string that begins with this.
     Prefix(String),
     /// A list of so many elements.
@@ -92,7 +96,9 @@ impl Test {
             | Self::Compare(_, operand)
             | Self::Contains(operand)
             | Self::NotContains(operand) => operand.value_type(),
-            Self::In(list) | Self::NotIn(list) => list.first().map_or(ValueType::Str, Scalar::value_type),
+            Self::In(list) | Self::NotIn(list) | Self::ContainsAll(list) | Self::ContainsAny(list) => {
+                list.first().map_or(ValueType::Str, Scalar::value_type)
+            }
             Self::Prefix(_) => ValueType::Str,
             Self::Size(_) | Self::Exists | Self::Missing => return None,
         })
@@ -110,6 +116,11 @@ impl Test {
             Self::Ne(operand) => !value.is_some_and(|value| operand.equals(value)),
             Self::NotIn(list) => !value.is_some_and(|value| list.iter().any(|operand| operand.equals(value))),
             Self::NotContains(operand) => !value.is_some_and(|value| operand.is_in(value)),
+            Self::ContainsAll(list) => {
+                let has_all = |value: &Value| list.iter().all(|operand| operand.is_in(value));
+                value.is_some_and(|value| value.list_len().is_some() && has_all(value))
+            }
+            Self::ContainsAny(list) => value.is_some_and(|value| list.iter().any(|operand| operand.is_in(value))),
             Self::Prefix(prefix) => matches!(value, Some(Value::Str(text)) if text.starts_with(prefix)),
             Self::Size(size) => value.and_then(Value::list_len).is_some_and(|len| len as u64 == *size),
             Self::Exists => value.is_some(),

@@ -40,10 +40,8 @@ fn lint_test(schema: &MetadataSchema, mode: ValidationType, key: &str, test: &Te
             // In lax mode undeclared keys are welcome, but a filter on one is more often a slip.
             (Additional::ByMode, _) => true,
         };
-        let hint = schema
-            .nearest_key(key)
-            .filter(|_| with_hint)
-            .map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+        let near = with_hint.then(|| schema.nearest_key(key)).flatten();
+        let hint = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
         return is_known_to_be_absent.then(|| format!("key {key:?} is not declared in the schema{hint}"));
     };
     let types = type_names(&property.types);
@@ -60,20 +58,10 @@ fn lint_test(schema: &MetadataSchema, mode: ValidationType, key: &str, test: &Te
             let is_list = property.types.is_empty() || property.types.iter().any(|ty| element_of(*ty).is_some());
             return (!is_list).then(|| format!("key {key:?} is declared as {types}: only lists have a $size"));
         }
-        Test::Contains(operand) | Test::NotContains(operand) => {
-            let elements: Vec<ValueType> = property.types.iter().filter_map(|ty| element_of(*ty)).collect();
-            let ty = operand.value_type();
-            // A list of integers may stand where floats are declared.
-            let is_int_of_floats = ty == ValueType::Int && elements.contains(&ValueType::Float);
-            return match elements[..] {
-                _ if property.types.is_empty() || elements.contains(&ty) || is_int_of_floats => None,
-                [] => Some(format!("key {key:?} is declared as {types}: $contains looks into lists only")),
-                _ => Some(format!(
-                    "key {key:?} is declared as {types}: no list of it has an element of type {}",
-                    type_name(ty)
-                )),
-            };
+        Test::ContainsAll(list) | Test::ContainsAny(list) => {
+            return list.first().and_then(|operand| lint_element(property, key, operand));
         }
+        Test::Contains(operand) | Test::NotContains(operand) => return lint_element(property, key, operand),
     };
     let Some(wrong) = operands.iter().find(|operand| !property.compares_with(operand.value_type())) else {
         return lint_rules(property, key, test);
@@ -85,6 +73,22 @@ fn lint_test(schema: &MetadataSchema, mode: ValidationType, key: &str, test: &Te
         "key {key:?} is declared as {types}: an operand of type {} {never}{hint}",
         type_name(wrong.value_type())
     ))
+}
+
+/// An operand that is looked for in lists which have none of its type.
+fn lint_element(property: &Property, key: &str, operand: &Scalar) -> Option<String> {
+    let types = type_names(&property.types);
+    let elements: Vec<ValueType> = property.types.iter().filter_map(|ty| element_of(*ty)).collect();
+    let ty = operand.value_type();
+    // A list of integers may stand where floats are declared.
+    let is_int_of_floats = ty == ValueType::Int && elements.contains(&ValueType::Float);
+    match elements[..] {
+        _ if property.types.is_empty() || elements.contains(&ty) || is_int_of_floats => None,
+        [] => Some(format!("key {key:?} is declared as {types}: $contains looks into lists only")),
+        _ => {
+            Some(format!("key {key:?} is declared as {types}: no list of it has an element of type {}", type_name(ty)))
+        }
+    }
 }
 
 /// Operands of the right type that the rules of the property rule out.

@@ -119,7 +119,7 @@ impl Generator {
     }
 
     fn test(&mut self) -> Test {
-        match self.rng.u8(0..14) {
+        match self.rng.u8(0..16) {
             0 => Test::Eq(self.scalar()),
             1 => Test::Ne(self.scalar()),
             2 => Test::Compare(Test::GREATER, self.bound()),
@@ -134,6 +134,17 @@ impl Generator {
                 let text = self.text();
                 let kept = self.rng.usize(0..3);
                 Test::Prefix(text.chars().take(kept).collect())
+            }
+            14 | 15 => {
+                let first = self.scalar();
+                let mut operands = vec![first.clone()];
+                for _ in 0..self.rng.usize(0..3) {
+                    let other = self.scalar();
+                    if other.value_type() == first.value_type() && !operands.contains(&other) {
+                        operands.push(other);
+                    }
+                }
+                if self.rng.bool() { Test::ContainsAll(operands) } else { Test::ContainsAny(operands) }
             }
             11 => Test::Size(self.rng.u64(0..4)),
             12 => Test::Exists,

@@ -148,6 +148,8 @@ fn test_matches(test: &Test, value: Option<&Value>) -> bool {
         }
         Test::Contains(operand) => contains(value, operand),
         Test::NotContains(operand) => !contains(value, operand),
+        Test::ContainsAll(operands) => operands.iter().all(|operand| contains(value, operand)),
+        Test::ContainsAny(operands) => operands.iter().any(|operand| contains(value, operand)),
         Test::Prefix(prefix) => match value {
             Some(Value::Str(text)) => text.as_bytes().get(..prefix.len()) == Some(prefix.as_bytes()),
             _ => false,

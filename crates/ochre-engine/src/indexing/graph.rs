@@ -77,8 +77,10 @@ impl Indexing {
         let (waiting, records) = (view.pending_len(), view.live().len());
         let outside_text = view.outside_text().len();
         let has_other_terms = !view.text().is_empty() && view.has_other_terms(&analyzer_of(&row));
-        let is_text_due =
-            row.schema.is_text_searchable() && (outside_text > self.settings.text_unindexed_max || has_other_terms);
+        let is_large = view.with_document().len() > self.settings.text_unindexed_max;
+        let is_text_due = row.schema.is_text_searchable()
+            && is_large
+            && (outside_text > self.settings.text_unindexed_max || has_other_terms);
         let text = || {
             Pending::Now(if has_other_terms {
                 format!("documents of '{name}' were split into terms by another analyzer")

@@ -49,7 +49,8 @@ impl Introspection {
                 Error::invalid(format!("collection '{}' declares no schema; give one to validate by", row.name))
             })?,
         };
-        let declared = row.declaration.as_ref().map_or(ValidationType::Strict, |declared| declared.mode());
+        let declared = row.declaration.as_ref().filter(|declared| declared.schema.is_some());
+        let declared = declared.map_or(ValidationType::Strict, |declared| declared.mode());
         let mode = validation_mode(validation.mode.unwrap_or(declared));
         if let Some(batch) = &validation.batch {
             let mut compliance = Compliance::default();

@@ -111,6 +111,10 @@ impl Rows for ReaderRows<'_, '_> {
         Ok(budget::check()?)
     }
 
+    fn charge(&mut self, bytes: usize) -> Result<(), Error> {
+        Ok(budget::charge(bytes)?)
+    }
+
     fn offsets(&mut self, ids: &HashSet<String>) -> Result<Bitmap, Error> {
         let offsets = self.0.reader.offsets(self.0.number, &mut ids.iter().map(String::as_str))?;
         Ok(offsets.into_iter().collect())

@@ -12,6 +12,9 @@ use crate::collection::snapshot::ReadSnapshot;
 use crate::error::Error;
 use crate::query::Queries;
 
+/// Of documents that are not indexed yet, so much is kept for the next search, for each collection.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+
 /// A record that a text search found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextHit {
@@ -49,7 +52,6 @@ pub(super) fn nearest_documents(
     row: &CollectionRow, snapshot: &ReadSnapshot<'_>, text: &str, k: usize, matches: Option<&Bitmap>,
 ) -> Result<(Vec<Hit>, Plan), Error> {
     let analyzer = analyzer_of(row);
-    let recent = snapshot.view.recent_documents(&analyzer, &mut ReaderRows(snapshot))?;
-    let wanted = NearestText { analyzer: &analyzer, text, recent: &recent, k, matches };
-    Ok(snapshot.view.nearest_text(&wanted)?)
+    let wanted = NearestText { analyzer: &analyzer, text, kept_bytes_max: KEPT_BYTES_MAX, k, matches };
+    snapshot.view.nearest_text(&wanted, &mut ReaderRows(snapshot))
 }

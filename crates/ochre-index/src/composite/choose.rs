@@ -271,7 +271,13 @@ impl Fit {
             // Equality first: it lets the next column be used as well.
             let equal = fitting().find_map(|(number, key, test)| {
                 let operands = operands(column, test)?;
-                let next = extended(&prefixes, column, key, operands, matches!(test, Test::Contains(_)))?;
+                let next = extended(
+                    &prefixes,
+                    column,
+                    key,
+                    operands,
+                    matches!(test, Test::Contains(_) | Test::ContainsAny(_)),
+                )?;
                 Some((number, key, next))
             });
             if let Some((number, key, next)) = equal {
@@ -377,7 +383,7 @@ fn operands<'t>(column: &IndexColumn, test: &'t Test) -> Option<&'t [Scalar]> {
         (Test::Eq(operand), _) | (Test::Contains(operand), IndexColumn::Elements(_)) => {
             Some(std::slice::from_ref(operand))
         }
-        (Test::In(list), _) => Some(list),
+        (Test::In(list), _) | (Test::ContainsAny(list), IndexColumn::Elements(_)) => Some(list),
         _ => None,
     }
 }

@@ -19,13 +19,15 @@ use unicode_segmentation::UnicodeSegmentation as _;
 const ANALYZER_VERSION: u32 = 1;
 /// Of a longer word only so many characters count.
 const WORD_CHARACTERS_MAX: usize = 100;
+/// Marks beyond these are characters of their own.
+const MARKED_BYTES_MAX: usize = 64;
 /// Of a longer query only so many terms count.
 pub(crate) const QUERY_TERMS_MAX: usize = 256;
 
 /// Splits texts into terms.
 pub struct Analyzer {
     stemmer: Option<Stemmer>,
-    stop_words: HashSet<Cow<'static, str>>,
+    stop_words: HashSet<String>,
     fingerprint: u64,
 }
 
@@ -40,26 +42,34 @@ enum Kind {
     Pair,
 }
 
+/// Whether to go on.
+type Continue = bool;
+
 impl Analyzer {
     /// One with these settings.
     pub fn new(settings: &TextAnalyzer) -> Self {
-        let normalized = |word: &str| lower(word).into_owned();
-        let stop_words: HashSet<Cow<'static, str>> = match &settings.stop_words {
-            None => HashSet::new(),
-            Some(StopWords::Of(language)) => stop_words::lookup(code(*language))
-                .unwrap_or_default()
-                .iter()
-                .map(|word| Cow::Borrowed(*word))
-                .collect(),
-            Some(StopWords::List(words)) => words.iter().map(|word| Cow::Owned(normalized(word))).collect(),
+        let mut analyzer = Self {
+            stemmer: None,
+            stop_words: HashSet::new(),
+            fingerprint: hash(&format!("{ANALYZER_VERSION} {}", settings.to_text())),
         };
-        let text = format!("{ANALYZER_VERSION} {}", settings.to_text());
-        let halves = [crc32c::crc32c(text.as_bytes()), crc32c::crc32c(format!("{text} ").as_bytes())];
-        Self {
-            stemmer: settings.stemmer.map(|language| Stemmer::create(algorithm(language))),
-            stop_words,
-            fingerprint: u64::from(halves[0]) << 32 | u64::from(halves[1]),
+        let mut stop_words = HashSet::new();
+        let mut leave_out = |words: &str| {
+            analyzer.split_words(words, &mut |word| {
+                stop_words.insert(lower(word).into_owned());
+                true
+            });
+        };
+        match &settings.stop_words {
+            None => {}
+            Some(StopWords::Of(language)) => {
+                stop_words::lookup(code(*language)).unwrap_or_default().iter().for_each(|words| leave_out(words));
+            }
+            Some(StopWords::List(words)) => words.iter().for_each(|words| leave_out(words)),
         }
+        analyzer.stop_words = stop_words;
+        analyzer.stemmer = settings.stemmer.map(|language| Stemmer::create(algorithm(language)));
+        analyzer
     }
 
     /// Tells what it does from what others do.
@@ -67,49 +77,57 @@ impl Analyzer {
         self.fingerprint
     }
 
-    /// Gives `visit` every term of a document, and whether it counts for the document's length.
-    pub(crate) fn document_terms(&self, text: &str, visit: &mut dyn FnMut(&str, bool)) {
-        self.split(text, &mut |term, kind, _| visit(term, kind != Kind::Pair));
+    /// Gives `visit` every term of a document, and whether it counts for the document's length, until it says to stop.
+    pub(crate) fn document_terms(&self, text: &str, visit: &mut dyn FnMut(&str, bool) -> Continue) {
+        self.split(text, true, &mut |term, kind| visit(term, kind != Kind::Pair));
     }
 
     /// The different terms of a query, each with how often it is there, in the order in which they first stand.
     pub(crate) fn query_terms(&self, text: &str) -> Vec<(String, u32)> {
         let mut terms: Vec<(String, u32)> = Vec::new();
         let mut count = 0;
-        self.split(text, &mut |term, kind, run| {
-            // The pairs say more than the characters that they are made of.
-            if kind == Kind::Character && run > 1 || count == QUERY_TERMS_MAX {
-                return;
-            }
+        self.split(text, false, &mut |term, _| {
             count += 1;
             match terms.iter_mut().find(|(other, _)| other == term) {
                 Some((_, times)) => *times += 1,
                 None => terms.push((term.to_owned(), 1)),
             }
+            count < QUERY_TERMS_MAX
         });
         terms
     }
 
-    /// Gives every term of a text with its kind and the length of the run that it is in, which is 0 for words.
-    fn split(&self, text: &str, visit: &mut dyn FnMut(&str, Kind, usize)) {
+    /// Gives every term of a text: of runs without spaces all characters and pairs, or for queries the pairs alone, and
+    /// characters that stand alone.
+    fn split(&self, text: &str, is_document: bool, visit: &mut dyn FnMut(&str, Kind) -> Continue) {
         if text.is_ascii() {
-            return self.split_words(text, visit);
+            self.split_words(text, &mut |word| self.word(word, visit));
+            return;
         }
-        let mut run: Vec<String> = Vec::new();
+        let mut run = Run { is_document, ..Run::default() };
         for segment in text.split_word_bounds() {
-            match segment.chars().next() {
-                Some(first) if is_unspaced(first) => extend_run(&mut run, segment),
-                _ => {
-                    end_run(&mut run, visit);
-                    self.split_words(segment, visit);
+            // What Unicode does not divide may be of both kinds: Korean letters beside those of others.
+            let mut rest = segment;
+            while let Some(first) = rest.chars().next() {
+                let is_run = is_unspaced(first);
+                let is_same = |c: char| is_unspaced(c) == is_run || is_combining_mark(c) || is_ignored(c);
+                let (part, left) = rest.split_at(rest.find(|c| !is_same(c)).unwrap_or(rest.len()));
+                rest = left;
+                let goes_on = if is_run {
+                    part.nfkc().all(|c| run.push(c, visit))
+                } else {
+                    run.end(visit) && self.split_words(part, &mut |word| self.word(word, visit))
+                };
+                if !goes_on {
+                    return;
                 }
             }
         }
-        end_run(&mut run, visit);
+        run.end(visit);
     }
 
     /// The words of a text that has no run of characters without spaces.
-    fn split_words(&self, text: &str, visit: &mut dyn FnMut(&str, Kind, usize)) {
+    fn split_words(&self, text: &str, visit: &mut dyn FnMut(&str) -> Continue) -> Continue {
         let mut start = None;
         let mut chars = text.char_indices().peekable();
         let mut before = ' ';
@@ -118,47 +136,84 @@ impl Analyzer {
             let is_number = matches!(c, '.' | ',') && before.is_ascii_digit() && after.is_ascii_digit();
             if is_part(c) || start.is_some() && is_number {
                 start.get_or_insert(at);
-            } else if let Some(start) = start.take() {
-                self.word(&text[start..at], visit);
+            } else if let Some(start) = start.take()
+                && !visit(&text[start..at])
+            {
+                return false;
             }
             before = c;
         }
-        if let Some(start) = start {
-            self.word(&text[start..], visit);
-        }
+        start.is_none_or(|start| visit(&text[start..]))
     }
 
-    fn word(&self, word: &str, visit: &mut dyn FnMut(&str, Kind, usize)) {
+    fn word(&self, word: &str, visit: &mut dyn FnMut(&str, Kind) -> Continue) -> Continue {
         let end = word.char_indices().nth(WORD_CHARACTERS_MAX).map_or(word.len(), |(at, _)| at);
         let lower = lower(&word[..end]);
         if self.stop_words.contains(&*lower) {
-            return;
+            return true;
         }
         let stem = match &self.stemmer {
             Some(stemmer) => stemmer.stem(&lower),
             None => Cow::Borrowed(&*lower),
         };
         let folded = fold(&stem);
-        if !folded.is_empty() {
-            visit(&folded, Kind::Word, 0);
-        }
+        folded.is_empty() || visit(&folded, Kind::Word)
     }
 }
 
-/// Adds the characters of a text to a run, marks to those that they stand on.
-fn extend_run(run: &mut Vec<String>, text: &str) {
-    for c in text.nfkc() {
-        match run.last_mut() {
-            Some(last) if is_combining_mark(c) || is_ignored(c) => last.push(c),
-            _ => run.push(c.to_string()),
+/// Characters without spaces between them, as they come.
+#[derive(Default)]
+struct Run {
+    is_document: bool,
+    /// The character that may still get marks.
+    open: String,
+    /// The one before it, folded.
+    before: String,
+    /// How many there were before it.
+    count: usize,
+}
+
+impl Run {
+    /// Adds a character; marks belong to the one before.
+    fn push(&mut self, c: char, visit: &mut dyn FnMut(&str, Kind) -> Continue) -> Continue {
+        let is_mark =
+            !self.open.is_empty() && self.open.len() < MARKED_BYTES_MAX && (is_combining_mark(c) || is_ignored(c));
+        let goes_on = is_mark || self.close(visit);
+        self.open.push(c);
+        goes_on
+    }
+
+    /// Gives what is made of the open character.
+    fn close(&mut self, visit: &mut dyn FnMut(&str, Kind) -> Continue) -> Continue {
+        if self.open.is_empty() {
+            return true;
         }
+        let unit = fold(&lower(&self.open)).into_owned();
+        self.open.clear();
+        self.count += 1;
+        let mut goes_on = !self.is_document || visit(&unit, Kind::Character);
+        if self.count > 1 {
+            self.before.push_str(&unit);
+            goes_on = goes_on && visit(&self.before, Kind::Pair);
+        }
+        self.before = unit;
+        goes_on
+    }
+
+    /// Ends the run.
+    fn end(&mut self, visit: &mut dyn FnMut(&str, Kind) -> Continue) -> Continue {
+        let mut goes_on = self.close(visit);
+        if self.count == 1 && !self.is_document {
+            goes_on = goes_on && visit(&self.before, Kind::Character);
+        }
+        (self.count, self.open) = (0, String::new());
+        goes_on
     }
 }
 
-fn end_run(run: &mut Vec<String>, visit: &mut dyn FnMut(&str, Kind, usize)) {
-    let units: Vec<String> = run.drain(..).map(|unit| fold(&lower(&unit)).into_owned()).collect();
-    units.iter().for_each(|unit| visit(unit, Kind::Character, units.len()));
-    units.windows(2).for_each(|pair| visit(&pair.concat(), Kind::Pair, units.len()));
+/// A text as a number (FNV-1a, 64 bits).
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
 }
 
 /// A word in lower case, its compatibility forms as what they stand for.
@@ -169,7 +224,8 @@ fn lower(word: &str) -> Cow<'_, str> {
         }
         return Cow::Borrowed(word);
     }
-    Cow::Owned(word.nfkc().flat_map(char::to_lowercase).nfc().collect())
+    let lower = word.nfkc().flat_map(char::to_lowercase).map(|c| if c == 'ς' { 'σ' } else { c });
+    Cow::Owned(lower.nfc().collect())
 }
 
 /// A word without accents, and with letters of few languages as those that stand for them elsewhere.
@@ -189,7 +245,6 @@ fn fold(word: &str) -> Cow<'_, str> {
             'ħ' => folded.push('h'),
             'ł' => folded.push('l'),
             'ı' => folded.push('i'),
-            'ς' => folded.push('σ'),
             c => folded.push(c),
         }
     }
@@ -309,7 +364,10 @@ mod tests {
 
     fn terms(analyzer: &Analyzer, text: &str) -> Vec<String> {
         let mut terms = Vec::new();
-        analyzer.document_terms(text, &mut |term, _| terms.push(term.to_owned()));
+        analyzer.document_terms(text, &mut |term, _| {
+            terms.push(term.to_owned());
+            true
+        });
         terms
     }
 
@@ -346,6 +404,15 @@ mod tests {
     fn scripts_without_spaces_are_characters_and_pairs() {
         let plain = Analyzer::new(&TextAnalyzer::default());
         assert_eq!(terms(&plain, "東京 tower"), ["東", "京", "東京", "tower"]);
+        for (text, expected) in [
+            ("Python을 배우다", vec!["python", "을", "배우", "우다"]),
+            ("2024년", vec!["2024", "년"]),
+            ("LG전자", vec!["lg", "전자"]),
+            ("파이썬Python", vec!["파이", "이썬", "python"]),
+            ("カタ_hello", vec!["カタ", "hello"]),
+        ] {
+            assert_eq!(queried(&plain, text), expected);
+        }
         assert_eq!(queried(&plain, "東京都"), ["東京", "京都"]);
         assert_eq!(queried(&plain, "猫 a"), ["猫", "a"]);
         assert_eq!(queried(&plain, "한국어"), ["한국", "국어"]);
@@ -354,7 +421,10 @@ mod tests {
         assert_eq!(queried(&plain, "カ\u{3099}ス"), queried(&plain, "ガス"));
         assert!(queried(&plain, "ภาษาไทย").contains(&"ภา".to_owned()));
         let mut length = 0;
-        plain.document_terms("東京都 x", &mut |_, is_counted| length += usize::from(is_counted));
+        plain.document_terms("東京都 x", &mut |_, is_counted| {
+            length += usize::from(is_counted);
+            true
+        });
         assert_eq!(length, 4);
     }
 
@@ -364,6 +434,11 @@ mod tests {
         assert_eq!(terms(&english, "The running of horses, don't they"), ["run", "hors"]);
         let french = Analyzer::new(&TextAnalyzer::of(Language::French));
         assert_eq!(terms(&french, "Les chevaux préférés"), terms(&french, "cheval préférer"));
+        let greek = Analyzer::new(&TextAnalyzer::of(Language::Greek));
+        assert_eq!(terms(&greek, "ΤΗΣ της"), Vec::<String>::new());
+        assert_eq!(terms(&Analyzer::new(&TextAnalyzer::of(Language::Basque)), "ala aldiz"), Vec::<String>::new());
+        let own = TextAnalyzer { stemmer: None, stop_words: Some(StopWords::List(vec!["don't".into()])) };
+        assert_eq!(terms(&Analyzer::new(&own), "don't stop"), ["stop"]);
         let own = TextAnalyzer { stemmer: None, stop_words: Some(StopWords::List(vec!["ÉTÉ".into()])) };
         assert_eq!(terms(&Analyzer::new(&own), "été The"), ["the"]);
         for language in Language::ALL {

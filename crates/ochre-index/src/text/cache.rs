@@ -13,13 +13,21 @@ use crate::bitmap::Bitmap;
 use crate::evaluate::Rows;
 use crate::view::View;
 
+/// So many documents are read at once to be kept.
+const ADDED_AT_ONCE: usize = 1000;
+
 /// A segment, how many of its documents were current, and its statistics.
 type Known = (Arc<TextSegment>, usize, Arc<SegmentStatistics>);
+
+/// A segment with its statistics.
+pub(super) type KnownSegment = (Arc<TextSegment>, Arc<SegmentStatistics>);
 
 /// The cache of a view. A copy of the view has one of its own, with what there was when it was copied.
 #[derive(Default)]
 pub(crate) struct TextCache {
     recent: Mutex<Arc<RecentDocuments>>,
+    /// Held by the search that adds to them.
+    adding: Mutex<()>,
     statistics: Mutex<Vec<Known>>,
 }
 
@@ -27,6 +35,7 @@ impl Clone for TextCache {
     fn clone(&self) -> Self {
         Self {
             recent: Mutex::new(Arc::clone(&self.recent.lock())),
+            adding: Mutex::default(),
             statistics: Mutex::new(self.statistics.lock().clone()),
         }
     }
@@ -50,28 +59,51 @@ impl TextCache {
 }
 
 impl View {
-    /// The documents that no segment of this analyzer has, ready to be searched. What is missing of them is read.
+    /// The documents that no segment of this analyzer has, ready to be searched, as far as they fit so many bytes; and
+    /// those that are left, which have to be read for each search. What is missing of the first is read.
     ///
     /// # Errors
     /// Whatever `rows` fails with.
     pub fn recent_documents<R: Rows>(
-        &self, analyzer: &Analyzer, rows: &mut R,
-    ) -> Result<Arc<RecentDocuments>, R::Error> {
-        let mut recent = Arc::clone(&self.text_cache.recent.lock());
-        if recent.fingerprint() != analyzer.fingerprint() {
-            recent = Arc::new(RecentDocuments::new(analyzer.fingerprint()));
-        }
+        &self, analyzer: &Analyzer, bytes_max: usize, rows: &mut R,
+    ) -> Result<(Arc<RecentDocuments>, Bitmap), R::Error> {
         let outside = self.outside_terms(analyzer);
-        if recent.len() == outside.len() {
-            return Ok(recent);
+        let known = || {
+            let recent = Arc::clone(&self.text_cache.recent.lock());
+            if recent.fingerprint() == analyzer.fingerprint() {
+                recent
+            } else {
+                Arc::new(RecentDocuments::new(analyzer.fingerprint()))
+            }
+        };
+        let recent = known();
+        if recent.are_all(&outside) {
+            return Ok((recent, Bitmap::new()));
         }
-        let missing = recent.missing(&outside);
+        // One search at a time adds to them; others read for themselves what is missing.
+        let Some(_adding) = self.text_cache.adding.try_lock().filter(|_| recent.heap_bytes() < bytes_max) else {
+            let missing = recent.missing(&outside);
+            return Ok((recent, missing));
+        };
+        let mut recent = known();
+        let missing: Vec<u32> = recent.missing(&outside).iter().collect();
         let added = Arc::make_mut(&mut recent);
-        let read = rows.documents(&missing, &mut |offset, text| added.add(analyzer, offset, text));
+        for part in missing.chunks(ADDED_AT_ONCE) {
+            if added.heap_bytes() >= bytes_max {
+                break;
+            }
+            let part: Bitmap = part.iter().copied().collect();
+            let read = rows.documents(&part, &mut |offset, text| added.add(analyzer, offset, text));
+            if read.is_err() {
+                // What was read before is good for the next search.
+                *self.text_cache.recent.lock() = Arc::clone(&recent);
+                return read.map(|()| (recent, Bitmap::new()));
+            }
+        }
         added.index();
-        // What was read before a failure is good for the next search.
         *self.text_cache.recent.lock() = Arc::clone(&recent);
-        read.map(|()| recent)
+        let missing = recent.missing(&outside);
+        Ok((recent, missing))
     }
 
     /// The documents that no segment of this analyzer has.
@@ -90,27 +122,24 @@ impl View {
     }
 
     /// The segments of an analyzer, with which of their documents are current.
-    pub(super) fn text_statistics(&self, analyzer: &Analyzer) -> Vec<(Arc<TextSegment>, Arc<SegmentStatistics>)> {
-        let mut known = self.text_cache.statistics.lock();
-        let segments = self.text().iter().filter(|(segment, _)| segment.analyzer() == analyzer.fingerprint());
-        let all = segments.map(|(segment, current)| {
+    pub(super) fn text_statistics<R: Rows>(
+        &self, analyzer: &Analyzer, rows: &mut R,
+    ) -> Result<Vec<KnownSegment>, R::Error> {
+        let mut all = Vec::new();
+        for (segment, current) in self.text().iter().filter(|(other, _)| other.analyzer() == analyzer.fingerprint()) {
+            rows.check_budget()?;
             // Of a segment documents only ever cease to be current: as many are the same.
-            let own = known.iter_mut().find(|(other, ..)| Arc::ptr_eq(other, segment));
-            let statistics = match own {
-                Some((_, count, statistics)) if *count == current.len() => Arc::clone(statistics),
-                Some((_, count, statistics)) => {
-                    *statistics = Arc::new(SegmentStatistics::new(segment, current));
-                    *count = current.len();
-                    Arc::clone(statistics)
-                }
-                None => {
-                    let made = Arc::new(SegmentStatistics::new(segment, current));
-                    known.push((Arc::clone(segment), current.len(), Arc::clone(&made)));
-                    made
-                }
-            };
-            (Arc::clone(segment), statistics)
-        });
-        all.collect()
+            let is_known = |(other, count, _): &&Known| Arc::ptr_eq(other, segment) && *count == current.len();
+            let known = self.text_cache.statistics.lock().iter().find(is_known).map(|(.., known)| Arc::clone(known));
+            let statistics = known.unwrap_or_else(|| {
+                let made = Arc::new(SegmentStatistics::new(segment, current));
+                let mut known = self.text_cache.statistics.lock();
+                known.retain(|(other, ..)| !Arc::ptr_eq(other, segment));
+                known.push((Arc::clone(segment), current.len(), Arc::clone(&made)));
+                made
+            });
+            all.push((Arc::clone(segment), statistics));
+        }
+        Ok(all)
     }
 }

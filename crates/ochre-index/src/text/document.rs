@@ -1,6 +1,11 @@
 //! A document as its terms.
 
+use ochre_model::budget;
+
 use super::analyzer::Analyzer;
+
+/// Terms that are found between two questions whether the request may go on.
+const TERMS_AT_ONCE: usize = 4096;
 
 /// The different terms of a document, sorted, each with how often it is there.
 #[derive(Debug)]
@@ -16,14 +21,30 @@ pub(crate) struct AnalyzedDocument {
 }
 
 impl AnalyzedDocument {
+    /// The terms of a document.
     pub(crate) fn new(analyzer: &Analyzer, document: &str) -> Self {
-        let (mut arena, mut ranges, mut length) = (String::with_capacity(document.len()), Vec::new(), 0_u32);
+        Self::while_allowed(analyzer, document, || true).expect("it is always allowed to go on")
+    }
+
+    /// The terms of a document that is searched for a request; `None` if that may not go on.
+    pub(crate) fn of_request(analyzer: &Analyzer, document: &str) -> Option<Self> {
+        Self::while_allowed(analyzer, document, || budget::check().is_ok())
+    }
+
+    fn while_allowed(analyzer: &Analyzer, document: &str, may_go_on: impl Fn() -> bool) -> Option<Self> {
+        let (mut arena, mut ranges, mut length) = (String::new(), Vec::new(), 0_u32);
+        let mut goes_on = true;
         analyzer.document_terms(document, &mut |term, is_counted| {
             let start = arena.len();
             arena.push_str(term);
             ranges.push((start, arena.len()));
             length = length.saturating_add(u32::from(is_counted));
+            goes_on = ranges.len() % TERMS_AT_ONCE != 0 || may_go_on();
+            goes_on
         });
+        if !goes_on {
+            return None;
+        }
         ranges.sort_unstable_by(|a, b| arena[a.0..a.1].cmp(&arena[b.0..b.1]));
         let (mut text, mut ends, mut counts) = (String::new(), Vec::new(), Vec::<u16>::new());
         let mut last = "";
@@ -38,7 +59,7 @@ impl AnalyzedDocument {
             counts.push(1);
             last = term;
         }
-        Self { text: text.into(), ends: ends.into(), counts: counts.into(), length }
+        Some(Self { text: text.into(), ends: ends.into(), counts: counts.into(), length })
     }
 
     /// How many words and characters it has.

@@ -8,16 +8,15 @@
 //! "Query evaluation: strategies and optimizations" (1995), for terms that are only looked up.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::ops::Range;
 
-use ochre_model::budget::{self, Exceeded};
-
 use super::analyzer::Analyzer;
-use super::recent::{RecentDocuments, find_offset};
+use super::recent::find_offset;
 use super::segment::TextSegment;
 use super::terms::{BLOCK, Terms};
 use crate::bitmap::{Bitmap, Bits};
+use crate::evaluate::Rows;
 use crate::planner::{Hit, Plan, Strategy};
 use crate::view::View;
 
@@ -32,6 +31,8 @@ const UNIT: f32 = 262_144.0;
 const FREQUENT: usize = 512;
 /// … for documents of fewer words and characters than this.
 const SHORT: usize = 128;
+/// So many documents that are not kept are read at once.
+const READ_AT_ONCE: usize = 1000;
 /// Looking up a term of one document costs as much as reading so many postings.
 const LOOK_UP_COST: usize = 16;
 
@@ -41,8 +42,8 @@ pub struct NearestText<'a> {
     pub analyzer: &'a Analyzer,
     /// What is looked for.
     pub text: &'a str,
-    /// The documents that no segment has: [`View::recent_documents`].
-    pub recent: &'a RecentDocuments,
+    /// Documents that no segment has are kept, ready for the next search, up to so many bytes.
+    pub kept_bytes_max: usize,
     /// How many to find.
     pub k: usize,
     /// Only these offsets, if given; they must be live.
@@ -53,6 +54,8 @@ pub struct NearestText<'a> {
 pub(crate) struct SegmentStatistics {
     /// A bit for each; `None` if all are.
     current: Option<Vec<u64>>,
+    /// The numbers of the others.
+    stale: Vec<u32>,
     /// How many words and characters they have.
     tokens: u64,
 }
@@ -61,21 +64,23 @@ impl SegmentStatistics {
     pub(crate) fn new(segment: &TextSegment, current: &Bitmap) -> Self {
         let terms = segment.terms();
         if current.len() == segment.len() {
-            return Self { current: None, tokens: terms.tokens() };
+            return Self { current: None, stale: Vec::new(), tokens: terms.tokens() };
         }
-        let (mut bits, mut tokens) = (vec![0_u64; segment.len().div_ceil(64)], 0);
+        let (mut bits, mut stale, mut tokens) = (vec![0_u64; segment.len().div_ceil(64)], Vec::new(), 0);
         for (number, offset) in segment.offsets().enumerate() {
             if current.contains(offset) {
                 bits[number / 64] |= 1 << (number % 64);
                 tokens += u64::from(terms.length(number));
+            } else {
+                stale.push(u32::try_from(number).expect("offsets are u32"));
             }
         }
-        Self { current: Some(bits), tokens }
+        Self { current: Some(bits), stale, tokens }
     }
 
     /// Bytes of the heap it takes.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.current.as_ref().map_or(0, |bits| bits.len() * 8)
+        self.current.as_ref().map_or(0, |bits| bits.len() * 8) + self.stale.len() * 4
     }
 }
 
@@ -85,30 +90,31 @@ struct Source<'a> {
     /// The offsets of its documents, little-endian.
     offsets: &'a [u8],
     current: Option<&'a [u64]>,
+    /// The numbers of those that do not count, if that is known.
+    stale: Option<&'a [u32]>,
     /// Of each term of the query, its blocks.
     blocks: Vec<Range<usize>>,
 }
 
 impl<'a> Source<'a> {
-    fn new(terms: Terms<'a>, offsets: &'a [u8], current: Option<&'a [u64]>, query: &[(String, u32)]) -> Self {
-        let blocks = query.iter().map(|(term, _)| terms.find(term)).collect();
-        Self { terms, offsets, current, blocks }
-    }
-
     fn is_current(&self, number: usize) -> bool {
-        self.current.is_none_or(|bits| bits[number / 64] >> (number % 64) & 1 == 1)
+        self.current.is_none_or(|bits| bits.get(number / 64).is_some_and(|word| word >> (number % 64) & 1 == 1))
     }
 
     fn offset(&self, number: usize) -> u32 {
-        let bytes = &self.offsets[number * 4..number * 4 + 4];
-        u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+        let bytes = self.offsets.get(number * 4..number * 4 + 4);
+        bytes.map_or(u32::MAX, |bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
     }
 
     /// How many of its documents have a term of the query.
     fn having(&self, term: usize) -> usize {
         let blocks = &self.blocks[term];
+        let all = self.terms.postings_len(blocks);
         if self.current.is_none() {
-            return self.terms.postings_len(blocks);
+            return all;
+        }
+        if let Some(stale) = self.stale.filter(|stale| stale.len() * LOOK_UP_COST < all) {
+            return all - stale.iter().filter(|number| self.count(blocks, **number as usize).is_some()).count();
         }
         let blocks = blocks.clone().map(|index| self.terms.block(index));
         let current = blocks.map(|block| {
@@ -118,23 +124,26 @@ impl<'a> Source<'a> {
         current.sum()
     }
 
+    /// How often a term, by its blocks, is in a document.
+    fn count(&self, blocks: &Range<usize>, number: usize) -> Option<u16> {
+        let (mut low, mut high) = (blocks.start, blocks.end);
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if self.terms.block(middle).number < number / BLOCK {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let block = (low < blocks.end).then(|| self.terms.block(low)).filter(|block| block.number == number / BLOCK)?;
+        let local = u16::try_from(number % BLOCK).expect("a block has fewer than 2¹⁶ documents");
+        self.terms.count_at(&block.postings, self.terms.seek(&block.postings, local), local)
+    }
+
     /// The score of one document; 0 if it has no term of the query.
     fn score(&self, number: usize, scoring: &Scoring) -> u32 {
-        let local = u16::try_from(number % BLOCK).expect("a block has fewer than 2¹⁶ documents");
         let parts = self.blocks.iter().zip(&scoring.terms).filter_map(|(blocks, term)| {
-            let (mut low, mut high) = (blocks.start, blocks.end);
-            while low < high {
-                let middle = usize::midpoint(low, high);
-                if self.terms.block(middle).number < number / BLOCK {
-                    low = middle + 1;
-                } else {
-                    high = middle;
-                }
-            }
-            let block = (low < blocks.end).then(|| self.terms.block(low)).filter(|b| b.number == number / BLOCK)?;
-            let posting = self.terms.seek(&block.postings, local);
-            let count = self.terms.count_at(&block.postings, posting, local)?;
-            Some(scoring.part(term, count, self.terms.length(number)))
+            Some(scoring.part(term, self.count(blocks, number)?, self.terms.length(number)))
         });
         parts.sum()
     }
@@ -203,13 +212,25 @@ struct BestScores {
 }
 
 impl BestScores {
+    /// Takes a document, if it has any term of the query.
     fn offer(&mut self, score: u32, offset: u32) {
+        if score == 0 {
+            return;
+        }
         let offered = Reverse((score, Reverse(offset)));
         if self.kept.len() < self.k {
             self.kept.push(offered);
         } else if let Some(mut worst) = self.kept.peek_mut().filter(|worst| offered < **worst) {
             *worst = offered;
         }
+    }
+
+    /// All of them, best first.
+    fn into_hits(self) -> Vec<Hit> {
+        #[expect(clippy::cast_possible_truncation, reason = "distances are f32")]
+        let distance = |score: u32| (1.0 - f64::from(score) / f64::from(UNIT)) as f32;
+        let kept = self.kept.into_sorted_vec().into_iter();
+        kept.map(|Reverse((score, Reverse(offset)))| Hit { offset, distance: distance(score) }).collect()
     }
 
     /// What the score of a document at this offset or a later one has to be at least to be among them.
@@ -235,81 +256,143 @@ impl View {
     /// calculated in `f32` and rounded to 2⁻¹⁸, which is also the least.
     ///
     /// # Errors
-    /// [`Exceeded`]: the request may not go on.
-    pub fn nearest_text(&self, wanted: &NearestText<'_>) -> Result<(Vec<Hit>, Plan), Exceeded> {
+    /// Whatever `rows` fails with.
+    pub fn nearest_text<R: Rows>(&self, wanted: &NearestText<'_>, rows: &mut R) -> Result<(Vec<Hit>, Plan), R::Error> {
         let matches = wanted.matches.map_or_else(|| self.with_document().len(), Bitmap::len);
         let mut plan = Plan::of(Strategy::Terms, matches);
         let query = wanted.analyzer.query_terms(wanted.text);
         if query.is_empty() || wanted.k == 0 || matches == 0 {
             return Ok((Vec::new(), plan));
         }
-        let segments = self.text_statistics(wanted.analyzer);
-        let mut tokens = wanted.recent.tokens();
+        let (recent, left) = self.recent_documents(wanted.analyzer, wanted.kept_bytes_max, rows)?;
+        let read = ReadDocuments::read(wanted.analyzer, &query, &left, rows)?;
+        let segments = self.text_statistics(wanted.analyzer, rows)?;
+        let mut tokens = recent.tokens() + read.tokens;
         let mut sources = Vec::with_capacity(segments.len() + 1);
+        let blocks = |terms: &Terms<'_>| query.iter().map(|(term, _)| terms.find(term)).collect::<Vec<_>>();
         for (segment, statistics) in &segments {
             tokens += statistics.tokens;
-            let current = statistics.current.as_deref();
-            sources.push(Source::new(segment.terms(), segment.offset_bytes(), current, &query));
+            let terms = segment.terms();
+            sources.push(Source {
+                blocks: blocks(&terms),
+                terms,
+                offsets: segment.offset_bytes(),
+                current: statistics.current.as_deref(),
+                stale: Some(&statistics.stale),
+            });
         }
-        if let Some((index, current)) = wanted.recent.indexed()
+        if let Some((index, current)) = recent.indexed()
             && let Some(terms) = Terms::open(&index.terms)
         {
-            sources.push(Source::new(terms, &index.offsets, Some(current), &query));
+            let offsets = &index.offsets;
+            sources.push(Source { blocks: blocks(&terms), terms, offsets, current: Some(current), stale: None });
         }
-        let having = |term: usize| {
-            let loose = wanted.recent.loose().filter(|(_, document)| document.count(&query[term].0).is_some());
-            sources.iter().map(|source| source.having(term)).sum::<usize>() + loose.count()
-        };
-        let having: Vec<usize> = (0..query.len()).map(having).collect();
+        let mut having = read.having.clone();
+        for (term, having) in having.iter_mut().enumerate() {
+            for source in &sources {
+                rows.check_budget()?;
+                *having += source.having(term);
+            }
+            *having += recent.loose().filter(|(_, document)| document.count(&query[term].0).is_some()).count();
+        }
         let scoring = Scoring::new(&query, &having, self.with_document().len(), tokens);
         let mut best = BestScores { k: wanted.k, kept: BinaryHeap::with_capacity(wanted.k.min(1024) + 1) };
-        for (offset, document) in wanted.recent.loose() {
-            if wanted.matches.is_none_or(|matches| matches.contains(offset)) {
-                let terms = query.iter().zip(&scoring.terms);
-                let parts = terms.filter_map(|((term, _), scored)| {
-                    Some(scoring.part(scored, document.count(term)?, document.length()))
-                });
-                let score: u32 = parts.sum();
-                plan.reranked += 1;
-                if score > 0 {
-                    best.offer(score, offset);
-                }
-            }
+        let is_wanted = |offset| wanted.matches.is_none_or(|matches| matches.contains(offset));
+        for (offset, document) in recent.loose().filter(|(offset, _)| is_wanted(*offset)) {
+            let terms = query.iter().zip(&scoring.terms);
+            let parts = terms
+                .filter_map(|((term, _), scored)| Some(scoring.part(scored, document.count(term)?, document.length())));
+            plan.reranked += 1;
+            best.offer(parts.sum(), offset);
+        }
+        for document in read.found.iter().filter(|document| is_wanted(document.offset)) {
+            let counts = document.counts.iter();
+            let parts = counts.map(|(term, count)| scoring.part(&scoring.terms[*term], *count, document.length));
+            plan.reranked += 1;
+            best.offer(parts.sum(), document.offset);
         }
         let postings: usize = having.iter().sum();
         match wanted.matches {
             Some(few) if few.len().saturating_mul(query.len() * LOOK_UP_COST) < postings => {
-                look_up(&sources, few, &scoring, &mut best, &mut plan)?;
+                look_up(&sources, few, &scoring, &mut best, &mut plan, rows)?;
             }
             _ => {
                 let mut search = BlockSearch::new(&scoring, wanted.matches, &mut best, &mut plan);
-                sources.iter().try_for_each(|source| search.run(source))?;
+                sources.iter().try_for_each(|source| search.run(source, rows))?;
             }
         }
-        let kept = best.kept.into_sorted_vec();
-        #[expect(clippy::cast_possible_truncation, reason = "distances are f32")]
-        let distance = |score: u32| (1.0 - f64::from(score) / f64::from(UNIT)) as f32;
-        let hits = kept.into_iter().map(|Reverse((score, Reverse(offset)))| Hit { offset, distance: distance(score) });
-        Ok((hits.collect(), plan))
+        Ok((best.into_hits(), plan))
+    }
+}
+
+/// Documents that were read for one query, which are not kept: what it asks of them.
+#[derive(Default)]
+struct ReadDocuments {
+    found: Vec<ReadDocument>,
+    /// How many have each term of the query.
+    having: Vec<usize>,
+    /// Words and characters of all.
+    tokens: u64,
+}
+
+/// A document that has a term of the query.
+struct ReadDocument {
+    offset: u32,
+    length: u32,
+    /// Terms of the query, and how often they are there.
+    counts: Box<[(usize, u16)]>,
+}
+
+impl ReadDocuments {
+    fn read<R: Rows>(
+        analyzer: &Analyzer, query: &[(String, u32)], offsets: &Bitmap, rows: &mut R,
+    ) -> Result<Self, R::Error> {
+        let mut read = Self { having: vec![0; query.len()], ..Self::default() };
+        if offsets.is_empty() {
+            return Ok(read);
+        }
+        let places: HashMap<&str, usize> =
+            query.iter().enumerate().map(|(place, (term, _))| (&**term, place)).collect();
+        let (offsets, mut counts, mut charged) = (offsets.iter().collect::<Vec<u32>>(), vec![0_u16; query.len()], 0);
+        for part in offsets.chunks(READ_AT_ONCE) {
+            rows.documents(&part.iter().copied().collect(), &mut |offset, text| {
+                let mut length = 0_u32;
+                analyzer.document_terms(text, &mut |term, is_counted| {
+                    length = length.saturating_add(u32::from(is_counted));
+                    if let Some(place) = places.get(term) {
+                        counts[*place] = counts[*place].saturating_add(1);
+                    }
+                    true
+                });
+                read.tokens += u64::from(length);
+                let own = counts.iter().copied().enumerate().filter(|(_, count)| *count > 0);
+                let own: Box<[(usize, u16)]> = own.collect();
+                counts.fill(0);
+                own.iter().for_each(|(place, _)| read.having[*place] += 1);
+                if !own.is_empty() {
+                    charged += size_of::<ReadDocument>() + own.len() * size_of::<(usize, u16)>();
+                    read.found.push(ReadDocument { offset, length, counts: own });
+                }
+            })?;
+            rows.charge(std::mem::take(&mut charged))?;
+        }
+        Ok(read)
     }
 }
 
 /// Scores a few documents one by one.
-fn look_up(
-    sources: &[Source<'_>], few: &Bitmap, scoring: &Scoring, best: &mut BestScores, plan: &mut Plan,
-) -> Result<(), Exceeded> {
+fn look_up<R: Rows>(
+    sources: &[Source<'_>], few: &Bitmap, scoring: &Scoring, best: &mut BestScores, plan: &mut Plan, rows: &mut R,
+) -> Result<(), R::Error> {
     for (done, offset) in few.iter().enumerate() {
         if done % BLOCK == 0 {
-            budget::check()?;
+            rows.check_budget()?;
         }
         for source in sources {
             let number = find_offset(source.offsets, offset).filter(|number| source.is_current(*number));
             if let Some(number) = number {
                 plan.reranked += 1;
-                let score = source.score(number, scoring);
-                if score > 0 {
-                    best.offer(score, offset);
-                }
+                best.offer(source.score(number, scoring), offset);
             }
         }
     }
@@ -353,10 +436,10 @@ impl<'a> BlockSearch<'a> {
         }
     }
 
-    fn run(&mut self, source: &Source<'_>) -> Result<(), Exceeded> {
+    fn run<R: Rows>(&mut self, source: &Source<'_>, rows: &mut R) -> Result<(), R::Error> {
         let mut next: Vec<usize> = source.blocks.iter().map(|blocks| blocks.start).collect();
         for block in 0..source.terms.documents().div_ceil(BLOCK) {
-            budget::check()?;
+            rows.check_budget()?;
             self.active.clear();
             for (term, blocks) in source.blocks.iter().enumerate() {
                 if next[term] >= blocks.end {
@@ -400,7 +483,7 @@ impl<'a> BlockSearch<'a> {
             self.plan.scanned += active.postings.len();
             let mut least = least;
             for (local, count) in source.terms.postings(active.postings.clone()) {
-                let at = usize::from(local);
+                let at = usize::from(local) % BLOCK;
                 let score = self.scoring.part(term, count, length(at));
                 if score + rest >= least {
                     self.complete(source, block * BLOCK + at, score, first);

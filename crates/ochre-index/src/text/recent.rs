@@ -12,6 +12,8 @@ use crate::bitmap::Bitmap;
 /// So many are searched one by one before all are indexed again, or a share of all of them if that is more.
 const LOOSE_MAX: usize = 64;
 const LOOSE_SHARE: usize = 8;
+/// What a document takes beside itself.
+const ENTRY_BYTES: usize = 48;
 
 /// The documents of a view that are in none of its segments, ready to be searched.
 #[derive(Clone, Default)]
@@ -21,6 +23,8 @@ pub struct RecentDocuments {
     documents: HashMap<u32, Arc<AnalyzedDocument>>,
     /// Words and characters of all of them.
     tokens: u64,
+    /// Bytes that they take.
+    bytes: usize,
     /// Those that are not in the index.
     loose: BTreeSet<u32>,
     index: Option<Arc<RecentIndex>>,
@@ -50,17 +54,21 @@ impl RecentDocuments {
         offsets.iter().filter(|offset| !self.documents.contains_key(offset)).collect()
     }
 
+    /// Whether all of these are here, and no other.
+    pub(crate) fn are_all(&self, offsets: &Bitmap) -> bool {
+        // There are none that are not to be here: what changes is removed.
+        self.documents.len() == offsets.len()
+    }
+
     pub(crate) fn has(&self, offset: u32) -> bool {
         self.documents.contains_key(&offset)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.documents.len()
-    }
-
+    /// Analyzes a document and keeps it, if the request that it is for may go on.
     pub(crate) fn add(&mut self, analyzer: &Analyzer, offset: u32, text: &str) {
+        let Some(document) = AnalyzedDocument::of_request(analyzer, text) else { return };
         self.remove(offset);
-        let document = AnalyzedDocument::new(analyzer, text);
+        self.bytes += document.heap_bytes() + ENTRY_BYTES;
         self.tokens += u64::from(document.length());
         self.documents.insert(offset, Arc::new(document));
         self.loose.insert(offset);
@@ -70,6 +78,7 @@ impl RecentDocuments {
     pub(crate) fn remove(&mut self, offset: u32) {
         let Some(document) = self.documents.remove(&offset) else { return };
         self.tokens -= u64::from(document.length());
+        self.bytes -= document.heap_bytes() + ENTRY_BYTES;
         if self.loose.remove(&offset) {
             return;
         }
@@ -111,8 +120,7 @@ impl RecentDocuments {
 
     /// Bytes of the heap they take.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let documents: usize = self.documents.values().map(|document| document.heap_bytes() + 48).sum();
-        documents + self.index.as_ref().map_or(0, |index| index.offsets.len() + index.terms.len())
+        self.bytes + self.index.as_ref().map_or(0, |index| index.offsets.len() + index.terms.len())
     }
 }
 

@@ -91,13 +91,17 @@ fn no_index_changes_an_answer_whatever_it_covers_and_whatever_changed_since() {
             view.set_metadata(to as u32, metadata.as_ref().unwrap_or(&Metadata::default()));
             oracle.records[to].metadata = metadata;
         }
-        for number in 0..400 {
+        for number in 0..600 {
             let mut filter = generator.filter(3);
             if number % 2 == 0 {
                 // Conjunctions of what is there, so that something is found.
                 let record = &oracle.records[rng.usize(0..6000)];
                 let tests = record.metadata.iter().flat_map(Metadata::iter).map(|(key, value)| {
                     let test = match value {
+                        _ if rng.u8(0..25) == 0 => Test::Exists,
+                        Value::Ints(list) if rng.bool() => {
+                            Test::ContainsAny(vec![Scalar::Int(list[0]), Scalar::Int(77)])
+                        }
                         Value::Bool(b) => Test::Eq(Scalar::Bool(*b)),
                         Value::Int(i) if rng.bool() => Test::Compare(Test::GREATER_OR_EQUAL, Scalar::Int(*i)),
                         Value::Int(i) => Test::Eq(Scalar::Int(*i)),
@@ -113,7 +117,11 @@ fn no_index_changes_an_answer_whatever_it_covers_and_whatever_changed_since() {
                     Filter::Key { key: key.into(), test }
                 });
                 let mut tests: Vec<Filter> = tests.collect();
-                if rng.u8(0..4) == 0 {
+                let has = |key: &str| record.metadata.as_ref().is_some_and(|metadata| metadata.get(key).is_some());
+                for key in ["a", "b", "c"].iter().filter(|key| !has(key) && number % 8 == 0) {
+                    tests.push(Filter::Key { key: (*key).into(), test: Test::Missing });
+                }
+                if rng.u8(0..2) == 0 && number % 8 != 0 {
                     tests.push(Filter::Key { key: "b".into(), test: Test::Eq(Scalar::Int(1)) });
                 }
                 filter = Filter::All(tests);

@@ -51,14 +51,14 @@ struct Case<'a> {
     view: &'a View,
     documents: &'a [Option<String>],
     analyzer: &'a Analyzer,
+    kept_bytes_max: usize,
 }
 
 impl Case<'_> {
     /// Searches, and compares; how many were found.
     fn check(&self, text: &str, k: usize, matches: Option<&Bitmap>) -> usize {
-        let Ok(recent) = self.view.recent_documents(self.analyzer, &mut Documents(self.documents, 0));
-        let wanted = NearestText { analyzer: self.analyzer, text, recent: &recent, k, matches };
-        let (hits, plan) = self.view.nearest_text(&wanted).expect("has no limits");
+        let wanted = NearestText { analyzer: self.analyzer, text, kept_bytes_max: self.kept_bytes_max, k, matches };
+        let Ok((hits, plan)) = self.view.nearest_text(&wanted, &mut Documents(self.documents, 0));
         let documents: Vec<Option<&str>> = self.documents.iter().map(Option::as_deref).collect();
         let distances = bm25_distances(text, &documents);
         let mut expected: Vec<(u32, f64)> =
@@ -94,7 +94,9 @@ fn the_best_documents_are_found_exactly() {
             let matches: Bitmap = (0..documents.len() as u32).filter(|_| rng.f64() < share).collect();
             let k = *rng.choice(&[1, 3, 10, 1000, 100_000]).unwrap();
             let matches = rng.bool().then_some(&matches);
-            let case = Case { view: &view, documents: &documents, analyzer: &analyzer };
+            // Little is kept, or much.
+            let kept_bytes_max = if round % 2 == 0 { 1 << 20 } else { 1 << 30 };
+            let case = Case { view: &view, documents: &documents, analyzer: &analyzer, kept_bytes_max };
             found += case.check(&text.join(" "), k, matches);
         }
         // The first rounds have no segment, the last ones several with documents that changed since.
@@ -125,7 +127,8 @@ fn documents_are_analyzed_once_and_again_when_they_or_the_analyzer_change() {
     let english = Analyzer::new(&TextAnalyzer::of(Language::English));
     let read = |view: &View, documents: &[Option<String>], analyzer: &Analyzer| {
         let mut rows = Documents(documents, 0);
-        let Ok(_) = view.recent_documents(analyzer, &mut rows);
+        let Ok((_, left)) = view.recent_documents(analyzer, 1 << 30, &mut rows);
+        assert!(left.is_empty());
         rows.1
     };
     assert_eq!((read(&view, &documents, &plain), read(&view, &documents, &plain)), (500, 0));
@@ -134,7 +137,7 @@ fn documents_are_analyzed_once_and_again_when_they_or_the_analyzer_change() {
     view.set_document(7, true, true);
     let old = documents.iter().map(|_| Some("old".to_owned())).collect::<Vec<_>>();
     assert_eq!((read(&view, &documents, &plain), read(&before, &old, &plain)), (1, 0));
-    Case { view: &view, documents: &documents, analyzer: &plain }.check("another w7 w8", 10, None);
+    Case { view: &view, documents: &documents, analyzer: &plain, kept_bytes_max: 0 }.check("another w7 w8", 10, None);
     assert_eq!((read(&view, &documents, &english), read(&view, &documents, &plain)), (500, 500));
     view.begin_text(1);
     assert!(view.replace_text(1, &[], &[segment(&documents, 0..400, 0)]));

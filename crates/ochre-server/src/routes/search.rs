@@ -57,9 +57,9 @@ fn extent(search: &Search) -> (usize, usize) {
     search.rank.iter().for_each(|rank| {
         rank.for_each_knn(&mut |knn| {
             knns += 1;
-            // Postings of sparse vectors may have to be made first.
-            let is_sparse = matches!(knn.query, KnnQuery::Sparse { .. });
-            most = most.max(if is_sparse { usize::MAX } else { knn.limit as usize });
+            // Postings of sparse vectors may have to be made first, and documents to be analyzed.
+            let is_vector = matches!(knn.query, KnnQuery::Embedding(_));
+            most = most.max(if is_vector { knn.limit as usize } else { usize::MAX });
         });
     });
     // Searching vectors takes time, however few records are found.

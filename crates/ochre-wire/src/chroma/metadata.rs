@@ -112,6 +112,9 @@ pub(crate) fn patches<V: Into<UpdateMetadataValue>>(
     patches.collect()
 }
 
+/// Keys that begin so are Ochre's own.
+const OWN_PREFIX: &str = "ochre:";
+
 /// A collection's metadata as clients send it: the keys that declare a schema or an analyzer may hold any JSON.
 #[derive(Clone, Debug)]
 pub struct MetadataPayload<V> {
@@ -132,7 +135,7 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for MetadataPayload<V> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut payload = MetadataPayload { values: HashMap::new(), declared: Map::new() };
                 while let Some(key) = map.next_key::<String>()? {
-                    if key.starts_with(SCHEMA_KEY) || key == TEXT_ANALYZER_KEY {
+                    if key.starts_with(SCHEMA_KEY) || key.starts_with(OWN_PREFIX) {
                         payload.declared.insert(key, map.next_value()?);
                     } else {
                         payload.values.insert(key, map.next_value()?);
@@ -192,7 +195,7 @@ impl<V> MetadataPayload<V> {
                 }
                 _ => {
                     return refused(format!(
-                        "there are {SCHEMA_KEY}, {VALIDATION_TYPE_KEY} and {VALIDATING_PARTY_KEY}; other keys must not begin like them"
+                        "there are {SCHEMA_KEY}, {VALIDATION_TYPE_KEY}, {VALIDATING_PARTY_KEY} and {TEXT_ANALYZER_KEY}; other keys must not begin like them"
                     ));
                 }
             }
