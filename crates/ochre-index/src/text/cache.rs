@@ -33,11 +33,10 @@ pub(crate) struct TextCache {
 
 impl Clone for TextCache {
     fn clone(&self) -> Self {
-        Self {
-            recent: Mutex::new(Arc::clone(&self.recent.lock())),
-            adding: Mutex::default(),
-            statistics: Mutex::new(self.statistics.lock().clone()),
-        }
+        // One after the other: nobody holds one of the locks and waits for another.
+        let recent = Arc::clone(&self.recent.lock());
+        let statistics = self.statistics.lock().clone();
+        Self { recent: Mutex::new(recent), adding: Mutex::default(), statistics: Mutex::new(statistics) }
     }
 }
 
@@ -52,9 +51,9 @@ impl TextCache {
 
     /// Bytes of the heap it takes.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let statistics = self.statistics.lock();
-        let statistics: usize = statistics.iter().map(|(_, _, statistics)| statistics.heap_bytes()).sum();
-        self.recent.lock().heap_bytes() + statistics
+        let statistics: usize = self.statistics.lock().iter().map(|(.., statistics)| statistics.heap_bytes()).sum();
+        let recent = self.recent.lock().heap_bytes();
+        recent + statistics
     }
 }
 

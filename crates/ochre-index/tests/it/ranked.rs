@@ -145,3 +145,23 @@ fn documents_are_analyzed_once_and_again_when_they_or_the_analyzer_change() {
     assert!(!view.has_other_terms(&plain) && view.has_other_terms(&english));
     assert_eq!(read(&view, &documents, &english), 500);
 }
+
+#[test]
+fn views_are_copied_measured_and_searched_at_once() {
+    let documents: Vec<Option<String>> = (0..50).map(|number| Some(format!("note w{number}"))).collect();
+    let mut view = View::new(Space::L2);
+    for offset in 0..50 {
+        view.set_vector(offset, u64::from(offset) + 1, None);
+        view.set_document(offset, true, true);
+    }
+    view.load_text(vec![(segment(&documents, 0..40, 0), (0..39).collect())]);
+    let plain = Analyzer::new(&TextAnalyzer::default());
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..20_000).for_each(|_| drop(view.clone())));
+        scope.spawn(|| (0..20_000).for_each(|_| assert!(view.memory().text > 0)));
+        scope.spawn(|| {
+            let case = Case { view: &view, documents: &documents, analyzer: &plain, kept_bytes_max: 1 << 20 };
+            (0..200).for_each(|_| assert_eq!(case.check("note", 100, None), 50));
+        });
+    });
+}
