@@ -1,5 +1,5 @@
-//! Searches of sparse vectors: by chunk, the postings of the query's indices are added up, but for those that cannot bring
-//! a record among the best by themselves; what may be among them is measured exactly. The answer is exact.
+//! Searches of sparse vectors: by chunk, the postings of the query's indices are added up, but for those that bring too
+//! little to matter; what may be among the best together with these is measured exactly. The answer is exact.
 //!
 //! Sources: Turtle and Flood, "Query evaluation: strategies and optimizations" (1995), for what is left out; Ding and
 //! Suel, "Faster Top-k Document Retrieval Using Block-Max Indexes" (SIGIR 2011), with the chunks of columns as blocks.
