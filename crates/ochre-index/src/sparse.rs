@@ -120,9 +120,11 @@ impl<'a> ChunkSearch<'a> {
         self.terms.sort_by(|a, b| a.bound.total_cmp(&b.bound));
         let (mut rest, mut first) = (0.0, 0);
         let is_none = is_too_far(self.terms.iter().map(|term| term.bound).sum::<f64>() + margin, &self.best);
-        let left_out = self.best.worst().map_or(0.0, |worst| (1.0 - f64::from(worst.distance)) * LEFT_OUT_SHARE);
+        // Nothing is left out before there are enough, or where records that bring nothing are among them.
+        let worst = self.best.worst().map(|worst| (1.0 - f64::from(worst.distance)) * LEFT_OUT_SHARE);
+        let left_out = worst.filter(|share| *share > 0.0);
         for term in &self.terms {
-            if !is_none && rest + term.bound > left_out {
+            if !is_none && left_out.is_none_or(|left_out| rest + term.bound > left_out) {
                 break;
             }
             rest += term.bound;
@@ -248,6 +250,18 @@ mod tests {
         view.remove(0);
         assert_eq!(found(&view, &query, 9), [(1, -8.0)]);
         assert_eq!(found(&before, &query, 2), [(0, -1.0), (1, -1.0)]);
+    }
+
+    #[test]
+    fn what_brings_less_than_nothing_is_found_too() {
+        let mut view = View::new(Space::L2);
+        for offset in 0..4 {
+            view.set_vector(offset, u64::from(offset) + 1, None);
+            view.set_value(offset, "words", &value(&[(offset % 2, 1.0), (5, 0.0)]));
+        }
+        assert_eq!(found(&view, &vector(&[(0, -1.0), (1, 1.0)]), 9), [(1, 0.0), (3, 0.0), (0, 2.0), (2, 2.0)]);
+        assert_eq!(found(&view, &vector(&[(0, -1.0)]), 9), [(0, 2.0), (2, 2.0)]);
+        assert_eq!(found(&view, &vector(&[(0, -1.0), (5, 1.0)]), 3), [(1, 1.0), (3, 1.0), (0, 2.0)]);
     }
 
     #[test]

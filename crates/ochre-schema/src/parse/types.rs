@@ -72,7 +72,9 @@ fn one_type(property: &mut Property, name: &str, at: At<'_>) -> Parsed<()> {
             return at.error("metadata values are flat: use keys such as \"author_name\" instead of an object");
         }
         "null" => return at.error("a missing value is a missing key; leave required out instead"),
-        "sparse_vector" => return at.error("sparse vectors are not stored; use a dense embedding"),
+        "sparse_vector" => {
+            return at.error("sparse vectors have no type that can be declared: leave the type of the key out");
+        }
         name => match scalar_or_list(name) {
             Some(ty) => ty,
             None => {
