@@ -21,9 +21,9 @@ use tantivy::{Index, IndexReader, TantivyDocument, Term};
 
 /// How many of the best are asked for.
 const K: usize = 10;
-/// One of so many documents passes the filter.
+/// Every tenth document passes the filter.
 const FILTERED: usize = 10;
-/// As the engine: a segment is full when its builder takes so many bytes.
+/// The size of a builder, in bytes, at which its segment is full, as in the engine.
 const SEGMENT_BYTES: usize = 64 << 20;
 
 /// Nothing is outside segments here.

@@ -3,6 +3,28 @@
 //! Lengths and small numbers are LEB128, everything else is little-endian.
 
 use std::io::{self, Write};
+use std::ops::Range;
+
+/// The little-endian number at a place; 0 behind the end, where only damaged bytes lead.
+#[inline]
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
+}
+
+/// The first of some places that does not come before what is looked for; the end if all do.
+#[inline]
+pub(crate) fn first_from(places: Range<usize>, comes_before: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (places.start, places.end);
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        if comes_before(middle) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
 
 /// Bytes are passed on in pieces of about this size.
 const BUFFER: usize = 64 << 10;

@@ -327,7 +327,7 @@ struct ElementSet<'a> {
     ints: HashSet<i64>,
     floats: HashSet<u64>,
     strings: HashSet<&'a str>,
-    /// So many of them have to be in a list.
+    /// How many of them have to be in a list.
     wanted: usize,
 }
 
@@ -365,14 +365,7 @@ impl<'a> ElementSet<'a> {
             Value::Bools(list) => has(&self.bools, list.iter().copied(), self.wanted),
             Value::Ints(list) => has(&self.ints, list.iter().copied(), self.wanted),
             Value::Floats(list) => has(&self.floats, list.iter().map(|float| (float + 0.0).to_bits()), self.wanted),
-            Value::Strs(list) => {
-                let mut found = list.iter().filter(|element| self.strings.contains(element.as_str()));
-                if self.wanted == 1 {
-                    found.next().is_some()
-                } else {
-                    found.collect::<HashSet<_>>().len() == self.wanted
-                }
-            }
+            Value::Strs(list) => has(&self.strings, list.iter().map(String::as_str), self.wanted),
             _ => false,
         }
     }

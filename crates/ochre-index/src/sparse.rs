@@ -82,7 +82,7 @@ struct Term {
     /// Where its postings stand.
     place: usize,
     weight: f32,
-    /// It adds so much at most.
+    /// What it adds at most.
     bound: f64,
 }
 

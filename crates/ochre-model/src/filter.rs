@@ -58,7 +58,7 @@ pub enum Test {
     ContainsAny(Vec<Scalar>),
     /// A string that begins with this.
     Prefix(String),
-    /// A list of so many elements.
+    /// A list with this number of elements.
     Size(u64),
     /// Any value.
     Exists,

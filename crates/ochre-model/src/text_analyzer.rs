@@ -7,9 +7,9 @@ use serde_json::Value as Json;
 
 /// The collection-metadata key under which an analyzer is declared.
 pub const TEXT_ANALYZER_KEY: &str = "ochre:text_analyzer";
-/// A list of stop words may have so many.
+/// The most stop words in a list.
 const STOP_WORDS_MAX: usize = 1000;
-/// A stop word may have so many bytes.
+/// The longest stop word, in bytes.
 const STOP_WORD_BYTES_MAX: usize = 100;
 
 /// The settings of an analyzer. Without any, words are only folded: case, accents, compatibility forms.

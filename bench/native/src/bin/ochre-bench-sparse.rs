@@ -15,7 +15,7 @@ use serde_json::json;
 
 /// How many are found.
 const K: usize = 10;
-/// One of so many vectors passes the filter.
+/// Every tenth vector passes the filter.
 const FILTERED: usize = 10;
 const KEY: &str = "sparse";
 

@@ -16,7 +16,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ochre_index::{Analyzer, View};
-use ochre_model::TextAnalyzer;
 use ochre_store::{CollectionNumber, CollectionRow, Error as StoreError, Store};
 use parking_lot::RwLock;
 use uuid::Uuid;
@@ -26,19 +25,13 @@ use crate::catalog::Catalog;
 use crate::collection::dirty::DirtySet;
 use crate::collection::eviction::MemoryBudget;
 use crate::collection::snapshot::ReadSnapshot;
-use crate::collection::state::CollectionState;
+use crate::collection::state::{CollectionState, declared_analyzer};
 use crate::error::Error;
 use crate::metadata_index::registry::Registry;
 use crate::settings::Settings;
 
 /// How often a read starts over because its snapshot was too old for any view that is kept.
 const RETRIES_MAX: usize = 100;
-
-/// What splits the documents of a collection into terms.
-pub(crate) fn analyzer_of(row: &CollectionRow) -> Analyzer {
-    let declared = row.declaration.as_ref().and_then(|declaration| declaration.text_analyzer.as_ref());
-    declared.map_or_else(|| Analyzer::new(&TextAnalyzer::default()), Analyzer::new)
-}
 
 /// The collections that are in memory.
 pub(crate) struct Collections {
@@ -60,6 +53,12 @@ impl Collections {
     ) -> Self {
         let store = Arc::clone(&catalog.store);
         Self { loaded: RwLock::default(), catalog, store, settings, cache, dirty, registry: Arc::default(), budget }
+    }
+
+    /// What splits the documents of a collection into terms.
+    pub(crate) fn analyzer(&self, row: &CollectionRow) -> Arc<Analyzer> {
+        self.get(row.number)
+            .map_or_else(|| Arc::new(Analyzer::new(declared_analyzer(row))), |loaded| loaded.analyzer(row))
     }
 
     /// A collection in memory, loaded or being loaded, if it is there.

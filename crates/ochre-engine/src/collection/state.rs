@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ochre_index::{Memory, View};
+use ochre_index::{Analyzer, Memory, View};
+use ochre_model::TextAnalyzer;
 use ochre_store::{Change, CollectionNumber, CollectionRow, Committed, Store};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use uuid::Uuid;
@@ -36,6 +37,8 @@ pub(crate) struct CollectionState {
     used: Mutex<Instant>,
     /// How many changes of records commits brought.
     changes: AtomicU64,
+    /// What splits documents into terms, and how that was declared.
+    analyzer: Mutex<Option<(TextAnalyzer, Arc<Analyzer>)>>,
 }
 
 enum State {
@@ -56,6 +59,21 @@ impl CollectionState {
             published: Condvar::new(),
             used: Mutex::new(Instant::now()),
             changes: AtomicU64::new(0),
+            analyzer: Mutex::default(),
+        }
+    }
+
+    /// What splits documents into terms, as the row declares it: made once, since stop words take time to read.
+    pub(crate) fn analyzer(&self, row: &CollectionRow) -> Arc<Analyzer> {
+        let declared = declared_analyzer(row);
+        let mut known = self.analyzer.lock();
+        match &*known {
+            Some((settings, analyzer)) if settings == declared => Arc::clone(analyzer),
+            _ => {
+                let made = Arc::new(Analyzer::new(declared));
+                *known = Some((declared.clone(), Arc::clone(&made)));
+                made
+            }
         }
     }
 
@@ -331,4 +349,10 @@ fn apply(view: &mut View, commit: &Committed) {
         }
     }
     view.set_position(commit.position);
+}
+
+/// How the documents of a collection are split into terms.
+pub(crate) fn declared_analyzer(row: &CollectionRow) -> &TextAnalyzer {
+    static PLAIN: TextAnalyzer = TextAnalyzer { stemmer: None, stop_words: None };
+    row.declaration.as_ref().and_then(|declaration| declaration.text_analyzer.as_ref()).unwrap_or(&PLAIN)
 }

@@ -14,7 +14,6 @@ use ochre_model::HnswConfiguration;
 use ochre_scheduler::{Context, Failure, Progress, TaskSettings};
 use ochre_store::{CollectionNumber, CollectionRow};
 
-use crate::collection::analyzer_of;
 use crate::collection::state::CollectionState;
 use crate::error::Error;
 use crate::indexing::Indexing;
@@ -76,7 +75,7 @@ impl Indexing {
         let name = &row.name;
         let (waiting, records) = (view.pending_len(), view.live().len());
         let outside_text = view.outside_text().len();
-        let has_other_terms = !view.text().is_empty() && view.has_other_terms(&analyzer_of(&row));
+        let has_other_terms = !view.text().is_empty() && view.has_other_terms(&loaded.analyzer(&row));
         let is_large = view.with_document().len() > self.settings.text_unindexed_max;
         let is_text_due = row.schema.is_text_searchable()
             && is_large

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ochre_index::{Analyzer, Bitmap, TextBuilder, TextHeader, TextSegment, View};
 use ochre_store::{CollectionRow, Parts};
 
-use crate::collection::analyzer_of;
 use crate::collection::state::CollectionState;
 use crate::error::Error;
 use crate::indexing::Indexing;
@@ -34,7 +33,7 @@ impl Indexing {
         let outside = view.outside_text().len();
         let enough = self.settings.text_unindexed_max;
         let is_large = view.with_document().len() > enough;
-        let analyzer = analyzer_of(&row);
+        let analyzer = loaded.analyzer(&row);
         let is_due = outside > enough || outside > 0 && all || view.has_other_terms(&analyzer);
         if !is_large || !row.schema.is_text_searchable() || !is_due {
             return Ok(());
@@ -103,7 +102,7 @@ impl Indexing {
         let Some(head) = reader.head(row.number)? else { return Ok(false) };
         let (epoch, collection) = (self.store.epoch(), row.id.into_bytes());
         let header = TextHeader { epoch, collection, position: head.position };
-        let analyzer = Arc::new(analyzer_of(row));
+        let analyzer = self.collections.analyzer(row);
         let mut builder = TextBuilder::new(Arc::clone(&analyzer));
         let mut finish = |builder: &mut TextBuilder| {
             let first = builder.first().unwrap_or(0);
@@ -144,7 +143,7 @@ impl Indexing {
     }
 }
 
-/// Segments to be rebuilt along with so many documents: small ones, those that are mostly out of date, and those with
+/// Segments to be rebuilt along with the `outside` documents: small ones, those that are mostly out of date, and those with
 /// the terms of another analyzer.
 fn worn(view: &View, outside: usize, analyzer: &Analyzer) -> Vec<Arc<TextSegment>> {
     let is_worn = |segment: &TextSegment, current: &Bitmap| {

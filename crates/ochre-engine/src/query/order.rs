@@ -9,7 +9,7 @@ use ochre_model::{Cursor, OrderBy, OrderKey, Value, order_value};
 use super::request::GetRequest;
 use crate::error::Error;
 
-/// Records are sorted by at most so many keys.
+/// The most keys that records are sorted by.
 const ORDER_KEYS_MAX: usize = 4;
 /// Records that are compared between two questions whether the request may go on.
 const RECORDS_AT_ONCE: usize = 1024;

@@ -174,7 +174,7 @@ impl Queries {
                     let text = format!("$knn number {number} searches documents: {NOT_SEARCHABLE}");
                     return Err(Error::invalid_field("rank", text));
                 }
-                nearest_documents(row, snapshot, text, k, matches)
+                nearest_documents(&self.collections.analyzer(row), snapshot, text, k, matches)
             }
         }
     }

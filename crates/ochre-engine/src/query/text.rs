@@ -1,12 +1,11 @@
 //! Ranked search in documents by the words of a query (BM25).
 
-use ochre_index::{Bitmap, Hit, NearestText, Plan, Trace};
+use ochre_index::{Analyzer, Bitmap, Hit, NearestText, Plan, Trace};
 use ochre_model::Filter;
 use ochre_store::CollectionRow;
 
 use super::execute::{log_decision, with_records};
 use super::filter::ReaderRows;
-use crate::collection::analyzer_of;
 use crate::collection::record::{Include, Record};
 use crate::collection::snapshot::ReadSnapshot;
 use crate::error::Error;
@@ -37,7 +36,8 @@ impl Queries {
         }
         let snapshot = self.collections.snapshot(row)?;
         let matches = snapshot.matches(None, filter)?;
-        let (found, plan) = nearest_documents(row, &snapshot, text, limit, matches.as_ref())?;
+        let (found, plan) =
+            nearest_documents(&self.collections.analyzer(row), &snapshot, text, limit, matches.as_ref())?;
         log_decision(row, &Trace::default(), filter.is_some(), plan.matches, &[plan]);
         let hits = with_records(&snapshot, &[found], include)?.into_iter().flatten();
         Ok(hits.map(|hit| TextHit { record: hit.record, score: 1.0 - hit.distance }).collect())
@@ -49,9 +49,8 @@ pub(super) const NOT_SEARCHABLE: &str = "Cannot search documents because FTS ind
 
 /// The documents that fit a text best, among these.
 pub(super) fn nearest_documents(
-    row: &CollectionRow, snapshot: &ReadSnapshot<'_>, text: &str, k: usize, matches: Option<&Bitmap>,
+    analyzer: &Analyzer, snapshot: &ReadSnapshot<'_>, text: &str, k: usize, matches: Option<&Bitmap>,
 ) -> Result<(Vec<Hit>, Plan), Error> {
-    let analyzer = analyzer_of(row);
-    let wanted = NearestText { analyzer: &analyzer, text, kept_bytes_max: KEPT_BYTES_MAX, k, matches };
+    let wanted = NearestText { analyzer, text, kept_bytes_max: KEPT_BYTES_MAX, k, matches };
     snapshot.view.nearest_text(&wanted, &mut ReaderRows(snapshot))
 }

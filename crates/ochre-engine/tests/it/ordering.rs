@@ -23,7 +23,7 @@ fn metadata(rng: &mut fastrand::Rng) -> Metadata {
     KEYS.iter().filter_map(|key| Some(((*key).to_owned(), value(rng)?))).collect()
 }
 
-/// A value as what it is compared by: 2⁵³ and its neighbour are told apart.
+/// A value as what it is compared by: 2⁵³ and its neighbour differ.
 fn rank(metadata: &Metadata, key: &str) -> (u8, i128, String) {
     let scaled = |float: f64| (float * 2.0) as i128;
     match metadata.get(key) {
@@ -64,7 +64,7 @@ fn order_by(rng: &mut fastrand::Rng) -> Vec<OrderBy> {
     (0..rng.usize(0..4)).map(|_| one(rng)).collect()
 }
 
-/// One page of at most so many, and the place of its last record.
+/// One page of at most `limit` records, and the place of its last one.
 fn page(tests: &Collection, request: &GetRequest, limit: u32, after: Option<Cursor>) -> (Vec<String>, Option<Cursor>) {
     let request = GetRequest { limit: Some(limit), after, ..request.clone() };
     let results = tests.get_results(&request).unwrap();

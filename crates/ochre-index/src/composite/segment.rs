@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::bitmap::{Bitmap, Bits};
+use crate::bytes::u32_at;
 use crate::coverage::Segment;
 
 /// The version of the format.
@@ -159,7 +160,7 @@ impl CompositeSegment {
         if checksum != crc32c::crc32c(body).to_le_bytes() {
             return Err("it does not match its checksum");
         }
-        if number(all, 8) != COMPOSITE_VERSION {
+        if u32_at(all, 8) != COMPOSITE_VERSION {
             return Err("it has another format version");
         }
         let whole = |at: usize| u64::from_le_bytes(all[at..at + 8].try_into().expect("eight bytes"));
@@ -174,12 +175,12 @@ impl CompositeSegment {
         if header.epoch != epoch || header.collection != collection {
             return Err("it is of another epoch or collection");
         }
-        let [words, keys, entries, text] = [76, 80, 84, 88].map(|at| number(all, at) as usize);
+        let [words, keys, entries, text] = [76, 80, 84, 88].map(|at| u32_at(all, at) as usize);
         let ends_at = HEAD + words * 8;
         if ends_at + (2 * keys + 1 + entries) * 4 + text + 4 != all.len() {
             return Err("it is cut off");
         }
-        let (covered, first_word) = (number(all, 12) as usize, number(all, 72));
+        let (covered, first_word) = (u32_at(all, 12) as usize, u32_at(all, 72));
         Ok(Self { bytes, header, covered, words: HEAD..ends_at, first_word, keys, entries, ends_at })
     }
 
@@ -232,7 +233,7 @@ impl CompositeSegment {
     }
 
     fn at(&self, index: usize) -> usize {
-        number((*self.bytes).as_ref(), self.ends_at + index * 4) as usize
+        u32_at((*self.bytes).as_ref(), self.ends_at + index * 4) as usize
     }
 
     fn start(&self, key: usize) -> usize {
@@ -266,7 +267,7 @@ impl CompositeSegment {
 
     /// The record of an entry.
     pub(super) fn offset(&self, entry: usize) -> u32 {
-        number((*self.bytes).as_ref(), self.ends_at + (2 * self.keys + 1 + entry) * 4)
+        u32_at((*self.bytes).as_ref(), self.ends_at + (2 * self.keys + 1 + entry) * 4)
     }
 
     /// Each key with its records, for verification.
@@ -287,10 +288,6 @@ impl Segment for CompositeSegment {
     fn covered(&self) -> Bitmap {
         self.offsets().collect()
     }
-}
-
-fn number(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
 #[cfg(test)]

@@ -17,11 +17,11 @@ use unicode_segmentation::UnicodeSegmentation as _;
 
 /// Raised whenever the same text is split into other terms than before: indexes are built again then.
 const ANALYZER_VERSION: u32 = 1;
-/// Of a longer word only so many characters count.
+/// The most characters of a word that count.
 const WORD_CHARACTERS_MAX: usize = 100;
 /// Marks beyond these are characters of their own.
 const MARKED_BYTES_MAX: usize = 64;
-/// Of a longer query only so many terms count.
+/// The most terms of a query that count.
 pub(crate) const QUERY_TERMS_MAX: usize = 256;
 
 /// Splits texts into terms.

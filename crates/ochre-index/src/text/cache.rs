@@ -13,7 +13,7 @@ use crate::bitmap::Bitmap;
 use crate::evaluate::Rows;
 use crate::view::View;
 
-/// So many documents are read at once to be kept.
+/// How many documents are read at once to be kept.
 const ADDED_AT_ONCE: usize = 1000;
 
 /// A segment, how many of its documents were current, and its statistics.
@@ -58,7 +58,7 @@ impl TextCache {
 }
 
 impl View {
-    /// The documents that no segment of this analyzer has, ready to be searched, as far as they fit so many bytes; and
+    /// The documents that no segment of this analyzer has, ready to be searched, as far as they fit `bytes_max`; and
     /// those that are left, which have to be read for each search. What is missing of the first is read.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use super::recent::find_offset;
 use super::segment::TextSegment;
 use super::terms::{BLOCK, Terms};
 use crate::bitmap::{Bitmap, Bits};
+use crate::bytes::{first_from, u32_at};
 use crate::evaluate::Rows;
 use crate::planner::{Hit, Plan, Strategy};
 use crate::view::View;
@@ -24,16 +25,16 @@ use crate::view::View;
 const K1: f32 = 1.2;
 /// How much long documents are held back.
 const B: f32 = 0.75;
-/// Scores are sums of multiples of one part in so many: whatever order the terms are added up in, the sum is the same.
+/// Scores are sums of multiples of 1 / `UNIT`: whatever order the terms are added up in, the sum is the same.
 /// The largest one, 256 terms of 50.4, fits 32 bits.
 const UNIT: f32 = 262_144.0;
-/// Of a term in so many documents, what it adds where it is there once is calculated ahead …
+/// Of a term in this many documents or more, what it adds where it occurs once is calculated ahead …
 const FREQUENT: usize = 512;
 /// … for documents of fewer words and characters than this.
 const SHORT: usize = 128;
-/// So many documents that are not kept are read at once.
+/// How many documents that are not kept are read at once.
 const READ_AT_ONCE: usize = 1000;
-/// Looking up a term of one document costs as much as reading so many postings.
+/// What looking up a term of one document costs, in postings that could be read meanwhile.
 const LOOK_UP_COST: usize = 16;
 
 /// A query for the documents that fit a text best.
@@ -42,7 +43,7 @@ pub struct NearestText<'a> {
     pub analyzer: &'a Analyzer,
     /// What is looked for.
     pub text: &'a str,
-    /// Documents that no segment has are kept, ready for the next search, up to so many bytes.
+    /// Documents that no segment has are kept, ready for the next search, up to this many bytes.
     pub kept_bytes_max: usize,
     /// How many to find.
     pub k: usize,
@@ -102,8 +103,7 @@ impl<'a> Source<'a> {
     }
 
     fn offset(&self, number: usize) -> u32 {
-        let bytes = self.offsets.get(number * 4..number * 4 + 4);
-        bytes.map_or(u32::MAX, |bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        u32_at(self.offsets, number * 4)
     }
 
     /// How many of its documents have a term of the query.
@@ -126,16 +126,9 @@ impl<'a> Source<'a> {
 
     /// How often a term, by its blocks, is in a document.
     fn count(&self, blocks: &Range<usize>, number: usize) -> Option<u16> {
-        let (mut low, mut high) = (blocks.start, blocks.end);
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            if self.terms.block(middle).number < number / BLOCK {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        let block = (low < blocks.end).then(|| self.terms.block(low)).filter(|block| block.number == number / BLOCK)?;
+        let index = first_from(blocks.clone(), |index| self.terms.block(index).number < number / BLOCK);
+        let block =
+            (index < blocks.end).then(|| self.terms.block(index)).filter(|block| block.number == number / BLOCK)?;
         let local = u16::try_from(number % BLOCK).expect("a block has fewer than 2¹⁶ documents");
         self.terms.count_at(&block.postings, self.terms.seek(&block.postings, local), local)
     }
@@ -403,7 +396,7 @@ fn look_up<R: Rows>(
 struct Active {
     term: usize,
     postings: Range<usize>,
-    /// It adds so much at most.
+    /// What it adds at most.
     bound: u32,
 }
 
@@ -472,10 +465,7 @@ impl<'a> BlockSearch<'a> {
             return;
         }
         let lengths = source.terms.block_lengths(block);
-        let length = |at: usize| {
-            let bytes = lengths.get(at * 4..at * 4 + 4);
-            bytes.map_or(0, |bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-        };
+        let length = |at: usize| u32_at(lengths, at * 4);
         let rest = first.checked_sub(1).map_or(0, |last| self.bounds[last]);
         if let [active] = &self.active[first..] {
             // Nothing is to be added up: most documents are passed over at once.

@@ -8,8 +8,9 @@ use super::analyzer::Analyzer;
 use super::document::AnalyzedDocument;
 use super::terms::TermsBuilder;
 use crate::bitmap::Bitmap;
+use crate::bytes::{first_from, u32_at};
 
-/// So many are searched one by one before all are indexed again, or a share of all of them if that is more.
+/// The most documents that are searched one by one before all are indexed again, or a share of all if that is more.
 const LOOSE_MAX: usize = 64;
 const LOOSE_SHARE: usize = 8;
 /// What a document takes beside itself.
@@ -126,19 +127,7 @@ impl RecentDocuments {
 
 /// The number of the document with an offset.
 pub(super) fn find_offset(offsets: &[u8], offset: u32) -> Option<usize> {
-    let at = |index: usize| {
-        offsets
-            .get(index * 4..index * 4 + 4)
-            .map_or(0, |bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-    };
-    let (mut low, mut high) = (0, offsets.len() / 4);
-    while low < high {
-        let middle = usize::midpoint(low, high);
-        if at(middle) < offset {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    (low < offsets.len() / 4 && at(low) == offset).then_some(low)
+    let count = offsets.len() / 4;
+    let number = first_from(0..count, |number| u32_at(offsets, number * 4) < offset);
+    (number < count && u32_at(offsets, number * 4) == offset).then_some(number)
 }

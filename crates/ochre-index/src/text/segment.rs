@@ -7,6 +7,7 @@ use super::document::AnalyzedDocument;
 use super::terms::{Terms, TermsBuilder};
 use super::{END, Needs, key};
 use crate::bitmap::Bitmap;
+use crate::bytes::{first_from, u32_at};
 
 /// The version of the format.
 pub const TEXT_VERSION: u32 = 2;
@@ -165,7 +166,7 @@ impl TextSegment {
         if checksum != crc32c::crc32c(body).to_le_bytes() {
             return Err("it does not match its checksum");
         }
-        if number(all, 8) != TEXT_VERSION {
+        if u32_at(all, 8) != TEXT_VERSION {
             return Err("it has another format version");
         }
         if all[16..24] != epoch.to_le_bytes() || all[24..40] != collection {
@@ -173,9 +174,9 @@ impl TextSegment {
         }
         let position = u64::from_le_bytes(all[40..48].try_into().map_err(|_| "it is cut off")?);
         let analyzer = u64::from_le_bytes(all[48..56].try_into().map_err(|_| "it is cut off")?);
-        let (documents, keys) = (number(all, 12) as usize, number(all, 56) as usize);
+        let (documents, keys) = (u32_at(all, 12) as usize, u32_at(all, 56) as usize);
         let postings = HEAD + (documents + 2 * keys) * 4;
-        let postings_bytes = keys.checked_sub(1).map_or(0, |last| number(all, postings - keys * 4 + last * 4) as usize);
+        let postings_bytes = keys.checked_sub(1).map_or(0, |last| u32_at(all, postings - keys * 4 + last * 4) as usize);
         let terms_at = postings + postings_bytes;
         if Terms::open(body.get(terms_at..).unwrap_or_default()).is_none_or(|terms| terms.documents() != documents) {
             return Err("it is cut off");
@@ -225,11 +226,11 @@ impl TextSegment {
     }
 
     fn offset(&self, document: usize) -> u32 {
-        number((*self.bytes).as_ref(), HEAD + document * 4)
+        u32_at((*self.bytes).as_ref(), HEAD + document * 4)
     }
 
     fn key(&self, index: usize) -> u32 {
-        number((*self.bytes).as_ref(), HEAD + (self.documents + index) * 4)
+        u32_at((*self.bytes).as_ref(), HEAD + (self.documents + index) * 4)
     }
 
     /// The documents under the trigram at `index`, as bytes.
@@ -237,26 +238,15 @@ impl TextSegment {
         let all = (*self.bytes).as_ref();
         let ends = HEAD + (self.documents + self.keys) * 4;
         let postings = ends + self.keys * 4;
-        let end = |index: usize| number(all, ends + index * 4) as usize;
+        let end = |index: usize| u32_at(all, ends + index * 4) as usize;
         let start = index.checked_sub(1).map_or(0, end);
         all.get(postings + start..postings + end(index)).unwrap_or_default()
     }
 
     /// The indexes of the trigrams between two keys, both included.
     fn range(&self, low: u32, high: u32) -> std::ops::Range<usize> {
-        let first_from = |wanted: u64| {
-            let (mut low, mut high) = (0, self.keys);
-            while low < high {
-                let middle = usize::midpoint(low, high);
-                if u64::from(self.key(middle)) < wanted {
-                    low = middle + 1;
-                } else {
-                    high = middle;
-                }
-            }
-            low
-        };
-        first_from(u64::from(low))..first_from(u64::from(high) + 1)
+        let from = |wanted: u64| first_from(0..self.keys, |key| u64::from(self.key(key)) < wanted);
+        from(u64::from(low))..from(u64::from(high) + 1)
     }
 
     /// The offsets of the documents that meet a condition, and maybe some more.
@@ -326,10 +316,6 @@ impl TextSegment {
             }
         }
     }
-}
-
-fn number(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::document::AnalyzedDocument;
+use crate::bytes::{first_from, u32_at};
 
 /// Documents whose postings are one block.
 pub(crate) const BLOCK: usize = 1024;
@@ -138,7 +139,7 @@ impl<'a> Terms<'a> {
     /// The index that these bytes are; `None` if they are none.
     pub(crate) fn open(bytes: &'a [u8]) -> Option<Self> {
         let (head, mut rest) = bytes.split_at_checked(HEAD)?;
-        let count = |index: usize| number(head, 8 + index * 4) as usize;
+        let count = |index: usize| u32_at(head, 8 + index * 4) as usize;
         let mut take = |bytes: Option<usize>| {
             let (part, left) = rest.split_at_checked(bytes?)?;
             rest = left;
@@ -172,7 +173,7 @@ impl<'a> Terms<'a> {
     /// How many words and characters a document has.
     #[inline]
     pub(crate) fn length(&self, document: usize) -> u32 {
-        number(self.lengths, document * 4)
+        u32_at(self.lengths, document * 4)
     }
 
     /// The lengths of the documents of a block, little-endian.
@@ -182,40 +183,34 @@ impl<'a> Terms<'a> {
     }
 
     fn term(&self, index: usize) -> &'a [u8] {
-        let start = index.checked_sub(1).map_or(0, |before| number(self.term_ends, before * 4));
-        self.text.get(start as usize..number(self.term_ends, index * 4) as usize).unwrap_or_default()
+        let start = index.checked_sub(1).map_or(0, |before| u32_at(self.term_ends, before * 4));
+        self.text.get(start as usize..u32_at(self.term_ends, index * 4) as usize).unwrap_or_default()
     }
 
     /// The blocks of a term; none if no document has it.
     pub(crate) fn find(&self, term: &str) -> Range<usize> {
-        let (mut low, mut high) = (0, self.term_ends.len() / 4);
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            match self.term(middle).cmp(term.as_bytes()) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
-                std::cmp::Ordering::Equal => {
-                    let start = middle.checked_sub(1).map_or(0, |before| number(self.block_ends, before * 4));
-                    return start as usize..number(self.block_ends, middle * 4) as usize;
-                }
-            }
+        let count = self.term_ends.len() / 4;
+        let place = first_from(0..count, |place| self.term(place) < term.as_bytes());
+        if place == count || self.term(place) != term.as_bytes() {
+            return 0..0;
         }
-        0..0
+        let start = place.checked_sub(1).map_or(0, |before| u32_at(self.block_ends, before * 4));
+        start as usize..u32_at(self.block_ends, place * 4) as usize
     }
 
     /// The block at an index.
     #[inline]
     pub(crate) fn block(&self, index: usize) -> TermBlock {
         let bytes = self.blocks.get(index * BLOCK_BYTES..(index + 1) * BLOCK_BYTES).unwrap_or(&[0; BLOCK_BYTES]);
-        let start = number(bytes, 4) as usize;
+        let start = u32_at(bytes, 4) as usize;
         let end = match self.blocks.get((index + 1) * BLOCK_BYTES + 4..(index + 1) * BLOCK_BYTES + 8) {
-            Some(next) => number(next, 0) as usize,
+            Some(next) => u32_at(next, 0) as usize,
             None => self.postings_count,
         };
         TermBlock {
             number: usize::from(u16::from_le_bytes([bytes[0], bytes[1]])),
             count_max: u16::from_le_bytes([bytes[2], bytes[3]]),
-            length_min: number(bytes, 8),
+            length_min: u32_at(bytes, 8),
             postings: start..end,
         }
     }
@@ -253,16 +248,7 @@ impl<'a> Terms<'a> {
             low += step;
             step *= 2;
         }
-        let mut high = (low + step).min(postings.end);
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            if at(middle) < local {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        low
+        first_from(low..(low + step).min(postings.end), |posting| at(posting) < local)
     }
 
     /// How often a term is in the document `local` of a block, if `posting` is of it.
@@ -275,16 +261,8 @@ impl<'a> Terms<'a> {
 
     #[cold]
     fn large(&self, posting: usize) -> u16 {
-        let (mut low, mut high) = (0, self.large.len() / 6);
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            if (number(self.large, middle * 6) as usize) < posting {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        let count = self.large.get(low * 6 + 4..low * 6 + 6);
+        let place = first_from(0..self.large.len() / 6, |place| (u32_at(self.large, place * 6) as usize) < posting);
+        let count = self.large.get(place * 6 + 4..place * 6 + 6);
         count.map_or(u16::from(LARGE), |count| u16::from_le_bytes([count[0], count[1]]))
     }
 }
@@ -299,11 +277,6 @@ pub(crate) struct TermBlock {
     pub(crate) length_min: u32,
     /// Where its postings are.
     pub(crate) postings: Range<usize>,
-}
-
-#[inline]
-fn number(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
 fn to_u32(count: usize) -> u32 {
