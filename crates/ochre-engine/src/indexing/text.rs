@@ -143,8 +143,8 @@ impl Indexing {
     }
 }
 
-/// Segments to be rebuilt along with the `outside` documents: small ones, those that are mostly out of date, and those with
-/// the terms of another analyzer.
+/// Segments to be rebuilt along with the `outside` documents: small ones, those that are mostly out of date, and those
+/// with the terms of another analyzer.
 fn worn(view: &View, outside: usize, analyzer: &Analyzer) -> Vec<Arc<TextSegment>> {
     let is_worn = |segment: &TextSegment, current: &Bitmap| {
         let is_small = segment.len() <= outside.saturating_mul(MERGE_RATIO).min(FULL_DOCUMENTS / 2);
