@@ -1,5 +1,8 @@
 //! Derived files in `cache/<collection>/`, snapshots of graphs and records, text segments and metadata indexes: written
 //! beside and renamed, deleted when useless.
+//!
+//! A fork begins with links to the files of its source, so what a file says of its owner is the family: the collection
+//! that a collection and its forks descend from.
 
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Seek, SeekFrom, Write};
@@ -12,7 +15,7 @@ use ochre_index::{
 };
 use ochre_kernels::Region;
 use ochre_model::Space;
-use ochre_store::{Disk, DiskWriter, SharedBytes, read_shared};
+use ochre_store::{CollectionRow, Disk, DiskWriter, SharedBytes, read_shared};
 use uuid::Uuid;
 
 use crate::settings::Settings;
@@ -97,10 +100,11 @@ impl CacheDir {
     }
 
     /// The graph of a collection, if there is a usable snapshot. Others are removed: they never will be.
-    pub(crate) fn read(&self, epoch: u64, collection: Uuid, parameters: GraphParameters) -> Option<FoundGraph> {
+    pub(crate) fn read(&self, epoch: u64, row: &CollectionRow, parameters: GraphParameters) -> Option<FoundGraph> {
+        let collection = row.id;
         let path = self.path(collection, FILE)?;
         let mut file = File::open(&path).ok()?;
-        match self.open_graph(epoch, collection, parameters, &mut file) {
+        match self.open_graph(epoch, row.family, parameters, &mut file) {
             Ok((found, position)) => {
                 tracing::debug!(%collection, position, nodes = found.graph.len(), "read a snapshot of a graph");
                 Some(found)
@@ -116,7 +120,7 @@ impl CacheDir {
     }
 
     fn open_graph(
-        &self, epoch: u64, collection: Uuid, parameters: GraphParameters, file: &mut File,
+        &self, epoch: u64, family: Uuid, parameters: GraphParameters, file: &mut File,
     ) -> Result<(FoundGraph, u64), SnapshotError> {
         let bytes = file.metadata()?.len();
         if bytes == 0 {
@@ -136,7 +140,7 @@ impl CacheDir {
             let bytes = usize::try_from(bytes).map_err(|_| SnapshotError::Unusable("it does not fit memory"))?;
             Region::read(file, bytes)?
         };
-        let (graph, position) = Graph::from_snapshot(epoch, collection.into_bytes(), parameters, memory)?;
+        let (graph, position) = Graph::from_snapshot(epoch, family.into_bytes(), parameters, memory)?;
         Ok((FoundGraph { graph, is_unverified }, position))
     }
 
@@ -153,8 +157,10 @@ impl CacheDir {
     }
 
     /// Writes a snapshot durably, or not at all.
-    pub(crate) fn write(&self, header: &SnapshotHeader, graph: &Graph, capacity: usize) -> std::io::Result<()> {
-        let Some(path) = self.path(Uuid::from_bytes(header.collection), FILE) else { return Ok(()) };
+    pub(crate) fn write(
+        &self, collection: Uuid, header: &SnapshotHeader, graph: &Graph, capacity: usize,
+    ) -> std::io::Result<()> {
+        let Some(path) = self.path(collection, FILE) else { return Ok(()) };
         self.write_atomically(&path, |out| graph.write_snapshot(header, capacity, out))
     }
 
@@ -182,11 +188,11 @@ impl CacheDir {
     }
 
     /// What the snapshot of a collection's records says, if there is a usable one. Others are removed.
-    pub(crate) fn read_records(&self, epoch: u64, collection: Uuid, space: Space) -> Option<StoredRecords> {
+    pub(crate) fn read_records(&self, epoch: u64, row: &CollectionRow, space: Space) -> Option<StoredRecords> {
+        let (collection, family) = (row.id, row.family.into_bytes());
         let path = self.path(collection, RECORDS).filter(|path| path.is_file())?;
         let read = read_shared(&path, self.map).map_err(|error| error.to_string());
-        let read =
-            read.and_then(|bytes| Ok(View::read_records((*bytes).as_ref(), epoch, collection.into_bytes(), space)?));
+        let read = read.and_then(|bytes| Ok(View::read_records((*bytes).as_ref(), epoch, family, space)?));
         match read {
             Ok(records) => Some(records),
             Err(error) => {
@@ -199,9 +205,9 @@ impl CacheDir {
 
     /// Writes a snapshot of records durably, or not at all.
     pub(crate) fn write_records(
-        &self, header: &SnapshotHeader, view: &View, changed: &[(u32, u64)],
+        &self, collection: Uuid, header: &SnapshotHeader, view: &View, changed: &[(u32, u64)],
     ) -> std::io::Result<()> {
-        let Some(path) = self.path(Uuid::from_bytes(header.collection), RECORDS) else { return Ok(()) };
+        let Some(path) = self.path(collection, RECORDS) else { return Ok(()) };
         self.write_atomically(&path, |out| view.write_records(header, changed, out))
     }
 
@@ -216,8 +222,8 @@ impl CacheDir {
     }
 
     /// The usable text segments of a collection. Others are removed.
-    pub(crate) fn read_text(&self, epoch: u64, collection: Uuid) -> Vec<Arc<TextSegment>> {
-        self.read_segments(collection, TEXT, &|bytes| TextSegment::open(bytes, epoch, collection.into_bytes()))
+    pub(crate) fn read_text(&self, epoch: u64, row: &CollectionRow) -> Vec<Arc<TextSegment>> {
+        self.read_segments(row.id, TEXT, &|bytes| TextSegment::open(bytes, epoch, row.family.into_bytes()))
     }
 
     /// The usable segments of all metadata indexes of a collection. Others are removed.
@@ -251,8 +257,10 @@ impl CacheDir {
 
     /// Puts a text segment, whose first document has the offset `first`, into its file, and gives it back
     /// from there.
-    pub(crate) fn write_text(&self, header: &TextHeader, first: u32, bytes: Vec<u8>) -> std::io::Result<TextSegment> {
-        let shared = self.share(Uuid::from_bytes(header.collection), &text_name(header.position, first), bytes)?;
+    pub(crate) fn write_text(
+        &self, collection: Uuid, header: &TextHeader, first: u32, bytes: Vec<u8>,
+    ) -> std::io::Result<TextSegment> {
+        let shared = self.share(collection, &text_name(header.position, first), bytes)?;
         TextSegment::open(shared, header.epoch, header.collection).map_err(std::io::Error::other)
     }
 
@@ -325,6 +333,28 @@ impl CacheDir {
     pub(crate) fn index_bytes(&self, collection: Uuid, index: Uuid, build: Option<u64>) -> u64 {
         let files = self.index_files(collection, index).into_iter().filter(|(_, own)| Some(*own) == build);
         files.map(|(path, _)| std::fs::metadata(path).map_or(0, |file| file.len())).sum()
+    }
+
+    /// Lets a fork begin with the files of its source, but for those of metadata indexes, which are not its own; whether
+    /// it has its snapshots: of the graph, and of the records. Where files cannot be linked, they are made again.
+    pub(crate) fn link(&self, source: Uuid, fork: Uuid) -> [bool; 2] {
+        let (Some(from), Some(to)) = (self.path(source, ""), self.path(fork, "")) else { return [false; 2] };
+        let files = std::fs::read_dir(from).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut linked = [false; 2];
+        for path in files {
+            let Some(name) = path.file_name() else { continue };
+            let is_text = path.extension().is_some_and(|extension| extension == TEXT);
+            if !is_text && name != FILE && name != RECORDS {
+                continue;
+            }
+            let link = std::fs::create_dir_all(&to).and_then(|()| std::fs::hard_link(&path, to.join(name)));
+            if let Err(error) = &link {
+                tracing::info!(file = %path.display(), %error, "a fork cannot share a file; it is made again");
+            }
+            linked[0] |= name == FILE && link.is_ok();
+            linked[1] |= name == RECORDS && link.is_ok();
+        }
+        linked
     }
 
     /// Whether anything is kept of a collection.

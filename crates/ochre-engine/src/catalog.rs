@@ -251,6 +251,18 @@ impl Catalog {
         }
     }
 
+    /// Makes a collection with the records and the descriptions of another one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad name; [`Error::Store`] if it is taken, there is no such collection, or it has as
+    /// many forks as one may have.
+    pub(crate) fn fork(&self, source: Uuid, name: &str) -> Result<CollectionRow, Error> {
+        check_collection_name(name).map_err(|error| Error::invalid_field("new_name", error.to_string()))?;
+        let row = self.store.fork_collection(source, name)?;
+        self.note_named(&row.tenant, &row.database, &row.name);
+        Ok(row)
+    }
+
     /// Changes a collection's catalog row.
     pub(crate) fn alter(&self, id: Uuid, mut alteration: Alteration) -> Result<Arc<CollectionRow>, Error> {
         // Metadata that is sent back has the schema in it, as a string: nothing of it changes.

@@ -27,6 +27,7 @@ use crate::routes::descriptions;
     wire::QueryRequestPayload,
     wire::SearchRequestPayload,
     wire::ForkCollectionPayload,
+    wire::ForkCount,
     wire::Include,
     wire::admin::memory::MemoryAnswer,
     wire::admin::keys::KeyAnswer,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +19,9 @@ use crate::report::Report;
 use crate::segment::Segment;
 use crate::sqlite::checksums::{PAGE_BYTES, damaged_pages, has_checksums};
 use crate::sqlite::connection::{DATABASE_FILE, SEGMENTS_FOLDER};
+use crate::sqlite::layers::{DELETED, Layers, has_forks, rowids};
 use crate::sqlite::open::{examine, open_read_only};
+use crate::sqlite::reader::visit_range;
 use crate::sqlite::segment_rows::segment_rows;
 
 /// Checks the database in `directory`: SQLite's own structure, every checksum of every segment, and
@@ -154,11 +157,13 @@ pub(crate) fn check_database(
     if !check_records(connection, &vectors, report, pace)? {
         return Ok(false);
     }
-    let strays: i64 = connection.query_row(
-        "SELECT count(*) FROM records WHERE collection NOT IN (SELECT number FROM collections)",
-        [],
-        |row| row.get(0),
-    )?;
+    let layers = if has_forks(connection)? {
+        "SELECT ifnull(layer, number) FROM collections UNION SELECT number FROM layers"
+    } else {
+        "SELECT number FROM collections"
+    };
+    let strays = format!("SELECT count(*) FROM records WHERE collection NOT IN ({layers})");
+    let strays: i64 = connection.query_row(&strays, [], |row| row.get(0))?;
     if strays > 0 {
         report.find(DATABASE_FILE, format!("{strays} records belong to no collection"));
     }
@@ -223,6 +228,15 @@ fn check_segments(
     Ok(Some(vectors))
 }
 
+/// What the catalog says of a collection.
+struct CheckedCollection {
+    name: String,
+    dimension: Option<u32>,
+    position: i64,
+    next_offset: i64,
+    records: i64,
+}
+
 fn check_records(
     connection: &Connection, vectors: &Vectors, report: &mut Report, pace: Pace<'_>,
 ) -> rusqlite::Result<bool> {
@@ -239,37 +253,83 @@ fn check_records(
         if let Some(Err(error)) = row.get::<_, Option<String>>(3)?.map(|text| Metadata::from_text(&text)) {
             report.find(DATABASE_FILE, format!("collection '{name}': {error}"));
         }
-        let dimension: Option<u32> = row.get(4)?;
-        collections.insert(
-            number,
-            (name, dimension, row.get::<_, i64>(5)?, row.get::<_, i64>(6)?, row.get::<_, i64>(7)?, 0i64),
-        );
+        let (dimension, position) = (row.get(4)?, row.get(5)?);
+        let (next_offset, records) = (row.get(6)?, row.get(7)?);
+        collections.insert(number, CheckedCollection { name, dimension, position, next_offset, records });
     }
-    let mut statement = connection.prepare(
-        "SELECT rowid, collection, id, vector_id, updated_at_position, metadata FROM records
-         WHERE collection IN (SELECT number FROM collections WHERE deleted = 0)",
+    let (mut checked, has_forks) = (BTreeSet::new(), has_forks(connection)?);
+    for (number, collection) in collections {
+        let layers = if has_forks { Layers::of(connection, number)? } else { Layers::single(number) };
+        let blocks: BTreeSet<u32> = layers.blocks().collect();
+        for layer in layers.iter() {
+            // What forks share is checked once.
+            if checked.insert(layer.number)
+                && !check_layer(connection, layer.number, &blocks, &collection, vectors, report, pace)?
+            {
+                return Ok(false);
+            }
+        }
+        let count = count_records(connection, &layers)?;
+        report.records += count.cast_unsigned();
+        if collection.records != count {
+            let CheckedCollection { name, records, .. } = collection;
+            report.find(
+                DATABASE_FILE,
+                format!("collection '{name}' says it has {records} records, but {count} are there"),
+            );
+        }
+    }
+    Ok(true)
+}
+
+/// How many records a collection has.
+fn count_records(connection: &Connection, layers: &Layers) -> rusqlite::Result<i64> {
+    if layers.is_single() {
+        let sql = "SELECT count(*) FROM records WHERE rowid BETWEEN ?1 AND ?2";
+        return connection.query_row(sql, rowids(layers.own().number), |row| row.get(0));
+    }
+    let mut count = 0;
+    visit_range(connection, layers, "rowid, vector_id", [0, u32::MAX], &mut |_, _| {
+        count += 1;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(count)
+}
+
+/// Checks the rows of one layer, as of one of the collections that read it; its vectors lie under one of the numbers
+/// `blocks`.
+fn check_layer(
+    connection: &Connection, layer: u32, blocks: &BTreeSet<u32>, collection: &CheckedCollection, vectors: &Vectors,
+    report: &mut Report, pace: Pace<'_>,
+) -> rusqlite::Result<bool> {
+    let mut statement = connection.prepare_cached(
+        "SELECT rowid, vector_id, id, collection, updated_at_position, metadata FROM records
+         WHERE rowid BETWEEN ?1 AND ?2",
     )?;
-    let mut rows = statement.query([])?;
+    let CheckedCollection { name, dimension, position, next_offset, .. } = collection;
+    let (mut rows, mut seen) = (statement.query(rowids(layer))?, 0u64);
     while let Some(row) = rows.next()? {
-        if report.records.is_multiple_of(RECORDS_AT_ONCE) && !pace("records", report.records) {
+        if seen.is_multiple_of(RECORDS_AT_ONCE) && !pace("records", report.records + seen) {
             return Ok(false);
         }
-        report.records += 1;
-        let (rowid, number, id): (i64, u32, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let Some((name, dimension, position, next_offset, _, count)) = collections.get_mut(&number) else { continue };
-        *count += 1;
+        seen += 1;
+        let (rowid, vector_id, number): (i64, i64, u32) = (row.get(0)?, row.get(1)?, row.get(3)?);
+        let is_deleted = vector_id == DELETED;
+        let id = if is_deleted { format!("deleted, at offset {}", rowid & 0xFFFF_FFFF) } else { row.get(2)? };
         let mut wrong =
             |problem: String| report.find(DATABASE_FILE, format!("collection '{name}', record '{id}': {problem}"));
-        if rowid >> 32 != i64::from(number) || (rowid & 0xFFFF_FFFF) >= *next_offset {
+        if number != layer || (rowid & 0xFFFF_FFFF) >= *next_offset {
             wrong(format!("its row number {rowid} does not belong to the collection"));
         }
         if row.get::<_, i64>(4)? > *position {
             wrong("it is newer than its collection".into());
         }
-        let vector_id = row.get::<_, i64>(3)?.cast_unsigned();
-        match vectors.get(&vector_id) {
+        if is_deleted {
+            continue;
+        }
+        match vectors.get(&vector_id.cast_unsigned()) {
             None => wrong(format!("its vector {vector_id} is in no segment")),
-            Some((owner, _)) if *owner != number => {
+            Some((owner, _)) if !blocks.contains(owner) => {
                 wrong(format!("its vector {vector_id} belongs to collection {owner}"))
             }
             Some((_, has)) if Some(*has) != *dimension => {
@@ -279,14 +339,6 @@ fn check_records(
         }
         if let Some(Err(error)) = row.get::<_, Option<String>>(5)?.map(|text| Metadata::from_text(&text)) {
             wrong(error.to_string());
-        }
-    }
-    for (name, _, _, _, records, count) in collections.values() {
-        if records != count {
-            report.find(
-                DATABASE_FILE,
-                format!("collection '{name}' says it has {records} records, but {count} are there"),
-            );
         }
     }
     Ok(true)

@@ -40,7 +40,7 @@ pub use segment::SEGMENT_VERSION;
 pub use sqlite::{SCHEMA_VERSION, SqliteOptions, SqliteStore};
 pub use store::{
     Alteration, Change, CollectionNumber, CollectionRow, Committed, CopiedCollection, CopiedFile, Copy,
-    DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, Debt, Head, Idempotency, NewCollection, Observer, Operation,
-    Outcome, Page, Parts, PendingRecord, Put, Reader, RecordValidator, RowRef, Selection, Statistics, Store, Tenant,
-    Upkeep, Write,
+    DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, Debt, FORKS_MAX, Head, HeldByForks, Idempotency, NewCollection,
+    Observer, Operation, Outcome, Page, Parts, PendingRecord, Put, Reader, RecordValidator, RowRef, Selection,
+    Statistics, Store, Tenant, Upkeep, Write,
 };

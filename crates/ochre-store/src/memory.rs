@@ -20,8 +20,8 @@ use crate::report::Report;
 use crate::resolve::{Resolved, Rows, Stored, learn_keys, merge_records, resolve, validate};
 use crate::store::{
     Alteration, Change, CollectionNumber, CollectionRow, Committed, Copy, DEFAULT_DATABASE, DEFAULT_TENANT,
-    DatabaseRow, Debt, Head, IDEMPOTENCY_SECONDS, LOG_ENTRIES_KEPT, NewCollection, Observer, Operation, Outcome, Page,
-    Parts, Put, Reader, RowRef, Statistics, Store, Tenant, Upkeep, Write,
+    DatabaseRow, Debt, Head, HeldByForks, IDEMPOTENCY_SECONDS, LOG_ENTRIES_KEPT, NewCollection, Observer, Operation,
+    Outcome, Page, Parts, Put, Reader, RowRef, Statistics, Store, Tenant, Upkeep, Write, refuse_more_forks,
 };
 
 /// The truth in memory. It goes with the process.
@@ -56,15 +56,20 @@ struct State {
     idempotency: HashMap<(Uuid, String), (u128, Outcome, Instant)>,
 }
 
+#[derive(Clone)]
 struct Collection {
     row: CollectionRow,
     position: u64,
     next_offset: u32,
-    records: BTreeMap<u32, (Stored, u64, Option<String>)>,
-    offsets: HashMap<String, u32>,
+    /// Shared with forks until one of them writes.
+    records: Arc<BTreeMap<u32, Arc<Record>>>,
+    offsets: Arc<HashMap<Arc<str>, u32>>,
     blocks: Vec<Arc<VectorBlock>>,
     log: BTreeMap<u64, Vec<u32>>,
 }
+
+/// A record, the position of the commit that last changed it, and its metadata as text.
+type Record = (Stored, u64, Option<String>);
 
 impl Collection {
     fn changed_since(&self, position: u64) -> Option<BTreeSet<u32>> {
@@ -182,9 +187,10 @@ impl Store for MemoryStore {
         if state.named(&new.tenant, &new.database, &new.name).is_some() {
             return Err(Error::AlreadyExists { kind: Resource::Collection, name: new.name });
         }
+        let id = Uuid::new_v4();
         let row = CollectionRow {
             number: state.next_number,
-            id: Uuid::new_v4(),
+            id,
             tenant: new.tenant,
             database: new.database,
             name: new.name,
@@ -192,19 +198,59 @@ impl Store for MemoryStore {
             declaration: new.declaration.map(Arc::new),
             schema: new.schema,
             dimension: None,
+            family: id,
         };
         state.next_number += 1;
         let collection = Collection {
             row: row.clone(),
             position: 0,
             next_offset: 0,
-            records: BTreeMap::new(),
-            offsets: HashMap::new(),
+            records: Arc::default(),
+            offsets: Arc::default(),
             blocks: Vec::new(),
             log: BTreeMap::new(),
         };
         state.collections.insert(row.id, collection);
         Ok(row)
+    }
+
+    fn fork_collection(&self, source: Uuid, name: &str) -> Result<CollectionRow> {
+        let _commit = self.commit.lock();
+        let (source, fork) = {
+            let mut state = self.state.write();
+            let source = state.collections.get(&source).ok_or_else(|| not_found(Resource::Collection, source))?;
+            let (tenant, database) = (&source.row.tenant, &source.row.database);
+            if state.named(tenant, database, name).is_some() {
+                return Err(Error::AlreadyExists { kind: Resource::Collection, name: name.to_owned() });
+            }
+            let forks = state.collections.values().filter(|other| other.row.family == source.row.family).count() - 1;
+            refuse_more_forks(&source.row.name, forks)?;
+            let row = CollectionRow {
+                number: state.next_number,
+                id: Uuid::new_v4(),
+                name: name.to_owned(),
+                ..source.row.clone()
+            };
+            let (source, fork) = (source.row.clone(), Collection { row: row.clone(), ..source.clone() });
+            state.next_number += 1;
+            state.collections.insert(row.id, fork);
+            (source, row)
+        };
+        if let Some(observer) = self.observer.read().clone() {
+            observer.forked(&source, &fork);
+        }
+        Ok(fork)
+    }
+
+    fn family(&self, family: Uuid) -> Result<Vec<CollectionRow>> {
+        let state = self.state.read();
+        let rows = state.collections.values().map(|collection| &collection.row);
+        Ok(rows.filter(|row| row.family == family).cloned().collect())
+    }
+
+    /// What forks share goes with the last of them, and lies nowhere but in memory.
+    fn held_by_forks(&self) -> Result<Vec<HeldByForks>> {
+        Ok(Vec::new())
     }
 
     fn collection(&self, tenant: &str, database: &str, name: &str) -> Result<Option<CollectionRow>> {
@@ -318,8 +364,7 @@ impl Store for MemoryStore {
             Upkeep::CompactVectors { .. } => {
                 let mut moved = Vec::new();
                 for collection in self.state.write().collections.values_mut() {
-                    let live: BTreeSet<u64> =
-                        collection.records.values().map(|(stored, ..)| stored.vector_id).collect();
+                    let live: BTreeSet<u64> = collection.records.values().map(|record| record.0.vector_id).collect();
                     let before = collection.blocks.len();
                     collection.blocks.retain(|block| block.ids().iter().any(|id| live.contains(id)));
                     if collection.blocks.len() != before {
@@ -443,6 +488,7 @@ fn apply_resolved(collection: &mut Collection, next_vector_id: &mut u64, resolve
     let dimension = collection.row.dimension.or(resolved.dimension);
     let first_id = *next_vector_id;
     let (mut changes, mut touched) = (Vec::new(), Vec::new());
+    let (records, offsets) = (Arc::make_mut(&mut collection.records), Arc::make_mut(&mut collection.offsets));
     for put in resolved.puts {
         let offset = put.before.as_ref().map_or(collection.next_offset, |before| before.offset);
         if put.before.is_none() {
@@ -467,15 +513,15 @@ fn apply_resolved(collection: &mut Collection, next_vector_id: &mut u64, resolve
             has_document: put.document.is_some(),
             document_changed: put.document_changed(),
         }));
-        collection.offsets.insert(put.id.clone(), offset);
+        offsets.insert(put.id.as_str().into(), offset);
         let text = put.metadata.as_ref().map(Metadata::to_text);
         let stored =
             Stored { offset, id: put.id, vector_id, metadata: put.metadata, uri: put.uri, document: put.document };
-        collection.records.insert(offset, (stored, position, text));
+        records.insert(offset, Arc::new((stored, position, text)));
     }
     for deleted in resolved.deletes {
-        collection.records.remove(&deleted.offset);
-        collection.offsets.remove(&deleted.id);
+        records.remove(&deleted.offset);
+        offsets.remove(&*deleted.id);
         touched.push(deleted.offset);
         changes.push(Change::Delete { offset: deleted.offset });
     }
@@ -512,7 +558,7 @@ impl Rows for MemoryRows<'_> {
     }
 
     fn by_offset(&mut self, offset: u32) -> Result<Option<Stored>> {
-        Ok(self.0.records.get(&offset).map(|(stored, ..)| stored.clone()))
+        Ok(self.0.records.get(&offset).map(|record| record.0.clone()))
     }
 
     fn has_vector(&mut self, vector_id: u64, vector: &[f32]) -> Result<bool> {
@@ -533,8 +579,8 @@ impl Rows for MemoryRows<'_> {
 
 struct MemoryReader<'a>(RwLockReadGuard<'a, State>);
 
-fn row_ref<'a>(entry: &'a (Stored, u64, Option<String>), parts: Parts) -> RowRef<'a> {
-    let (stored, position, metadata) = entry;
+fn row_ref(record: &Record, parts: Parts) -> RowRef<'_> {
+    let (stored, position, metadata) = record;
     RowRef {
         offset: stored.offset,
         id: &stored.id,
@@ -571,8 +617,8 @@ impl Reader for MemoryReader<'_> {
 
     fn documents(&self, collection: CollectionNumber, offsets: &[u32], visit: &mut dyn FnMut(u32, &str)) -> Result<()> {
         let Some(collection) = self.0.numbered(collection) else { return Ok(()) };
-        for (offset, (stored, ..)) in offsets.iter().filter_map(|o| Some((o, collection.records.get(o)?))) {
-            if let Some(document) = &stored.document {
+        for (offset, record) in offsets.iter().filter_map(|o| Some((o, collection.records.get(o)?))) {
+            if let Some(document) = &record.0.document {
                 visit(*offset, document);
             }
         }

@@ -5,6 +5,8 @@
 //! - What is appended becomes visible (`publish`) only after the catalog committed the new length; until
 //!   then it can be taken back (`rollback`).
 //! - Numbers are never used twice while a file of that number exists.
+//! - The collection of a block is the number of the layer that it was written to: that of the collection itself, unless
+//!   it was forked.
 //!
 //! Not here: the catalog rows (`sqlite`), the bytes of a file (`segment`).
 
@@ -456,8 +458,8 @@ impl Segments {
         weight
     }
 
-    /// How many bytes of each segment a whole collection takes.
-    pub(crate) fn weigh_collection(&self, collection: CollectionNumber) -> BTreeMap<u32, u64> {
+    /// How many bytes of each segment all blocks of a number take.
+    pub(crate) fn weigh(&self, collection: CollectionNumber) -> BTreeMap<u32, u64> {
         let mut weight = BTreeMap::new();
         for located in self.state.read().blocks.get(&collection).into_iter().flatten() {
             *weight.entry(located.segment).or_default() += located.entry.payload_bytes();

@@ -18,7 +18,7 @@ use ochre_model::{
 use uuid::Uuid;
 
 use crate::block::VectorBlock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extension::TableWork;
 use crate::report::Report;
 
@@ -66,6 +66,8 @@ pub struct CollectionRow {
     pub schema: IndexSchema,
     /// Floats per embedding; unknown until the first one is written.
     pub dimension: Option<usize>,
+    /// The collection that it and its forks descend from, which may be deleted by now; its own id, if it is no fork.
+    pub family: Uuid,
 }
 
 /// A collection to be made.
@@ -277,6 +279,8 @@ pub trait Observer: Send + Sync {
     fn committed(&self, commit: &Arc<Committed>);
     /// Vectors of these collections lie elsewhere now: fetch the blocks again.
     fn relocated(&self, collections: &[CollectionNumber]);
+    /// A collection was made with the records of another one; no commit to either came in between.
+    fn forked(&self, source: &CollectionRow, fork: &CollectionRow);
     /// After a storage failure the store was reopened: forget every view.
     fn reopened(&self);
 }
@@ -343,8 +347,12 @@ pub trait Reader {
 /// One bounded step of upkeep. Each may be killed anywhere and changes no answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Upkeep {
-    /// Removes a slice of the rows of deleted collections.
+    /// Removes a slice of the rows of deleted collections, and of what only they read.
     SweepDeleted,
+    /// Moves some rows that only one collection reads any more, since its forks were deleted, to where its others lie.
+    MergeLayers,
+    /// Removes some records that forks share and each of them has deleted or replaced. Looks at all that forks wrote.
+    PurgeUnread,
     /// Forgets log entries, some at a time: those that every consumer has passed, but for those of the last minutes,
     /// of which the last thousand of each collection are kept; and idempotency keys older than 24 hours.
     PruneLog,
@@ -404,6 +412,19 @@ pub struct Debt {
     pub prunable_entries: u64,
     /// Collections that were deleted and still take space.
     pub deleted_collections: u64,
+    /// Whether anything is left to [`Upkeep::MergeLayers`].
+    pub has_mergeable_layers: bool,
+}
+
+/// Records that a collection deleted or replaced, and that its forks or its source still read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldByForks {
+    /// The collection's name.
+    pub collection: String,
+    /// How many records.
+    pub records: u64,
+    /// The names of those that read them.
+    pub forks: Vec<String>,
 }
 
 /// A copy of the database at one moment, or of what changed since another.
@@ -467,6 +488,13 @@ pub trait Store: Send + Sync {
     fn delete_database(&self, tenant: &str, name: &str) -> Result<()>;
     /// Makes a collection; its database must exist.
     fn create_collection(&self, new: NewCollection) -> Result<CollectionRow>;
+    /// Makes a collection with the records and the descriptions of another one, in the same database, at the same
+    /// position. Nothing is copied: what either writes afterwards, the other does not see.
+    fn fork_collection(&self, source: Uuid, name: &str) -> Result<CollectionRow>;
+    /// The collections that descend from one, itself among them if it is there still.
+    fn family(&self, family: Uuid) -> Result<Vec<CollectionRow>>;
+    /// For each collection the records that it deleted or replaced and that others of its family still read.
+    fn held_by_forks(&self) -> Result<Vec<HeldByForks>>;
     /// A collection by name.
     fn collection(&self, tenant: &str, database: &str, name: &str) -> Result<Option<CollectionRow>>;
     /// A collection by id.
@@ -536,6 +564,23 @@ pub trait Store: Send + Sync {
 
 /// How many distinct metadata keys a collection may have.
 pub(crate) const KEYS_PER_COLLECTION_MAX: usize = 10_000;
+/// Collections of a database in all its life, layers of forks among them.
+pub(crate) const COLLECTIONS_MAX: u32 = 1 << 31;
+/// Why there can be no more of them.
+pub(crate) const NO_NUMBER_LEFT: &str = "a database makes at most 2³¹ collections in its life";
+/// Forks that share records with each other and their source.
+pub const FORKS_MAX: usize = 256;
+
+/// Refuses one more fork beside those there are.
+pub(crate) fn refuse_more_forks(name: &str, forks: usize) -> Result<()> {
+    if forks < FORKS_MAX {
+        return Ok(());
+    }
+    Err(Error::Limit(format!(
+        "'{name}' and the collections it shares records with have {forks} forks, which is the limit: delete some of them"
+    )))
+}
+
 /// How many log entries a collection keeps: a filter that was resolved on an older state is resolved again.
 pub(crate) const LOG_ENTRIES_KEPT: u64 = 1_000;
 /// How many log entries a consumer can hold back; past it the consumer has to begin again.

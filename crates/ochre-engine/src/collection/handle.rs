@@ -64,6 +64,29 @@ impl Collection {
         Ok(row)
     }
 
+    /// Makes a collection of another name, in the same database, with the same records, metadata, configuration and
+    /// schema. Nothing is copied, whatever the size: records and indexes are shared until one of the two changes them.
+    /// Metadata indexes that were declared for this collection alone are not declared for the fork.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad name; [`Error::Store`] if it is taken, this collection was deleted, or it has 256
+    /// forks.
+    pub fn fork(&self, name: &str) -> Result<Self, Error> {
+        let row = self.inner.catalog.fork(self.id(), name)?;
+        self.inner.metadata_indexes.note_new_collection(&row.tenant, &row.database);
+        let row = self.inner.catalog.cached(row.id)?;
+        Ok(Self { inner: Arc::clone(&self.inner), row, _maintenance: self._maintenance.clone() })
+    }
+
+    /// How many other collections descend from the same one: its forks, their forks, and what it was forked from.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if it was deleted.
+    pub fn fork_count(&self) -> Result<usize, Error> {
+        let family = self.inner.store.family(self.info()?.family)?;
+        Ok(family.iter().filter(|row| row.id != self.id()).count())
+    }
+
     /// Adds records; ids that exist are left as they are, silently. Of an id that stands twice in the
     /// batch the first counts.
     ///

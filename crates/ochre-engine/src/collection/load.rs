@@ -47,7 +47,7 @@ impl Collections {
     /// The records of a collection that is being loaded: from their snapshot and what changed since, or all of them.
     pub(super) fn read_records(&self, row: &CollectionRow, reader: &dyn Reader) -> Result<(View, Positions), Error> {
         let space = row.schema.hnsw().space;
-        if let Some(stored) = self.cache.read_records(self.store.epoch(), row.id, space) {
+        if let Some(stored) = self.cache.read_records(self.store.epoch(), row, space) {
             let position = stored.view.position();
             if let Some((view, positions, changed)) = read_view_since(reader, row, stored)? {
                 tracing::info!(collection = row.name, position, changed, "loaded records from their snapshot");
@@ -73,7 +73,7 @@ impl Collections {
         }
         let hnsw = row.schema.hnsw();
         let parameters = GraphParameters::new(hnsw, dimension);
-        let FoundGraph { graph, is_unverified } = self.cache.read(self.store.epoch(), row.id, parameters)?;
+        let FoundGraph { graph, is_unverified } = self.cache.read(self.store.epoch(), row, parameters)?;
         tracing::info!(collection = row.name, nodes = graph.len(), "loaded the graph from its snapshot");
         self.dirty.update_index_state(row.number, |remembered| {
             (remembered.snapshot, remembered.calibrated, remembered.searched) = (graph.len(), graph.len(), graph.len());
@@ -86,7 +86,7 @@ impl Collections {
     /// ascending offset, the position at which each record was last changed.
     pub(crate) fn load_text(&self, row: &CollectionRow, view: &mut View, positions: &[(u32, u64)]) {
         let (mut segments, mut seen) = (Vec::new(), Bitmap::new());
-        let mut found = self.cache.read_text(self.store.epoch(), row.id);
+        let mut found = self.cache.read_text(self.store.epoch(), row);
         found.sort_by_key(|segment| std::cmp::Reverse(segment.position()));
         for segment in found {
             let is_ahead = segment.position() > view.position();

@@ -5,6 +5,7 @@
 pub(crate) mod block;
 pub(crate) mod dirty;
 pub(crate) mod eviction;
+mod fork;
 pub(crate) mod handle;
 pub(crate) mod index_builds;
 pub(crate) mod load;

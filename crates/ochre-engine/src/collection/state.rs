@@ -63,6 +63,12 @@ impl CollectionState {
         }
     }
 
+    /// A collection that is in memory already.
+    pub(crate) fn with_view(row: &CollectionRow, view: View) -> Self {
+        let state = Mutex::new(State::Ready(VecDeque::from([Arc::new(view)])));
+        Self { state, ..Self::new(row) }
+    }
+
     /// What splits documents into terms, as the row declares it: made once, since stop words take time to read.
     pub(crate) fn analyzer(&self, row: &CollectionRow) -> Arc<Analyzer> {
         let declared = declared_analyzer(row);

@@ -386,11 +386,19 @@ impl Indexing {
                 self.collections.note_freed();
                 continue;
             }
+            let is_shared = self.collections.is_graph_shared(loaded.number, &graph);
             let threads = self.admission.threads(threads(hnsw));
             // A vector that cannot be read stays among the unindexed vectors; it is not tried twice.
             let unindexed = view.live().and_not(view.in_graph()).and_not(&tried);
             let uncoded: Vec<u32> =
                 unindexed.iter().filter(|offset| !view.is_coded(*offset)).take(CODE_AT_ONCE).collect();
+            if is_shared && (!uncoded.is_empty() || graph.linked().len() < graph.len()) {
+                // What is added is of this collection only, and the graph is a fork's as well.
+                if !self.take_own_copy(loaded, &graph, graph.len() + uncoded.len(), hnsw) {
+                    return Ok(());
+                }
+                continue;
+            }
             let lacks_room = graph.capacity() - graph.len() < uncoded.len();
             let is_to_move = is_movable && !graph.is_empty() && self.is_large_to_build(&graph, lacks_room);
             if is_to_move && graph.linked().len() == graph.len() {
@@ -434,6 +442,15 @@ impl Indexing {
         }
     }
 
+    /// Lets a collection have a graph of its own with room for so many nodes, instead of one that it shares with forks;
+    /// `false` if it has another by now.
+    fn take_own_copy(
+        &self, loaded: &CollectionState, graph: &Arc<Graph>, nodes: usize, hnsw: &HnswConfiguration,
+    ) -> bool {
+        let copy = graph.copied(Graph::capacity_for(nodes, hnsw.resize_factor).max(graph.capacity()));
+        replace(loaded, graph, &Arc::new(copy))
+    }
+
     /// Whether so much of a graph lies on the heap, or would once it has grown, that it had better lie in a file.
     fn is_large_to_build(&self, graph: &Graph, has_to_grow: bool) -> bool {
         let heap_max = self.collections.memory_limit() / BUILDING_SHARE;
@@ -467,7 +484,16 @@ impl Indexing {
         &self, loaded: &CollectionState, row: &CollectionRow, all: bool, context: &Context<'_>,
     ) -> Result<(), Failure> {
         let Some(view) = loaded.view() else { return Ok(()) };
-        let Some(graph) = view.graph().cloned() else { return Ok(()) };
+        let Some(mut graph) = view.graph().cloned() else { return Ok(()) };
+        if self.collections.is_graph_shared(loaded.number, &graph) {
+            let snapshot = self.dirty.index_state(loaded.number).snapshot;
+            let is_finished = graph.unsearched() == 0 && graph.len() <= snapshot + graph.len() / SNAPSHOT_SHARE;
+            if is_finished || !self.take_own_copy(loaded, &graph, graph.len(), row.schema.hnsw()) {
+                return self.write_records_if_stale(loaded, row, all, context);
+            }
+            let Some(own) = loaded.view().and_then(|view| view.graph().cloned()) else { return Ok(()) };
+            graph = own;
+        }
         self.repair(loaded, &view, row.schema.hnsw(), &graph, all, context)?;
         let remembered = self.dirty.index_state(loaded.number);
         let fresh = graph.len() - remembered.snapshot.min(graph.len());
@@ -534,10 +560,13 @@ impl Indexing {
         if graph.unchecked() > 0 {
             graph.search_weakly_linked_again();
         }
-        let header =
-            SnapshotHeader { epoch: self.store.epoch(), collection: row.id.into_bytes(), position: view.position() };
+        let header = SnapshotHeader {
+            epoch: self.store.epoch(),
+            collection: row.family.into_bytes(),
+            position: view.position(),
+        };
         let capacity = Graph::capacity_for(graph.linked().len(), row.schema.hnsw().resize_factor);
-        match self.cache.write(&header, graph, capacity) {
+        match self.cache.write(row.id, &header, graph, capacity) {
             Ok(()) => self.dirty.update_index_state(row.number, |remembered| remembered.snapshot = graph.len()),
             Err(error) => {
                 tracing::warn!(collection = row.name, %error, "could not write a graph snapshot; the next start rebuilds the graph")
@@ -560,7 +589,7 @@ impl Indexing {
         if !is_written || graph.linked().len() != graph.len() {
             return None;
         }
-        Some(self.cache.read(self.store.epoch(), row.id, graph.parameters())?.graph)
+        Some(self.cache.read(self.store.epoch(), row, graph.parameters())?.graph)
     }
 
     /// Writes the snapshots of all graphs and records that changed since theirs.

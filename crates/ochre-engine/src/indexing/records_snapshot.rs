@@ -95,8 +95,8 @@ impl Indexing {
             changed.push((record.offset, record.position));
             ControlFlow::Continue(())
         })?;
-        let header = SnapshotHeader { epoch: self.store.epoch(), collection: row.id.into_bytes(), position };
-        let written = self.cache.write_records(&header, &snapshot.view, &changed);
+        let header = SnapshotHeader { epoch: self.store.epoch(), collection: row.family.into_bytes(), position };
+        let written = self.cache.write_records(row.id, &header, &snapshot.view, &changed);
         // Nobody commits while reading.
         drop(snapshot);
         // If it failed it is tried again when as much has changed once more.

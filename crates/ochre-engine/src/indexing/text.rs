@@ -100,7 +100,7 @@ impl Indexing {
     ) -> Result<bool, Error> {
         let reader = self.store.read()?;
         let Some(head) = reader.head(row.number)? else { return Ok(false) };
-        let (epoch, collection) = (self.store.epoch(), row.id.into_bytes());
+        let (epoch, collection) = (self.store.epoch(), row.family.into_bytes());
         let header = TextHeader { epoch, collection, position: head.position };
         let analyzer = self.collections.analyzer(row);
         let mut builder = TextBuilder::new(Arc::clone(&analyzer));
@@ -108,7 +108,7 @@ impl Indexing {
             let first = builder.first().unwrap_or(0);
             let full = std::mem::replace(builder, TextBuilder::new(Arc::clone(&analyzer)));
             let bytes = full.finish(&header);
-            self.cache.write_text(&header, first, bytes).map(|segment| segments.push(Arc::new(segment)))
+            self.cache.write_text(row.id, &header, first, bytes).map(|segment| segments.push(Arc::new(segment)))
         };
         let offsets: Vec<u32> = offsets.iter().collect();
         let mut failed = None;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use ochre_store::{Change, CollectionNumber, Committed, Observer};
+use ochre_store::{Change, CollectionNumber, CollectionRow, Committed, Observer};
 use uuid::Uuid;
 
 use crate::collection::Collections;
@@ -75,6 +75,12 @@ impl Observer for Publisher {
     fn relocated(&self, moved: &[CollectionNumber]) {
         if let Some(collections) = self.collections.upgrade() {
             moved.iter().for_each(|number| collections.dirty.mark_moved(*number));
+        }
+    }
+
+    fn forked(&self, source: &CollectionRow, fork: &CollectionRow) {
+        if let Some(collections) = self.collections.upgrade() {
+            collections.begin_fork(source, fork);
         }
     }
 

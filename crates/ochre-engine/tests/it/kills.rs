@@ -69,6 +69,10 @@ fn indebted(home: &Path, target: &Path) -> Oracle {
     let run = |job: &str| drop(run(&database, job));
     for round in 0..150 {
         step(&tests, &mut oracle, generator.operation(60));
+        if round == 90 {
+            // Its records are to be merged with those that it shared.
+            tests.fork("passing-fork").unwrap();
+        }
         match round {
             50 => run("index-sync"),
             60 | 100 => run("backup"),
@@ -83,7 +87,9 @@ fn indebted(home: &Path, target: &Path) -> Oracle {
     let embeddings = (0..200).map(|number| [number as f32, 1.0]);
     let documents = (0..200).map(|number| format!("{number} ").repeat(500));
     passing.add(NewRecords::new(ids, embeddings).documents(documents)).unwrap();
-    database.delete_collection_in("default_tenant", "default_database", "passing").unwrap();
+    for name in ["passing", "passing-fork"] {
+        database.delete_collection_in("default_tenant", "default_database", name).unwrap();
+    }
     drop(tests);
     database.close();
     let stray = home.join("cache/00000000-0000-4000-8000-000000000000");

@@ -8,6 +8,7 @@ mod damage;
 mod erasure;
 mod extensions;
 mod faults;
+mod forks;
 mod formats;
 mod graph;
 mod hostile_backups;

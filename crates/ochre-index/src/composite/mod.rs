@@ -143,6 +143,11 @@ impl View {
         self.indexes.retain(|index| index.shape.id != id || !which(index.generation));
     }
 
+    /// Removes every index.
+    pub fn clear_indexes(&mut self) {
+        self.indexes.clear();
+    }
+
     /// Lets a build of an index be named as `shape` is, and be hidden from queries or not.
     pub fn describe_index(&mut self, shape: &Arc<IndexShape>, generation: u64, is_hidden: bool) {
         if let Some(index) = self.index_mut(shape.id, generation) {

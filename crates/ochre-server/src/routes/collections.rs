@@ -8,7 +8,8 @@ use ochre_engine::schema::{InvalidSchema, doubled_member};
 use ochre_engine::{Alteration, CollectionOptions, CollectionRow, Database, Page, Resource};
 use ochre_extension::{Access, Description, Parameter as P, Permission, Target};
 use ochre_wire::{
-    Collection, CreateCollectionPayload, CreateOptions, UpdateCollectionPayload, create_options, shown_metadata,
+    Collection, CreateCollectionPayload, CreateOptions, ForkCollectionPayload, ForkCount, UpdateCollectionPayload,
+    create_options, shown_metadata,
 };
 use serde_json::{Value as Json_, json};
 use uuid::Uuid;
@@ -85,6 +86,25 @@ pub(super) fn operations() -> Vec<Served> {
                 Access::Scope(Permission::CollectionWrite),
             ),
             delete,
+        ),
+        Served::new(
+            Description::post(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork",
+                "Fork a collection: make another one with its records, without copying them",
+                Access::Scope(Permission::CollectionWrite),
+            )
+            .takes("ForkCollectionPayload")
+            .answers(200, "Collection"),
+            fork,
+        ),
+        Served::new(
+            Description::get(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork_count",
+                "Count the collections that a collection shares its origin with: forks, their forks, and their source",
+                Access::Scope(Permission::CollectionRead),
+            )
+            .answers(200, "ForkCount"),
+            fork_count,
         ),
         Served::new(
             Description::get(
@@ -285,6 +305,35 @@ async fn update(
         };
         collection.alter(alteration).map_err(not_found_as(&path))?;
         Ok(Json(json!({})))
+    })
+    .await
+}
+
+async fn fork(
+    State(app): State<App>, caller: Caller, Path(path): Path<CollectionPath>, body: JsonBytes,
+) -> Result<Json<Collection>, ApiError> {
+    let counting = caller.count_collections().await;
+    app.run(move |database| {
+        let _counting = counting;
+        let ForkCollectionPayload { new_name } = body.parse()?;
+        let source = collection(database, &path)?;
+        let name = source.info().map_err(not_found_as(&path))?.name.clone();
+        // Whoever may not read its records must not get them in another collection.
+        caller.check(Permission::RecordRead, &path.tenant, &path.database, &name)?;
+        caller.check(Permission::CollectionWrite, &path.tenant, &path.database, &new_name)?;
+        ochre_engine::model::check_collection_name(&new_name)
+            .map_err(|error| ApiError::invalid(format!("Validation error: new_name: {error}")))?;
+        caller.check_collections(database, &path.tenant, &path.database, &new_name)?;
+        let fork = source.fork(&new_name).map_err(not_found_as(&path))?;
+        Ok(Json(shown(&*fork.info()?)))
+    })
+    .await
+}
+
+async fn fork_count(State(app): State<App>, Path(path): Path<CollectionPath>) -> Result<Json<ForkCount>, ApiError> {
+    app.run(move |database| {
+        let count = collection(database, &path)?.fork_count().map_err(not_found_as(&path))?;
+        Ok(Json(ForkCount { count }))
     })
     .await
 }

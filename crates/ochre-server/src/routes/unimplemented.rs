@@ -4,30 +4,15 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use ochre_extension::{Access, Description, Permission};
-use ochre_wire::ForkCollectionPayload;
 use serde_json::{Value as Json_, json};
 
 use super::served::Served;
 use crate::app::App;
-use crate::body::JsonBytes;
 use crate::error::ApiError;
 use crate::paths::{CollectionPath, collection};
 
 pub(super) fn operations() -> Vec<Served> {
     vec![
-        Served::new(Description::post(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork",
-        "Fork a collection; not implemented yet",
-        Access::Scope(Permission::CollectionWrite),
-    )
-    .takes("ForkCollectionPayload")
-    .answers(501, "object"), fork),
-        Served::new(Description::get(
-        "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork_count",
-        "Count the forks of a collection; not implemented yet",
-        Access::Scope(Permission::CollectionRead),
-    )
-    .answers(501, "object"), fork_count),
         Served::new(Description::get(
         "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/indexing_status",
         "Get how much of a collection is indexed",
@@ -51,19 +36,6 @@ pub(super) fn operations() -> Vec<Served> {
     )
     .answers(501, "object"), functions),
     ]
-}
-
-async fn fork(body: JsonBytes) -> Result<Json<Json_>, ApiError> {
-    body.parse::<ForkCollectionPayload>()?;
-    Err(ApiError::unimplemented(
-        "fork is not served by this version: create a collection and copy the records with get() and add()",
-    ))
-}
-
-async fn fork_count() -> Result<Json<Json_>, ApiError> {
-    Err(ApiError::unimplemented(
-        "fork_count is not served by this version: no collection has copies, since fork is not served",
-    ))
 }
 
 /// Every write is visible at once; indexing only changes how fast it is found.

@@ -7,14 +7,14 @@
 //!
 //! Not here: making a database out of such copies (`restore`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::checksums;
 use super::connection::{DATABASE_FILE, SEGMENTS_FOLDER, connect, first_rowid, read_meta};
-use super::records::decode_offsets;
+use super::layers::{ChangedLayers, LayerNumber, Progress, referred_blocks, rowids};
 use super::segment_rows::segment_rows;
 use super::store::SqliteStore;
 use crate::error::{Error, Result};
@@ -24,6 +24,8 @@ use crate::store::{CollectionNumber, CopiedCollection, CopiedFile, Copy};
 
 /// The tables that an increment holds whole.
 pub(super) const CATALOG: [&str; 4] = ["tenants", "databases", "collections", "catalog_log"];
+/// The same, of which increments of older versions may have none.
+pub(super) const NEWER: [&str; 3] = ["jobs", "layers", "merged_layers"];
 
 impl SqliteStore {
     pub(super) fn copy_whole_into(&self, folder: &Path) -> Result<Copy> {
@@ -65,8 +67,8 @@ impl SqliteStore {
             describe(&transaction).map_err(&failed)?
         };
         let vectors = self.write_increment(&transaction, before, &copy).map_err(&failed)?;
-        for (collection, ids) in vectors {
-            self.write_vectors(&transaction, collection, &ids)?;
+        for (layer, ids) in vectors {
+            self.write_vectors(&transaction, layer, &ids)?;
         }
         transaction.commit().map_err(&failed)?;
         drop(connection);
@@ -77,12 +79,14 @@ impl SqliteStore {
     /// Writes everything but vectors; which new vectors there are.
     fn write_increment(
         &self, connection: &Connection, before: &Copy, now: &Copy,
-    ) -> rusqlite::Result<BTreeMap<CollectionNumber, Vec<u64>>> {
+    ) -> rusqlite::Result<BTreeMap<LayerNumber, Vec<u64>>> {
         for table in CATALOG {
             connection.execute_batch(&format!("CREATE TABLE increment.{table} AS SELECT * FROM main.{table}"))?;
         }
-        // Schedules that were changed by hand.
-        connection.execute_batch("CREATE TABLE increment.jobs AS SELECT * FROM main.jobs")?;
+        // Schedules that were changed by hand, and what increments of older versions do not have.
+        for table in NEWER {
+            connection.execute_batch(&format!("CREATE TABLE increment.{table} AS SELECT * FROM main.{table}"))?;
+        }
         // With their definitions: they may be newer than what the increment is applied to.
         connection.execute_batch("CREATE TABLE increment.definitions (name TEXT, sql TEXT)")?;
         for table in extension::tables(connection, "main")? {
@@ -96,6 +100,7 @@ impl SqliteStore {
         }
         connection.execute_batch(
             "CREATE TABLE increment.meta AS SELECT * FROM main.meta WHERE key IN ('next_vector_id', 'commits');
+             INSERT INTO increment.meta SELECT 'last_number', seq FROM main.sqlite_sequence WHERE name = 'collections';
              CREATE TABLE increment.touched (rowid INTEGER PRIMARY KEY);
              CREATE TABLE increment.whole (collection INTEGER PRIMARY KEY);
              CREATE TABLE increment.vectors (
@@ -104,13 +109,16 @@ impl SqliteStore {
         )?;
         let positions: HashMap<CollectionNumber, u64> =
             before.collections.iter().map(|collection| (collection.number, collection.position)).collect();
-        for collection in &now.collections {
-            let since = positions.get(&collection.number).copied().unwrap_or(0);
-            if since == collection.position && positions.contains_key(&collection.number) {
-                continue;
-            }
-            self.touch(connection, collection, since)?;
-        }
+        let progress: Vec<Progress> = now
+            .collections
+            .iter()
+            .map(|CopiedCollection { number, position, .. }| Progress {
+                collection: *number,
+                since: positions.get(number).copied(),
+                position: *position,
+            })
+            .collect();
+        touch(connection, &ChangedLayers::since(connection, before.position, &progress)?)?;
         connection.execute_batch(
             "INSERT INTO increment.records
                  SELECT r.rowid, r.* FROM increment.touched t JOIN main.records r ON r.rowid = t.rowid",
@@ -118,45 +126,27 @@ impl SqliteStore {
         let mut statement = connection
             .prepare("SELECT collection, vector_id FROM increment.records WHERE vector_id >= ?1 ORDER BY 2")?;
         let mut rows = statement.query([before.next_vector_id.cast_signed()])?;
-        let mut vectors: BTreeMap<CollectionNumber, Vec<u64>> = BTreeMap::new();
+        let mut vectors: BTreeMap<LayerNumber, Vec<u64>> = BTreeMap::new();
         while let Some(row) = rows.next()? {
             vectors.entry(row.get(0)?).or_default().push(row.get::<_, i64>(1)?.cast_unsigned());
         }
         Ok(vectors)
     }
 
-    /// Notes which records of a collection were touched after a position: all, if the log no longer says.
-    fn touch(&self, connection: &Connection, collection: &CopiedCollection, since: u64) -> rusqlite::Result<()> {
-        let base = first_rowid(collection.number);
-        let mut statement = connection
-            .prepare_cached("SELECT offsets FROM log WHERE collection = ?1 AND position > ?2 AND position <= ?3")?;
-        let span = params![collection.number, since.cast_signed(), collection.position.cast_signed()];
-        let entries = statement.query_map(span, |row| row.get::<_, Vec<u8>>(0))?;
-        let entries = entries.collect::<rusqlite::Result<Vec<_>>>()?;
-        if Some(entries.len() as u64) != collection.position.checked_sub(since) {
-            connection.execute("INSERT INTO increment.whole VALUES (?1)", [collection.number])?;
-            connection.execute(
-                "INSERT OR IGNORE INTO increment.touched SELECT rowid FROM main.records WHERE rowid BETWEEN ?1 AND ?2",
-                params![base, base + i64::from(u32::MAX)],
-            )?;
-            return Ok(());
-        }
-        let mut statement = connection.prepare_cached("INSERT OR IGNORE INTO increment.touched VALUES (?1)")?;
-        for offset in entries.iter().flat_map(|entry| decode_offsets(entry)) {
-            statement.execute([base + i64::from(offset)])?;
-        }
-        Ok(())
-    }
-
-    /// Copies the vectors of these ids, ascending, of one collection.
-    fn write_vectors(&self, connection: &Connection, collection: CollectionNumber, ids: &[u64]) -> Result<()> {
+    /// Copies the vectors of these ids, ascending, which the rows of one layer refer to.
+    fn write_vectors(&self, connection: &Connection, layer: LayerNumber, ids: &[u64]) -> Result<()> {
         let damaged = |reason: String| Error::Corrupt { path: self.path.with_file_name(SEGMENTS_FOLDER), reason };
         let failed = self.error("copy changes");
         let mut statement = connection
             .prepare("INSERT OR IGNORE INTO increment.vectors VALUES (?1, ?2, ?3, ?4, ?5)")
             .map_err(&failed)?;
-        let mut found = 0;
-        for block in self.segments.load_blocks(collection, &self.segments.find_blocks(collection)) {
+        let mut found = HashSet::new();
+        let numbers = referred_blocks(connection, layer).map_err(&failed)?;
+        let found_blocks = numbers.into_iter().flat_map(|number| {
+            let blocks = self.segments.load_blocks(number, &self.segments.find_blocks(number));
+            blocks.into_iter().map(move |block| (number, block))
+        });
+        for (number, block) in found_blocks {
             let (block_ids, mut rows) = (block.ids(), Vec::new());
             for (row, id) in block_ids.iter().enumerate() {
                 if ids.binary_search(id).is_ok() {
@@ -168,18 +158,35 @@ impl SqliteStore {
                 let Ok(values) = block.row(row) else { continue };
                 let (dimension, norm) = (u32::try_from(values.len()).unwrap_or(0), f64::from(block.norms()[row]));
                 let data: &[u8] = bytemuck::cast_slice(values);
-                let params = params![id.cast_signed(), collection, dimension, norm, data];
-                found += statement.execute(params).map_err(&failed)?;
+                let params = params![id.cast_signed(), number, dimension, norm, data];
+                // It may be there already: rows of several layers can refer to it.
+                statement.execute(params).map_err(&failed)?;
+                found.insert(id);
             }
         }
-        if found != ids.len() {
-            return Err(damaged(format!(
-                "{} new vectors of collection {collection} cannot be read",
-                ids.len() - found
-            )));
+        if found.len() != ids.len() {
+            return Err(damaged(format!("{} new vectors of layer {layer} cannot be read", ids.len() - found.len())));
         }
         Ok(())
     }
+}
+
+/// Notes the rows that changed.
+fn touch(connection: &Connection, changed: &ChangedLayers) -> rusqlite::Result<()> {
+    for layer in &changed.whole {
+        connection.execute("INSERT INTO increment.whole VALUES (?1)", [layer])?;
+        connection.execute(
+            "INSERT OR IGNORE INTO increment.touched SELECT rowid FROM main.records WHERE rowid BETWEEN ?1 AND ?2",
+            rowids(*layer),
+        )?;
+    }
+    let mut statement = connection.prepare_cached("INSERT OR IGNORE INTO increment.touched VALUES (?1)")?;
+    for (layer, offsets) in changed.touched.iter().filter(|(layer, _)| !changed.whole.contains(layer)) {
+        for offset in offsets {
+            statement.execute([first_rowid(*layer) + i64::from(*offset)])?;
+        }
+    }
+    Ok(())
 }
 
 /// The increment's file name.

@@ -10,15 +10,15 @@ use uuid::Uuid;
 use super::connection::{Failure, new_epoch, not_found, read_meta, write_meta};
 use crate::error::{Error, Resource};
 use crate::store::{
-    Alteration, CollectionNumber, CollectionRow, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, Head, NewCollection,
-    Page, Tenant,
+    Alteration, COLLECTIONS_MAX, CollectionNumber, CollectionRow, DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, Head,
+    NO_NUMBER_LEFT, NewCollection, Page, Tenant,
 };
 
 type Sqlite<T> = rusqlite::Result<T>;
 /// A catalog change either fails by itself (the name is taken) or because SQLite failed.
 type Changed<T> = Result<T, Failure>;
 
-const COLUMNS: &str = "number, id, tenant, database, name, metadata, schema, dimension, declaration";
+const COLUMNS: &str = "number, id, tenant, database, name, metadata, schema, dimension, declaration, family";
 
 pub(super) fn log(connection: &Connection, operation: &str, subject: &str) -> Sqlite<()> {
     let mut statement = connection.prepare_cached("INSERT INTO catalog_log (operation, subject) VALUES (?1, ?2)")?;
@@ -115,8 +115,8 @@ pub(super) fn create_collection(connection: &Connection, new: &NewCollection) ->
     let metadata = new.metadata.as_ref().map(Metadata::to_text);
     let (schema, declaration) = (new.schema.to_text(), declaration_text(new.declaration.as_ref()));
     statement.execute(params![id.as_bytes(), new.tenant, new.database, new.name, metadata, schema, declaration])?;
-    let number = u32::try_from(connection.last_insert_rowid()).ok().filter(|number| *number < 1 << 31);
-    let number = number.ok_or_else(|| Error::Limit("a database makes at most 2³¹ collections in its life".into()))?;
+    let number = u32::try_from(connection.last_insert_rowid()).ok().filter(|number| *number < COLLECTIONS_MAX);
+    let number = number.ok_or_else(|| Error::Limit(NO_NUMBER_LEFT.into()))?;
     log(connection, "create_collection", &id.to_string())?;
     Ok(CollectionRow {
         number,
@@ -128,6 +128,7 @@ pub(super) fn create_collection(connection: &Connection, new: &NewCollection) ->
         declaration: new.declaration.clone().map(Arc::new),
         schema: new.schema.clone(),
         dimension: None,
+        family: id,
     })
 }
 
@@ -150,6 +151,7 @@ fn collection_row(row: &Row<'_>) -> Sqlite<CollectionRow> {
         name: row.get(4)?,
         metadata: metadata.map_err(|error| bad(5, error.to_string()))?,
         declaration: declaration.map_err(|error| bad(8, error.to_string()))?.map(Arc::new),
+        family: row.get::<_, Option<[u8; 16]>>(9)?.map_or(uuid(row, 1)?, Uuid::from_bytes),
         schema: IndexSchema::from_text(&schema).map_err(|error| bad(6, error.to_string()))?,
         dimension: row.get::<_, Option<u32>>(7)?.map(|dimension| dimension as usize),
     })
@@ -184,6 +186,14 @@ pub(super) fn all_collections(connection: &Connection) -> Sqlite<Vec<CollectionR
     let mut statement =
         connection.prepare_cached(&format!("SELECT {COLUMNS} FROM collections WHERE deleted = 0 ORDER BY number"))?;
     statement.query_map([], collection_row)?.collect()
+}
+
+/// The collections that descend from one, itself among them if it is there still.
+pub(super) fn family(connection: &Connection, family: Uuid) -> Sqlite<Vec<CollectionRow>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM collections WHERE ifnull(family, id) = ?1 AND deleted = 0 ORDER BY number"
+    ))?;
+    statement.query_map([family.as_bytes()], collection_row)?.collect()
 }
 
 pub(super) fn count_collections(connection: &Connection, tenant: &str, database: &str) -> Sqlite<u64> {

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::store::{CollectionNumber, LOG_ENTRIES_HELD_FOR_SNAPSHOT_MAX, LOG_ENTRIES_HELD_MAX, LOG_ENTRIES_KEPT};
 
 /// Who holds the log for snapshots of collections.
-const SNAPSHOTS: &str = "snapshots";
+pub(super) const SNAPSHOTS: &str = "snapshots";
 
 /// Entries of a collection that nobody needs any more.
 pub(super) struct Prunable {

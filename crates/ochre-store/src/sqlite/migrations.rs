@@ -9,13 +9,13 @@ use crate::error::{Error, Result};
 use crate::store::{DEFAULT_DATABASE, DEFAULT_TENANT};
 
 /// The version of the tables, kept in `PRAGMA user_version`.
-pub const SCHEMA_VERSION: i64 = 4;
+pub const SCHEMA_VERSION: i64 = 5;
 
 /// Marks the file as ours: "OCHR".
 pub(super) const APPLICATION_ID: i64 = 0x4F43_4852;
 
 /// One script per version; script `n` brings version `n` to `n + 1`.
-pub(crate) const SCRIPTS: [&str; SCHEMA_VERSION as usize] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4];
+pub(crate) const SCRIPTS: [&str; SCHEMA_VERSION as usize] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
 
 const VERSION_1: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -83,6 +83,17 @@ const VERSION_3: &str = "ALTER TABLE collections ADD COLUMN declaration TEXT;";
 /// What the head file is compared with: how many transactions there were, the epoch before the last reset, and whether
 /// every page has a checksum.
 const VERSION_4: &str = "INSERT INTO meta VALUES ('transactions', 0), ('previous_epoch', 0), ('checksums', 0);";
+
+/// Forks: the layer that a collection writes to (its own number if absent), the collection that it and its forks descend
+/// from (itself if absent), and what lies below which layer.
+const VERSION_5: &str = "
+ALTER TABLE collections ADD COLUMN layer INTEGER;
+ALTER TABLE collections ADD COLUMN family BLOB;
+CREATE TABLE layers (
+    number INTEGER PRIMARY KEY, base INTEGER, first_offset INTEGER NOT NULL, rewritten_at INTEGER NOT NULL
+);
+CREATE TABLE merged_layers (number INTEGER PRIMARY KEY, layer INTEGER NOT NULL);
+";
 
 /// Brings the tables to the current version, in one transaction.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {

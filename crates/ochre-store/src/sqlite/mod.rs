@@ -14,10 +14,12 @@ pub(crate) mod checksums;
 pub(crate) mod connection;
 mod idempotency;
 mod jobs;
+mod layer_upkeep;
+pub(crate) mod layers;
 mod log;
 pub(crate) mod migrations;
 pub(crate) mod open;
-mod reader;
+pub(crate) mod reader;
 mod records;
 mod restore;
 pub(crate) mod segment_rows;
@@ -28,6 +30,7 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -41,8 +44,8 @@ use crate::error::{Error, Result};
 use crate::extension::{self, TableWork};
 use crate::report::Report;
 use crate::store::{
-    Alteration, CollectionNumber, CollectionRow, Copy, DatabaseRow, Debt, NewCollection, Observer, Operation, Outcome,
-    Page, Reader, Statistics, Store, Tenant, Upkeep, Write,
+    Alteration, CollectionNumber, CollectionRow, Copy, DatabaseRow, Debt, HeldByForks, NewCollection, Observer,
+    Operation, Outcome, Page, Reader, Statistics, Store, Tenant, Upkeep, Write,
 };
 
 impl Store for SqliteStore {
@@ -86,6 +89,21 @@ impl Store for SqliteStore {
 
     fn create_collection(&self, new: NewCollection) -> Result<CollectionRow> {
         self.change_catalog(|transaction| catalog::create_collection(transaction, &new))
+    }
+
+    fn fork_collection(&self, source: Uuid, name: &str) -> Result<CollectionRow> {
+        self.fork(source, name)
+    }
+
+    fn family(&self, family: Uuid) -> Result<Vec<CollectionRow>> {
+        self.reader()?.query_rows("list forks", |connection| catalog::family(connection, family))
+    }
+
+    fn held_by_forks(&self) -> Result<Vec<HeldByForks>> {
+        if !self.has_forks.load(Ordering::Acquire) {
+            return Ok(Vec::new());
+        }
+        self.cold_read("look for what forks hold", layer_upkeep::held_by_forks)
     }
 
     fn collection(&self, tenant: &str, database: &str, name: &str) -> Result<Option<CollectionRow>> {

@@ -18,6 +18,7 @@ use super::connection::{
     BUSY_PATIENCE, DATABASE_FILE, SEGMENTS_FOLDER, connect, count_transaction, name_database, new_epoch, now,
     read_meta, write_meta,
 };
+use super::layers;
 use super::migrations::{self, APPLICATION_ID, SCHEMA_VERSION};
 use super::segment_rows::segment_rows;
 use super::state::{Heads, Wait, Writer};
@@ -258,6 +259,7 @@ impl SqliteStore {
         reserve.renew(free_bytes(directory));
         let epoch = read_meta(&connection, "epoch").map_err(sqlite)?.cast_unsigned();
         let has_checksums = read_meta(&connection, "checksums").map_err(sqlite)? == 1;
+        let has_forks = layers::has_forks(&connection).map_err(sqlite)?;
         let writer = Writer::new(connection).map_err(sqlite)?;
         let (transactions, next_vector_id) = (writer.transactions(), writer.next_vector_id());
         let head = HeadFile::begin(&disk, directory, DatabaseHead { epoch, transactions, next_vector_id })?;
@@ -280,6 +282,7 @@ impl SqliteStore {
             quarantine,
             reserve,
             checksums: AtomicBool::new(has_checksums),
+            has_forks: AtomicBool::new(has_forks),
             _owner: owner,
         })
     }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use ochre_model::Metadata;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::connection::{first_rowid, offset_of};
+use super::layers::{DELETED, Layers};
 use crate::error::{Error, Result};
 use crate::resolve::{PutRecord, Rows, Stored};
 use crate::segments::Segments;
@@ -18,6 +19,7 @@ pub(super) struct TransactionRows<'a> {
     pub(super) path: &'a std::path::Path,
     pub(super) segments: &'a Segments,
     pub(super) collection: CollectionNumber,
+    pub(super) layers: &'a Layers,
     pub(super) position: u64,
     /// Vectors of earlier requests of the same group, which are in no segment yet.
     pub(super) staged: &'a dyn Fn(u64) -> Option<Vec<f32>>,
@@ -31,21 +33,22 @@ impl TransactionRows<'_> {
 
 impl Rows for TransactionRows<'_> {
     fn by_id(&mut self, id: &str) -> Result<Option<Stored>> {
-        let query = || -> rusqlite::Result<Option<Stored>> {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT rowid, id, vector_id, metadata, uri, document FROM records WHERE collection = ?1 AND id = ?2",
-            )?;
-            statement.query_row(params![self.collection, id], stored).optional()
-        };
-        query().map_err(|error| self.error(&error))
+        let columns = "rowid, vector_id, id, metadata, uri, document";
+        find_id(self.connection, self.layers, columns, id, stored).map_err(|error| self.error(&error))
     }
 
     fn by_offset(&mut self, offset: u32) -> Result<Option<Stored>> {
         let query = || -> rusqlite::Result<Option<Stored>> {
             let mut statement = self
                 .connection
-                .prepare_cached("SELECT rowid, id, vector_id, metadata, uri, document FROM records WHERE rowid = ?1")?;
-            statement.query_row([first_rowid(self.collection) + i64::from(offset)], stored).optional()
+                .prepare_cached("SELECT rowid, vector_id, id, metadata, uri, document FROM records WHERE rowid = ?1")?;
+            for layer in self.layers.at(offset) {
+                let mut rows = statement.query([first_rowid(layer.number) + i64::from(offset)])?;
+                if let Some(row) = rows.next()? {
+                    return if is_deleted(row)? { Ok(None) } else { stored(row).map(Some) };
+                }
+            }
+            Ok(None)
         };
         query().map_err(|error| self.error(&error))
     }
@@ -55,7 +58,8 @@ impl Rows for TransactionRows<'_> {
             return Ok(staged == vector);
         }
         // A vector that cannot be read is damaged; writing it again repairs it.
-        Ok(self.segments.vector_equals(self.collection, vector_id, vector).unwrap_or(false))
+        let equals = |blocks| self.segments.vector_equals(blocks, vector_id, vector);
+        Ok(self.layers.blocks().find_map(equals).unwrap_or(false))
     }
 
     fn changed_since(&mut self, position: u64) -> Result<Option<BTreeSet<u32>>> {
@@ -84,6 +88,33 @@ pub(super) fn changed_since(
     Ok((entries == head.saturating_sub(position)).then_some(changed))
 }
 
+/// Looks a record up by its id; `read` is given its row, with `columns` that begin with `rowid, vector_id`.
+pub(super) fn find_id<T>(
+    connection: &Connection, layers: &Layers, columns: &str, id: &str, read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Option<T>> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {columns} FROM records WHERE collection = ?1 AND id = ?2"))?;
+    for (index, layer) in layers.iter().enumerate() {
+        let mut rows = statement.query(params![layer.number, id])?;
+        let Some(row) = rows.next()? else { continue };
+        // It has the same id in every layer above, so what is there says that it was deleted.
+        let offset = i64::from(offset_of(row.get(0)?));
+        let mut deleted = connection.prepare_cached("SELECT 1 FROM records WHERE rowid = ?1")?;
+        for above in layers.above(index) {
+            if deleted.exists([first_rowid(above.number) + offset])? {
+                return Ok(None);
+            }
+        }
+        return read(row).map(Some);
+    }
+    Ok(None)
+}
+
+/// Whether a row, whose second column is the id of its vector, only says that the record below was deleted.
+pub(super) fn is_deleted(row: &Row<'_>) -> rusqlite::Result<bool> {
+    Ok(row.get::<_, i64>(1)? == DELETED)
+}
+
 fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
     let metadata = match row.get_ref(3)?.as_str_or_null()? {
         Some(text) => Some(
@@ -94,38 +125,48 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
     };
     Ok(Stored {
         offset: offset_of(row.get(0)?),
-        id: row.get(1)?,
-        vector_id: row.get::<_, i64>(2)?.cast_unsigned(),
+        id: row.get(2)?,
+        vector_id: row.get::<_, i64>(1)?.cast_unsigned(),
         metadata,
         uri: row.get(4)?,
         document: row.get(5)?,
     })
 }
 
-/// Inserts or updates the row of one record.
+/// Writes the row of one record into a collection's own layer.
 pub(super) fn put(
-    connection: &Connection, collection: CollectionNumber, offset: u32, vector_id: u64, position: u64, put: &PutRecord,
+    connection: &Connection, layers: &Layers, offset: u32, vector_id: u64, position: u64, put: &PutRecord,
 ) -> rusqlite::Result<()> {
-    let rowid = first_rowid(collection) + i64::from(offset);
+    let own = layers.own().number;
+    let rowid = first_rowid(own) + i64::from(offset);
     let (vector_id, position) = (vector_id.cast_signed(), position.cast_signed());
     let metadata = put.metadata.as_ref().map(Metadata::to_text);
-    if put.before.is_none() {
-        let mut statement = connection.prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
-        statement.execute(params![rowid, collection, put.id, vector_id, position, metadata, put.uri, put.document])?;
-    } else {
+    if put.before.is_some() {
         let mut statement = connection.prepare_cached(
             "UPDATE records SET vector_id = ?2, updated_at_position = ?3, metadata = ?4, uri = ?5, document = ?6
              WHERE rowid = ?1",
         )?;
-        statement.execute(params![rowid, vector_id, position, metadata, put.uri, put.document])?;
+        if statement.execute(params![rowid, vector_id, position, metadata, put.uri, put.document])? > 0 {
+            return Ok(());
+        }
+        // It lies in a layer below, which others read as well.
     }
-    Ok(())
+    let mut statement = connection.prepare_cached("INSERT INTO records VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+    statement.execute(params![rowid, own, put.id, vector_id, position, metadata, put.uri, put.document]).map(drop)
 }
 
-/// Deletes the row of one record.
-pub(super) fn delete(connection: &Connection, collection: CollectionNumber, offset: u32) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached("DELETE FROM records WHERE rowid = ?1")?;
-    statement.execute([first_rowid(collection) + i64::from(offset)]).map(drop)
+/// Deletes one record: its row in the collection's own layer, and what may be below is said to be deleted.
+pub(super) fn delete(connection: &Connection, layers: &Layers, offset: u32, position: u64) -> rusqlite::Result<()> {
+    let own = layers.own();
+    let rowid = first_rowid(own.number) + i64::from(offset);
+    if layers.is_single() || offset >= own.first_offset {
+        let mut statement = connection.prepare_cached("DELETE FROM records WHERE rowid = ?1")?;
+        return statement.execute([rowid]).map(drop);
+    }
+    // A blob is equal to no text, so the id is free again.
+    let mut statement =
+        connection.prepare_cached("INSERT OR REPLACE INTO records VALUES (?1, ?2, ?3, ?4, ?5, NULL, NULL, NULL)")?;
+    statement.execute(params![rowid, own.number, offset.to_be_bytes(), DELETED, position.cast_signed()]).map(drop)
 }
 
 /// Offsets as differences, seven bits a byte, low bits first.

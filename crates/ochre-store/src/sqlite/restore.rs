@@ -12,7 +12,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, params};
 
-use super::backup::CATALOG;
+use super::backup::{CATALOG, NEWER};
 use super::connection::{DATABASE_FILE, Failure, count_transaction, new_epoch, read_meta, rename_database, write_meta};
 use super::segment_rows::record_segments;
 use super::store::{SqliteOptions, SqliteStore};
@@ -103,9 +103,9 @@ impl SqliteStore {
         self.append_vectors(connection, next)?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
         replace_extensions(connection, &names, known)?;
-        // Increments of older versions have no schedules.
-        if definitions::definitions(connection, "increment")?.iter().any(|found| found.name == "jobs") {
-            replace_table(connection, "jobs")?;
+        let there = definitions::definitions(connection, "increment")?;
+        for table in NEWER.iter().filter(|table| there.iter().any(|found| found.name == **table)) {
+            replace_table(connection, table)?;
         }
         let mut weight = BTreeMap::new();
         for (collection, ids) in replace_rows(connection)? {
@@ -256,11 +256,12 @@ fn check_increment(connection: &Connection) -> std::result::Result<BTreeMap<Stri
     if let Some(name) = names.keys().find(|name| !crate::extension::is_name(name)) {
         return foreign(format!("the increment names an extension '{name}', which is no name of one"));
     }
-    let own = ["meta", "touched", "whole", "vectors", "records", "jobs", "definitions", "extensions"];
+    let own = ["meta", "touched", "whole", "vectors", "records", "definitions", "extensions"];
     for found in &found {
         let is_table = found.kind == "table" && found.sql.starts_with("CREATE TABLE ");
         let name = found.name.as_str();
         let is_known = CATALOG.contains(&name)
+            || NEWER.contains(&name)
             || own.contains(&name)
             || names.keys().any(|extension| name.strip_prefix(&**extension).is_some_and(|rest| rest.starts_with('_')));
         if !is_table || !is_known {
@@ -371,9 +372,12 @@ fn replace_rows(connection: &Connection) -> std::result::Result<BTreeMap<Collect
     }
     connection.execute_batch(
         "INSERT OR REPLACE INTO main.meta SELECT key, value FROM increment.meta
-         WHERE key IN ('next_vector_id', 'commits')",
+         WHERE key IN ('next_vector_id', 'commits');
+         UPDATE main.sqlite_sequence SET seq = max(seq, (
+             SELECT ifnull(max(value), 0) FROM increment.meta WHERE key = 'last_number')) WHERE name = 'collections'",
     )?;
-    let gone = "r.collection NOT IN (SELECT number FROM main.collections)
+    let gone = "r.collection NOT IN (
+             SELECT ifnull(layer, number) FROM main.collections UNION SELECT number FROM main.layers)
          OR r.rowid IN (SELECT rowid FROM increment.touched)
          OR r.collection IN (SELECT collection FROM increment.whole)";
     let mut statement = connection.prepare(&format!(

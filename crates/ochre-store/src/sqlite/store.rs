@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
+use uuid::Uuid;
 
 use super::connection::{connect, read_meta};
+use super::layers::{self, Forked};
 use super::state::{Heads, Ticket, Wait, Writer};
 use crate::block::Damage;
 use crate::disk::{Disk, RealDisk};
@@ -19,7 +21,7 @@ use crate::lock::Owner;
 use crate::quarantine::Quarantine;
 use crate::reserve::Reserve;
 use crate::segments::Segments;
-use crate::store::{Observer, Upkeep};
+use crate::store::{CollectionRow, Observer, Upkeep};
 
 /// Idle reader connections that are kept open.
 const IDLE_READERS_MAX: usize = 8;
@@ -84,6 +86,8 @@ pub struct SqliteStore {
     pub(super) reserve: Reserve,
     /// Whether every page of the database file has a checksum.
     pub(super) checksums: AtomicBool,
+    /// Whether any collection may have been forked; as long as none was, nobody looks layers up.
+    pub(super) has_forks: AtomicBool,
     /// Dropped last: the directory is free once everything is closed.
     pub(super) _owner: Owner,
 }
@@ -97,6 +101,19 @@ impl SqliteStore {
     /// Whether every page of the database file has a checksum; older files get them by [`Upkeep::FullVacuum`].
     pub fn has_checksums(&self) -> bool {
         self.checksums.load(Ordering::Relaxed)
+    }
+
+    /// Makes a fork; the observer is told before anybody writes to it or to its source.
+    pub(super) fn fork(&self, source: Uuid, name: &str) -> Result<CollectionRow> {
+        let mut writer = self.wait.lock(&self.writer);
+        // Before it can be seen by anybody.
+        self.has_forks.store(true, Ordering::Release);
+        let Forked { source, fork } =
+            self.change_catalog_with(&mut writer, |connection| layers::fork(connection, source, name))?;
+        if let Some(observer) = self.observer() {
+            observer.forked(&source, &fork);
+        }
+        Ok(fork)
     }
 
     /// Does what makes room on the disk; on a full one with the space that is kept aside for it.

@@ -1,12 +1,15 @@
 //! Steps of upkeep on the SQLite store: each short, each safe to kill anywhere.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::checksums;
-use super::connection::{Failure, connect, first_rowid, now, write_meta};
+use super::connection::{Failure, connect, now, write_meta};
+use super::layer_upkeep;
+use super::layers::{self, Layers};
 use super::log::Prunable;
 use super::state::{HeldByUpkeep, Writer};
 use super::store::SqliteStore;
@@ -18,6 +21,10 @@ use crate::store::{CollectionNumber, Debt, IDEMPOTENCY_SECONDS, Statistics, Upke
 const SWEEP_ROWS: i64 = 2_000;
 /// The same where no space is kept aside.
 const SWEEP_ROWS_WHEN_FULL: i64 = 100;
+/// Rows that one step moves into the layer below.
+const MERGED_ROWS: i64 = 1_000;
+/// Rows that one step removes because nobody reads them.
+const PURGED_ROWS: usize = 1_000;
 /// Log entries and idempotency keys that one step forgets.
 const PRUNE_ROWS: i64 = 500;
 /// Entries of the catalog's log that are kept.
@@ -31,7 +38,22 @@ impl SqliteStore {
             Upkeep::SweepDeleted => {
                 // On a full disk in steps whose log fits what there is.
                 let rows = if self.reserve.is_there() { SWEEP_ROWS } else { SWEEP_ROWS_WHEN_FULL };
-                self.change_quietly(|connection| sweep_deleted(connection, rows))
+                self.change_quietly(|connection| {
+                    layer_upkeep::sweep(connection, rows, |unread| {
+                        unread.iter().try_for_each(|blocks| self.note_dead(connection, &self.segments.weigh(*blocks)))
+                    })
+                })
+            }
+            Upkeep::MergeLayers => self.change_quietly(|connection| {
+                let Some((upper, base)) = layer_upkeep::mergeable(connection)? else { return Ok(false) };
+                let weight = layer_upkeep::merge(connection, &self.segments, upper, base, MERGED_ROWS)?;
+                self.note_dead(connection, &weight).map(|()| true)
+            }),
+            Upkeep::PurgeUnread => {
+                self.change_quietly(|connection| match layer_upkeep::purge(connection, &self.segments, PURGED_ROWS)? {
+                    Some(weight) => self.note_dead(connection, &weight).map(|()| true),
+                    None => Ok(false),
+                })
             }
             Upkeep::PruneLog => self.change_quietly(|connection| prune(self, connection)),
             Upkeep::Checkpoint { truncate } => self.checkpoint(truncate),
@@ -49,15 +71,21 @@ impl SqliteStore {
 
     /// Marks all vectors of a deleted collection dead.
     pub(super) fn mark_deleted(&self, connection: &Connection, collection: CollectionNumber) -> Result<(), Failure> {
-        let weight = self.segments.weigh_collection(collection);
-        for (number, bytes) in &weight {
+        // What it shares with forks stays until the last of them goes.
+        let own = Layers::of(connection, collection)?.own().clone();
+        Ok(own.blocks.iter().try_for_each(|blocks| self.note_dead(connection, &self.segments.weigh(*blocks)))?)
+    }
+
+    /// Counts bytes of segments as dead.
+    fn note_dead(&self, connection: &Connection, weight: &BTreeMap<u32, u64>) -> rusqlite::Result<()> {
+        for (number, bytes) in weight {
             connection.execute(
                 "UPDATE segments SET dead_bytes = dead_bytes + ?2 WHERE number = ?1",
                 params![number, bytes.cast_signed()],
             )?;
         }
         // If the transaction fails after this, a segment is compacted sooner than it need be.
-        self.segments.add_dead_bytes(&weight);
+        self.segments.add_dead_bytes(weight);
         Ok(())
     }
 
@@ -148,20 +176,8 @@ impl SqliteStore {
 
     fn compact_vectors(&self, dead_share_max: f64) -> Result<bool> {
         let Some(before) = self.segments.most_dead(dead_share_max) else { return Ok(false) };
-        let mut live = |collection| {
-            self.reader()?.query_rows("read vector ids", |connection| {
-                let mut statement = connection.prepare_cached(
-                    "SELECT vector_id FROM records WHERE rowid BETWEEN ?1 AND ?2
-                     AND EXISTS (SELECT 1 FROM collections WHERE number = ?3 AND deleted = 0)",
-                )?;
-                let base = first_rowid(collection);
-                let ids =
-                    statement.query_map(params![base, base + i64::from(u32::MAX), collection], |row| row.get(0))?;
-                let mut ids: Vec<u64> =
-                    ids.map(|id: rusqlite::Result<i64>| id.map(i64::cast_unsigned)).collect::<Result<_, _>>()?;
-                ids.sort_unstable();
-                Ok(ids)
-            })
+        let mut live = |blocks| {
+            self.reader()?.query_rows("read vector ids", |connection| layers::live_vectors(connection, blocks))
         };
         let next = self.known_transactions.load(Ordering::Acquire) + 1;
         let Some(mut pending) = self.segments.rewrite(before.number, next, &mut live)? else { return Ok(false) };
@@ -212,6 +228,7 @@ impl SqliteStore {
             Ok(Debt {
                 prunable_entries: entries + expired,
                 deleted_collections: count("SELECT count(*) FROM collections WHERE deleted = 1", &[])?,
+                has_mergeable_layers: layer_upkeep::mergeable(connection)?.is_some(),
             })
         })
     }
@@ -221,25 +238,6 @@ impl SqliteStore {
         self.readers.lock().clear();
         self.segments.drop_pages();
     }
-}
-
-/// Removes a slice of one deleted collection; whether anything was left to do.
-fn sweep_deleted(connection: &Connection, rows: i64) -> rusqlite::Result<bool> {
-    let mut statement = connection.prepare_cached("SELECT number FROM collections WHERE deleted = 1 LIMIT 1")?;
-    let Some(number) = statement.query_row([], |row| row.get::<_, CollectionNumber>(0)).optional()? else {
-        return Ok(false);
-    };
-    let base = first_rowid(number);
-    let mut statement = connection.prepare_cached(
-        "DELETE FROM records WHERE rowid IN (SELECT rowid FROM records WHERE rowid BETWEEN ?1 AND ?2 LIMIT ?3)",
-    )?;
-    let removed = statement.execute(params![base, base + i64::from(u32::MAX), rows])?;
-    if removed == 0 {
-        connection.execute("DELETE FROM log WHERE collection = ?1", [number])?;
-        connection.execute("DELETE FROM log_holds WHERE collection = ?1", [number])?;
-        connection.execute("DELETE FROM collections WHERE number = ?1", [number])?;
-    }
-    Ok(true)
 }
 
 /// Forgets a slice of what nobody needs any more; whether there may be more.

@@ -17,6 +17,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use uuid::Uuid;
 
 use super::connection::{BUSY_PATIENCE, Failure, connect, count_transaction, not_found, read_meta, write_meta};
+use super::layers::{self, Layer, LayerNumber, Layers};
 use super::records::{TransactionRows, encode_offsets};
 use super::segment_rows::{record_segments, segment_rows};
 use super::state::{Ticket, Writer};
@@ -60,6 +61,8 @@ struct Applied {
 struct Draft {
     collection: CollectionNumber,
     id: Uuid,
+    /// The layer that it wrote to.
+    layer: Layer,
     changes: Vec<Change>,
     vectors: Option<Vectors>,
     dead: Vec<u64>,
@@ -210,6 +213,7 @@ impl SqliteStore {
         writer.rows.insert(row.id, Arc::clone(&row));
         let head =
             catalog::head(connection, row.number)?.ok_or_else(|| not_found(Resource::Collection, write.collection))?;
+        let layers = self.layers_to_write(connection, row.number)?;
         let staged = |id| {
             let vectors = earlier.iter().filter_map(|applied| applied.draft.as_ref()?.vectors.as_ref());
             vectors.filter_map(|vectors| vectors.get(id)).map(<[f32]>::to_vec).next()
@@ -219,6 +223,7 @@ impl SqliteStore {
             path: &self.path,
             segments: &self.segments,
             collection: row.number,
+            layers: &layers,
             position: head.position,
             staged: &staged,
         };
@@ -229,7 +234,7 @@ impl SqliteStore {
         } else {
             outcome.position += 1;
             let next_vector_id = &mut writer.next_vector_id;
-            Some(apply_resolved(connection, &row, head, resolved, &write.operation, next_vector_id)?)
+            Some(apply_resolved(connection, &row, &layers, head, resolved, &write.operation, next_vector_id)?)
         };
         if let Some(key) = &write.idempotency {
             idempotency::store_outcome(connection, write.collection, key, &outcome)?;
@@ -250,7 +255,7 @@ impl SqliteStore {
                 continue;
             };
             let ids: Vec<u64> = (vectors.first_id..).take(vectors.norms.len()).collect();
-            let new = into_blocks(draft.collection, vectors.dimension, &ids, &vectors.norms, &vectors.values);
+            let new = into_blocks(draft.layer.number, vectors.dimension, &ids, &vectors.norms, &vectors.values);
             blocks.counts.push(new.len());
             blocks.blocks.extend(new);
         }
@@ -262,8 +267,11 @@ impl SqliteStore {
         })?;
         let mut weight: BTreeMap<u32, u64> = BTreeMap::new();
         for draft in applied.iter().filter_map(|applied| applied.draft.as_ref()) {
-            for (segment, bytes) in self.segments.dead_bytes_of(draft.collection, &draft.dead) {
-                *weight.entry(segment).or_default() += bytes;
+            // Vectors of the layers below are read by others.
+            for blocks in &draft.layer.blocks {
+                for (segment, bytes) in self.segments.dead_bytes_of(*blocks, &draft.dead) {
+                    *weight.entry(segment).or_default() += bytes;
+                }
             }
         }
         let connection = writer.connection.as_ref().expect("revived before the group began");
@@ -306,17 +314,36 @@ impl SqliteStore {
                 observer.committed(&committed);
             }
         }
-        if let Some(observer) = observer.filter(|_| !moved.is_empty()) {
-            observer.relocated(&moved);
-        }
+        self.tell_relocated(connection, &moved);
         Ok(())
     }
 
-    /// Commits the open transaction and makes its vectors visible; no reader comes in between. Which
-    /// collections' vectors lie elsewhere now.
+    /// The layers of a collection that is written to.
+    fn layers_to_write(&self, connection: &Connection, collection: CollectionNumber) -> rusqlite::Result<Layers> {
+        if self.has_forks.load(Ordering::Acquire) {
+            Layers::of(connection, collection)
+        } else {
+            Ok(Layers::single(collection))
+        }
+    }
+
+    /// Says which collections' vectors lie elsewhere now: those that lay in segments under these numbers.
+    fn tell_relocated(&self, connection: &Connection, moved: &[LayerNumber]) {
+        let Some(observer) = self.observer().filter(|_| !moved.is_empty()) else { return };
+        let readers = if self.has_forks.load(Ordering::Acquire) {
+            // If it cannot be read, they go on with the blocks they have.
+            layers::readers_of(connection, moved).unwrap_or_default().into_iter().collect()
+        } else {
+            moved.to_vec()
+        };
+        observer.relocated(&readers);
+    }
+
+    /// Commits the open transaction and makes its vectors visible; no reader comes in between. The numbers
+    /// under which vectors lie elsewhere now.
     pub(super) fn commit_and_publish(
         &self, connection: &Connection, pending: Pending, transactions: u64, next_vector_id: u64,
-    ) -> Result<Vec<CollectionNumber>, CommitError> {
+    ) -> Result<Vec<LayerNumber>, CommitError> {
         let _publishing = self.publishing.write();
         match connection.execute_batch("COMMIT").map_err(self.error("commit")) {
             Ok(()) => {
@@ -438,9 +465,7 @@ impl SqliteStore {
                 return Err(error);
             }
         };
-        if let Some(observer) = self.observer().filter(|_| !moved.is_empty()) {
-            observer.relocated(&moved);
-        }
+        self.tell_relocated(writer.connection.as_ref().expect("the caller revived the writer"), &moved);
         Ok(true)
     }
 
@@ -594,8 +619,8 @@ fn answer_open(group: &[Arc<Ticket>], error: &Error) {
 
 /// Writes rows, log and head of one resolved request.
 fn apply_resolved(
-    connection: &Connection, row: &Arc<CollectionRow>, head: Head, mut resolved: Resolved, operation: &Operation,
-    next_vector_id: &mut u64,
+    connection: &Connection, row: &Arc<CollectionRow>, layers: &Layers, head: Head, mut resolved: Resolved,
+    operation: &Operation, next_vector_id: &mut u64,
 ) -> Result<Draft, Failure> {
     let position = head.position + 1;
     let mut schema = row.schema.clone();
@@ -629,7 +654,7 @@ fn apply_resolved(
         if let (Some(before), Some(_)) = (&put.before, vector) {
             dead.push(before.vector_id);
         }
-        records::put(connection, row.number, offset, vector_id, position, put)?;
+        records::put(connection, layers, offset, vector_id, position, put)?;
         touched.push(offset);
         let metadata = put.metadata_changed().then(|| put.metadata.take().unwrap_or_default());
         changes.push(Change::Put(Put {
@@ -642,7 +667,7 @@ fn apply_resolved(
         }));
     }
     for deleted in &resolved.deletes {
-        records::delete(connection, row.number, deleted.offset)?;
+        records::delete(connection, layers, deleted.offset, position)?;
         touched.push(deleted.offset);
         dead.push(deleted.vector_id);
         changes.push(Change::Delete { offset: deleted.offset });
@@ -665,7 +690,8 @@ fn apply_resolved(
         norms: resolved.norms,
         values: resolved.values,
     });
-    Ok(Draft { collection: row.number, id: row.id, changes, vectors, dead, row: changed_row })
+    let layer = layers.own().clone();
+    Ok(Draft { collection: row.number, id: row.id, layer, changes, vectors, dead, row: changed_row })
 }
 
 fn write_head(connection: &Connection, collection: CollectionNumber, head: Head) -> rusqlite::Result<()> {

@@ -1,6 +1,8 @@
 //! One contract for every store: the same checks run on SQLite and in memory.
 #![expect(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
+mod forks;
+
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -400,6 +402,8 @@ impl Observer for Seen {
     }
 
     fn relocated(&self, _: &[CollectionNumber]) {}
+
+    fn forked(&self, _: &CollectionRow, _: &CollectionRow) {}
 
     fn reopened(&self) {}
 }

@@ -20,8 +20,8 @@ pub use filter::{document_filter, metadata_filter, search_filter};
 pub use metadata::{MetadataPayload, MetadataValue, SparseVector, UpdateMetadataValue};
 pub use order::{Direction, OrderByPayload};
 pub use records::{
-    AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, ForkCollectionPayload, GetRequestPayload, Include,
-    IncludeList, QueryRequestPayload, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload,
+    AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, ForkCollectionPayload, ForkCount, GetRequestPayload,
+    Include, IncludeList, QueryRequestPayload, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload,
 };
 pub use response::{Row, get_response, query_response, search_response};
 pub use search::{ReadLevel, SearchPayload, SearchRequestPayload, Selected};

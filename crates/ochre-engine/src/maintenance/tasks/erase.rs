@@ -6,7 +6,7 @@
 //! before it began.
 
 use ochre_scheduler::{Clock, Context, Defaults, Failure, Readiness, SystemClock, Task, TaskSettings};
-use ochre_store::Upkeep;
+use ochre_store::{HeldByForks, Upkeep};
 
 use crate::inner::WeakInner;
 use crate::maintenance::job::{at, every, part};
@@ -49,7 +49,7 @@ impl Task for Erase {
         let began = SystemClock.now();
         loop {
             context.step(at("sweeping deleted collections", 0))?;
-            if !inner.store.upkeep(Upkeep::SweepDeleted)? {
+            if !inner.store.upkeep(Upkeep::SweepDeleted)? && !inner.store.upkeep(Upkeep::PurgeUnread)? {
                 break;
             }
         }
@@ -90,8 +90,15 @@ impl Task for Erase {
                 return Err(Failure::Failed("the write-ahead log is in use by long reads and could not be cut".into()));
             }
         }
+        let held: String = inner.store.held_by_forks()?.iter().map(still_held).collect();
         Ok(format!(
-            "what was deleted before {began} is gone from the disk: rewrote {segments} segments and the caches of {caches} collections"
+            "what was deleted before {began} is gone from the disk: rewrote {segments} segments and the caches of {caches} collections{held}"
         ))
     }
+}
+
+/// What was deleted from a collection and is there still, since its forks or its source have it.
+fn still_held(held: &HeldByForks) -> String {
+    let HeldByForks { collection, records, forks } = held;
+    format!("; not gone: {records} records of '{collection}', which '{}' still has", forks.join("', '"))
 }

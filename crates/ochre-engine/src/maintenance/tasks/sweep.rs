@@ -1,4 +1,5 @@
-//! `sweep`: removes the records of deleted collections, a slice at a time.
+//! `sweep`: removes the records of deleted collections, and makes one of what only one fork still reads; a slice at a
+//! time.
 
 use ochre_scheduler::{Context, Defaults, Failure, Readiness, Task, TaskSettings};
 use ochre_store::Upkeep;
@@ -14,7 +15,7 @@ impl Task for Sweep {
     }
 
     fn description(&self) -> &'static str {
-        "removes what is left of deleted collections"
+        "removes what is left of deleted collections, and merges what forks no longer share"
     }
 
     fn defaults(&self) -> Defaults {
@@ -22,9 +23,14 @@ impl Task for Sweep {
     }
 
     fn check(&self, _: &TaskSettings) -> Result<Readiness, Failure> {
-        let deleted = self.0.open()?.store.debt()?.deleted_collections;
-        let text = format!("{deleted} deleted collections take space");
-        Ok(if deleted > 0 { Readiness::Ready(text) } else { Readiness::Idle(text) })
+        let debt = self.0.open()?.store.debt()?;
+        let deleted = debt.deleted_collections;
+        let text = if deleted == 0 && debt.has_mergeable_layers {
+            "records are left that forks no longer share".into()
+        } else {
+            format!("{deleted} deleted collections take space")
+        };
+        Ok(if deleted > 0 || debt.has_mergeable_layers { Readiness::Ready(text) } else { Readiness::Idle(text) })
     }
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
@@ -38,6 +44,17 @@ impl Task for Sweep {
             }
             slices += 1;
         }
-        Ok(format!("removed {before} collections"))
+        let mut merged = 0;
+        loop {
+            context.step(at("slices of records merged", merged))?;
+            if !inner.store.upkeep(Upkeep::MergeLayers)? {
+                break;
+            }
+            merged += 1;
+        }
+        Ok(format!(
+            "removed {before} collections{}",
+            if merged > 0 { ", and merged what forks no longer share" } else { "" }
+        ))
     }
 }
