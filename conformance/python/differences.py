@@ -10,6 +10,8 @@ DIFFERENCES = {
     "scope": "Chroma ignores tenant and database of the path on data routes.",
     "many-ids": "Chroma fails a get of more than about 32,700 ids.",
     "search": "Chroma's single node does not serve search.",
+    "fork": "Chroma's single node does not fork collections.",
+    "functions": "Chroma's single node does not attach functions.",
     "indexing-status": "Chroma's single node does not answer how much is indexed.",
     "restart-order": "Chroma's server is not restarted by these tests.",
     "idempotency": "Chroma has no idempotency keys.",

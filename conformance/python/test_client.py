@@ -1,5 +1,7 @@
 """Every public method of Client, AdminClient and Collection, through the unmodified package."""
 
+import time
+
 import chromadb
 import numpy as np
 import pytest
@@ -267,25 +269,51 @@ def test_sparse_vectors_are_stored_returned_and_searched(client):
     assert notes.search(Search().rank(by_words))["ids"] == [[]]
 
 
-@covers("Collection.fork", "Collection.fork_count", "Collection.attach_function",
-        "Collection.detach_function", "Collection.get_attached_function")
-def test_what_a_single_node_does_not_serve_says_so(notes):
-    for call in (
-        lambda: notes.fork("copy"),
-        lambda: notes.fork_count(),
-        lambda: notes.attach_function(name="f", function=_function("statistics"), output_collection="out"),
-        lambda: notes.detach_function("f", delete_output_collection=True),
-        lambda: notes.get_attached_function("f"),
-    ):
-        with pytest.raises(ChromaError) as refused:
-            call()
-        assert str(refused.value)
+@differs("fork")
+@covers("Collection.fork", "Collection.fork_count")
+def test_a_fork_goes_its_own_way(client, notes):
+    before = notes.get(include=["embeddings", "documents", "metadatas"])
+    copy = notes.fork("copy")
+    again = copy.get(include=["embeddings", "documents", "metadatas"])
+    assert (again["ids"], again["documents"], again["metadatas"]) == (before["ids"], before["documents"], before["metadatas"])
+    assert (again["embeddings"] == before["embeddings"]).all()
+    assert (notes.fork_count(), copy.fork_count()) == (1, 1)
+    copy.delete(ids=before["ids"][:2])
+    notes.upsert(ids=["new"], embeddings=[[9, 9]])
+    assert (copy.get()["ids"], notes.count()) == (before["ids"][2:], len(before["ids"]) + 1)
+    with pytest.raises(ChromaError, match="already exists"):
+        notes.fork("copy")
+    client.delete_collection(notes.name)
+    assert (copy.fork_count(), copy.get()["ids"]) == (0, before["ids"][2:])
+
+
+@differs("functions")
+@covers("Collection.attach_function", "Collection.detach_function", "Collection.get_attached_function")
+def test_statistics_are_computed_by_an_attached_function(client, notes):
+    from chromadb.utils.statistics import attach_statistics_function, detach_statistics_function, get_statistics
+
+    attached, is_new = attach_statistics_function(notes, "counted")
+    assert is_new and notes.get_attached_function(attached.name).id == attached.id
+    deadline = time.time() + 60
+    while "summary" not in (found := get_statistics(notes, "counted")):
+        assert time.time() < deadline
+        time.sleep(0.05)
+    assert found["summary"] == {"total_count": 6}
+    for key, counts in found["statistics"].items():
+        for value, count in counts.items():
+            having = [m for m in notes.get()["metadatas"] if m and str(m.get(key)) == value]
+            assert count["count"] == len(having) or not having, (key, value)
+    with pytest.raises(ChromaError, match="function not found"):
+        notes.attach_function(name="f", function=_function("_nonexistent"), output_collection="out")
+    assert detach_statistics_function(notes, delete_stats_collection=True)
+    with pytest.raises(NotFoundError):
+        client.get_collection("counted")
 
 
 def _function(name):
-    from chromadb.api import functions
+    from chromadb.api.functions import Function
 
-    return next(value for key, value in vars(functions).items() if key.upper().startswith(name.upper()))
+    return next(function for function in Function if function.name.lower().startswith(name))
 
 
 @differs("indexing-status")

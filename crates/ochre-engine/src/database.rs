@@ -21,6 +21,7 @@ use crate::collection::eviction::{MemoryBudget, segment_bytes};
 use crate::collection::handle::Collection;
 use crate::error::Error;
 use crate::extension::{StoreExtension, WeakDatabase, check_extensions, tables_known, tables_of};
+use crate::functions;
 use crate::inner::{Inner, WeakInner};
 use crate::maintenance::job_store::SqliteJobs;
 use crate::maintenance::{Maintenance, maintain_all};
@@ -117,6 +118,8 @@ impl Database {
         store: Arc<dyn Store>, jobs: Option<Arc<dyn JobStore>>, directory: Option<&Path>, options: Options,
     ) -> Result<Self, Error> {
         check_extensions(&options.extensions)?;
+        let mut options = options;
+        options.extensions.push(Arc::new(functions::extension::Extension::default()));
         let memory = MemoryBudget::new(options.memory_limit);
         let schemas = Schemas::new(options.validators.clone());
         let inner = Arc::new(Inner::new(store, &options.disk, jobs, directory, options.settings(), memory, schemas));
@@ -413,6 +416,15 @@ impl Database {
     /// [`Error::Store`].
     pub fn collections(&self, tenant: &str, database: &str, page: Page) -> Result<Vec<CollectionRow>, Error> {
         Ok(self.inner.store.collections(tenant, database, page)?)
+    }
+
+    /// How many commits changed each of these collections; 0 for one that was deleted meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn versions(&self, rows: &[CollectionRow]) -> Result<Vec<u64>, Error> {
+        let reader = self.inner.store.read()?;
+        rows.iter().map(|row| Ok(reader.head(row.number)?.map_or(0, |head| head.position))).collect()
     }
 
     /// The collections of all databases of all tenants.

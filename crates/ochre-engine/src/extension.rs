@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::database::Database;
 use crate::error::Error;
+use crate::functions::{self, FUNCTIONS};
 use crate::inner::WeakInner;
 use crate::write::publish::Commit;
 
@@ -86,7 +87,12 @@ pub(crate) fn tables_known(extensions: &[Arc<dyn StoreExtension>]) -> Vec<Extens
         name: tables_of(&**extension),
         migrations: extension.migrations().to_vec(),
     };
-    extensions.iter().map(tables).collect()
+    let functions: Arc<dyn StoreExtension> = Arc::new(functions::extension::Extension::default());
+    extensions
+        .iter()
+        .chain((!extensions.iter().any(|known| known.name() == FUNCTIONS)).then_some(&functions))
+        .map(tables)
+        .collect()
 }
 
 /// Refuses two of one name, and names that are taken.
@@ -95,6 +101,9 @@ pub(crate) fn check_extensions(extensions: &[Arc<dyn StoreExtension>]) -> Result
         let tables = tables_of(&**extension);
         if extensions[..number].iter().any(|other| tables_of(&**other) == tables) {
             return Err(Error::invalid(format!("extension '{}' is named twice", extension.name())));
+        }
+        if tables == FUNCTIONS {
+            return Err(Error::invalid(format!("extension '{FUNCTIONS}': every database has one of this name")));
         }
         if tables == KEYS {
             return Err(Error::invalid(format!("extension '{KEYS}': the server keeps keys under this name")));

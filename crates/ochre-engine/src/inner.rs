@@ -14,6 +14,7 @@ use crate::catalog::Catalog;
 use crate::collection::Collections;
 use crate::collection::dirty::DirtySet;
 use crate::collection::eviction::MemoryBudget;
+use crate::functions::Functions;
 use crate::indexing::Indexing;
 use crate::introspect::Introspection;
 use crate::metadata_index::MetadataIndexes;
@@ -30,9 +31,10 @@ pub(crate) struct Inner {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) collections: Arc<Collections>,
     pub(crate) queries: Arc<Queries>,
-    pub(crate) writes: Writes,
+    pub(crate) writes: Arc<Writes>,
     pub(crate) indexing: Indexing,
     pub(crate) metadata_indexes: MetadataIndexes,
+    pub(crate) functions: Functions,
     pub(crate) introspection: Introspection,
     pub(crate) backups: Backups,
     pub(crate) schemas: Arc<Schemas>,
@@ -69,11 +71,13 @@ impl Inner {
         let collections = Collections::new(Arc::clone(&catalog), Arc::clone(&settings), cache, dirty, memory);
         let collections = Arc::new(collections);
         let queries = Arc::new(Queries::new(&collections, Arc::clone(&monitor)));
+        let writes = Arc::new(Writes::new(&queries, Arc::clone(&monitor)));
         let segments = Arc::new(WorkLock::default());
         Self {
-            writes: Writes::new(&queries, Arc::clone(&monitor)),
             indexing: Indexing::new(&collections, Arc::clone(&admission)),
             metadata_indexes: MetadataIndexes::new(&collections),
+            functions: Functions::new(&collections, &writes),
+            writes,
             introspection: Introspection::new(&queries, monitor),
             backups: Backups::new(&store, &settings, directory.clone(), Arc::clone(&segments)),
             catalog,

@@ -208,6 +208,18 @@ impl IndexSchema {
         }
     }
 
+    /// The attached function that writes the records, if one does.
+    pub fn source_function(&self) -> Option<&str> {
+        self.document.get("source_attached_function_id")?.as_str()
+    }
+
+    /// Says which attached function writes the records.
+    pub fn set_source_function(&mut self, id: &str) {
+        if let Some(document) = Arc::make_mut(&mut self.document).as_object_mut() {
+            document.insert("source_attached_function_id".into(), id.into());
+        }
+    }
+
     /// Whether records may be filtered by `key` with operands of this type.
     pub fn is_filterable(&self, key: &str, ty: ValueType) -> bool {
         let Some((kind, index)) = index_of(ty) else { return true };

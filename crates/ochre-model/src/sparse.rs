@@ -70,6 +70,11 @@ impl SparseVector {
         &self.values
     }
 
+    /// The tokens that the indices stand for, one for each, if it has any.
+    pub fn tokens(&self) -> Option<&[String]> {
+        self.tokens.as_deref()
+    }
+
     /// Each index with its value.
     pub fn iter(&self) -> impl Iterator<Item = (u32, f32)> {
         self.indices.iter().copied().zip(self.values.iter().copied())

@@ -24,10 +24,6 @@ impl ApiError {
         Self(Failure::not_found(message))
     }
 
-    pub(crate) fn unimplemented(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_IMPLEMENTED, "ChromaError", message)
-    }
-
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self(Failure::internal(message))
     }

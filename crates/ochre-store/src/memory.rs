@@ -61,6 +61,7 @@ struct Collection {
     row: CollectionRow,
     position: u64,
     next_offset: u32,
+    operations: u64,
     /// Shared with forks until one of them writes.
     records: Arc<BTreeMap<u32, Arc<Record>>>,
     offsets: Arc<HashMap<Arc<str>, u32>>,
@@ -205,6 +206,7 @@ impl Store for MemoryStore {
             row: row.clone(),
             position: 0,
             next_offset: 0,
+            operations: 0,
             records: Arc::default(),
             offsets: Arc::default(),
             blocks: Vec::new(),
@@ -526,6 +528,7 @@ fn apply_resolved(collection: &mut Collection, next_vector_id: &mut u64, resolve
         changes.push(Change::Delete { offset: deleted.offset });
     }
     collection.position = position;
+    collection.operations += changes.len() as u64;
     collection.log.insert(position, touched);
     while collection.log.len() as u64 > LOG_ENTRIES_KEPT {
         collection.log.pop_first();
@@ -599,6 +602,7 @@ impl Reader for MemoryReader<'_> {
             position: collection.position,
             records: collection.records.len() as u64,
             next_offset: collection.next_offset,
+            operations: collection.operations,
         }))
     }
 

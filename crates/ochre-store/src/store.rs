@@ -320,6 +320,8 @@ pub struct Head {
     pub records: u64,
     /// The offset its next record will get.
     pub next_offset: u32,
+    /// How many records its commits inserted, changed or deleted so far.
+    pub operations: u64,
 }
 
 /// One committed state of the database.

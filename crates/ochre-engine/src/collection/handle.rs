@@ -5,12 +5,13 @@ use std::sync::Arc;
 use ochre_index::{Graph, IndexShape, Memory, View};
 use ochre_model::{Filter, WriteKind};
 use ochre_schema::{self as schema, MetadataSchema};
-use ochre_store::{Alteration, CollectionRow, Idempotency, Outcome};
+use ochre_store::{Alteration, CollectionRow, Head, Idempotency, Outcome};
 use uuid::Uuid;
 
 use crate::catalog::CachedRow;
 use crate::collection::record::{Include, Record};
 use crate::error::Error;
+use crate::functions::attached::{AttachedFunction, Function};
 use crate::inner::Inner;
 use crate::introspect::IntrospectRequest;
 use crate::introspect::validate::Validation;
@@ -21,6 +22,15 @@ use crate::query::search_request::{SearchRequest, SearchResults};
 use crate::query::text::TextHit;
 use crate::violations::Violations;
 use crate::write::request::{DeleteRequest, NewRecords};
+
+/// How much of what was written to a collection is indexed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexingStatus {
+    /// How many records were inserted, changed or deleted, each as often as that happened.
+    pub operations: u64,
+    /// How many of these operations wait for the graph.
+    pub unindexed: u64,
+}
 
 /// A collection of an open database. Cheap to clone. If the collection is deleted, every call says so.
 #[derive(Clone)]
@@ -76,6 +86,37 @@ impl Collection {
         self.inner.metadata_indexes.note_new_collection(&row.tenant, &row.database);
         let row = self.inner.catalog.cached(row.id)?;
         Ok(Self { inner: Arc::clone(&self.inner), row, _maintenance: self._maintenance.clone() })
+    }
+
+    /// Attaches a function, whose output is kept in a collection that is made for it, by the job `functions`; whether
+    /// it was not attached before. A collection has at most one function.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if it has another function or there is a collection of the output's name, [`Error::Invalid`]
+    /// if it is the output of a function itself, [`Error::Store`].
+    pub fn attach_function(
+        &self, name: &str, function: Function, output_collection: &str,
+    ) -> Result<(AttachedFunction, bool), Error> {
+        let row = self.info()?;
+        let attached = self.inner.functions.attach(&row, name, function, output_collection)?;
+        self.inner.metadata_indexes.note_new_collection(&row.tenant, &row.database);
+        Ok(attached)
+    }
+
+    /// The function of this name that is attached to it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if none is.
+    pub fn attached_function(&self, name: &str) -> Result<AttachedFunction, Error> {
+        self.inner.functions.find(self.id(), name)
+    }
+
+    /// Detaches a function; its output collection stays as it is.
+    ///
+    /// # Errors
+    /// As [`Collection::attached_function`].
+    pub fn detach_function(&self, name: &str) -> Result<AttachedFunction, Error> {
+        self.inner.functions.detach(self.id(), name)
     }
 
     /// How many other collections descend from the same one: its forks, their forks, and what it was forked from.
@@ -293,6 +334,21 @@ impl Collection {
             (view.in_graph().len(), waiting)
         };
         Ok(self.loaded_view(&row).map_or((0, 0), progress))
+    }
+
+    /// How much of what was written is indexed. What is not is found all the same, only slower.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if it was deleted.
+    pub fn indexing_status(&self) -> Result<IndexingStatus, Error> {
+        let head = self.head()?;
+        let (_, waiting) = self.index_progress()?;
+        Ok(IndexingStatus { operations: head.operations, unindexed: (waiting as u64).min(head.operations) })
+    }
+
+    fn head(&self) -> Result<Head, Error> {
+        let head = self.inner.store.read()?.head(self.info()?.number)?;
+        head.ok_or_else(|| Error::no_collection(self.id()))
     }
 
     /// How many nodes the graph has, those of replaced and deleted vectors included.

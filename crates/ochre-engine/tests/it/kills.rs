@@ -11,7 +11,7 @@ use ochre_engine::model::Space;
 use ochre_engine::scheduler::{
     Admission, Class, Governor, JobState, LocalScheduler, Run, SchedulerConfig, SchedulerRegistry, Status,
 };
-use ochre_engine::{Database, IndexDefinition, NewRecords, Options};
+use ochre_engine::{Database, Function, IndexDefinition, NewRecords, Options};
 use ochre_testkit::{Generator, Oracle, Recorder};
 use serde_json::json;
 
@@ -23,6 +23,7 @@ const JOBS: [&[&str]; 3] = [
         "index-sync",
         "index-rebuild",
         "metadata-indexes",
+        "functions",
         "memory",
         "optimize",
         "history-prune",
@@ -80,6 +81,7 @@ fn indebted(home: &Path, target: &Path) -> Oracle {
             _ => {}
         }
     }
+    tests.attach_function("counts", Function::Statistics, "counted").unwrap();
     let by_key = json!({"index_name": "by_key", "collection": "tests", "columns": ["a", "b"]});
     database.create_metadata_index(&IndexDefinition::from_json(by_key).unwrap()).unwrap();
     let passing = database.create_collection("passing").unwrap();

@@ -10,6 +10,7 @@ mod extensions;
 mod faults;
 mod forks;
 mod formats;
+mod functions;
 mod graph;
 mod hostile_backups;
 mod jobs;

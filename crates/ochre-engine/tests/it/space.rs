@@ -83,7 +83,7 @@ fn a_newer_format_is_refused_with_both_versions() {
     connection.pragma_update(None, "user_version", 99).unwrap();
     drop(connection);
     let error = Database::open(folder.path()).map(drop).unwrap_err().to_string();
-    assert!(error.contains("99") && error.contains("up to 4") && error.contains("newer"), "{error}");
+    assert!(error.contains("99") && error.contains("up to 5") && error.contains("newer"), "{error}");
 }
 
 #[test]

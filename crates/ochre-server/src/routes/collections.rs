@@ -8,8 +8,8 @@ use ochre_engine::schema::{InvalidSchema, doubled_member};
 use ochre_engine::{Alteration, CollectionOptions, CollectionRow, Database, Page, Resource};
 use ochre_extension::{Access, Description, Parameter as P, Permission, Target};
 use ochre_wire::{
-    Collection, CreateCollectionPayload, CreateOptions, ForkCollectionPayload, ForkCount, UpdateCollectionPayload,
-    create_options, shown_metadata,
+    Collection, CreateCollectionPayload, CreateOptions, ForkCollectionPayload, ForkCountResponse, IndexStatusResponse,
+    UpdateCollectionPayload, create_options, shown_metadata,
 };
 use serde_json::{Value as Json_, json};
 use uuid::Uuid;
@@ -103,8 +103,17 @@ pub(super) fn operations() -> Vec<Served> {
                 "Count the collections that a collection shares its origin with: forks, their forks, and their source",
                 Access::Scope(Permission::CollectionRead),
             )
-            .answers(200, "ForkCount"),
+            .answers(200, "ForkCountResponse"),
             fork_count,
+        ),
+        Served::new(
+            Description::get(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/indexing_status",
+                "Get how much of a collection is indexed",
+                Access::Scope(Permission::CollectionRead),
+            )
+            .answers(200, "IndexStatusResponse"),
+            indexing_status,
         ),
         Served::new(
             Description::get(
@@ -118,7 +127,17 @@ pub(super) fn operations() -> Vec<Served> {
     ]
 }
 
-fn shown(row: &CollectionRow) -> Collection {
+fn shown(database: &Database, row: &CollectionRow) -> Result<Collection, ApiError> {
+    let shown = shown_all(database, std::slice::from_ref(row))?;
+    Ok(shown.into_iter().next().expect("one for each row"))
+}
+
+fn shown_all(database: &Database, rows: &[CollectionRow]) -> Result<Vec<Collection>, ApiError> {
+    let versions = database.versions(rows)?;
+    Ok(rows.iter().zip(versions).map(|(row, version)| new(row).at_version(version)).collect())
+}
+
+fn new(row: &CollectionRow) -> Collection {
     let metadata = shown_metadata(row.metadata.as_ref(), row.declaration.as_deref());
     Collection::new(row.id, [&row.tenant, &row.database, &row.name], metadata, &row.schema, row.dimension)
 }
@@ -151,7 +170,7 @@ async fn list(
             let rows = readable(database, &caller, &path)?.into_iter().skip(page.offset as usize);
             rows.take(page.limit.map_or(usize::MAX, |limit| limit as usize)).collect()
         };
-        Ok(Json(rows.iter().map(shown).collect()))
+        Ok(Json(shown_all(database, &rows)?))
     })
     .await
 }
@@ -172,7 +191,7 @@ async fn create(
             if let Ok(existing) = existing.and_then(|collection| collection.info()) {
                 // What is there is only read.
                 create_options(payload)?;
-                let mut response = Json(shown(&existing)).into_response();
+                let mut response = Json(shown(database, &existing)?).into_response();
                 response.extensions_mut().insert(Audited(json!({"collection": name, "changed": false})));
                 return Ok(response);
             }
@@ -192,7 +211,7 @@ async fn create(
             Some((Resource::Database, _)) => ApiError::invalid(error.to_string()),
             _ => error.into(),
         })?;
-        Ok(Json(shown(&row)).into_response())
+        Ok(Json(shown(database, &row)?).into_response())
     })
     .await
 }
@@ -227,7 +246,7 @@ async fn read(State(app): State<App>, Path(path): Path<CollectionPath>) -> Resul
         let found = found.and_then(|collection| collection.info());
         let row = found
             .map_err(|error| if error.not_found().is_some() { missing(&path.collection) } else { error.into() })?;
-        Ok(Json(shown(&row)))
+        Ok(Json(shown(database, &row)?))
     })
     .await
 }
@@ -243,7 +262,7 @@ async fn read_by_id(State(app): State<App>, Path(path): Path<CollectionPath>) ->
         if row.tenant != path.tenant || row.database != path.database {
             return Err(missing(&id.to_string()));
         }
-        Ok(Json(shown(&row)))
+        Ok(Json(shown(database, &row)?))
     })
     .await
 }
@@ -265,7 +284,7 @@ async fn read_by_crn(
         if !caller.may(Permission::CollectionRead, &row.tenant, &row.database, &row.name) {
             return Err(missing(&crn));
         }
-        Ok(Json(shown(&row)))
+        Ok(Json(shown(database, &row)?))
     })
     .await
 }
@@ -325,15 +344,28 @@ async fn fork(
             .map_err(|error| ApiError::invalid(format!("Validation error: new_name: {error}")))?;
         caller.check_collections(database, &path.tenant, &path.database, &new_name)?;
         let fork = source.fork(&new_name).map_err(not_found_as(&path))?;
-        Ok(Json(shown(&*fork.info()?)))
+        Ok(Json(shown(database, &*fork.info()?)?))
     })
     .await
 }
 
-async fn fork_count(State(app): State<App>, Path(path): Path<CollectionPath>) -> Result<Json<ForkCount>, ApiError> {
+async fn fork_count(
+    State(app): State<App>, Path(path): Path<CollectionPath>,
+) -> Result<Json<ForkCountResponse>, ApiError> {
     app.run(move |database| {
         let count = collection(database, &path)?.fork_count().map_err(not_found_as(&path))?;
-        Ok(Json(ForkCount { count }))
+        Ok(Json(ForkCountResponse { count }))
+    })
+    .await
+}
+
+/// Every write is visible at once; indexing only changes how fast it is found.
+async fn indexing_status(
+    State(app): State<App>, Path(path): Path<CollectionPath>,
+) -> Result<Json<IndexStatusResponse>, ApiError> {
+    app.run(move |database| {
+        let status = collection(database, &path)?.indexing_status().map_err(not_found_as(&path))?;
+        Ok(Json(IndexStatusResponse::new(status.operations, status.unindexed)))
     })
     .await
 }

@@ -9,6 +9,7 @@ mod databases;
 pub(crate) mod documentation;
 mod explain;
 pub(crate) mod find;
+mod functions;
 mod keys;
 mod legacy;
 mod metrics;
@@ -19,7 +20,6 @@ mod search;
 pub(crate) mod served;
 mod system;
 mod tenants;
-mod unimplemented;
 pub(crate) mod unknown;
 
 use axum::Router;
@@ -42,7 +42,7 @@ fn operations() -> impl Iterator<Item = Served> {
         admin::operations(),
         keys::operations(),
         metrics::operations(),
-        unimplemented::operations(),
+        functions::operations(),
         documentation::operations(),
         legacy::operations(),
     ]

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod api;
+mod forks;
+mod functions;
 mod indexes;
 mod jobs;
 mod records;

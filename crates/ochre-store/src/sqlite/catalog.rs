@@ -267,13 +267,15 @@ fn limit(page: Page) -> i64 {
 }
 
 pub(super) fn head(connection: &Connection, collection: CollectionNumber) -> rusqlite::Result<Option<Head>> {
-    let mut statement = connection
-        .prepare_cached("SELECT position, records, next_offset FROM collections WHERE number = ?1 AND deleted = 0")?;
+    let mut statement = connection.prepare_cached(
+        "SELECT position, records, next_offset, operations FROM collections WHERE number = ?1 AND deleted = 0",
+    )?;
     statement
         .query_row([collection], |row| {
             let next_offset = u32::try_from(row.get::<_, i64>(2)?).unwrap_or(u32::MAX);
             let (position, records) = (row.get::<_, i64>(0)?, row.get::<_, i64>(1)?);
-            Ok(Head { position: position.cast_unsigned(), records: records.cast_unsigned(), next_offset })
+            let operations = row.get::<_, i64>(3)?.cast_unsigned();
+            Ok(Head { position: position.cast_unsigned(), records: records.cast_unsigned(), next_offset, operations })
         })
         .optional()
 }

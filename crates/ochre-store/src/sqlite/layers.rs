@@ -249,9 +249,9 @@ pub(super) fn fork(connection: &Connection, source: Uuid, name: &str) -> Result<
     connection.execute(
         "INSERT INTO collections
              (number, id, tenant, database, name, metadata, schema, dimension, position, next_offset, records,
-              declaration, family)
-         SELECT ?2, ?3, tenant, database, ?4, metadata, schema, dimension, position, next_offset, records, declaration,
-             ?5
+              operations, declaration, family)
+         SELECT ?2, ?3, tenant, database, ?4, metadata, schema, dimension, position, next_offset, records, operations,
+             declaration, ?5
          FROM collections WHERE number = ?1",
         params![source.number, number, id.as_bytes(), name, source.family.as_bytes()],
     )?;

@@ -674,7 +674,8 @@ fn apply_resolved(
     }
     *next_vector_id += vectors as u64;
     let records = head.records + inserted - resolved.deletes.len() as u64;
-    write_head(connection, row.number, Head { position, next_offset, records })?;
+    let operations = head.operations + changes.len() as u64;
+    write_head(connection, row.number, Head { position, next_offset, records, operations })?;
     write_log(connection, row.number, position, operation, touched)?;
     let changed_row = (learned || dimension != row.dimension)
         .then(|| Arc::new(CollectionRow { schema, dimension, ..CollectionRow::clone(row) }));
@@ -695,10 +696,12 @@ fn apply_resolved(
 }
 
 fn write_head(connection: &Connection, collection: CollectionNumber, head: Head) -> rusqlite::Result<()> {
-    let Head { position, next_offset, records } = head;
-    let mut statement = connection
-        .prepare_cached("UPDATE collections SET position = ?2, next_offset = ?3, records = ?4 WHERE number = ?1")?;
-    statement.execute(params![collection, position.cast_signed(), next_offset, records.cast_signed()]).map(drop)
+    let Head { position, next_offset, records, operations } = head;
+    let mut statement = connection.prepare_cached(
+        "UPDATE collections SET position = ?2, next_offset = ?3, records = ?4, operations = ?5 WHERE number = ?1",
+    )?;
+    let [position, records, operations] = [position, records, operations].map(u64::cast_signed);
+    statement.execute(params![collection, position, next_offset, records, operations]).map(drop)
 }
 
 fn write_log(

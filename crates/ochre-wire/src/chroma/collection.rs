@@ -439,6 +439,46 @@ pub struct Collection {
     pub version: u32,
 }
 
+/// Body of fork.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct ForkCollectionPayload {
+    /// The name of the new collection.
+    pub new_name: String,
+}
+
+/// Answer of fork_count.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ForkCountResponse {
+    /// How many other collections descend from the same one.
+    pub count: usize,
+}
+
+/// Answer of indexing_status, in records that were inserted, changed or deleted.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "Chroma's names")]
+pub struct IndexStatusResponse {
+    /// The share of all that is indexed, 0 to 1.
+    pub op_indexing_progress: f64,
+    pub num_unindexed_ops: u64,
+    pub num_indexed_ops: u64,
+    pub total_ops: u64,
+}
+
+impl IndexStatusResponse {
+    /// Of so many operations, of which some wait for an index.
+    pub fn new(operations: u64, unindexed: u64) -> Self {
+        let indexed = operations - unindexed;
+        #[expect(clippy::cast_precision_loss, reason = "a share")]
+        let progress = if operations == 0 { 1.0 } else { indexed as f64 / operations as f64 };
+        Self {
+            op_indexing_progress: progress,
+            num_unindexed_ops: unindexed,
+            num_indexed_ops: indexed,
+            total_ops: operations,
+        }
+    }
+}
+
 /// Metadata as clients see it, with what the collection declares among it.
 pub fn shown_metadata(metadata: Option<&Metadata>, declaration: Option<&Declaration>) -> Option<Map<String, Json>> {
     let own = metadata.into_iter().flat_map(Metadata::iter).map(|(key, value)| (key.to_owned(), value.to_json()));
@@ -480,5 +520,11 @@ impl Collection {
             log_position: 0,
             version: 0,
         }
+    }
+
+    /// The same, of a collection that so many commits have changed.
+    #[must_use]
+    pub fn at_version(self, version: u64) -> Self {
+        Self { version: u32::try_from(version).unwrap_or(u32::MAX), ..self }
     }
 }

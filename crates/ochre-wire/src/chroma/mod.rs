@@ -5,6 +5,7 @@
 mod collection;
 mod embeddings;
 mod filter;
+mod functions;
 mod metadata;
 mod order;
 mod records;
@@ -13,15 +14,20 @@ mod search;
 
 pub use collection::{
     Collection, CollectionConfiguration, CreateCollectionPayload, CreateDatabasePayload, CreateOptions,
-    CreateTenantPayload, Database, UpdateCollectionPayload, UpdateTenantPayload, create_options, shown_metadata,
+    CreateTenantPayload, Database, ForkCollectionPayload, ForkCountResponse, IndexStatusResponse,
+    UpdateCollectionPayload, UpdateTenantPayload, create_options, shown_metadata,
 };
 pub use embeddings::{EmbeddingsPayload, QueryNumber, UpdateEmbeddingsPayload};
 pub use filter::{document_filter, metadata_filter, search_filter};
+pub use functions::{
+    AttachFunctionRequest, AttachFunctionResponse, AttachedFunctionApiResponse, AttachedFunctionInfo,
+    DetachFunctionRequest, DetachFunctionResponse, GetAttachedFunctionResponse,
+};
 pub use metadata::{MetadataPayload, MetadataValue, SparseVector, UpdateMetadataValue};
 pub use order::{Direction, OrderByPayload};
 pub use records::{
-    AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, ForkCollectionPayload, ForkCount, GetRequestPayload,
-    Include, IncludeList, QueryRequestPayload, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload,
+    AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, GetRequestPayload, Include, IncludeList,
+    QueryRequestPayload, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload,
 };
 pub use response::{Row, get_response, query_response, search_response};
 pub use search::{ReadLevel, SearchPayload, SearchRequestPayload, Selected};

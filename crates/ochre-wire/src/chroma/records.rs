@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use ochre_model::{Filter, RecordBatch};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value as Json;
 use utoipa::ToSchema;
 
@@ -168,20 +168,6 @@ pub struct QueryRequestPayload {
     #[serde(default = "IncludeList::query_default")]
     #[schema(value_type = Vec<Include>)]
     pub include: IncludeList,
-}
-
-/// Body of fork.
-#[derive(Debug, Deserialize, ToSchema)]
-pub struct ForkCollectionPayload {
-    /// The name of the new collection.
-    pub new_name: String,
-}
-
-/// Answer of fork_count.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ForkCount {
-    /// How many other collections descend from the same one.
-    pub count: usize,
 }
 
 /// A column of an answer.
