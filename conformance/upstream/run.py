@@ -21,7 +21,7 @@ LEFT_OUT = [
 
 # Tests that Chroma runs against its cluster only: they need what its own single node does not serve.
 CLUSTER = [f"chromadb/test/api/test_{name}.py" for name in ("search_api", "count_api", "fork_count_api", "indexing_status", "schema_e2e")]
-CLUSTER += ["chromadb/test/property/test_fork.py"]
+CLUSTER += [f"chromadb/test/property/test_{name}.py" for name in ("fork", "filtering", "add")]
 CLUSTER += [f"chromadb/test/distributed/test_{name}.py" for name in ("task_api", "statistics_wrapper")]
 
 
