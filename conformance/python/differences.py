@@ -11,6 +11,7 @@ DIFFERENCES = {
     "many-ids": "Chroma fails a get of more than about 32,700 ids.",
     "search": "Chroma's single node does not serve search.",
     "fork": "Chroma's single node does not fork collections.",
+    "transactions": "Chroma's single node has no conditional transactions.",
     "functions": "Chroma's single node does not attach functions.",
     "indexing-status": "Chroma's single node does not answer how much is indexed.",
     "restart-order": "Chroma's server is not restarted by these tests.",

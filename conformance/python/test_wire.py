@@ -151,6 +151,27 @@ def test_an_idempotency_key_makes_a_repeated_write_harmless(notes, raw):
     assert raw("POST", data(notes, "delete"), {"ids": ["b"]}, headers)[0] == 422
 
 
+@differs("transactions")
+def test_a_conditional_commit_is_kept_only_if_what_was_read_is_as_it_was(notes, raw):
+    before = everything(notes)
+    first = before["ids"][0]
+    read = raw("POST", data(notes, "conditional/get"), {"ids": [first, "missing"]})[2]
+    assert read["ids"] == [first]
+    operations = [
+        {"operation": "update", "payload": {"ids": [first], "documents": ["by the transaction"]}},
+        {"operation": "add", "payload": {"ids": ["missing"], "embeddings": [[1, 2, 3]]}},
+    ]
+    commit = {"read_token": read["read_token"], "read_ids": [first, "missing"], "operations": operations}
+    notes.update(ids=[first], documents=["by somebody else"])
+    status, _, body = raw("POST", data(notes, "conditional/commit"), commit)
+    assert (status, body) == (409, {"error": "ChromaError", "message": "conditional write conflict"})
+    assert notes.get(ids=[first, "missing"])["documents"] == ["by somebody else"]
+    commit["read_token"] = raw("POST", data(notes, "conditional/get"), {"ids": [first]})[2]["read_token"]
+    status, _, body = raw("POST", data(notes, "conditional/commit"), commit)
+    assert (status, body["record_count"]) == (200, 2)
+    assert notes.get(ids=[first, "missing"])["documents"] == ["by the transaction", None]
+
+
 def test_unknown_routes_and_methods_have_empty_bodies(client, raw):
     assert raw("GET", "/api/v2/nope")[0::2] == (404, "")
     assert raw("PUT", "/api/v2/heartbeat")[0::2] == (405, "")

@@ -25,7 +25,7 @@ const HELP: &str = "cargo xtask COMMAND
   check                      formatting of sources, lints, rules, documentation, generated files
   generate                   rewrite the generated references
   conformance WHAT [ARGS]    python | javascript | upstream | crash; see conformance/README.md
-  bench [serve|graph|shapes|growth|engines|text|sparse|relevance] [ARGS]
+  bench [serve|graph|shapes|growth|engines|text|sparse|relevance|forks] [ARGS]
                              compare with Chroma, graph and text libraries, other engines; see bench/README.md";
 
 /// The workspace's root.
@@ -137,7 +137,7 @@ fn suite(python: &Path, what: &str, rest: &[&str]) -> Result<Command> {
 fn bench(arguments: &[String]) -> Result<()> {
     let (script, rest) = match arguments.split_first() {
         Some((what, rest))
-            if ["serve", "graph", "shapes", "growth", "engines", "text", "sparse", "relevance"]
+            if ["serve", "graph", "shapes", "growth", "engines", "text", "sparse", "relevance", "forks"]
                 .contains(&what.as_str()) =>
         {
             (format!("{what}.py"), rest)

@@ -70,6 +70,7 @@ pub use query::search_request::{Search, SearchHit, SearchRequest, SearchResults,
 pub use query::text::TextHit;
 pub use settings::UnindexedFilters;
 pub use violations::{RecordViolation, ViolationCount, ViolationOutcome, Violations};
+pub use write::conditional::{ConditionalCommit, ConditionalWrite};
 pub use write::publish::Commit;
 pub use write::request::{DeleteRequest, NewRecords};
 

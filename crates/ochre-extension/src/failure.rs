@@ -110,7 +110,8 @@ impl From<Error> for Failure {
             Error::Busy { .. } | Error::MemoryFull { .. } | Error::Closed => (S::SERVICE_UNAVAILABLE, "ChromaError"),
             Error::Store(error) => match error {
                 StoreError::NotFound { .. } => (S::NOT_FOUND, "NotFoundError"),
-                StoreError::AlreadyExists { .. } => (S::CONFLICT, "ChromaError"),
+                StoreError::AlreadyExists { .. } | StoreError::WriteConflict => (S::CONFLICT, "ChromaError"),
+                StoreError::StaleRead(_) => (S::PRECONDITION_FAILED, "StaleReadError"),
                 StoreError::Dimension { .. } | StoreError::Limit(_) | StoreError::Refused(_) => {
                     (S::BAD_REQUEST, "InvalidArgumentError")
                 }

@@ -36,6 +36,12 @@ pub enum Error {
         /// Its name or id.
         name: String,
     },
+    /// What a conditional write was to rely on has changed; nothing of it was kept.
+    #[error("conditional write conflict")]
+    WriteConflict,
+    /// Whether what was read has changed cannot be told any more, or it has: read again.
+    #[error("{0}")]
+    StaleRead(String),
     /// The name is taken.
     #[error("{kind} [{name}] already exists")]
     AlreadyExists {

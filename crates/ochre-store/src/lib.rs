@@ -39,8 +39,8 @@ pub use rusqlite;
 pub use segment::SEGMENT_VERSION;
 pub use sqlite::{SCHEMA_VERSION, SqliteOptions, SqliteStore};
 pub use store::{
-    Alteration, Change, CollectionNumber, CollectionRow, Committed, CopiedCollection, CopiedFile, Copy,
+    Alteration, Change, CollectionNumber, CollectionRow, Committed, Conditional, CopiedCollection, CopiedFile, Copy,
     DEFAULT_DATABASE, DEFAULT_TENANT, DatabaseRow, Debt, FORKS_MAX, Head, HeldByForks, Idempotency, NewCollection,
-    Observer, Operation, Outcome, Page, Parts, PendingRecord, Put, Reader, RecordValidator, RowRef, Selection,
-    Statistics, Store, Tenant, Upkeep, Write,
+    Observer, Operation, Outcome, Page, PartialWrite, Parts, PendingRecord, Put, Reader, Reads, RecordValidator,
+    RowRef, Selection, Statistics, Store, Tenant, Upkeep, Write,
 };

@@ -564,6 +564,11 @@ impl Rows for MemoryRows<'_> {
         Ok(self.0.records.get(&offset).map(|record| record.0.clone()))
     }
 
+    fn last_change(&mut self, id: &str) -> Result<Option<u64>> {
+        let offset = self.0.offsets.get(id);
+        Ok(offset.and_then(|offset| self.0.records.get(offset)).map(|record| record.1))
+    }
+
     fn has_vector(&mut self, vector_id: u64, vector: &[f32]) -> Result<bool> {
         Ok(self.0.blocks.iter().any(|block| {
             let index = block.ids().binary_search(&vector_id);

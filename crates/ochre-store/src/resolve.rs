@@ -9,7 +9,8 @@ use ochre_model::{Filter, IndexSchema, Metadata, RecordBatch, WriteKind, norm};
 
 use crate::error::{Error, Result};
 use crate::store::{
-    CollectionRow, KEYS_PER_COLLECTION_MAX, Operation, PendingRecord, RecordValidator, Selection, Write,
+    CollectionRow, Conditional, KEYS_PER_COLLECTION_MAX, Operation, PartialWrite, PendingRecord, Reads,
+    RecordValidator, Selection, Write,
 };
 
 /// A record as it is before the write.
@@ -27,6 +28,8 @@ pub(crate) struct Stored {
 pub(crate) trait Rows {
     fn by_id(&mut self, id: &str) -> Result<Option<Stored>>;
     fn by_offset(&mut self, offset: u32) -> Result<Option<Stored>>;
+    /// The position of the commit that last changed the record of this id, if there is one.
+    fn last_change(&mut self, id: &str) -> Result<Option<u64>>;
     /// Whether the stored vector has exactly these bits.
     fn has_vector(&mut self, vector_id: u64, vector: &[f32]) -> Result<bool>;
     /// The offsets touched by commits after `position`; `None` if the log no longer reaches back that far.
@@ -84,29 +87,96 @@ impl Resolved {
     pub(crate) fn is_nothing(&self) -> bool {
         self.puts.is_empty() && self.deletes.is_empty()
     }
+
+    /// Adds the changes of a write to other records.
+    fn append(&mut self, other: Self) {
+        self.puts.extend(other.puts);
+        self.deletes.extend(other.deletes);
+        self.deleted += other.deleted;
+        self.values.extend(other.values);
+        self.norms.extend(other.norms);
+        self.dimension = self.dimension.or(other.dimension);
+    }
 }
 
 /// Decides what `write` does to a collection.
 pub(crate) fn resolve(write: &Write, collection: &CollectionRow, rows: &mut dyn Rows) -> Result<Resolved> {
     match &write.operation {
         Operation::Records { kind, batch } => {
-            let puts = merge_records(*kind, batch, collection.dimension, rows)?;
-            let puts = validate(write.validator.as_deref(), collection, batch, puts)?;
-            Ok(with_vectors(batch, puts))
+            resolve_records(write, *kind, batch, collection, collection.dimension, rows)
         }
-        Operation::Delete(Selection::Ids(ids)) => {
-            let mut deletes = BTreeMap::new();
-            for id in ids {
-                if let Some(stored) = rows.by_id(id)? {
-                    deletes.insert(stored.offset, stored);
-                }
+        Operation::Delete(Selection::Ids(ids)) => resolve_ids(ids, rows),
+        Operation::Conditional(Conditional { reads, writes }) => {
+            reads.as_ref().map_or(Ok(()), |reads| check_unchanged(reads, rows))?;
+            let mut all = Resolved::default();
+            for part in writes {
+                let dimension = collection.dimension.or(all.dimension);
+                all.append(match part {
+                    PartialWrite::Records { kind, batch } => {
+                        resolve_records(write, *kind, batch, collection, dimension, rows)?
+                    }
+                    PartialWrite::Delete(ids) => resolve_ids(ids, rows)?,
+                });
             }
-            Ok(Resolved { deletes: deletes.into_values().collect(), deleted: ids.len() as u64, ..Default::default() })
+            Ok(all)
         }
         Operation::Delete(Selection::Matching { offsets, at, filter, limit }) => {
             resolve_matching(offsets, *at, filter, *limit, rows)
         }
     }
+}
+
+fn resolve_records(
+    write: &Write, kind: WriteKind, batch: &RecordBatch, collection: &CollectionRow, dimension: Option<usize>,
+    rows: &mut dyn Rows,
+) -> Result<Resolved> {
+    let puts = merge_records(kind, batch, dimension, rows)?;
+    let puts = validate(write.validator.as_deref(), collection, batch, puts)?;
+    Ok(with_vectors(batch, puts))
+}
+
+fn resolve_ids(ids: &[String], rows: &mut dyn Rows) -> Result<Resolved> {
+    let mut deletes = BTreeMap::new();
+    for id in ids {
+        if let Some(stored) = rows.by_id(id)? {
+            deletes.insert(stored.offset, stored);
+        }
+    }
+    Ok(Resolved { deletes: deletes.into_values().collect(), deleted: ids.len() as u64, ..Default::default() })
+}
+
+/// Refuses to go on if a record that was read has been changed, inserted or deleted since.
+///
+/// The log names deleted records by their offsets only. So a record that is not there counts as deleted if any was.
+fn check_unchanged(reads: &Reads, rows: &mut dyn Rows) -> Result<()> {
+    let head = rows.position();
+    if reads.at > head {
+        let text = "read_token: the collection has not come so far; use the token of a read of it";
+        return Err(Error::Refused(text.into()));
+    }
+    if reads.at == head {
+        return Ok(());
+    }
+    let mut is_any_missing = false;
+    for id in &reads.ids {
+        match rows.last_change(id)? {
+            Some(position) if position > reads.at => return Err(Error::WriteConflict),
+            Some(_) => {}
+            None => is_any_missing = true,
+        }
+    }
+    if !is_any_missing {
+        return Ok(());
+    }
+    let changed = rows.changed_since(reads.at)?.ok_or_else(|| {
+        Error::StaleRead("the read token is too old to tell whether a record has been deleted: read again".into())
+    })?;
+    for offset in changed {
+        if rows.by_offset(offset)?.is_none() {
+            return Err(Error::WriteConflict);
+        }
+    }
+    Ok(())
 }
 
 /// The records that a batch changes, as they will be.

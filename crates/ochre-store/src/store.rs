@@ -187,6 +187,67 @@ pub enum Operation {
     },
     /// Delete records.
     Delete(Selection),
+    /// Several writes as one, if what was read before is as it was.
+    Conditional(Conditional),
+}
+
+impl Operation {
+    /// Whether it may add records, or change them.
+    pub(crate) fn adds(&self) -> bool {
+        match self {
+            Self::Records { .. } => true,
+            Self::Delete(_) => false,
+            Self::Conditional(Conditional { writes, .. }) => {
+                writes.iter().any(|write| matches!(write, PartialWrite::Records { .. }))
+            }
+        }
+    }
+
+    /// The batches of records that it brings.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = &RecordBatch> {
+        let (own, writes) = match self {
+            Self::Records { batch, .. } => (Some(batch), [].as_slice()),
+            Self::Delete(_) => (None, [].as_slice()),
+            Self::Conditional(Conditional { writes, .. }) => (None, writes.as_slice()),
+        };
+        let of_writes = writes.iter().filter_map(|write| match write {
+            PartialWrite::Records { batch, .. } => Some(batch),
+            PartialWrite::Delete(_) => None,
+        });
+        own.into_iter().chain(of_writes)
+    }
+}
+
+/// Several writes as one, if what was read before is as it was.
+#[derive(Clone, Debug)]
+pub struct Conditional {
+    /// What was read, and when.
+    pub reads: Option<Reads>,
+    /// What to write; no id stands in two of them.
+    pub writes: Vec<PartialWrite>,
+}
+
+/// Records that were read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// Their ids; those of records that were not there as well.
+    pub ids: Vec<String>,
+    /// The collection's position at the first of the reads.
+    pub at: u64,
+}
+
+/// One of several writes.
+#[derive(Clone, Debug)]
+pub enum PartialWrite {
+    /// Add, update or upsert records.
+    Records {
+        /// Which of the three.
+        kind: WriteKind,
+        /// The records.
+        batch: RecordBatch,
+    },
+    /// Delete the records of these ids; unknown ones are counted as deleted too.
+    Delete(Vec<String>),
 }
 
 /// Which records to delete.

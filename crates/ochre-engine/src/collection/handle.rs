@@ -21,6 +21,7 @@ use crate::query::request::{FilterWarnings, GetRequest, GetResults, QueryRequest
 use crate::query::search_request::{SearchRequest, SearchResults};
 use crate::query::text::TextHit;
 use crate::violations::Violations;
+use crate::write::conditional::ConditionalCommit;
 use crate::write::request::{DeleteRequest, NewRecords};
 
 /// How much of what was written to a collection is indexed.
@@ -172,6 +173,16 @@ impl Collection {
         &self, kind: WriteKind, records: NewRecords, key: Option<Idempotency>,
     ) -> Result<(Outcome, Violations), Error> {
         self.inner.writes.write_records(self.id(), kind, records, key)
+    }
+
+    /// Commits several writes as one, if the records that were read before are as they were.
+    ///
+    /// # Errors
+    /// [`Error::Store`] with [`WriteConflict`](crate::StoreError::WriteConflict) if one of them was changed, inserted or
+    /// deleted since, and with [`StaleRead`](crate::StoreError::StaleRead) if that cannot be told any more: read again
+    /// in either case. [`Error::Invalid`] if two writes name the same id, and as [`Collection::add`]. Nothing is kept.
+    pub fn commit(&self, commit: ConditionalCommit, key: Option<Idempotency>) -> Result<(Outcome, Violations), Error> {
+        self.inner.writes.write_conditionally(self.id(), commit, key)
     }
 
     /// The schema it declares; `None` if it declares none.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ochre_index::View;
 use ochre_model::budget;
-use ochre_store::{Parts, Reader};
+use ochre_store::{Error as StoreError, Parts, Reader};
 
 use crate::collection::record::{Include, Record, visible};
 use crate::error::Error;
@@ -21,6 +21,27 @@ pub(crate) struct ReadSnapshot<'a> {
 }
 
 impl ReadSnapshot<'_> {
+    /// Fails if the collection never was at a position, or one of these records was inserted or changed after it.
+    pub(crate) fn check_unchanged(&self, offsets: &[u32], since: Option<u64>) -> Result<(), Error> {
+        let Some(since) = since else { return Ok(()) };
+        if since > self.view.position() {
+            return Err(Error::invalid_field(
+                "read_token",
+                "the collection has not come so far; use the token of a read of it",
+            ));
+        }
+        let mut changed = None;
+        self.reader.rows(self.number, offsets, Parts::default(), &mut |row| {
+            changed = (row.position > since).then(|| row.id.to_owned());
+            if changed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        changed.map_or(Ok(()), |id| {
+            Err(Error::Store(StoreError::StaleRead(format!(
+                "record '{id}' has been changed since the read that read_token is of: read again without it"
+            ))))
+        })
+    }
+
     /// Reads these records, which the snapshot has, by ascending offset.
     pub(crate) fn fetch(
         &self, offsets: &[u32], include: Include, visit: &mut dyn FnMut(u32, Record),

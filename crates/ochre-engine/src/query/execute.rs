@@ -60,8 +60,10 @@ impl Queries {
             snapshot.fetch(&sorted, request.include, &mut |offset, record| drop(found.insert(offset, record)))?;
             records.extend(page.offsets.iter().filter_map(|offset| found.remove(offset)));
             next = page.next;
+            snapshot.check_unchanged(&sorted, request.unchanged_since)?;
         } else {
             let offsets: Vec<u32> = passing.iter().skip(request.offset as usize).take(limit).collect();
+            snapshot.check_unchanged(&offsets, request.unchanged_since)?;
             records.reserve(offsets.len());
             snapshot.fetch(&offsets, request.include, &mut |_, record| records.push(record))?;
         }
@@ -71,7 +73,7 @@ impl Queries {
         let explain = explained.then(|| {
             Explain::new(&Measurements { view, filter, trace: &trace, matched, filter_time, search_time, plans: &[] })
         });
-        Ok(GetResults { records, next, warnings, explain })
+        Ok(GetResults { records, next, position: snapshot.view.position(), warnings, explain })
     }
 
     /// What is to be looked at in a filter; an error if it can be answered in no way.

@@ -25,6 +25,8 @@ pub struct GetRequest {
     pub after: Option<Cursor>,
     /// Say where the next page begins, also where they are neither sorted nor after anything.
     pub is_paged: bool,
+    /// Only if none of those found was inserted or changed after this position, that of an earlier read.
+    pub unchanged_since: Option<u64>,
     /// What to return of each.
     pub include: Include,
     /// How declared indexes may be used.
@@ -131,6 +133,8 @@ pub struct GetResults {
     pub records: Vec<Record>,
     /// The place of the last of them, if this is a page and others come after it.
     pub next: Option<Cursor>,
+    /// The position of the collection that they are of.
+    pub position: u64,
     /// What the filter should be looked at for.
     pub warnings: FilterWarnings,
     /// How they were found, if that was asked for.

@@ -1,5 +1,6 @@
 //! Writing: checks a request, waits while too much is waiting to be indexed, commits, and publishes what was committed.
 
+pub(crate) mod conditional;
 pub(crate) mod publish;
 pub(crate) mod request;
 mod validate;

@@ -25,4 +25,5 @@ mod shapes;
 mod space;
 mod support;
 mod text;
+mod transactions;
 mod views;

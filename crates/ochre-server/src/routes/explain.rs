@@ -5,20 +5,20 @@ use ochre_wire::admin::explain as wire;
 
 /// Puts the explanation beside what was found.
 pub(super) fn explained(body: Vec<u8>, explain: Option<&Explain>) -> Vec<u8> {
-    with_member(body, explain.map(shown))
+    with_member(body, "explain", explain.map(shown))
 }
 
 /// Puts the explanation of each search beside what they found.
 pub(super) fn explained_each(body: Vec<u8>, explain: Option<&[Explain]>) -> Vec<u8> {
-    with_member(body, explain.map(|all| all.iter().map(shown).collect::<Vec<_>>()))
+    with_member(body, "explain", explain.map(|all| all.iter().map(shown).collect::<Vec<_>>()))
 }
 
-/// Puts a last member into an object that has others.
-fn with_member(mut body: Vec<u8>, explain: Option<impl serde::Serialize>) -> Vec<u8> {
-    if let Some(explain) = explain {
+/// Puts a last member, if there is one, into an object that has others.
+pub(super) fn with_member(mut body: Vec<u8>, name: &str, value: Option<impl serde::Serialize>) -> Vec<u8> {
+    if let Some(value) = value {
         body.pop();
-        body.extend(b",\"explain\":");
-        body.extend(serde_json::to_vec(&explain).unwrap_or_else(|_| b"null".to_vec()));
+        body.extend(format!(",\"{name}\":").as_bytes());
+        body.extend(serde_json::to_vec(&value).unwrap_or_else(|_| b"null".to_vec()));
         body.push(b'}');
     }
     body

@@ -5,6 +5,7 @@
 
 mod admin;
 mod collections;
+mod conditional;
 mod databases;
 pub(crate) mod documentation;
 mod explain;
@@ -43,6 +44,7 @@ fn operations() -> impl Iterator<Item = Served> {
         keys::operations(),
         metrics::operations(),
         functions::operations(),
+        conditional::operations(),
         documentation::operations(),
         legacy::operations(),
     ]

@@ -8,8 +8,8 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use ochre_engine::model::{Filter, WriteKind};
 use ochre_engine::{
-    Collection, Database, DeleteRequest, Error, GetRequest, GetResults, Include as Parts, NewRecords, Outcome,
-    Query as Search, QueryHit, QueryRequest, Violations,
+    Collection, Database, DeleteRequest, Error, FilterWarnings, GetRequest, GetResults, Include as Parts, NewRecords,
+    Outcome, Query as Search, QueryHit, QueryRequest, Violations,
 };
 use ochre_extension::{Access, Description, Parameter as P, Permission, violation_members};
 use ochre_wire::{
@@ -197,7 +197,7 @@ async fn write<B: WriteBody>(
 
 /// What came of a write, without values of stored records for who may not read them: an update that breaks a schema is
 /// refused for values that it did not bring, too.
-fn without_hidden_values(
+pub(super) fn without_hidden_values(
     caller: &Caller, path: &CollectionPath, collection: &Collection, written: Result<(Outcome, Violations), Error>,
 ) -> Result<(Outcome, Violations), ApiError> {
     let may_read = || {
@@ -299,7 +299,7 @@ async fn fetch(
         let work = move |database: &Database| {
             let payload: GetRequestPayload = body.parse()?;
             let filter = payload.filter()?;
-            execute_get(&collection(database, &path)?, &path, payload, filter, &planning)
+            Ok(execute_get(&collection(database, &path)?, &path, payload, filter, None, &planning)?.response())
         };
         return app.run_read(work).await;
     }
@@ -312,15 +312,32 @@ async fn fetch(
     let is_short = !payload.is_paged() && is_short(known.as_ref(), filter.as_ref(), 1, returned);
     let work = move |database: &Database| {
         let collection = known.map_or_else(|| collection(database, &path), Ok)?;
-        execute_get(&collection, &path, payload, filter, &planning)
+        Ok(execute_get(&collection, &path, payload, filter, None, &planning)?.response())
     };
     if is_short { app.run_short_read(work).await } else { app.run_read(work).await }
 }
 
-fn execute_get(
+/// What a get found.
+pub(super) struct Got {
+    /// The body of the answer.
+    pub(super) body: Vec<u8>,
+    /// The position of the collection that it is of.
+    pub(super) position: u64,
+    warnings: FilterWarnings,
+}
+
+impl Got {
+    /// The answer.
+    pub(super) fn response(self) -> Response {
+        with_warnings(json_bytes(self.body), &self.warnings)
+    }
+}
+
+/// Gets records; only if they are as they were at the position `unchanged_since`, if it is given.
+pub(super) fn execute_get(
     collection: &Collection, path: &CollectionPath, mut payload: GetRequestPayload, filter: Option<Filter>,
-    planning: &Planning,
-) -> Result<Response, ApiError> {
+    unchanged_since: Option<u64>, planning: &Planning,
+) -> Result<Got, ApiError> {
     let request = GetRequest {
         // A cursor is of the ids, too.
         ids: if payload.is_paged() { payload.ids.clone() } else { payload.ids.take() },
@@ -330,16 +347,17 @@ fn execute_get(
         order_by: payload.order_by()?,
         after: payload.after()?,
         is_paged: payload.is_paged(),
+        unchanged_since,
         include: parts(&payload.include),
         hints: planning.hints(collection)?,
         explain: planning.is_explained(),
     };
-    let GetResults { records, next, warnings, explain } =
+    let GetResults { records, next, position, warnings, explain } =
         collection.get_results(&request).map_err(not_found_as(path))?;
     let rows: Vec<RowView> = records.into_iter().map(|record| RowView { record, distance: None }).collect();
     let next = next.map(|place| payload.cursor_after(&place));
     let body = get_response(&rows, &payload.include, payload.is_paged().then_some(next.as_deref()));
-    Ok(with_warnings(json_bytes(explained(body, explain.as_ref())), &warnings))
+    Ok(Got { body: explained(body, explain.as_ref()), position, warnings })
 }
 
 async fn query(

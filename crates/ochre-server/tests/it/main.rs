@@ -11,3 +11,4 @@ mod schemas;
 mod search;
 mod security;
 mod support;
+mod transactions;

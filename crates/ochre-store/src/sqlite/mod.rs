@@ -45,7 +45,7 @@ use crate::extension::{self, TableWork};
 use crate::report::Report;
 use crate::store::{
     Alteration, CollectionNumber, CollectionRow, Copy, DatabaseRow, Debt, HeldByForks, NewCollection, Observer,
-    Operation, Outcome, Page, Reader, Statistics, Store, Tenant, Upkeep, Write,
+    Outcome, Page, Reader, Statistics, Store, Tenant, Upkeep, Write,
 };
 
 impl Store for SqliteStore {
@@ -172,9 +172,10 @@ impl Store for SqliteStore {
     }
 
     fn commit(&self, write: Write) -> Result<Outcome> {
-        match &write.operation {
-            Operation::Delete(_) => self.making_room(|| self.commit_in_group(write.clone())),
-            Operation::Records { .. } => self.commit_in_group(write),
+        if write.operation.adds() {
+            self.commit_in_group(write)
+        } else {
+            self.making_room(|| self.commit_in_group(write.clone()))
         }
     }
 

@@ -53,6 +53,12 @@ impl Rows for TransactionRows<'_> {
         query().map_err(|error| self.error(&error))
     }
 
+    fn last_change(&mut self, id: &str) -> Result<Option<u64>> {
+        let columns = "rowid, vector_id, updated_at_position";
+        let position = |row: &Row<'_>| Ok(row.get::<_, i64>(2)?.cast_unsigned());
+        find_id(self.connection, self.layers, columns, id, position).map_err(|error| self.error(&error))
+    }
+
     fn has_vector(&mut self, vector_id: u64, vector: &[f32]) -> Result<bool> {
         if let Some(staged) = (self.staged)(vector_id) {
             return Ok(staged == vector);

@@ -109,9 +109,8 @@ impl SqliteStore {
             && bytes < GROUP_BYTES_MAX
             && let Some(ticket) = queue.pop_front()
         {
-            if let Operation::Records { batch, .. } = &ticket.write.operation {
-                bytes += batch.embeddings.as_ref().map_or(0, |e| e.len() * e.dimension() * 4);
-            }
+            let batches = ticket.write.operation.batches().filter_map(|batch| batch.embeddings.as_ref());
+            bytes += batches.map(|embeddings| embeddings.len() * embeddings.dimension() * 4).sum::<usize>();
             group.push(ticket);
         }
         group
@@ -122,7 +121,7 @@ impl SqliteStore {
             return answer_all(group, &error);
         }
         let mut free = self.free_bytes();
-        let adds = group.iter().any(|ticket| matches!(ticket.write.operation, Operation::Records { .. }));
+        let adds = group.iter().any(|ticket| ticket.write.operation.adds());
         // The log has to fit the database file as well.
         let is_full = |free: Option<u64>| free.is_some_and(|free| free < FREE_TO_ADD_MIN + self.log_bytes());
         if adds && is_full(free) {
@@ -133,7 +132,7 @@ impl SqliteStore {
             // What is left is for deleting, and for giving space back.
             let full = Error::Full { path: self.path.clone() };
             let (adding, others): (Vec<_>, Vec<_>) =
-                group.iter().cloned().partition(|ticket| matches!(ticket.write.operation, Operation::Records { .. }));
+                group.iter().cloned().partition(|ticket| ticket.write.operation.adds());
             answer_all(&adding, &full);
             if !others.is_empty() {
                 self.commit_group(writer, &others);
@@ -710,6 +709,7 @@ fn write_log(
     let code = match operation {
         Operation::Records { kind, .. } => *kind as i64,
         Operation::Delete(_) => 3,
+        Operation::Conditional(_) => 4,
     };
     let mut statement = connection.prepare_cached("INSERT INTO log VALUES (?1, ?2, ?3, ?4)")?;
     statement.execute(params![collection, position.cast_signed(), code, encode_offsets(touched)]).map(drop)

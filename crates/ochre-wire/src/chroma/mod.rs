@@ -3,6 +3,7 @@
 //! Names of types and fields are Chroma's own where an error text shows them to clients.
 
 mod collection;
+mod conditional;
 mod embeddings;
 mod filter;
 mod functions;
@@ -16,6 +17,10 @@ pub use collection::{
     Collection, CollectionConfiguration, CreateCollectionPayload, CreateDatabasePayload, CreateOptions,
     CreateTenantPayload, Database, ForkCollectionPayload, ForkCountResponse, IndexStatusResponse,
     UpdateCollectionPayload, UpdateTenantPayload, create_options, shown_metadata,
+};
+pub use conditional::{
+    ConditionalCommitPayload, ConditionalCommitResult, ConditionalGetPayload, ConditionalOperation, read_position,
+    read_token,
 };
 pub use embeddings::{EmbeddingsPayload, QueryNumber, UpdateEmbeddingsPayload};
 pub use filter::{document_filter, metadata_filter, search_filter};
