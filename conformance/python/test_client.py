@@ -279,7 +279,7 @@ def test_a_fork_goes_its_own_way(client, notes):
     assert (again["embeddings"] == before["embeddings"]).all()
     assert (notes.fork_count(), copy.fork_count()) == (1, 1)
     copy.delete(ids=before["ids"][:2])
-    notes.upsert(ids=["new"], embeddings=[[9, 9]])
+    notes.upsert(ids=["new"], embeddings=[[9, 9, 9]])
     assert (copy.get()["ids"], notes.count()) == (before["ids"][2:], len(before["ids"]) + 1)
     with pytest.raises(ChromaError, match="already exists"):
         notes.fork("copy")

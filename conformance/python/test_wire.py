@@ -162,7 +162,7 @@ def test_a_conditional_commit_is_kept_only_if_what_was_read_is_as_it_was(notes, 
         {"operation": "add", "payload": {"ids": ["missing"], "embeddings": [[1, 2, 3]]}},
     ]
     commit = {"read_token": read["read_token"], "read_ids": [first, "missing"], "operations": operations}
-    notes.update(ids=[first], documents=["by somebody else"])
+    notes.update(ids=[first], embeddings=[[9, 9, 9]], documents=["by somebody else"])
     status, _, body = raw("POST", data(notes, "conditional/commit"), commit)
     assert (status, body) == (409, {"error": "ChromaError", "message": "conditional write conflict"})
     assert notes.get(ids=[first, "missing"])["documents"] == ["by somebody else"]
