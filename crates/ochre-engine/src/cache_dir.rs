@@ -335,8 +335,9 @@ impl CacheDir {
         files.map(|(path, _)| std::fs::metadata(path).map_or(0, |file| file.len())).sum()
     }
 
-    /// Lets a fork begin with the files of its source, but for those of metadata indexes, which are not its own; whether
-    /// it has its snapshots: of the graph, and of the records. Where files cannot be linked, they are made again.
+    /// Lets a fork begin with the files of its source, but for those of metadata indexes, which are not its own;
+    /// whether it has its snapshots: of the graph, and of the records. Where files cannot be linked, they are made
+    /// again.
     pub(crate) fn link(&self, source: Uuid, fork: Uuid) -> [bool; 2] {
         let (Some(from), Some(to)) = (self.path(source, ""), self.path(fork, "")) else { return [false; 2] };
         let files = std::fs::read_dir(from).into_iter().flatten().flatten().map(|entry| entry.path());

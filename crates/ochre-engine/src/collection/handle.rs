@@ -178,9 +178,10 @@ impl Collection {
     /// Commits several writes as one, if the records that were read before are as they were.
     ///
     /// # Errors
-    /// [`Error::Store`] with [`WriteConflict`](crate::StoreError::WriteConflict) if one of them was changed, inserted or
-    /// deleted since, and with [`StaleRead`](crate::StoreError::StaleRead) if that cannot be told any more: read again
-    /// in either case. [`Error::Invalid`] if two writes name the same id, and as [`Collection::add`]. Nothing is kept.
+    /// [`Error::Store`] with [`WriteConflict`](crate::StoreError::WriteConflict) if one of them was changed, inserted
+    /// or deleted since, and with [`StaleRead`](crate::StoreError::StaleRead) if that cannot be told any more: read
+    /// again in either case. [`Error::Invalid`] if two writes name the same id, and as [`Collection::add`]. Nothing is
+    /// kept.
     pub fn commit(&self, commit: ConditionalCommit, key: Option<Idempotency>) -> Result<(Outcome, Violations), Error> {
         self.inner.writes.write_conditionally(self.id(), commit, key)
     }

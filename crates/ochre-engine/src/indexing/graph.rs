@@ -386,18 +386,17 @@ impl Indexing {
                 self.collections.note_freed();
                 continue;
             }
-            let is_shared = self.collections.is_graph_shared(loaded.number, &graph);
             let threads = self.admission.threads(threads(hnsw));
             // A vector that cannot be read stays among the unindexed vectors; it is not tried twice.
             let unindexed = view.live().and_not(view.in_graph()).and_not(&tried);
             let uncoded: Vec<u32> =
                 unindexed.iter().filter(|offset| !view.is_coded(*offset)).take(CODE_AT_ONCE).collect();
-            if is_shared && (!uncoded.is_empty() || graph.linked().len() < graph.len()) {
-                // What is added is of this collection only, and the graph is a fork's as well.
-                if !self.take_own_copy(loaded, &graph, graph.len() + uncoded.len(), hnsw) {
-                    return Ok(());
+            let has_to_grow = !uncoded.is_empty() || graph.linked().len() < graph.len();
+            if has_to_grow && self.collections.is_graph_shared(loaded.number, &graph) {
+                if self.take_own_copy(loaded, &graph, graph.len() + uncoded.len(), hnsw) {
+                    continue;
                 }
-                continue;
+                return Ok(());
             }
             let lacks_room = graph.capacity() - graph.len() < uncoded.len();
             let is_to_move = is_movable && !graph.is_empty() && self.is_large_to_build(&graph, lacks_room);

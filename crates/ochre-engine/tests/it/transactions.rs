@@ -80,7 +80,7 @@ fn read_more(rng: &mut fastrand::Rng, tests: &Collection, model: &Model, open: &
 type Versions = HashMap<String, u32>;
 
 /// Commits a transaction; whether it was kept.
-fn commit(rng: &mut fastrand::Rng, tests: &Collection, model: &mut Model, open: Transaction) -> bool {
+fn commit(rng: &mut fastrand::Rng, tests: &Collection, model: &mut Model, open: &Transaction) -> bool {
     let mut written = ids(rng, 5);
     let deleted = written.split_off(rng.usize(0..=written.len()));
     let value = rng.f32();
@@ -138,7 +138,7 @@ fn check(database: &Database, seed: u64) {
             }
             _ if !open.is_empty() => {
                 let (transaction, _) = open.swap_remove(rng.usize(0..open.len()));
-                let is_kept = commit(&mut rng, &tests, &mut model, transaction);
+                let is_kept = commit(&mut rng, &tests, &mut model, &transaction);
                 (kept, refused) = (kept + u32::from(is_kept), refused + u32::from(!is_kept));
             }
             _ => {}

@@ -8,8 +8,7 @@ use ochre_engine::schema::{InvalidSchema, doubled_member};
 use ochre_engine::{Alteration, CollectionOptions, CollectionRow, Database, Page, Resource};
 use ochre_extension::{Access, Description, Parameter as P, Permission, Target};
 use ochre_wire::{
-    Collection, CreateCollectionPayload, CreateOptions, ForkCollectionPayload, ForkCountResponse, IndexStatusResponse,
-    UpdateCollectionPayload, create_options, shown_metadata,
+    Collection, CreateCollectionPayload, CreateOptions, UpdateCollectionPayload, create_options, shown_metadata,
 };
 use serde_json::{Value as Json_, json};
 use uuid::Uuid;
@@ -88,34 +87,6 @@ pub(super) fn operations() -> Vec<Served> {
             delete,
         ),
         Served::new(
-            Description::post(
-                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork",
-                "Fork a collection: make another one with its records, without copying them",
-                Access::Scope(Permission::CollectionWrite),
-            )
-            .takes("ForkCollectionPayload")
-            .answers(200, "Collection"),
-            fork,
-        ),
-        Served::new(
-            Description::get(
-                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/fork_count",
-                "Count the collections that a collection shares its origin with: forks, their forks, and their source",
-                Access::Scope(Permission::CollectionRead),
-            )
-            .answers(200, "ForkCountResponse"),
-            fork_count,
-        ),
-        Served::new(
-            Description::get(
-                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/indexing_status",
-                "Get how much of a collection is indexed",
-                Access::Scope(Permission::CollectionRead),
-            )
-            .answers(200, "IndexStatusResponse"),
-            indexing_status,
-        ),
-        Served::new(
             Description::get(
                 "/api/v2/collections/{crn}",
                 "Get a collection by its resource name tenant_resource_name:database:collection",
@@ -127,7 +98,7 @@ pub(super) fn operations() -> Vec<Served> {
     ]
 }
 
-fn shown(database: &Database, row: &CollectionRow) -> Result<Collection, ApiError> {
+pub(super) fn shown(database: &Database, row: &CollectionRow) -> Result<Collection, ApiError> {
     let shown = shown_all(database, std::slice::from_ref(row))?;
     Ok(shown.into_iter().next().expect("one for each row"))
 }
@@ -324,48 +295,6 @@ async fn update(
         };
         collection.alter(alteration).map_err(not_found_as(&path))?;
         Ok(Json(json!({})))
-    })
-    .await
-}
-
-async fn fork(
-    State(app): State<App>, caller: Caller, Path(path): Path<CollectionPath>, body: JsonBytes,
-) -> Result<Json<Collection>, ApiError> {
-    let counting = caller.count_collections().await;
-    app.run(move |database| {
-        let _counting = counting;
-        let ForkCollectionPayload { new_name } = body.parse()?;
-        let source = collection(database, &path)?;
-        let name = source.info().map_err(not_found_as(&path))?.name.clone();
-        // Whoever may not read its records must not get them in another collection.
-        caller.check(Permission::RecordRead, &path.tenant, &path.database, &name)?;
-        caller.check(Permission::CollectionWrite, &path.tenant, &path.database, &new_name)?;
-        ochre_engine::model::check_collection_name(&new_name)
-            .map_err(|error| ApiError::invalid(format!("Validation error: new_name: {error}")))?;
-        caller.check_collections(database, &path.tenant, &path.database, &new_name)?;
-        let fork = source.fork(&new_name).map_err(not_found_as(&path))?;
-        Ok(Json(shown(database, &*fork.info()?)?))
-    })
-    .await
-}
-
-async fn fork_count(
-    State(app): State<App>, Path(path): Path<CollectionPath>,
-) -> Result<Json<ForkCountResponse>, ApiError> {
-    app.run(move |database| {
-        let count = collection(database, &path)?.fork_count().map_err(not_found_as(&path))?;
-        Ok(Json(ForkCountResponse { count }))
-    })
-    .await
-}
-
-/// Every write is visible at once; indexing only changes how fast it is found.
-async fn indexing_status(
-    State(app): State<App>, Path(path): Path<CollectionPath>,
-) -> Result<Json<IndexStatusResponse>, ApiError> {
-    app.run(move |database| {
-        let status = collection(database, &path)?.indexing_status().map_err(not_found_as(&path))?;
-        Ok(Json(IndexStatusResponse::new(status.operations, status.unindexed)))
     })
     .await
 }

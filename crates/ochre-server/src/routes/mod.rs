@@ -10,6 +10,7 @@ mod databases;
 pub(crate) mod documentation;
 mod explain;
 pub(crate) mod find;
+mod forks;
 mod functions;
 mod keys;
 mod legacy;
@@ -43,6 +44,7 @@ fn operations() -> impl Iterator<Item = Served> {
         admin::operations(),
         keys::operations(),
         metrics::operations(),
+        forks::operations(),
         functions::operations(),
         conditional::operations(),
         documentation::operations(),

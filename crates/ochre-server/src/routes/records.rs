@@ -14,7 +14,8 @@ use ochre_engine::{
 use ochre_extension::{Access, Description, Parameter as P, Permission, violation_members};
 use ochre_wire::{
     AddCollectionRecordsPayload, DeleteCollectionRecordsPayload, GetRequestPayload, Include, IncludeList,
-    QueryRequestPayload, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload, get_response, query_response,
+    IndexStatusResponse, QueryRequestPayload, UpdateCollectionRecordsPayload, UpsertCollectionRecordsPayload,
+    get_response, query_response,
 };
 use serde_json::{Value as Json_, json};
 
@@ -100,6 +101,15 @@ pub(super) fn operations() -> Vec<Served> {
             .answers(200, "integer")
             .query(const { &[P::text("read_level")] }),
             count,
+        ),
+        Served::new(
+            Description::get(
+                "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}/indexing_status",
+                "Get how much of a collection is indexed",
+                Access::Scope(Permission::CollectionRead),
+            )
+            .answers(200, "IndexStatusResponse"),
+            indexing_status,
         ),
     ]
 }
@@ -418,6 +428,17 @@ async fn count(
     State(app): State<App>, Path(path): Path<CollectionPath>, Query(_): Query<CountQuery>,
 ) -> Result<Json<u64>, ApiError> {
     app.run_read(move |database| Ok(Json(collection(database, &path)?.count().map_err(not_found_as(&path))?))).await
+}
+
+/// Every write is visible at once; indexing only changes how fast it is found.
+async fn indexing_status(
+    State(app): State<App>, Path(path): Path<CollectionPath>,
+) -> Result<Json<IndexStatusResponse>, ApiError> {
+    app.run(move |database| {
+        let status = collection(database, &path)?.indexing_status().map_err(not_found_as(&path))?;
+        Ok(Json(IndexStatusResponse::new(status.operations, status.unindexed)))
+    })
+    .await
 }
 
 fn parts(include: &IncludeList) -> Parts {

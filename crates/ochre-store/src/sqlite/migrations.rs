@@ -84,9 +84,9 @@ const VERSION_3: &str = "ALTER TABLE collections ADD COLUMN declaration TEXT;";
 /// every page has a checksum.
 const VERSION_4: &str = "INSERT INTO meta VALUES ('transactions', 0), ('previous_epoch', 0), ('checksums', 0);";
 
-/// Forks: the layer that a collection writes to (its own number if absent), the collection that it and its forks descend
-/// from (itself if absent), and what lies below which layer. Operations were not counted before: the records there are
-/// were inserted at least.
+/// Forks: the layer that a collection writes to (its own number if absent), the collection that it and its forks
+/// descend from (itself if absent), and what lies below which layer. Operations were not counted before: the records
+/// there are were inserted at least.
 const VERSION_5: &str = "
 ALTER TABLE collections ADD COLUMN layer INTEGER;
 ALTER TABLE collections ADD COLUMN family BLOB;
