@@ -281,8 +281,7 @@ impl CacheDir {
 
     /// Removes the files of text segments, unless others took their place.
     pub(crate) fn remove_text(&self, collection: Uuid, gone: &[Arc<TextSegment>], new: &[Arc<TextSegment>]) {
-        let name = |segment: &Arc<TextSegment>| text_name(segment.position(), segment.offsets().next().unwrap_or(0));
-        self.remove_files(collection, gone.iter().map(name), &new.iter().map(name).collect::<Vec<_>>());
+        self.remove_files(collection, gone.iter().map(segment_name), &new.iter().map(segment_name).collect::<Vec<_>>());
     }
 
     /// Removes the files of segments of metadata indexes, unless others took their place.
@@ -337,14 +336,15 @@ impl CacheDir {
 
     /// Lets a fork begin with the files of its source, but for those of metadata indexes, which are not its own;
     /// whether it has its snapshots: of the graph, and of the records. Where files cannot be linked, they are made
-    /// again.
-    pub(crate) fn link(&self, source: Uuid, fork: Uuid) -> [bool; 2] {
+    /// again. Of texts those that are given, or all.
+    pub(crate) fn link(&self, source: Uuid, fork: Uuid, texts: Option<&[Arc<TextSegment>]>) -> [bool; 2] {
         let (Some(from), Some(to)) = (self.path(source, ""), self.path(fork, "")) else { return [false; 2] };
         let files = std::fs::read_dir(from).into_iter().flatten().flatten().map(|entry| entry.path());
         let mut linked = [false; 2];
         for path in files {
             let Some(name) = path.file_name() else { continue };
-            let is_text = path.extension().is_some_and(|extension| extension == TEXT);
+            let is_used = |texts: &[Arc<TextSegment>]| texts.iter().any(|text| *name == *segment_name(text));
+            let is_text = path.extension().is_some_and(|extension| extension == TEXT) && texts.is_none_or(is_used);
             if !is_text && name != FILE && name != RECORDS {
                 continue;
             }
@@ -416,6 +416,11 @@ pub(crate) fn is_graph(path: &Path) -> bool {
 pub(crate) fn is_summed(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == RECORDS)
         || path.extension().is_some_and(|extension| extension == TEXT || extension == INDEX)
+}
+
+/// The name of the file of a text segment.
+fn segment_name(segment: &Arc<TextSegment>) -> String {
+    text_name(segment.position(), segment.offsets().next().unwrap_or(0))
 }
 
 /// Where a segment's documents were read, and which comes first: no two current ones share both.

@@ -449,8 +449,21 @@ impl Database {
     /// [`Error::Store`] if there is none.
     pub fn delete_collection_in(&self, tenant: &str, database: &str, name: &str) -> Result<(), Error> {
         let row = self.inner.store.collection(tenant, database, name)?.ok_or_else(|| Error::no_collection(name))?;
+        self.delete(&row)
+    }
+
+    /// Deletes a collection by id, whatever its name is by now.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if there is none.
+    pub fn delete_collection_by_id(&self, id: Uuid) -> Result<(), Error> {
+        let row = self.inner.store.collection_by_id(id)?.ok_or_else(|| Error::no_collection(id))?;
+        self.delete(&row)
+    }
+
+    fn delete(&self, row: &CollectionRow) -> Result<(), Error> {
         self.inner.store.delete_collection(row.id)?;
-        self.forget(&row);
+        self.forget(row);
         self.tell_deleted(Some(row.id));
         Ok(())
     }

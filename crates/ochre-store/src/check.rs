@@ -19,7 +19,7 @@ use crate::report::Report;
 use crate::segment::Segment;
 use crate::sqlite::checksums::{PAGE_BYTES, damaged_pages, has_checksums};
 use crate::sqlite::connection::{DATABASE_FILE, SEGMENTS_FOLDER};
-use crate::sqlite::layers::{DELETED, Layers, has_forks, rowids};
+use crate::sqlite::layers::{DELETED, Layers, has_forks, problem, rowids};
 use crate::sqlite::open::{examine, open_read_only};
 use crate::sqlite::reader::visit_range;
 use crate::sqlite::segment_rows::segment_rows;
@@ -258,9 +258,13 @@ fn check_records(
         collections.insert(number, CheckedCollection { name, dimension, position, next_offset, records });
     }
     let (mut checked, has_forks) = (BTreeSet::new(), has_forks(connection)?);
+    if has_forks && let Some(problem) = problem(connection)? {
+        report.find(DATABASE_FILE, problem);
+        return Ok(true);
+    }
     for (number, collection) in collections {
         let layers = if has_forks { Layers::of(connection, number)? } else { Layers::single(number) };
-        let blocks: BTreeSet<u32> = layers.blocks().collect();
+        let blocks: BTreeSet<u32> = layers.block_numbers().collect();
         for layer in layers.iter() {
             // What forks share is checked once.
             if checked.insert(layer.number)

@@ -225,8 +225,8 @@ impl Store for MemoryStore {
             if state.named(tenant, database, name).is_some() {
                 return Err(Error::AlreadyExists { kind: Resource::Collection, name: name.to_owned() });
             }
-            let forks = state.collections.values().filter(|other| other.row.family == source.row.family).count() - 1;
-            refuse_more_forks(&source.row.name, forks)?;
+            let family = state.collections.values().filter(|other| other.row.family == source.row.family).count();
+            refuse_more_forks(&source.row.name, family as u64 - 1)?;
             let row = CollectionRow {
                 number: state.next_number,
                 id: Uuid::new_v4(),
@@ -244,10 +244,9 @@ impl Store for MemoryStore {
         Ok(fork)
     }
 
-    fn family(&self, family: Uuid) -> Result<Vec<CollectionRow>> {
+    fn count_family(&self, family: Uuid) -> Result<u64> {
         let state = self.state.read();
-        let rows = state.collections.values().map(|collection| &collection.row);
-        Ok(rows.filter(|row| row.family == family).cloned().collect())
+        Ok(state.collections.values().filter(|collection| collection.row.family == family).count() as u64)
     }
 
     /// What forks share goes with the last of them, and lies nowhere but in memory.

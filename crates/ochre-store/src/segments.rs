@@ -451,7 +451,8 @@ impl Segments {
         let Some(blocks) = state.blocks.get(&collection) else { return weight };
         for id in ids {
             let end = blocks.partition_point(|located| located.entry.first_id <= *id);
-            if let Some(located) = blocks[..end].iter().rev().find(|located| located.entry.last_id >= *id) {
+            // Blocks hold ranges of ids that do not overlap.
+            if let Some(located) = end.checked_sub(1).map(|at| &blocks[at]).filter(|at| at.entry.last_id >= *id) {
                 *weight.entry(located.segment).or_default() += u64::from(located.entry.dimension) * 4;
             }
         }

@@ -412,7 +412,7 @@ pub trait Reader {
 pub enum Upkeep {
     /// Removes a slice of the rows of deleted collections, and of what only they read.
     SweepDeleted,
-    /// Moves some rows that only one collection reads any more, since its forks were deleted, to where its others lie.
+    /// Moves some rows of a layer that is the only one above another, since forks were deleted, into the layer below.
     MergeLayers,
     /// Removes some records that forks share and each of them has deleted or replaced. Looks at all that forks wrote.
     PurgeUnread,
@@ -477,6 +477,8 @@ pub struct Debt {
     pub deleted_collections: u64,
     /// Whether anything is left to [`Upkeep::MergeLayers`].
     pub has_mergeable_layers: bool,
+    /// Whether any collection shares records with forks, or did.
+    pub has_forks: bool,
 }
 
 /// Records that a collection deleted or replaced, and that its forks or its source still read.
@@ -554,8 +556,8 @@ pub trait Store: Send + Sync {
     /// Makes a collection with the records and the descriptions of another one, in the same database, at the same
     /// position. Nothing is copied: what either writes afterwards, the other does not see.
     fn fork_collection(&self, source: Uuid, name: &str) -> Result<CollectionRow>;
-    /// The collections that descend from one, itself among them if it is there still.
-    fn family(&self, family: Uuid) -> Result<Vec<CollectionRow>>;
+    /// How many collections descend from one, itself among them if it is there still.
+    fn count_family(&self, family: Uuid) -> Result<u64>;
     /// For each collection the records that it deleted or replaced and that others of its family still read.
     fn held_by_forks(&self) -> Result<Vec<HeldByForks>>;
     /// A collection by name.
@@ -635,8 +637,8 @@ pub(crate) const NO_NUMBER_LEFT: &str = "a database makes at most 2³¹ collecti
 pub const FORKS_MAX: usize = 256;
 
 /// Refuses one more fork beside those there are.
-pub(crate) fn refuse_more_forks(name: &str, forks: usize) -> Result<()> {
-    if forks < FORKS_MAX {
+pub(crate) fn refuse_more_forks(name: &str, forks: u64) -> Result<()> {
+    if forks < FORKS_MAX as u64 {
         return Ok(());
     }
     Err(Error::Limit(format!(

@@ -26,6 +26,8 @@ struct Work {
     /// Collections that changed, and when the first change was that is not followed yet.
     index: BTreeMap<CollectionNumber, Instant>,
     relocate: BTreeSet<CollectionNumber>,
+    /// Those that are being followed.
+    relocating: BTreeSet<CollectionNumber>,
     remembered: BTreeMap<CollectionNumber, IndexState>,
     /// When a signal was passed on last.
     passed: Option<Instant>,
@@ -114,8 +116,23 @@ impl DirtySet {
         !self.work.lock().relocate.is_empty()
     }
 
+    /// Whether the view of a collection may have vectors where they were before they were moved.
+    pub(crate) fn is_moved(&self, collection: CollectionNumber) -> bool {
+        let work = self.work.lock();
+        work.relocate.contains(&collection) || work.relocating.contains(&collection)
+    }
+
+    /// The collections whose vectors lie elsewhere now; until [`DirtySet::end_relocation`] they are being followed.
     pub(crate) fn take_moved(&self) -> BTreeSet<CollectionNumber> {
-        std::mem::take(&mut self.work.lock().relocate)
+        let mut work = self.work.lock();
+        let moved = std::mem::take(&mut work.relocate);
+        work.relocating.extend(&moved);
+        moved
+    }
+
+    /// The view of a collection has its vectors where they lie now, or is marked moved again.
+    pub(crate) fn end_relocation(&self, collection: CollectionNumber) {
+        self.work.lock().relocating.remove(&collection);
     }
 
     pub(crate) fn index_state(&self, collection: CollectionNumber) -> IndexState {

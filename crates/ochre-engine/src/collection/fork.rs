@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ochre_index::{Graph, View};
-use ochre_store::{CollectionNumber, CollectionRow};
+use ochre_store::CollectionRow;
 
 use crate::collection::Collections;
 use crate::collection::dirty::IndexState;
@@ -13,9 +13,11 @@ impl Collections {
     /// Lets a fork begin with what there is of its source, in files and in memory. Called before either is written to,
     /// so that no file is of a later position than the fork.
     pub(crate) fn begin_fork(&self, source: &CollectionRow, fork: &CollectionRow) {
-        let [has_graph, has_records] = self.cache.link(source.id, fork.id);
-        let Some(loaded) = self.get(source.number) else { return };
-        let Some(view) = loaded.view() else { return };
+        let loaded = self.get(source.number);
+        let view = loaded.as_ref().and_then(|loaded| loaded.view());
+        let texts = view.as_ref().map(|view| view.text().iter().map(|(text, _)| Arc::clone(text)).collect::<Vec<_>>());
+        let [has_graph, has_records] = self.cache.link(source.id, fork.id, texts.as_deref());
+        let (Some(loaded), Some(view)) = (loaded, view) else { return };
         let head = self.store.read().and_then(|reader| reader.head(fork.number));
         if !matches!(head, Ok(Some(head)) if head.position == view.position()) {
             return;
@@ -41,13 +43,16 @@ impl Collections {
         });
         all.insert(fork.number, Arc::new(state));
         drop(all);
-        // Vectors may wait for the graph.
+        // Vectors may wait for the graph, or lie elsewhere by now.
         self.dirty.mark_dirty(fork.number);
+        if self.dirty.is_moved(source.number) {
+            self.dirty.mark_moved(fork.number);
+        }
     }
 
-    /// Whether another collection in memory has the same graph.
-    pub(crate) fn is_graph_shared(&self, number: CollectionNumber, graph: &Arc<Graph>) -> bool {
-        let others = self.all().into_iter().filter(|loaded| loaded.number != number);
-        others.filter_map(|loaded| loaded.view()).any(|view| view.graph().is_some_and(|own| Arc::ptr_eq(own, graph)))
+    /// The collections in memory that have this graph.
+    pub(crate) fn sharing(&self, graph: &Arc<Graph>) -> Vec<Arc<CollectionState>> {
+        let has_it = |view: &View| view.graph().is_some_and(|own| Arc::ptr_eq(own, graph));
+        self.all().into_iter().filter(|loaded| loaded.view().is_some_and(|view| has_it(&view))).collect()
     }
 }

@@ -47,12 +47,17 @@ pub struct AttachedFunction {
     pub output_collection_id: Uuid,
     /// The position of the input that the output was computed from; 0 before the first time.
     pub position: u64,
+    /// Why it could not be computed the last time, if it could not.
+    pub error: Option<String>,
 }
 
 /// Its output was never computed.
 const NEVER: u64 = u64::MAX;
 /// Computing takes at most one part in so many of the time.
 const TIME_SHARE: u32 = 10;
+
+/// One that failed is tried again after this.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// The same in memory, with how far it is.
 pub(super) struct State {
@@ -65,6 +70,8 @@ pub(super) struct State {
     position: AtomicU64,
     /// Before that it is not computed again.
     rests_until: Mutex<Option<Instant>>,
+    /// Why it could not be computed the last time.
+    error: Mutex<Option<String>>,
 }
 
 impl State {
@@ -78,6 +85,7 @@ impl State {
             output,
             position: AtomicU64::new(NEVER),
             rests_until: Mutex::default(),
+            error: Mutex::default(),
         }
     }
 
@@ -100,6 +108,18 @@ impl State {
     pub(super) fn note_computed(&self, position: u64, took: Duration) {
         self.position.store(position, Ordering::Relaxed);
         *self.rests_until.lock() = Some(Instant::now() + took * TIME_SHARE);
+        *self.error.lock() = None;
+    }
+
+    /// Notes that its output could not be computed.
+    pub(super) fn note_failed(&self, error: String) {
+        *self.rests_until.lock() = Some(Instant::now() + RETRY_AFTER);
+        *self.error.lock() = Some(error);
+    }
+
+    /// Why it could not be computed the last time, if it could not.
+    pub(super) fn error(&self) -> Option<String> {
+        self.error.lock().clone()
     }
 
     /// Whether it was computed a moment ago, for what that takes.

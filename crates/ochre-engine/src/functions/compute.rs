@@ -24,7 +24,9 @@ pub(super) struct OutputRecord {
 }
 
 /// What a function makes of a state of its input.
-pub(super) fn compute(function: Function, snapshot: &ReadSnapshot<'_>) -> Result<Output, Error> {
+pub(super) fn compute(
+    function: Function, snapshot: &ReadSnapshot<'_>, is_stopped: &dyn Fn() -> bool,
+) -> Result<Output, Error> {
     match function {
         Function::RecordCounter => {
             let count = records(&snapshot.view);
@@ -32,7 +34,7 @@ pub(super) fn compute(function: Function, snapshot: &ReadSnapshot<'_>) -> Result
             let document = format!("{count} records");
             Ok(Output::from([("function_output".to_owned(), OutputRecord { metadata, document })]))
         }
-        Function::Statistics => statistics(snapshot),
+        Function::Statistics => statistics(snapshot, is_stopped),
     }
 }
 
@@ -40,16 +42,31 @@ fn records(view: &View) -> i64 {
     i64::try_from(view.live().len()).unwrap_or(i64::MAX)
 }
 
-/// How many records have each value under each key; an element of a list counts as a value.
-fn statistics(snapshot: &ReadSnapshot<'_>) -> Result<Output, Error> {
+/// Keys with more different values are left out: those that are different in every record.
+const VALUES_PER_KEY_MAX: usize = 100_000;
+/// Once there are so many records, the keys that are left are left out.
+const RECORDS_MAX: usize = 500_000;
+
+/// How many records have each value under each key, in the order of keys; an element of a list counts as a value.
+fn statistics(snapshot: &ReadSnapshot<'_>, is_stopped: &dyn Fn() -> bool) -> Result<Output, Error> {
     let view = &snapshot.view;
     let mut output = Output::new();
-    let keys: Vec<String> = view.keys().map(|(key, _)| key.to_owned()).collect();
+    let mut keys: Vec<String> = view.keys().map(|(key, _)| key.to_owned()).collect();
+    keys.sort_unstable();
     for key in keys {
+        if is_stopped() {
+            return Err(Error::Closed);
+        }
         let mut counts = Counts::default();
         view.visit_values(&key, view.live(), &mut counts)?;
+        let dimensions = count_sparse(snapshot, &key)?;
+        let values = counts.0.len() + dimensions.len();
+        if values > VALUES_PER_KEY_MAX || output.len() + values > RECORDS_MAX {
+            tracing::debug!(key, values, "statistics leave out a key with too many different values");
+            continue;
+        }
         output.extend(counts.0.into_iter().map(|(value, count)| value.record(&key, count, None)));
-        let dimensions = count_sparse(snapshot, &key)?.into_iter();
+        let dimensions = dimensions.into_iter();
         output.extend(dimensions.map(|(index, (count, token))| Counted::Sparse(index).record(&key, count, token)));
     }
     let (id, total) = Counted::Str("total_count".into()).record("summary", records(view), None);

@@ -97,8 +97,7 @@ impl Functions {
                 attached.output_collection
             )));
         }
-        let id = Uuid::new_v4();
-        let output = self.make_output(collection, output, id)?;
+        let (output, id) = self.make_output(collection, output)?;
         let state = State::new(id, name, function, collection.id, output.id);
         if let Err(error) = table::insert(&*self.store, &state) {
             // Nothing is half done.
@@ -108,27 +107,36 @@ impl Functions {
         }
         let state = Arc::new(state);
         self.attached.write().insert(collection.id, Arc::clone(&state));
+        if self.catalog.row(collection.id).is_err() {
+            // It was deleted meanwhile, and nobody told of that knew of the function.
+            self.attached.write().remove(&collection.id);
+            let _ = table::delete(&*self.store, &[id]);
+            let _ = self.store.delete_collection(output.id);
+            self.catalog.forget(output.id);
+            return Err(Error::no_collection(collection.id));
+        }
         self.collections.dirty.wake(FUNCTIONS);
         tracing::info!(collection = collection.name, function = function.name(), "attached a function");
         Ok((self.describe(&state)?, true))
     }
 
-    /// Makes the output collection of a function. One that was left behind when attaching was cut short, and never
-    /// written to, is taken.
-    fn make_output(&self, input: &CollectionRow, name: &str, function: Uuid) -> Result<CollectionRow, Error> {
+    /// Makes the output collection of a function, and its id. One that was left behind when attaching was cut short,
+    /// and never written to, is taken, with the id that it says.
+    fn make_output(&self, input: &CollectionRow, name: &str) -> Result<(CollectionRow, Uuid), Error> {
         if let Some(existing) = self.store.collection(&input.tenant, &input.database, name)? {
             let is_written = self.store.read()?.head(existing.number)?.is_none_or(|head| head.position > 0);
-            let is_left_behind =
-                existing.schema.source_function().is_some() && !is_written && self.writing_to(existing.id).is_none();
-            if !is_left_behind {
-                return Err(Error::Conflict(format!("Output collection [{name}] already exists")));
-            }
-            return Ok(existing);
+            let function = existing.schema.source_function().and_then(|id| Uuid::parse_str(id).ok());
+            let is_free = |id: &Uuid| !is_written && self.all().iter().all(|state| state.id != *id);
+            let function = function.filter(is_free);
+            let taken = || Error::Conflict(format!("Output collection [{name}] already exists"));
+            return function.map(|id| (existing, id)).ok_or_else(taken);
         }
+        let function = Uuid::new_v4();
         let mut schema = IndexSchema::new(&HnswConfiguration::default(), None);
         schema.set_source_function(&function.to_string());
         let options = CollectionOptions { schema: Some(schema), ..CollectionOptions::default() };
-        self.catalog.create(&input.tenant, &input.database, name, options).map_err(|error| match error {
+        let made = self.catalog.create(&input.tenant, &input.database, name, options);
+        made.map(|made| (made, function)).map_err(|error| match error {
             Error::Store(StoreError::AlreadyExists { .. }) => {
                 Error::Conflict(format!("Output collection [{name}] already exists"))
             }
@@ -181,6 +189,7 @@ impl Functions {
             output_collection: output.name.clone(),
             output_collection_id: output.id,
             position: state.position(),
+            error: state.error(),
         })
     }
 

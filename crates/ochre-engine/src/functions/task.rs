@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use ochre_model::WriteKind;
@@ -46,18 +47,36 @@ impl Task for ComputeOutputs {
 
     fn run(&self, context: &Context<'_>) -> Result<String, Failure> {
         let inner = self.0.open()?;
-        let due = inner.functions.due()?;
+        let mut due = inner.functions.due()?;
+        // Run by hand, it computes whatever is due.
+        if due.iter().any(|state| !state.rests()) {
+            due.retain(|state| !state.rests());
+        }
+        let mut failures = Vec::new();
         for (number, state) in due.iter().enumerate() {
             context.step(part("outputs computed", number, due.len()))?;
+            let began = Instant::now();
             match inner.functions.compute_output(state, context) {
+                Ok(position) => state.note_computed(position, began.elapsed()),
+                Err(Failed::Stopped(stop)) => return Err(stop.into()),
                 // Deleted or detached meanwhile.
                 Err(Failed::Engine(error)) if error.not_found().is_some() => {}
-                Err(Failed::Engine(error)) => return Err(error.into()),
-                Err(Failed::Stopped(stop)) => return Err(stop.into()),
-                Ok(()) => {}
+                // The others go on.
+                Err(Failed::Engine(error)) => {
+                    state.note_failed(error.to_string());
+                    failures.push(format!("'{}': {error}", state.name));
+                }
             }
         }
-        Ok(format!("computed the outputs of {} attached functions", due.len()))
+        if failures.is_empty() {
+            return Ok(format!("computed the outputs of {} attached functions", due.len()));
+        }
+        Err(Failure::Failed(format!(
+            "{} of {} outputs could not be computed: {}",
+            failures.len(),
+            due.len(),
+            failures.join("; ")
+        )))
     }
 }
 
@@ -94,14 +113,13 @@ impl Functions {
     }
 
     /// Brings an output up to date: writes what is not there or is otherwise, and deletes what should not be.
-    fn compute_output(&self, state: &State, context: &Context<'_>) -> Result<(), Failed> {
+    fn compute_output(&self, state: &State, context: &Context<'_>) -> Result<u64, Failed> {
         let (input, output) = (self.catalog.row(state.collection)?, self.catalog.row(state.output)?);
-        let began = Instant::now();
         let (mut wanted, position) = {
             let snapshot = self.collections.snapshot(&input)?;
-            (compute(state.function, &snapshot)?, snapshot.view.position())
+            let is_stopped = || self.collections.dirty.stopped().load(Ordering::Relaxed);
+            (compute(state.function, &snapshot, &is_stopped)?, snapshot.view.position())
         };
-        let took = began.elapsed();
         let mut there: HashMap<String, Option<String>> = HashMap::new();
         self.store.read()?.scan(output.number, &mut |row| {
             there.insert(row.id.to_owned(), row.metadata.map(str::to_owned));
@@ -126,8 +144,7 @@ impl Functions {
             self.writes.delete_records(output.id, request, None)?;
         }
         table::set_position(&*self.store, state.id, position)?;
-        state.note_computed(position, took);
-        Ok(())
+        Ok(position)
     }
 
     fn write_output(&self, output: Uuid, records: &[(String, OutputRecord)]) -> Result<(), Error> {

@@ -161,6 +161,7 @@ impl Indexing {
                 self.dirty.mark_moved(number);
                 failed = Some(error);
             }
+            self.dirty.end_relocation(number);
         }
         failed.map_or(Ok(()), Err)
     }
@@ -392,7 +393,7 @@ impl Indexing {
             let uncoded: Vec<u32> =
                 unindexed.iter().filter(|offset| !view.is_coded(*offset)).take(CODE_AT_ONCE).collect();
             let has_to_grow = !uncoded.is_empty() || graph.linked().len() < graph.len();
-            if has_to_grow && self.collections.is_graph_shared(loaded.number, &graph) {
+            if has_to_grow && self.collections.sharing(&graph).len() > 1 {
                 if self.take_own_copy(loaded, &graph, graph.len() + uncoded.len(), hnsw) {
                     continue;
                 }
@@ -442,12 +443,14 @@ impl Indexing {
     }
 
     /// Lets a collection have a graph of its own with room for so many nodes, instead of one that it shares with forks;
-    /// `false` if it has another by now.
+    /// `false` if it has another by now. A large one lies in a file.
     fn take_own_copy(
         &self, loaded: &CollectionState, graph: &Arc<Graph>, nodes: usize, hnsw: &HnswConfiguration,
     ) -> bool {
-        let copy = graph.copied(Graph::capacity_for(nodes, hnsw.resize_factor).max(graph.capacity()));
-        replace(loaded, graph, &Arc::new(copy))
+        let capacity = Graph::capacity_for(nodes, hnsw.resize_factor).max(graph.capacity());
+        let is_movable = graph.linked().len() == graph.len() && self.is_large_to_build(graph, true);
+        let moved = is_movable.then(|| self.moved_to_file(loaded, graph, capacity)).flatten();
+        replace(loaded, graph, &Arc::new(moved.unwrap_or_else(|| graph.copied(capacity))))
     }
 
     /// Whether so much of a graph lies on the heap, or would once it has grown, that it had better lie in a file.
@@ -483,16 +486,7 @@ impl Indexing {
         &self, loaded: &CollectionState, row: &CollectionRow, all: bool, context: &Context<'_>,
     ) -> Result<(), Failure> {
         let Some(view) = loaded.view() else { return Ok(()) };
-        let Some(mut graph) = view.graph().cloned() else { return Ok(()) };
-        if self.collections.is_graph_shared(loaded.number, &graph) {
-            let snapshot = self.dirty.index_state(loaded.number).snapshot;
-            let is_finished = graph.unsearched() == 0 && graph.len() <= snapshot + graph.len() / SNAPSHOT_SHARE;
-            if is_finished || !self.take_own_copy(loaded, &graph, graph.len(), row.schema.hnsw()) {
-                return self.write_records_if_stale(loaded, row, all, context);
-            }
-            let Some(own) = loaded.view().and_then(|view| view.graph().cloned()) else { return Ok(()) };
-            graph = own;
-        }
+        let Some(graph) = view.graph().cloned() else { return Ok(()) };
         self.repair(loaded, &view, row.schema.hnsw(), &graph, all, context)?;
         let remembered = self.dirty.index_state(loaded.number);
         let fresh = graph.len() - remembered.snapshot.min(graph.len());
@@ -550,7 +544,8 @@ impl Indexing {
         }
         if (unreachable, graph.unreachable_count()) != (0, 0) {
             tracing::debug!(collection = %loaded.id, unreachable = graph.unreachable_count(), "vectors that searches of the graph miss are scanned");
-            mark_unreachable(loaded, graph);
+            // Forks that share the graph may have been made while nodes were searched for.
+            self.collections.sharing(graph).iter().for_each(|loaded| mark_unreachable(loaded, graph));
         }
         Ok(())
     }

@@ -84,6 +84,55 @@ fn check(erase: impl Fn(&Database, &Collection)) {
     assert!(ochre_engine::check(folder.path()).unwrap().is_clean());
 }
 
+/// Runs the job by hand, and gives what it says.
+fn erase(database: &Database) -> String {
+    let last = || database.scheduler().history("erase", 1).unwrap().pop();
+    let before = last().map(|run| run.fence);
+    database.scheduler().run_now("erase").unwrap();
+    let patience = Instant::now() + PATIENCE;
+    loop {
+        if let Some(run) = last().filter(|run| Some(run.fence) != before && run.ended.is_some()) {
+            return run.message;
+        }
+        assert!(Instant::now() < patience, "the job does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_record_that_a_fork_has_is_named_and_gone_once_all_have_deleted_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::open_with(folder.path(), soon()).unwrap();
+    let notes = database.create_collection("notes").unwrap();
+    plant(&notes);
+    let patience = Instant::now() + PATIENCE;
+    while notes.index_progress().unwrap() != (201, 0) || notes.memory().unwrap().text == 0 {
+        assert!(Instant::now() < patience, "it is not indexed");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let fork = notes.fork("copy").unwrap();
+    let delete = |collection: &Collection| {
+        let ids = Some(vec![format!("id-{SENTINEL}")]);
+        collection.delete(DeleteRequest { ids, ..DeleteRequest::default() }).unwrap();
+    };
+    delete(&notes);
+    let said = erase(&database);
+    assert!(said.contains("not gone: 1 records of 'notes', which 'copy' still has"), "{said}");
+    assert!(!traces(folder.path()).is_empty());
+    assert_eq!(fork.count().unwrap(), 201);
+    delete(&fork);
+    let patience = Instant::now() + PATIENCE;
+    while !traces(folder.path()).is_empty() {
+        assert!(Instant::now() < patience, "{:?}", traces(folder.path()));
+        let said = erase(&database);
+        assert!(!said.contains("not gone"), "{said}");
+    }
+    drop((notes, fork));
+    database.close();
+    assert_eq!(traces(folder.path()), Vec::<String>::new(), "closing brings nothing back");
+    assert!(ochre_engine::check(folder.path()).unwrap().is_clean());
+}
+
 #[test]
 fn a_deleted_record_leaves_no_trace() {
     check(|_, notes| {

@@ -39,7 +39,7 @@ fn check(space: Space, seed: u64, steps: usize, is_durable: bool) {
             0 | 1 if family.len() < 5 => {
                 let source = named(&database, &name);
                 let fork = source.fork(&format!("fork-{round}")).unwrap();
-                assert_eq!(fork.fork_count().unwrap(), family.len());
+                assert_eq!(fork.fork_count().unwrap(), family.len() as u64);
                 assert_eq!(fork.graph_nodes().unwrap(), source.graph_nodes().unwrap(), "the graph is shared");
                 with_graph += usize::from(fork.graph_nodes().unwrap() > 0);
                 family.insert(format!("fork-{round}"), family[&name].clone());

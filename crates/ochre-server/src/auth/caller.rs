@@ -89,6 +89,16 @@ impl Caller {
         Ok(())
     }
 
+    /// Refuses a new collection of so many records, if that is more than the key allows.
+    pub(crate) fn check_count(&self, records: u64) -> Result<(), ApiError> {
+        match self.key.as_ref().and_then(|key| key.limits().collection_records) {
+            Some(most) if records > u64::from(most) => Err(ApiError::invalid(format!(
+                "the collection would hold {records} records, more than this key's limit of {most}; ask for a key with a higher one"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether its key limits how many records a collection may hold.
     pub(crate) fn limits_records(&self) -> bool {
         self.key.as_ref().is_some_and(|key| key.limits().collection_records.is_some())

@@ -45,10 +45,16 @@ async fn fork(
         let _counting = counting;
         let ForkCollectionPayload { new_name } = body.parse()?;
         let source = collection(database, &path)?;
-        let name = source.info().map_err(not_found_as(&path))?.name.clone();
+        let info = source.info().map_err(not_found_as(&path))?;
         // Whoever may not read its records must not get them in another collection.
-        caller.check(Permission::RecordRead, &path.tenant, &path.database, &name)?;
+        caller.check(Permission::RecordRead, &path.tenant, &path.database, &info.name)?;
+        // It is as if the new collection were made, and everything written to it.
         caller.check(Permission::CollectionWrite, &path.tenant, &path.database, &new_name)?;
+        caller.check(Permission::RecordWrite, &path.tenant, &path.database, &new_name)?;
+        if info.declaration.is_some() {
+            caller.check(Permission::SchemaWrite, &path.tenant, &path.database, &new_name)?;
+        }
+        caller.check_count(source.count().map_err(not_found_as(&path))?)?;
         ochre_engine::model::check_collection_name(&new_name)
             .map_err(|error| ApiError::invalid(format!("Validation error: new_name: {error}")))?;
         caller.check_collections(database, &path.tenant, &path.database, &new_name)?;

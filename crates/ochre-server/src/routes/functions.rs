@@ -109,6 +109,7 @@ async fn read(
             database_id: attached.database,
             completion_offset: attached.position,
             min_records_for_invocation: 1,
+            error: attached.error,
         };
         Ok(Json(GetAttachedFunctionResponse { attached_function }))
     })
@@ -126,13 +127,15 @@ async fn detach(
         if delete_output {
             caller.check(Permission::CollectionWrite, tenant, home, output)?;
         }
-        input.detach_function(&path.function)?;
         if delete_output {
-            match database.delete_collection_in(tenant, home, output) {
+            // That detaches the function. By its id: another collection may have its name by now.
+            match database.delete_collection_by_id(attached.output_collection_id) {
                 // Somebody else was faster.
                 Err(error) if error.not_found().is_some() => {}
                 deleted => deleted?,
             }
+        } else {
+            input.detach_function(&path.function)?;
         }
         Ok(Json(DetachFunctionResponse { success: true }))
     })

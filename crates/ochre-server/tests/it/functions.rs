@@ -66,6 +66,17 @@ async fn nobody_reads_records_through_a_function_or_a_fork_who_may_not() {
         key.post(&format!("{open}/{path}"), body).await.refused(404);
     }
     key.post(&format!("{open}/fork"), json!({"new_name": "mine-too"})).await.ok();
+    // Collections may be made, and records be neither read nor written.
+    let place_open = format!("schema-manager:{place}/open");
+    let maker = server.as_key("maker", &[&place_open, &format!("admin:{place}/mine*")]).await;
+    let writer =
+        server.as_key("half", &[&format!("admin:{place}/open"), &format!("schema-manager:{place}/mine*")]).await;
+    for (who, lacking) in [(&maker, "record:read"), (&writer, "record:write")] {
+        for (path, body) in [("fork", json!({"new_name": "mine-3"})), ("functions/attach", statistics.clone())] {
+            let message = who.post(&format!("{open}/{path}"), body).await.refused(403);
+            assert!(message.contains(lacking), "{path}: {message}");
+        }
+    }
     key.post(&format!("{open}/functions/attach"), statistics).await.ok();
 }
 

@@ -188,12 +188,11 @@ pub(super) fn all_collections(connection: &Connection) -> Sqlite<Vec<CollectionR
     statement.query_map([], collection_row)?.collect()
 }
 
-/// The collections that descend from one, itself among them if it is there still.
-pub(super) fn family(connection: &Connection, family: Uuid) -> Sqlite<Vec<CollectionRow>> {
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM collections WHERE ifnull(family, id) = ?1 AND deleted = 0 ORDER BY number"
-    ))?;
-    statement.query_map([family.as_bytes()], collection_row)?.collect()
+/// How many collections descend from one, itself among them if it is there still.
+pub(super) fn count_family(connection: &Connection, family: Uuid) -> Sqlite<u64> {
+    let mut statement =
+        connection.prepare_cached("SELECT count(*) FROM collections WHERE ifnull(family, id) = ?1 AND deleted = 0")?;
+    statement.query_row([family.as_bytes()], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
 }
 
 pub(super) fn count_collections(connection: &Connection, tenant: &str, database: &str) -> Sqlite<u64> {

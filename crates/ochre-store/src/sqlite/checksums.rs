@@ -274,6 +274,20 @@ unsafe fn first_state(real: *mut ffi::sqlite3_file) -> State {
     if result == ffi::SQLITE_OK { State::of_header(&header) } else { State::Unknown }
 }
 
+/// How many pages a file has, as its header says.
+///
+/// # Safety
+/// `real` is an open file.
+unsafe fn pages_of_header(real: *mut ffi::sqlite3_file) -> u64 {
+    let mut header = [0u8; 32];
+    // SAFETY: the buffer has as many bytes as are asked for.
+    let result =
+        unsafe { (*(*real).pMethods).xRead.expect("every file is read")(real, header.as_mut_ptr().cast(), 32, 0) };
+    let pages = u32::from_be_bytes(header[28..].try_into().expect("four bytes"));
+    // Of a header that cannot be read nothing is known.
+    if result == ffi::SQLITE_OK { u64::from(pages) } else { u64::MAX }
+}
+
 unsafe extern "C" fn delete(vfs: *mut ffi::sqlite3_vfs, name: *const c_char, sync_dir: c_int) -> c_int {
     // SAFETY: as in `open`.
     unsafe {
@@ -321,8 +335,9 @@ unsafe extern "C" fn read(file: *mut ffi::sqlite3_file, buffer: *mut c_void, cou
         let page = std::slice::from_raw_parts(buffer.cast::<u8>(), PAGE_BYTES);
         match result {
             ffi::SQLITE_OK if !tracked.look(page, number) => ffi::SQLITE_IOERR_DATA,
-            // Of a file with checksums every page that SQLite reads was written.
-            ffi::SQLITE_IOERR_SHORT_READ if tracked.state == State::Summed => {
+            // A page that the file should have is missing. One that it should not have yet is read by SQLite just after
+            // it was allocated, and taken for zeros.
+            ffi::SQLITE_IOERR_SHORT_READ if tracked.state == State::Summed && number <= pages_of_header(real) => {
                 DAMAGED.set(Some(number));
                 ffi::SQLITE_IOERR_DATA
             }

@@ -1,18 +1,19 @@
 //! Upkeep of layers: rows that nobody reads any more go, and layers that only one collection reads become one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::backup::position;
 use super::catalog;
 use super::connection::{first_rowid, offset_of};
-use super::layers::{DELETED, LayerNumber, Layers, blocks_of, readers_of, rowids, unite};
+use super::layers::{DELETED, EVERY_OFFSET, LayerNumber, Layers, block_numbers_of, layer_of, rowids, unite};
 use crate::segments::Segments;
 use crate::store::{CollectionNumber, HeldByForks};
 
-/// The first offset of a layer under which records of any offset may lie.
-const EVERY_OFFSET: u32 = u32::MAX;
+/// A step of merging moves rows of about so many bytes at the most.
+const MERGED_BYTES_MAX: i64 = 4 << 20;
 
 /// A slice of the rows of a deleted collection, and of what only it read; whether anything was left to do. The vectors
 /// of a layer that nobody reads any more are given to `dead`.
@@ -41,7 +42,7 @@ pub(super) fn sweep(
         if !is_read {
             // Its last reader goes on with it.
             connection.execute("UPDATE collections SET layer = ?2 WHERE number = ?1", [number, base])?;
-            dead(&blocks_of(connection, base)?)?;
+            dead(&block_numbers_of(connection, base)?)?;
             return Ok(true);
         }
     }
@@ -69,18 +70,13 @@ pub(super) fn merge(
 ) -> rusqlite::Result<BTreeMap<u32, u64>> {
     // From now on records of any offset may lie below.
     connection.execute("UPDATE layers SET first_offset = ?2 WHERE number = ?1", params![upper, EVERY_OFFSET])?;
-    note_rewritten(connection, &[upper, base])?;
     // A base without one below needs no rows that say that something was deleted.
     let keeps_until: Option<u32> = connection.query_row(
         "SELECT iif(base IS NULL, NULL, first_offset) FROM layers WHERE number = ?1",
         [base],
         |row| row.get(0),
     )?;
-    let mut statement = connection
-        .prepare_cached("SELECT rowid, vector_id FROM records WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid LIMIT ?3")?;
-    let [first, last] = rowids(upper);
-    let moved = statement.query_map([first, last, rows], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let moved = moved.collect::<rusqlite::Result<Vec<(i64, i64)>>>()?;
+    let moved = rows_to_move(connection, upper, rows)?;
     let mut replace = connection.prepare_cached("DELETE FROM records WHERE rowid = ?1 RETURNING vector_id")?;
     let mut move_to = connection.prepare_cached("UPDATE records SET rowid = ?2, collection = ?3 WHERE rowid = ?1")?;
     let mut dead = Vec::new();
@@ -97,9 +93,29 @@ pub(super) fn merge(
         }
     }
     if moved.is_empty() {
-        unite(connection, upper, base)?;
+        unite(connection, segments, upper, base)?;
+    } else {
+        note_rewritten(connection, &[upper, base])?;
     }
     weigh(connection, segments, &[upper, base], &dead)
+}
+
+/// The first rows of a layer, with the ids of their vectors: so many, or of so many bytes, as one step moves.
+fn rows_to_move(connection: &Connection, layer: LayerNumber, rows: i64) -> rusqlite::Result<Vec<(i64, i64)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT rowid, vector_id, ifnull(octet_length(metadata), 0) + ifnull(octet_length(document), 0) FROM records
+         WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid LIMIT ?3",
+    )?;
+    let [first, last] = rowids(layer);
+    let mut found = statement.query([first, last, rows])?;
+    let (mut moved, mut bytes): (Vec<(i64, i64)>, i64) = (Vec::new(), 0);
+    while let Some(row) = found.next()?
+        && bytes < MERGED_BYTES_MAX
+    {
+        moved.push((row.get(0)?, row.get(1)?));
+        bytes += row.get::<_, i64>(2)?;
+    }
+    Ok(moved)
 }
 
 /// Notes that rows of layers changed without a commit.
@@ -110,13 +126,13 @@ fn note_rewritten(connection: &Connection, layers: &[LayerNumber]) -> rusqlite::
 }
 
 /// How many bytes of each segment these vectors of layers take.
-fn weigh(
+pub(super) fn weigh(
     connection: &Connection, segments: &Segments, layers: &[LayerNumber], vectors: &[u64],
 ) -> rusqlite::Result<BTreeMap<u32, u64>> {
     let mut weight = BTreeMap::new();
     for layer in layers {
-        for blocks in blocks_of(connection, *layer)? {
-            for (segment, bytes) in segments.dead_bytes_of(blocks, vectors) {
+        for number in block_numbers_of(connection, *layer)? {
+            for (segment, bytes) in segments.dead_bytes_of(number, vectors) {
                 *weight.entry(segment).or_default() += bytes;
             }
         }
@@ -136,66 +152,99 @@ fn children(connection: &Connection, layer: LayerNumber) -> rusqlite::Result<Vec
     statement.query_map([layer], |row| row.get(0))?.collect()
 }
 
-/// The offsets of which no collection that reads a layer reads what lies below it.
-fn hidden_below(connection: &Connection, layer: LayerNumber) -> rusqlite::Result<BTreeSet<u32>> {
-    let mut hidden = hidden_by_all(connection, &children(connection, layer)?)?;
-    hidden.extend(offsets_of(connection, layer)?);
-    Ok(hidden)
-}
+/// Of which offsets no collection that reads a layer reads what lies below it; by layer, as far as it was asked for.
+#[derive(Default)]
+struct Hidden(HashMap<LayerNumber, Rc<BTreeSet<u32>>>);
 
-/// The offsets of which nobody reads what lies below any of some layers.
-fn hidden_by_all(connection: &Connection, layers: &[LayerNumber]) -> rusqlite::Result<BTreeSet<u32>> {
-    let Some((first, others)) = layers.split_first() else { return Ok(BTreeSet::new()) };
-    let mut hidden = hidden_below(connection, *first)?;
-    for layer in others {
-        let below = hidden_below(connection, *layer)?;
-        hidden.retain(|offset| below.contains(offset));
+impl Hidden {
+    fn below(&mut self, connection: &Connection, layer: LayerNumber) -> rusqlite::Result<Rc<BTreeSet<u32>>> {
+        if let Some(known) = self.0.get(&layer) {
+            return Ok(Rc::clone(known));
+        }
+        let mut hidden = self.by_all(connection, &children(connection, layer)?)?;
+        hidden.extend(offsets_of(connection, layer)?);
+        let hidden = Rc::new(hidden);
+        self.0.insert(layer, Rc::clone(&hidden));
+        Ok(hidden)
     }
-    Ok(hidden)
+
+    /// The offsets of which nobody reads what lies below any of some layers.
+    fn by_all(&mut self, connection: &Connection, layers: &[LayerNumber]) -> rusqlite::Result<BTreeSet<u32>> {
+        let Some((first, others)) = layers.split_first() else { return Ok(BTreeSet::new()) };
+        let mut hidden = BTreeSet::clone(&*self.below(connection, *first)?);
+        for layer in others {
+            let below = self.below(connection, *layer)?;
+            hidden.retain(|offset| below.contains(offset));
+        }
+        Ok(hidden)
+    }
 }
 
-/// Removes rows that every collection which reads their layer has deleted or replaced, with what only they refer to;
-/// how many bytes of each segment nothing refers to any more. `None` if there are none.
-pub(super) fn purge(
-    connection: &Connection, segments: &Segments, rows: usize,
-) -> rusqlite::Result<Option<BTreeMap<u32, u64>>> {
+/// A row that every collection which reads its layer has deleted or replaced. That stays so.
+pub(super) struct Unread {
+    rowid: i64,
+    vector_id: i64,
+    position: i64,
+    /// A row above that changed only metadata or the document refers to the same vector, which is kept with this row.
+    has_shared_vector: bool,
+}
+
+/// Some of the rows that nobody reads any more.
+pub(super) fn unread(connection: &Connection, rows_max: usize) -> rusqlite::Result<Vec<Unread>> {
     let mut statement = connection.prepare_cached("SELECT DISTINCT base FROM layers WHERE base IS NOT NULL")?;
     let bases = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<LayerNumber>>>()?;
+    let mut row_at = connection.prepare_cached(
+        "SELECT vector_id, updated_at_position, ifnull(metadata, ifnull(uri, document)) IS NULL FROM records
+         WHERE rowid = ?1 AND vector_id <> 0",
+    )?;
+    let (mut hidden, mut found) = (Hidden::default(), Vec::new());
     for base in bases {
         let above = children(connection, base)?;
-        let mut purged = Vec::new();
-        let mut row_at = connection.prepare_cached(
-            "SELECT vector_id FROM records
-             WHERE rowid = ?1 AND vector_id <> 0 AND (?2 OR metadata IS NOT NULL OR uri IS NOT NULL OR document IS NOT NULL)",
-        )?;
-        for offset in hidden_by_all(connection, &above)? {
+        for offset in hidden.by_all(connection, &above)? {
             let rowid = first_rowid(base) + i64::from(offset);
-            // A row above that changed only metadata or the document refers to the same vector, which is kept with it.
-            let vector: Option<i64> = row_at.query_row(params![rowid, true], |row| row.get(0)).optional()?;
-            let Some(vector) = vector else { continue };
-            let is_shared = is_referred_to(connection, &above, offset, vector)?;
-            if row_at.exists(params![rowid, !is_shared])? {
-                purged.push((rowid, vector, is_shared));
+            let row = row_at.query_row([rowid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+            let Some((vector_id, position, is_empty)): Option<(i64, i64, bool)> = row else { continue };
+            let has_shared_vector = is_referred_to(connection, &above, offset, vector_id)?;
+            if !(has_shared_vector && is_empty) {
+                found.push(Unread { rowid, vector_id, position, has_shared_vector });
             }
-            if purged.len() == rows {
-                break;
+            if found.len() == rows_max {
+                return Ok(found);
             }
         }
-        if purged.is_empty() {
-            continue;
-        }
-        let mut delete = connection.prepare_cached("DELETE FROM records WHERE rowid = ?1")?;
-        let mut clear = connection
-            .prepare_cached("UPDATE records SET metadata = NULL, uri = NULL, document = NULL WHERE rowid = ?1")?;
-        for (rowid, _, is_shared) in &purged {
-            if *is_shared { &mut clear } else { &mut delete }.execute([rowid])?;
-        }
-        note_rewritten(connection, &[base])?;
-        let dead = purged.iter().filter(|(_, _, is_shared)| !is_shared);
-        let dead: Vec<u64> = dead.map(|(_, vector, _)| vector.cast_unsigned()).collect();
-        return weigh(connection, segments, &[base], &dead).map(Some);
     }
-    Ok(None)
+    Ok(found)
+}
+
+/// Removes rows that nobody reads any more, as far as they are there still; how many bytes of each segment nothing
+/// refers to any more.
+pub(super) fn purge(
+    connection: &Connection, segments: &Segments, rows: &[Unread],
+) -> rusqlite::Result<BTreeMap<u32, u64>> {
+    // Another row may have been moved to this place meanwhile: one that was changed later.
+    let mut delete = connection
+        .prepare_cached("DELETE FROM records WHERE rowid = ?1 AND vector_id = ?2 AND updated_at_position = ?3")?;
+    let mut clear = connection.prepare_cached(
+        "UPDATE records SET metadata = NULL, uri = NULL, document = NULL
+         WHERE rowid = ?1 AND vector_id = ?2 AND updated_at_position = ?3",
+    )?;
+    let mut dead: BTreeMap<LayerNumber, Vec<u64>> = BTreeMap::new();
+    for row in rows {
+        let statement = if row.has_shared_vector { &mut clear } else { &mut delete };
+        let is_changed = statement.execute([row.rowid, row.vector_id, row.position])? > 0;
+        let vectors = dead.entry(layer_of(row.rowid)).or_default();
+        if is_changed && !row.has_shared_vector {
+            vectors.push(row.vector_id.cast_unsigned());
+        }
+    }
+    let mut weight = BTreeMap::new();
+    for (layer, vectors) in &dead {
+        note_rewritten(connection, &[*layer])?;
+        for (segment, bytes) in weigh(connection, segments, &[*layer], vectors)? {
+            *weight.entry(segment).or_default() += bytes;
+        }
+    }
+    Ok(weight)
 }
 
 /// Whether a row in one of some layers, or above them, refers to a vector.
@@ -212,41 +261,35 @@ fn is_referred_to(connection: &Connection, layers: &[LayerNumber], offset: u32, 
 
 /// For each collection the records that it deleted or replaced and that others still read.
 pub(super) fn held_by_forks(connection: &Connection) -> rusqlite::Result<Vec<HeldByForks>> {
-    let rows = catalog::all_collections(connection)?;
-    // Above each layer of a collection: the offsets at which it does not read what lies there.
-    let hides = |collection: CollectionNumber| -> rusqlite::Result<Vec<(LayerNumber, BTreeSet<u32>)>> {
-        let (mut above, mut layers) = (BTreeSet::new(), Vec::new());
-        for layer in Layers::of(connection, collection)?.iter() {
-            layers.push((layer.number, above.clone()));
+    // Of each collection with several layers: for each, the offsets at which it does not read what lies there.
+    let mut hides: BTreeMap<CollectionNumber, (String, BTreeMap<LayerNumber, BTreeSet<u32>>)> = BTreeMap::new();
+    for row in catalog::all_collections(connection)? {
+        let (mut above, mut by_layer) = (BTreeSet::new(), BTreeMap::new());
+        for layer in Layers::of(connection, row.number)?.iter() {
+            by_layer.insert(layer.number, above.clone());
             above.extend(offsets_of(connection, layer.number)?);
         }
-        Ok(layers)
-    };
-    let mut held = Vec::new();
-    for row in &rows {
-        if Layers::of(connection, row.number)?.is_single() {
-            continue;
+        if by_layer.len() > 1 {
+            hides.insert(row.number, (row.name, by_layer));
         }
+    }
+    let mut held = Vec::new();
+    for (number, (name, by_layer)) in &hides {
         let (mut records, mut forks) = (BTreeSet::new(), BTreeSet::new());
-        for (layer, hidden) in hides(row.number)?.into_iter().filter(|(_, hidden)| !hidden.is_empty()) {
-            let mut hidden = hidden;
-            hidden.retain(|offset| has_record(connection, layer, *offset).unwrap_or(true));
-            for reader in readers_of(connection, &[layer])?.into_iter().filter(|reader| *reader != row.number) {
-                let theirs = hides(reader)?.into_iter().find(|(other, _)| *other == layer);
-                let theirs = theirs.map(|(_, hidden)| hidden).unwrap_or_default();
-                let read: Vec<u32> = hidden.difference(&theirs).copied().collect();
-                if !read.is_empty() {
-                    records.extend(read);
-                    forks.extend(rows.iter().find(|other| other.number == reader).map(|other| other.name.clone()));
+        for (layer, hidden) in by_layer.iter().filter(|(_, hidden)| !hidden.is_empty()) {
+            for (_, (reader, theirs)) in hides.iter().filter(|(other, _)| *other != number) {
+                let Some(theirs) = theirs.get(layer) else { continue };
+                for offset in hidden.difference(theirs) {
+                    if has_record(connection, *layer, *offset)? {
+                        records.insert(*offset);
+                        forks.insert(reader.clone());
+                    }
                 }
             }
         }
         if !records.is_empty() {
-            held.push(HeldByForks {
-                collection: row.name.clone(),
-                records: records.len() as u64,
-                forks: forks.into_iter().collect(),
-            });
+            let (records, forks) = (records.len() as u64, forks.into_iter().collect());
+            held.push(HeldByForks { collection: name.clone(), records, forks });
         }
     }
     Ok(held)

@@ -6,11 +6,12 @@
 //! an offset decides, and a row without a vector ([`DELETED`]) says that the record below it was deleted.
 //!
 //! Invariants:
-//! - Only the own layer of a collection is written to, and no own layer is the base of another.
+//! - Commits write to the own layer of a collection only, and no own layer is the base of another.
 //! - A record has the same offset and the same id in every layer.
-//! - Vectors lie in segments under the number of the layer that was written to, or, if that was merged into another
+//! - Vectors lie in segments under the number of the layer that a commit wrote to, or, if that was merged into another
 //!   one, under its former number (`merged_layers`).
-//! - The live vectors of a layer are those that its own rows refer to.
+//! - A vector that lies under the number of a layer is live if a row of that layer refers to it; or, once the layer is
+//!   being merged ([`EVERY_OFFSET`]), a row of a layer below.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +23,7 @@ use super::connection::{Failure, first_rowid, not_found};
 use super::log::SNAPSHOTS;
 use super::records;
 use crate::error::{Error, Resource};
+use crate::segments::Segments;
 use crate::store::{COLLECTIONS_MAX, CollectionNumber, CollectionRow, NO_NUMBER_LEFT, refuse_more_forks};
 
 /// A layer's number; drawn from the same sequence as those of collections.
@@ -30,6 +32,9 @@ pub(crate) type LayerNumber = CollectionNumber;
 /// The vector of a row that only says that the record below it was deleted: ids of vectors count from 1.
 pub(crate) const DELETED: i64 = 0;
 
+/// The first offset of a layer that is being merged: below it there may be records of any offset.
+pub(super) const EVERY_OFFSET: u32 = u32::MAX;
+
 /// A layer of a collection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Layer {
@@ -37,7 +42,7 @@ pub(crate) struct Layer {
     /// No layer below has records at this offset or a later one.
     pub(super) first_offset: u32,
     /// The numbers under which its vectors lie in segments.
-    pub(crate) blocks: Vec<LayerNumber>,
+    pub(crate) block_numbers: Vec<LayerNumber>,
 }
 
 /// The layers of a collection, its own first; at least that.
@@ -47,7 +52,7 @@ pub(crate) struct Layers(Vec<Layer>);
 impl Layers {
     /// Those of a collection in a database without forks.
     pub(crate) fn single(collection: CollectionNumber) -> Self {
-        Self(vec![Layer { number: collection, first_offset: 0, blocks: vec![collection] }])
+        Self(vec![Layer { number: collection, first_offset: 0, block_numbers: vec![collection] }])
     }
 
     /// Those of a collection.
@@ -69,7 +74,9 @@ impl Layers {
         )?;
         let layers = statement.query_map([layer], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let layers = layers.collect::<rusqlite::Result<Vec<(LayerNumber, u32)>>>()?;
-        let layer = |(number, first_offset)| Ok(Layer { number, first_offset, blocks: blocks_of(connection, number)? });
+        let layer = |(number, first_offset)| {
+            Ok(Layer { number, first_offset, block_numbers: block_numbers_of(connection, number)? })
+        };
         layers.into_iter().map(layer).collect::<rusqlite::Result<_>>().map(Self)
     }
 
@@ -100,8 +107,8 @@ impl Layers {
     }
 
     /// The numbers under which the vectors of all lie in segments.
-    pub(crate) fn blocks(&self) -> impl Iterator<Item = LayerNumber> {
-        self.0.iter().flat_map(|layer| layer.blocks.iter().copied())
+    pub(crate) fn block_numbers(&self) -> impl Iterator<Item = LayerNumber> {
+        self.0.iter().flat_map(|layer| layer.block_numbers.iter().copied())
     }
 }
 
@@ -123,8 +130,13 @@ pub(crate) const fn rowids(layer: LayerNumber) -> [i64; 2] {
     [first_rowid(layer), first_rowid(layer) + u32::MAX as i64]
 }
 
+/// The layer of a row.
+pub(super) fn layer_of(rowid: i64) -> LayerNumber {
+    u32::try_from(rowid >> 32).expect("numbers of layers have 31 bits")
+}
+
 /// The numbers under which the vectors of a layer lie in segments.
-pub(super) fn blocks_of(connection: &Connection, layer: LayerNumber) -> rusqlite::Result<Vec<LayerNumber>> {
+pub(super) fn block_numbers_of(connection: &Connection, layer: LayerNumber) -> rusqlite::Result<Vec<LayerNumber>> {
     let mut statement = connection.prepare_cached("SELECT number FROM merged_layers WHERE layer = ?1")?;
     let merged = statement.query_map([layer], |row| row.get(0))?;
     std::iter::once(Ok(layer)).chain(merged).collect()
@@ -182,26 +194,26 @@ pub(super) fn referred_blocks(connection: &Connection, layer: LayerNumber) -> ru
              SELECT layers.number FROM above JOIN layers ON layers.base = above.number)
          SELECT number FROM above",
     )?;
-    let mut blocks: BTreeSet<_> = Layers::from(connection, layer)?.blocks().collect();
+    let mut blocks: BTreeSet<_> = Layers::from(connection, layer)?.block_numbers().collect();
     for above in statement.query_map([layer], |row| row.get(0))? {
-        blocks.extend(blocks_of(connection, above?)?);
+        blocks.extend(block_numbers_of(connection, above?)?);
     }
     Ok(blocks)
 }
 
 /// The vectors that are referred to among those that lie in segments under a number, ascending.
-pub(super) fn live_vectors(connection: &Connection, blocks: LayerNumber) -> rusqlite::Result<Vec<u64>> {
+pub(super) fn live_vectors(connection: &Connection, number: LayerNumber) -> rusqlite::Result<Vec<u64>> {
     // Rows on their way into the layer below refer to vectors that lie under the number above.
     let mut statement = connection.prepare_cached(
         "WITH RECURSIVE below (number) AS (
              SELECT ifnull((SELECT layer FROM merged_layers WHERE number = ?1), ?1)
              UNION
-             SELECT base FROM below JOIN layers USING (number) WHERE base IS NOT NULL)
+             SELECT base FROM below JOIN layers USING (number) WHERE base IS NOT NULL AND first_offset = 4294967295)
          SELECT vector_id FROM below CROSS JOIN records
          WHERE records.rowid BETWEEN below.number << 32 AND (below.number << 32) + 4294967295
              AND NOT EXISTS (SELECT 1 FROM collections WHERE ifnull(layer, number) = below.number AND deleted = 1)",
     )?;
-    let ids = statement.query_map([blocks], |row| row.get(0))?;
+    let ids = statement.query_map([number], |row| row.get(0))?;
     let mut ids: Vec<u64> =
         ids.map(|id: rusqlite::Result<i64>| id.map(i64::cast_unsigned)).collect::<Result<_, _>>()?;
     ids.sort_unstable();
@@ -236,15 +248,15 @@ pub(super) struct Forked {
 }
 
 /// Makes a collection with the records of another one, without copying them.
-pub(super) fn fork(connection: &Connection, source: Uuid, name: &str) -> Result<Forked, Failure> {
+pub(super) fn fork(connection: &Connection, segments: &Segments, source: Uuid, name: &str) -> Result<Forked, Failure> {
     let source =
         catalog::collection_by_id(connection, source)?.ok_or_else(|| not_found(Resource::Collection, source))?;
     if catalog::collection(connection, &source.tenant, &source.database, name)?.is_some() {
         return Err(Error::AlreadyExists { kind: Resource::Collection, name: name.to_owned() }.into());
     }
-    refuse_more_forks(&source.name, catalog::family(connection, source.family)?.len() - 1)?;
+    refuse_more_forks(&source.name, catalog::count_family(connection, source.family)?.saturating_sub(1))?;
     let head = catalog::head(connection, source.number)?.ok_or_else(|| not_found(Resource::Collection, source.id))?;
-    let base = shared_base(connection, source.number, head.next_offset)?;
+    let base = shared_base(connection, segments, source.number, head.next_offset)?;
     let (id, number) = (Uuid::new_v4(), next_number(connection)?);
     connection.execute(
         "INSERT INTO collections
@@ -275,7 +287,7 @@ pub(super) fn fork(connection: &Connection, source: Uuid, name: &str) -> Result<
 
 /// The layer that a collection and its fork both have below their own; none if there are no records.
 fn shared_base(
-    connection: &Connection, collection: CollectionNumber, next_offset: u32,
+    connection: &Connection, segments: &Segments, collection: CollectionNumber, next_offset: u32,
 ) -> Result<Option<LayerNumber>, Failure> {
     let layers = Layers::of(connection, collection)?;
     let own = layers.own().number;
@@ -292,8 +304,8 @@ fn shared_base(
             return Ok(Some(base));
         }
         // Its rows may be in the base already, and their vectors under its number.
-        unite(connection, own, base)?;
-        return shared_base(connection, collection, next_offset);
+        unite(connection, segments, own, base)?;
+        return shared_base(connection, segments, collection, next_offset);
     }
     connection.execute("INSERT OR IGNORE INTO layers VALUES (?1, NULL, 0, 0)", [own])?;
     let number = next_number(connection)?;
@@ -321,10 +333,55 @@ fn next_number(connection: &Connection) -> Result<LayerNumber, Failure> {
 }
 
 /// Makes one layer of a base and the only one above it, which has no rows.
-pub(super) fn unite(connection: &Connection, upper: LayerNumber, base: LayerNumber) -> rusqlite::Result<()> {
+pub(super) fn unite(
+    connection: &Connection, segments: &Segments, upper: LayerNumber, base: LayerNumber,
+) -> rusqlite::Result<()> {
     connection.execute("UPDATE layers SET base = ?2 WHERE base = ?1", [upper, base])?;
     connection.execute("UPDATE collections SET layer = ?2 WHERE ifnull(layer, number) = ?1", [upper, base])?;
     connection.execute("UPDATE merged_layers SET layer = ?2 WHERE layer = ?1", [upper, base])?;
     connection.execute("INSERT INTO merged_layers VALUES (?1, ?2)", [upper, base])?;
-    connection.execute("DELETE FROM layers WHERE number = ?1", [upper]).map(drop)
+    connection.execute("DELETE FROM layers WHERE number = ?1", [upper])?;
+    // Numbers without vectors are looked for in vain.
+    for number in block_numbers_of(connection, base)?.into_iter().filter(|number| *number != base) {
+        if segments.weigh(number).is_empty() {
+            connection.execute("DELETE FROM merged_layers WHERE number = ?1", [number])?;
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with the layers of a database, if anything is: nothing would end on those that lie in a circle.
+pub(crate) fn problem(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let mut statement = connection.prepare("SELECT number, base FROM layers")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let layers = rows.collect::<rusqlite::Result<BTreeMap<LayerNumber, Option<LayerNumber>>>>()?;
+    for (number, base) in &layers {
+        let (mut below, mut depth) = (*base, 0);
+        while let Some(layer) = below {
+            let Some(next) = layers.get(&layer) else {
+                return Ok(Some(format!("layer {number} lies above layer {layer}, which is not there")));
+            };
+            (below, depth) = (*next, depth + 1);
+            if depth > layers.len() {
+                return Ok(Some(format!("layer {number} lies above itself")));
+            }
+        }
+    }
+    let bases: BTreeSet<LayerNumber> = layers.values().flatten().copied().collect();
+    let mut owned = BTreeSet::new();
+    let mut statement = connection.prepare("SELECT ifnull(layer, number) FROM collections")?;
+    for own in statement.query_map([], |row| row.get::<_, LayerNumber>(0))? {
+        let own = own?;
+        if bases.contains(&own) || !owned.insert(own) {
+            return Ok(Some(format!("layer {own} is written to, and read by others")));
+        }
+    }
+    let mut statement = connection.prepare("SELECT number, layer FROM merged_layers")?;
+    for merged in statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
+        let (number, layer): (LayerNumber, LayerNumber) = merged?;
+        if !layers.contains_key(&layer) && !owned.contains(&layer) {
+            return Ok(Some(format!("layer {number} was merged into layer {layer}, which is not there")));
+        }
+    }
+    Ok(None)
 }

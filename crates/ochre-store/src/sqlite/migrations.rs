@@ -96,6 +96,7 @@ CREATE TABLE layers (
     number INTEGER PRIMARY KEY, base INTEGER, first_offset INTEGER NOT NULL, rewritten_at INTEGER NOT NULL
 );
 CREATE TABLE merged_layers (number INTEGER PRIMARY KEY, layer INTEGER NOT NULL);
+CREATE INDEX merged_layers_by_layer ON merged_layers (layer);
 ";
 
 /// Brings the tables to the current version, in one transaction.

@@ -260,6 +260,9 @@ impl SqliteStore {
         let epoch = read_meta(&connection, "epoch").map_err(sqlite)?.cast_unsigned();
         let has_checksums = read_meta(&connection, "checksums").map_err(sqlite)? == 1;
         let has_forks = layers::has_forks(&connection).map_err(sqlite)?;
+        if has_forks && let Some(reason) = layers::problem(&connection).map_err(sqlite)? {
+            return Err(Error::Corrupt { path, reason });
+        }
         let writer = Writer::new(connection).map_err(sqlite)?;
         let (transactions, next_vector_id) = (writer.transactions(), writer.next_vector_id());
         let head = HeadFile::begin(&disk, directory, DatabaseHead { epoch, transactions, next_vector_id })?;

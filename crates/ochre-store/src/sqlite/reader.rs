@@ -190,9 +190,9 @@ impl Reader for SqliteReader<'_> {
         // Commits wait for this, and not for what has to be read from disk.
         let found: Vec<_> = {
             let _publishing = self.store.publishing.read();
-            layers.blocks().map(|blocks| (blocks, segments.find_blocks(blocks))).collect()
+            layers.block_numbers().map(|number| (number, segments.find_blocks(number))).collect()
         };
-        Ok(found.iter().flat_map(|(blocks, found)| segments.load_blocks(*blocks, found)).collect())
+        Ok(found.iter().flat_map(|(number, found)| segments.load_blocks(*number, found)).collect())
     }
 
     fn changed_since(&self, collection: CollectionNumber, position: u64) -> Result<Option<Vec<u32>>> {

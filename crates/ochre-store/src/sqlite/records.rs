@@ -64,8 +64,8 @@ impl Rows for TransactionRows<'_> {
             return Ok(staged == vector);
         }
         // A vector that cannot be read is damaged; writing it again repairs it.
-        let equals = |blocks| self.segments.vector_equals(blocks, vector_id, vector);
-        Ok(self.layers.blocks().find_map(equals).unwrap_or(false))
+        let equals = |number| self.segments.vector_equals(number, vector_id, vector);
+        Ok(self.layers.block_numbers().find_map(equals).unwrap_or(false))
     }
 
     fn changed_since(&mut self, position: u64) -> Result<Option<BTreeSet<u32>>> {

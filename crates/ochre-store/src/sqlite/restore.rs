@@ -16,6 +16,7 @@ use super::backup::{CATALOG, NEWER};
 use super::connection::{DATABASE_FILE, Failure, count_transaction, new_epoch, read_meta, rename_database, write_meta};
 use super::segment_rows::record_segments;
 use super::store::{SqliteOptions, SqliteStore};
+use super::{layer_upkeep, layers};
 use crate::definitions::{self, ExtensionTables};
 use crate::error::{Error, Result};
 use crate::segment::NewBlock;
@@ -108,10 +109,13 @@ impl SqliteStore {
             replace_table(connection, table)?;
         }
         let mut weight = BTreeMap::new();
-        for (collection, ids) in replace_rows(connection)? {
-            for (segment, bytes) in self.segments.dead_bytes_of(collection, &ids) {
+        for (layer, ids) in replace_rows(connection)? {
+            for (segment, bytes) in layer_upkeep::weigh(connection, &self.segments, &[layer], &ids)? {
                 *weight.entry(segment).or_default() += bytes;
             }
+        }
+        if let Some(reason) = layers::problem(connection)? {
+            return Err(Fault::Foreign(reason));
         }
         let next = read_meta(connection, "next_vector_id")?.cast_unsigned();
         let transactions = read_meta(connection, "transactions")?.cast_unsigned();
@@ -373,6 +377,7 @@ fn replace_rows(connection: &Connection) -> std::result::Result<BTreeMap<Collect
     connection.execute_batch(
         "INSERT OR REPLACE INTO main.meta SELECT key, value FROM increment.meta
          WHERE key IN ('next_vector_id', 'commits');
+         UPDATE main.collections SET operations = max(operations, records);
          UPDATE main.sqlite_sequence SET seq = max(seq, (
              SELECT ifnull(max(value), 0) FROM increment.meta WHERE key = 'last_number')) WHERE name = 'collections'",
     )?;

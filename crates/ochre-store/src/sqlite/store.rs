@@ -109,7 +109,7 @@ impl SqliteStore {
         // Before it can be seen by anybody.
         self.has_forks.store(true, Ordering::Release);
         let Forked { source, fork } =
-            self.change_catalog_with(&mut writer, |connection| layers::fork(connection, source, name))?;
+            self.change_catalog_with(&mut writer, |connection| layers::fork(connection, &self.segments, source, name))?;
         if let Some(observer) = self.observer() {
             observer.forked(&source, &fork);
         }

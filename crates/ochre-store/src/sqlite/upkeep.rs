@@ -23,7 +23,9 @@ const SWEEP_ROWS: i64 = 2_000;
 const SWEEP_ROWS_WHEN_FULL: i64 = 100;
 /// Rows that one step moves into the layer below.
 const MERGED_ROWS: i64 = 1_000;
-/// Rows that one step removes because nobody reads them.
+/// Rows that one step looks for because nobody reads them any more …
+const UNREAD_ROWS: usize = 20_000;
+/// … and that it removes at once.
 const PURGED_ROWS: usize = 1_000;
 /// Log entries and idempotency keys that one step forgets.
 const PRUNE_ROWS: i64 = 500;
@@ -40,7 +42,7 @@ impl SqliteStore {
                 let rows = if self.reserve.is_there() { SWEEP_ROWS } else { SWEEP_ROWS_WHEN_FULL };
                 self.change_quietly(|connection| {
                     layer_upkeep::sweep(connection, rows, |unread| {
-                        unread.iter().try_for_each(|blocks| self.note_dead(connection, &self.segments.weigh(*blocks)))
+                        unread.iter().try_for_each(|number| self.note_dead(connection, &self.segments.weigh(*number)))
                     })
                 })
             }
@@ -49,12 +51,7 @@ impl SqliteStore {
                 let weight = layer_upkeep::merge(connection, &self.segments, upper, base, MERGED_ROWS)?;
                 self.note_dead(connection, &weight).map(|()| true)
             }),
-            Upkeep::PurgeUnread => {
-                self.change_quietly(|connection| match layer_upkeep::purge(connection, &self.segments, PURGED_ROWS)? {
-                    Some(weight) => self.note_dead(connection, &weight).map(|()| true),
-                    None => Ok(false),
-                })
-            }
+            Upkeep::PurgeUnread => self.purge_unread(),
             Upkeep::PruneLog => self.change_quietly(|connection| prune(self, connection)),
             Upkeep::Checkpoint { truncate } => self.checkpoint(truncate),
             Upkeep::Optimize => self.optimize(),
@@ -69,11 +66,27 @@ impl SqliteStore {
         }
     }
 
+    /// Removes rows that nobody reads any more. They are looked for without keeping anybody from writing.
+    fn purge_unread(&self) -> Result<bool> {
+        if !self.has_forks.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let look = |connection: &Connection| layer_upkeep::unread(connection, UNREAD_ROWS);
+        let unread = self.cold_read("look for what nobody reads", look)?;
+        for rows in unread.chunks(PURGED_ROWS) {
+            self.change_quietly(|connection| {
+                let weight = layer_upkeep::purge(connection, &self.segments, rows)?;
+                self.note_dead(connection, &weight).map(|()| true)
+            })?;
+        }
+        Ok(!unread.is_empty())
+    }
+
     /// Marks all vectors of a deleted collection dead.
     pub(super) fn mark_deleted(&self, connection: &Connection, collection: CollectionNumber) -> Result<(), Failure> {
         // What it shares with forks stays until the last of them goes.
         let own = Layers::of(connection, collection)?.own().clone();
-        Ok(own.blocks.iter().try_for_each(|blocks| self.note_dead(connection, &self.segments.weigh(*blocks)))?)
+        Ok(own.block_numbers.iter().try_for_each(|number| self.note_dead(connection, &self.segments.weigh(*number)))?)
     }
 
     /// Counts bytes of segments as dead.
@@ -176,8 +189,8 @@ impl SqliteStore {
 
     fn compact_vectors(&self, dead_share_max: f64) -> Result<bool> {
         let Some(before) = self.segments.most_dead(dead_share_max) else { return Ok(false) };
-        let mut live = |blocks| {
-            self.reader()?.query_rows("read vector ids", |connection| layers::live_vectors(connection, blocks))
+        let mut live = |number| {
+            self.reader()?.query_rows("read vector ids", |connection| layers::live_vectors(connection, number))
         };
         let next = self.known_transactions.load(Ordering::Acquire) + 1;
         let Some(mut pending) = self.segments.rewrite(before.number, next, &mut live)? else { return Ok(false) };
@@ -229,6 +242,7 @@ impl SqliteStore {
                 prunable_entries: entries + expired,
                 deleted_collections: count("SELECT count(*) FROM collections WHERE deleted = 1", &[])?,
                 has_mergeable_layers: layer_upkeep::mergeable(connection)?.is_some(),
+                has_forks: layers::has_forks(connection)?,
             })
         })
     }

@@ -267,8 +267,8 @@ impl SqliteStore {
         let mut weight: BTreeMap<u32, u64> = BTreeMap::new();
         for draft in applied.iter().filter_map(|applied| applied.draft.as_ref()) {
             // Vectors of the layers below are read by others.
-            for blocks in &draft.layer.blocks {
-                for (segment, bytes) in self.segments.dead_bytes_of(*blocks, &draft.dead) {
+            for number in &draft.layer.block_numbers {
+                for (segment, bytes) in self.segments.dead_bytes_of(*number, &draft.dead) {
                     *weight.entry(segment).or_default() += bytes;
                 }
             }

@@ -322,7 +322,7 @@ fn a_fork_takes_no_space_and_what_it_shares_goes_with_its_last_reader() {
     upkeep_to_the_end(&store);
     assert_eq!(rows(&store, forks[0].number).len(), 5_000, "the last reader has everything");
     assert_eq!(used().1, before.1);
-    assert_eq!(store.debt().unwrap(), ochre_store::Debt::default());
+    assert!(!store.debt().unwrap().has_mergeable_layers);
     store.delete_collection(forks[0].id).unwrap();
     upkeep_to_the_end(&store);
     while store.upkeep(Upkeep::SealVectors { min_bytes: 1, dead_share_max: 1.0 }).unwrap() {}
@@ -344,12 +344,61 @@ fn forks_are_refused_with_a_reason_and_leave_nothing() {
         }
         let refused = store.fork_collection(source.id, "one more").unwrap_err().to_string();
         assert!(refused.contains("256 forks"), "{refused}");
-        assert_eq!(store.family(source.family).unwrap().len(), FORKS_MAX + 1);
+        assert_eq!(store.count_family(source.family).unwrap(), FORKS_MAX as u64 + 1);
         store.delete_collection(source.id).unwrap();
         let of_a_fork = store.collection("default_tenant", "default_database", "fork 3").unwrap().unwrap();
         assert_eq!(of_a_fork.family, source.id);
         store.fork_collection(of_a_fork.id, "one more").unwrap();
     });
+}
+
+#[test]
+fn forks_that_come_and_go_leave_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), SqliteOptions::default()).unwrap();
+    let source = collection(&store, "source");
+    write(&store, source.id, WriteKind::Add, batch(&["a", "b"], 0.0)).unwrap();
+    for number in 0..30 {
+        let fork = store.fork_collection(source.id, "fork").unwrap();
+        if number % 3 == 0 {
+            write(&store, source.id, WriteKind::Upsert, batch(&["a"], number as f32)).unwrap();
+        }
+        store.delete_collection(fork.id).unwrap();
+        upkeep_to_the_end(&store);
+    }
+    while store.upkeep(Upkeep::SealVectors { min_bytes: 1, dead_share_max: 1.0 }).unwrap() {}
+    while store.upkeep(Upkeep::CompactVectors { dead_share_max: 0.0 }).unwrap() {}
+    // One more merge forgets the numbers that no vector lies under any more.
+    let fork = store.fork_collection(source.id, "fork").unwrap();
+    write(&store, source.id, WriteKind::Upsert, batch(&["a"], -1.0)).unwrap();
+    store.delete_collection(fork.id).unwrap();
+    upkeep_to_the_end(&store);
+    let count = |sql: &str| {
+        let mut count = 0i64;
+        store.read_tables(&mut |c| c.query_row(sql, [], |row| row.get(0)).map(|n| count = n)).unwrap();
+        count
+    };
+    assert!(count("SELECT count(*) FROM merged_layers") <= 3);
+    assert_eq!(count("SELECT count(*) FROM layers"), 1);
+    assert_eq!(rows(&store, source.number).len(), 2);
+    let report = store.scrub(&mut |_, _| true).unwrap().unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+}
+
+#[test]
+fn layers_that_lie_in_a_circle_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), SqliteOptions::default()).unwrap();
+    let source = collection(&store, "source");
+    write(&store, source.id, WriteKind::Add, batch(&["a"], 0.0)).unwrap();
+    store.fork_collection(source.id, "fork").unwrap();
+    let own = format!("UPDATE layers SET base = {0} WHERE number = {0}", source.number);
+    store.change_tables(&mut |connection| connection.execute_batch(&own)).unwrap();
+    drop(store);
+    let found = check(folder.path(), &[]).unwrap().findings;
+    assert!(found.iter().any(|found| found.problem.contains("above itself")), "{found:?}");
+    let refused = SqliteStore::open(folder.path(), SqliteOptions::default()).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("above itself"), "{refused}");
 }
 
 /// A chain in which each fork is written to before it is forked: the most layers there can be.

@@ -491,3 +491,25 @@ fn a_reset_leaves_only_the_defaults_and_begins_an_epoch() {
         assert_ne!(again.number, notes.number, "a number is never used again");
     });
 }
+
+/// SQLite reads a page that it has just allocated for a table, beyond the end of the file, depending on how many pages
+/// there are.
+#[test]
+fn tables_are_made_however_many_pages_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path(), SqliteOptions::default()).unwrap();
+    let notes = collection(&store, "notes");
+    for number in 0..60 {
+        let name = format!("tables_{number}");
+        let script = format!(
+            "CREATE TABLE {name}_of (id BLOB PRIMARY KEY, other BLOB UNIQUE) WITHOUT ROWID;
+             CREATE INDEX {name}_by ON {name}_of (other, id);"
+        );
+        store.extend(&name, &[&script]).unwrap();
+        write(&store, notes.id, WriteKind::Add, batch(&[&name], 0.0)).unwrap();
+        if number % 7 == 0 {
+            store.upkeep(Upkeep::Checkpoint { truncate: true }).unwrap();
+        }
+    }
+    assert!(store.scrub(&mut |_, _| true).unwrap().unwrap().findings.is_empty());
+}

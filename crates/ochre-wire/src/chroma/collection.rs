@@ -450,7 +450,7 @@ pub struct ForkCollectionPayload {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ForkCountResponse {
     /// How many other collections descend from the same one.
-    pub count: usize,
+    pub count: u64,
 }
 
 /// Answer of indexing_status, in records that were inserted, changed or deleted.

@@ -59,6 +59,9 @@ pub struct AttachedFunctionApiResponse {
     /// The version of the input that the output was computed from.
     pub completion_offset: u64,
     pub min_records_for_invocation: u64,
+    /// Why the output could not be computed the last time. An addition of Ochre.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// Body of detach.

@@ -5,8 +5,10 @@
 //! from them: codes in graphs, trigrams in text segments. After a run none of that is left of anything deleted
 //! before it began.
 
+use std::collections::HashSet;
+
 use ochre_scheduler::{Clock, Context, Defaults, Failure, Readiness, SystemClock, Task, TaskSettings};
-use ochre_store::{HeldByForks, Upkeep};
+use ochre_store::{CollectionRow, HeldByForks, Upkeep};
 
 use crate::inner::WeakInner;
 use crate::maintenance::job::{at, every, part};
@@ -40,7 +42,9 @@ impl Task for Erase {
             "{} bytes of dead vectors, {} deleted collections, {} bytes of write-ahead log",
             sizes.dead_vector_bytes, debt.deleted_collections, sizes.wal_bytes
         );
-        let is_clean = sizes.dead_vector_bytes == 0 && debt.deleted_collections == 0 && sizes.wal_bytes == 0;
+        // Records that all forks have deleted count nowhere.
+        let is_clean =
+            sizes.dead_vector_bytes == 0 && debt.deleted_collections == 0 && sizes.wal_bytes == 0 && !debt.has_forks;
         Ok(if is_clean { Readiness::Idle(text) } else { Readiness::Ready(text) })
     }
 
@@ -70,14 +74,21 @@ impl Task for Erase {
         };
         let _graphs = inner.indexing.graphs.hold(context, "waiting for other work on graphs")?;
         inner.indexing.relocate_moved()?;
-        let rows = inner.store.all_collections()?;
-        let all = rows.len();
-        let mut caches = 0;
-        for (index, row) in rows.into_iter().enumerate() {
-            if inner.collections.cache.has(row.id) {
-                context.step(part("collections whose caches were looked at", index, all))?;
-                let had_dead = inner.indexing.erase_caches(&row, context)?;
-                caches += usize::from(inner.metadata_indexes.erase_index_segments(&row, context)? || had_dead);
+        let (mut seen, mut caches) = (HashSet::new(), 0);
+        // A fork that was made meanwhile may have begun with files of before.
+        loop {
+            let rows: Vec<CollectionRow> =
+                inner.store.all_collections()?.into_iter().filter(|row| seen.insert(row.number)).collect();
+            if rows.is_empty() {
+                break;
+            }
+            let all = rows.len();
+            for (index, row) in rows.into_iter().enumerate() {
+                if inner.collections.cache.has(row.id) {
+                    context.step(part("collections whose caches were looked at", index, all))?;
+                    let had_dead = inner.indexing.erase_caches(&row, context)?;
+                    caches += usize::from(inner.metadata_indexes.erase_index_segments(&row, context)? || had_dead);
+                }
             }
         }
         for cut in 0.. {
