@@ -50,7 +50,7 @@ async fn a_function_that_cannot_be_attached_says_why() {
 
 #[tokio::test]
 async fn nobody_reads_records_through_a_function_or_a_fork_who_may_not() {
-    let server = TestServer::secured();
+    let server = TestServer::secured_with_roles(r#"["maker=collection:*", "half=collection:*,record:read"]"#);
     let notes = server.filled("notes", 1).await;
     server.collection("open").await;
     let place = "default_tenant/default_database";
@@ -67,10 +67,8 @@ async fn nobody_reads_records_through_a_function_or_a_fork_who_may_not() {
     }
     key.post(&format!("{open}/fork"), json!({"new_name": "mine-too"})).await.ok();
     // Collections may be made, and records be neither read nor written.
-    let place_open = format!("schema-manager:{place}/open");
-    let maker = server.as_key("maker", &[&place_open, &format!("admin:{place}/mine*")]).await;
-    let writer =
-        server.as_key("half", &[&format!("admin:{place}/open"), &format!("schema-manager:{place}/mine*")]).await;
+    let maker = server.as_key("maker", &[&format!("maker:{place}/open"), &format!("admin:{place}/mine*")]).await;
+    let writer = server.as_key("half", &[&format!("admin:{place}/open"), &format!("half:{place}/mine*")]).await;
     for (who, lacking) in [(&maker, "record:read"), (&writer, "record:write")] {
         for (path, body) in [("fork", json!({"new_name": "mine-3"})), ("functions/attach", statistics.clone())] {
             let message = who.post(&format!("{open}/{path}"), body).await.refused(403);

@@ -74,7 +74,12 @@ impl TestServer {
 
     /// A server that asks who sends a request; asked with a key that may do everything.
     pub(crate) fn secured() -> Self {
-        let mut server = Self::configured(&[("auth.enabled", "true")]);
+        Self::secured_with_roles("[]")
+    }
+
+    /// The same with roles of its own: a JSON list of `name=permission,permission`.
+    pub(crate) fn secured_with_roles(roles: &str) -> Self {
+        let mut server = Self::configured(&[("auth.enabled", "true"), ("auth.roles", roles)]);
         server.token = server.admin_key.clone();
         server
     }

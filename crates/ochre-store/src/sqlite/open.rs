@@ -201,6 +201,16 @@ fn what_is_lost(catalog: &Catalog, found: Found, uncommitted: &[Uncommitted]) ->
     Some(format!("segments hold vectors up to transaction {last}, and {DATABASE_FILE} ends with {there}; {hint}"))
 }
 
+/// Whether collections are forks of others. Layers that contradict each other are damage.
+fn has_valid_forks(connection: &Connection, path: &Path) -> Result<bool> {
+    let sqlite = |error: rusqlite::Error| Error::sqlite("open", path, &error);
+    let has_forks = layers::has_forks(connection).map_err(sqlite)?;
+    if has_forks && let Some(reason) = layers::problem(connection).map_err(sqlite)? {
+        return Err(Error::Corrupt { path: path.to_owned(), reason });
+    }
+    Ok(has_forks)
+}
+
 impl SqliteStore {
     /// Opens the database in `directory`, making it if there is none.
     ///
@@ -259,10 +269,7 @@ impl SqliteStore {
         reserve.renew(free_bytes(directory));
         let epoch = read_meta(&connection, "epoch").map_err(sqlite)?.cast_unsigned();
         let has_checksums = read_meta(&connection, "checksums").map_err(sqlite)? == 1;
-        let has_forks = layers::has_forks(&connection).map_err(sqlite)?;
-        if has_forks && let Some(reason) = layers::problem(&connection).map_err(sqlite)? {
-            return Err(Error::Corrupt { path, reason });
-        }
+        let has_forks = has_valid_forks(&connection, &path)?;
         let writer = Writer::new(connection).map_err(sqlite)?;
         let (transactions, next_vector_id) = (writer.transactions(), writer.next_vector_id());
         let head = HeadFile::begin(&disk, directory, DatabaseHead { epoch, transactions, next_vector_id })?;
