@@ -24,7 +24,7 @@ const HELP: &str = "cargo xtask COMMAND
   test                       everything a change must pass, in capped form
   check                      formatting of sources, lints, rules, documentation, generated files
   generate                   rewrite the generated references
-  conformance WHAT [ARGS]    python | javascript | upstream | crash; see conformance/README.md
+  conformance WHAT [ARGS]    python | javascript | upstream | clients | crash; see conformance/README.md
   bench [serve|graph|shapes|growth|engines|text|sparse|relevance|forks] [ARGS]
                              compare with Chroma, graph and text libraries, other engines; see bench/README.md";
 
@@ -66,7 +66,7 @@ fn test() -> Result<()> {
     let mut fuzz = Command::new(root().join("target/release/ochre-fuzz"));
     fuzz.args(["--seconds", "24", "--seed", "18"]);
     command::run_side_by_side(vec![
-        vec![suite("python", &[])?],
+        vec![suite("python", &[])?, suite("clients", &[])?],
         vec![
             suite("upstream", &[])?,
             suite("javascript", &[])?,
@@ -122,11 +122,11 @@ fn conformance(arguments: &[String]) -> Result<()> {
 
 /// A suite of `conformance/`.
 fn suite(python: &Path, what: &str, rest: &[&str]) -> Result<Command> {
-    let mut command = Command::new(python);
+    let mut command = if what == "clients" { Command::new(setup::clients()) } else { Command::new(python) };
     command.current_dir(root().join("conformance").join(what));
     match what {
         "python" => command.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", "--durations=15"]),
-        "javascript" | "upstream" => command.arg("run.py"),
+        "javascript" | "upstream" | "clients" => command.arg("run.py"),
         "crash" => command.arg("kill.py"),
         _ => bail!("{HELP}"),
     };

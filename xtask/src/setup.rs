@@ -17,11 +17,17 @@ pub(crate) fn setup() -> Result<PathBuf> {
     // The tests find it there.
     environment(&cache, "s3", &root().join("conformance/s3/requirements.txt"))?;
     environment(&cache, "tools", &root().join("conformance/tools/requirements.txt"))?;
+    environment(&cache, "clients", &root().join("conformance/clients/requirements.txt"))?;
     let javascript = root().join("conformance/javascript");
     once(&javascript.join("package-lock.json"), &cache.join("npm.made"), || {
         run_in(&javascript, "npm", &["ci", "--no-audit", "--no-fund", "--silent"])
     })?;
     Ok(python)
+}
+
+/// The interpreter of the virtual environment with libraries that are built on the Python client.
+pub(crate) fn clients() -> PathBuf {
+    root().join(".cache/clients/bin/python")
 }
 
 /// The interpreter of a virtual environment with what the benchmarks compare with.
